@@ -1,0 +1,138 @@
+#pragma once
+/// \file
+/// What the benchmarks share. A row is one operation of one size on some threads, named
+/// `<kernel>/<variant>/<model>/<size>/threads:<n>`, where the sizes are those of a model: `demo`
+/// (d_model 256, weights in the cache) or `samba421m` (d_model 1536, weights from memory).
+/// Variants: `raw_loop`, the plain loop over plain arrays; `reference`, the scalar kernel; `simd`,
+/// the function that the layers call.
+#include <samba/core/parallel.hpp>
+#include <samba/core/tensor.hpp>
+
+#include <benchmark/benchmark.h>
+
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+namespace bench {
+
+using samba::Team;
+
+/// The instruction set in the head of a report.
+inline const bool context = (benchmark::AddCustomContext("samba_target", samba::target), true);
+
+/// What one call of an operation needs at least.
+struct Cost {
+  double bytes = 0;  ///< every input read once, every output written once
+  double flops = 0;  ///< as the layers count them; an exp, a log or a division is one
+  /// Bytes touched before the same ones come again: tells which cache they can come from.
+  double footprint = bytes;
+};
+
+/// Bytes of n floats.
+constexpr double floats(std::int64_t n) { return 4.0 * static_cast<double>(n); }
+
+/// Numbers of a linear congruential generator (Numerical Recipes), the same in every run.
+class Random {
+ public:
+  std::uint32_t operator()() { return state_ = state_ * 1664525u + 1013904223u; }
+
+  /// Fills x with numbers in [-0.5, 0.5) scale.
+  void fill(float* x, std::int64_t n, float scale = 1) {
+    for (std::int64_t i = 0; i < n; ++i)
+      x[i] = (static_cast<float>((*this)() >> 8) * 0x1p-24f - 0.5f) * scale;
+  }
+
+ private:
+  std::uint32_t state_ = 1;
+};
+
+/// Random numbers in [-0.5, 0.5), in aligned memory.
+class Floats {
+ public:
+  explicit Floats(std::int64_t n) : arena_(n * 4) {
+    Random{}.fill(data(), n);
+    float* escaped = data();
+    benchmark::DoNotOptimize(escaped);  // from here on every store to it counts
+  }
+  float* data() const { return reinterpret_cast<float*>(arena_.data()); }
+
+ private:
+  samba::Arena arena_;
+};
+
+/// More floats than the caches hold, to take the tensors of a large model from: each call of an
+/// operation takes the next ones, as in a model, where a layer never finds its weights in the
+/// cache.
+inline constexpr std::int64_t pool_floats = std::int64_t{1} << 26;
+inline float* pool() {
+  static const Floats numbers(pool_floats);
+  return numbers.data();
+}
+/// Where n floats of the pool begin for call number `call`.
+inline std::int64_t pool_offset(std::int64_t n, std::int64_t call) {
+  return call % (pool_floats / n) * n;
+}
+
+/// One thread, and all that OpenMP gives.
+inline std::vector<int> thread_counts() {
+  const int all = samba::default_threads();
+  return all > 1 ? std::vector{1, all} : std::vector{1};
+}
+
+inline std::string with_threads(int threads) {
+  return std::string("threads:").append(std::to_string(threads));
+}
+
+inline void report(benchmark::State& state, int threads, Cost cost) {
+  using benchmark::Counter;
+  state.counters["bytes"] = cost.bytes;
+  state.counters["flops"] = cost.flops;
+  state.counters["footprint"] = cost.footprint;
+  state.counters["n_threads"] = threads;
+  state.counters["GB/s"] = Counter(cost.bytes * 1e-9, Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] = Counter(cost.flops * 1e-9, Counter::kIsIterationInvariantRate);
+}
+
+/// "a/b/c". (By appending: g++ 12 warns of its own operator+.)
+inline std::string path(std::initializer_list<std::string> parts) {
+  std::string joined;
+  for (const auto& part : parts) joined.append(joined.empty() ? "" : "/").append(part);
+  return joined;
+}
+
+/// "1x2x3"
+inline std::string extents(std::initializer_list<std::int64_t> numbers) {
+  std::string joined;
+  for (const auto n : numbers) joined.append(joined.empty() ? "" : "x").append(std::to_string(n));
+  return joined;
+}
+
+/// Registers a row. make() prepares the data and returns the operation, f(team, call), which every
+/// thread of the team calls; the threads stay in one parallel region, as they do in a session.
+template <class Make>
+void row(const std::string& name, int threads, Cost cost, Make make) {
+  const auto run = [=](benchmark::State& state) {
+    const auto operation = make();
+    // Short operations run in groups, so that what is measured is not the meeting of the threads
+    // around them.
+    const int group = cost.bytes + cost.flops < 1e6 ? 64 : 1;
+    bool running = true;
+    samba::parallel(threads, [&](const Team& team) {
+      for (std::int64_t call = 0;;) {
+        if (team.rank == 0) running = state.KeepRunningBatch(group);
+        team.barrier();
+        if (!running) break;
+        for (int i = 0; i < group; ++i, ++call) {
+          operation(team, call);
+          benchmark::ClobberMemory();
+        }
+        team.barrier();
+      }
+    });
+    report(state, threads, cost);
+  };
+  benchmark::RegisterBenchmark(path({name, with_threads(threads)}).c_str(), run)->UseRealTime();
+}
+
+}  // namespace bench

@@ -1,0 +1,122 @@
+// 02_generate: text that appears while it is written, and that another run can continue.
+//   02_generate --prompt "In the beginning God" --tokens 500 --save-state text.state
+//   02_generate --load-state text.state --prompt " And"        (--help lists all options)
+#include "demo_model.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+
+using namespace samba;
+
+namespace {
+
+struct Options {
+  std::string model = "examples/demo_model", prompt, prompt_file, save_state, load_state;
+  int tokens = 400;
+  SamplerOptions sampler{.temperature = 0.7f, .top_p = 0.95f, .seed = 1};
+  SessionOptions session;
+};
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string read_text(const std::string& path) {
+  const MappedFile file(path);
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+}
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+/// Reads the prompt in parts, which changes no bit of the result, to say how far it is.
+std::span<const float> read_prompt(Session<DemoModel>& session,
+                                   std::span<const std::int32_t> prompt) {
+  constexpr std::size_t part = 4096;
+  const bool is_long = prompt.size() > part;
+  std::span<const float> logits;
+  for (std::size_t done = 0; done < prompt.size();) {
+    const auto next = prompt.subspan(done, std::min(part, prompt.size() - done));
+    logits = session.prefill(next);
+    done += next.size();
+    if (is_long)
+      std::fprintf(stderr, "\rreading the prompt: %zu of %zu tokens", done, prompt.size());
+  }
+  if (is_long) std::fprintf(stderr, "\n");
+  return logits;
+}
+
+void generate(const Options& options) {
+  if (options.tokens < 0) fail("--tokens: expected 0 or more, found ", options.tokens);
+  const ByteTokenizer tokenizer;
+  const auto prompt = tokenizer.encode(
+      options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file));
+  if (prompt.empty()) fail("the prompt is empty: give --prompt or --prompt-file");
+  Sampler sample(options.sampler);
+
+  const auto weights = load<DemoModel>(options.model);
+  Session session(weights, options.session);
+  if (!options.load_state.empty()) session.load(options.load_state);
+
+  const auto start = Clock::now();
+  auto logits = read_prompt(session, prompt);
+  const double prompt_seconds = seconds_since(start);
+
+  StreamDecoder decode(tokenizer);  // complete UTF-8 characters only
+  for (const auto token : prompt) print(decode(token));
+  sample.observe(prompt);
+  for (int i = 0; i < options.tokens; ++i) {
+    const auto token = sample(logits);
+    print(decode(token));
+    logits = session.step(token);
+  }
+  print(decode.finish() + "\n");
+  const double seconds = seconds_since(start) - prompt_seconds;
+
+  if (!options.save_state.empty()) session.save(options.save_state);
+  std::fprintf(stderr,
+               "prompt: %zu tokens in %.2f s (%.0f/s); text: %d tokens in %.2f s (%.0f/s); "
+               "position %lld, state %.2f MB\n",
+               prompt.size(), prompt_seconds, static_cast<double>(prompt.size()) / prompt_seconds,
+               options.tokens, seconds, options.tokens / seconds,
+               static_cast<long long>(session.position()),
+               static_cast<double>(session.state_bytes()) / 1e6);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Writes text with the demo model.");
+  app.option_defaults()->always_capture_default();
+  app.add_option("--model", options.model, "folder or file of the weights");
+  app.add_option("--prompt", options.prompt, "text to begin or to go on with");
+  app.add_option("--prompt-file", options.prompt_file, "file with the prompt")
+      ->excludes("--prompt");
+  app.add_option("--tokens", options.tokens, "tokens to write");
+  app.add_option("--temperature", options.sampler.temperature, "0: the most likely token");
+  app.add_option("--top-k", options.sampler.top_k, "keep the k most likely; 0: all");
+  app.add_option("--top-p", options.sampler.top_p, "keep the most likely up to this probability");
+  app.add_option("--min-p", options.sampler.min_p, "keep those with this share of the best");
+  app.add_option("--repetition-penalty", options.sampler.repetition_penalty, "1: none");
+  app.add_option("--seed", options.sampler.seed, "of the random numbers");
+  app.add_option("--threads", options.session.threads, "0: all that OpenMP gives");
+  app.add_option("--save-state", options.save_state, "file for the state at the end of the text");
+  app.add_option("--load-state", options.load_state, "file with the state to go on from");
+  try {
+    app.parse(argc, argv);
+    generate(options);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}

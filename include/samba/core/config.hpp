@@ -1,0 +1,67 @@
+#pragma once
+/// \file
+/// What a translation unit was compiled for. The instruction set, the floating-point mode and the
+/// presence of OpenMP become part of every name of the library (an inline namespace), so that
+/// translation units built with different flags can be linked together: each keeps its own code.
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define SAMBA_INSTRUCTION_SET avx512
+#define SAMBA_VECTOR_FLOATS 16
+#elif defined(__AVX2__) && defined(__FMA__)
+#define SAMBA_INSTRUCTION_SET avx2
+#define SAMBA_VECTOR_FLOATS 8
+#elif defined(__AVX__)
+#define SAMBA_INSTRUCTION_SET avx
+#define SAMBA_VECTOR_FLOATS 8
+#elif defined(__SSE4_1__)
+#define SAMBA_INSTRUCTION_SET sse4
+#define SAMBA_VECTOR_FLOATS 4
+#elif defined(__SSE2__)
+#define SAMBA_INSTRUCTION_SET sse2
+#define SAMBA_VECTOR_FLOATS 4
+#elif defined(__ARM_NEON)
+#define SAMBA_INSTRUCTION_SET neon
+#define SAMBA_VECTOR_FLOATS 4
+#else
+#error "samba needs a vector instruction set: SSE2, AVX, AVX2, AVX-512 or NEON"
+#endif
+
+#ifdef __FAST_MATH__
+#define SAMBA_MATH_MODE _fast
+#else
+#define SAMBA_MATH_MODE
+#endif
+
+#ifdef _OPENMP
+#define SAMBA_THREADING
+#else
+#define SAMBA_THREADING _serial
+#endif
+
+#define SAMBA_JOIN_(a, b, c) a##b##c
+#define SAMBA_JOIN(a, b, c) SAMBA_JOIN_(a, b, c)
+#define SAMBA_TEXT_(a) #a
+#define SAMBA_TEXT(a) SAMBA_TEXT_(a)
+
+/// The inline namespace that all of the library stands in, for example `avx512` or `avx2_fast`.
+#define SAMBA_TARGET SAMBA_JOIN(SAMBA_INSTRUCTION_SET, SAMBA_MATH_MODE, SAMBA_THREADING)
+
+#define SAMBA_VERSION_MAJOR 0
+#define SAMBA_VERSION_MINOR 1
+#define SAMBA_VERSION_PATCH 0
+
+namespace samba::inline SAMBA_TARGET {
+
+/// Name of the compiled path: the instruction set, then `_fast` under -ffast-math and `_serial` without OpenMP.
+inline constexpr const char* target = SAMBA_TEXT(SAMBA_TARGET);
+
+/// Floats in one vector register of the compiled path.
+inline constexpr int vector_floats = SAMBA_VECTOR_FLOATS;
+
+/// Outputs that stand side by side in a packed weight matrix: two vectors.
+inline constexpr int panel_width = 2 * vector_floats;
+
+/// Bytes to which every tensor in an arena is aligned: a cache line and the widest vector.
+inline constexpr int alignment = 64;
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,42 @@
+#pragma once
+#include <samba/core/config.hpp>
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// bfloat16: the upper half of a float. Converting to it rounds to nearest, ties to even.
+struct bf16 {
+  std::uint16_t bits = 0;
+
+  constexpr bf16() = default;
+  constexpr explicit bf16(float f) {
+    const auto u = std::bit_cast<std::uint32_t>(f);
+    const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
+    bits = static_cast<std::uint16_t>((nan ? u | 0x400000u : u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+  }
+  constexpr operator float() const {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  }
+};
+
+/// The type of activations, states and accumulation when the matrices are of type T.
+template <class T>
+using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// True for a number that is neither infinite nor NaN; tests bits, so it holds under -ffast-math.
+constexpr bool is_finite(float f) {
+  return (std::bit_cast<std::uint32_t>(f) & 0x7f800000u) != 0x7f800000u;
+}
+
+/// Half-open range of indices.
+struct Range {
+  std::int64_t begin = 0, end = 0;
+};
+
+/// The smallest multiple of `unit` that is not below n.
+constexpr std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+}  // namespace samba::inline SAMBA_TARGET

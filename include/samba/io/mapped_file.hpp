@@ -1,0 +1,106 @@
+#pragma once
+/// \file
+/// Files of the operating system (POSIX): a read-only memory map, and what else readers and writers
+/// of files share. Every error names the path and what the system said.
+#include <samba/core/error.hpp>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <system_error>
+#include <utility>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// Throws "<path>: <what>: <text of errno>".
+[[noreturn]] inline void fail_errno(const std::string& path, const char* what) {
+  const int code = errno;  // before anything that could change it
+  fail(path, ": ", what, ": ", std::generic_category().message(code));
+}
+
+/// True for a directory, or a link to one.
+inline bool is_directory(const std::string& path) {
+  struct ::stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+/// True for anything that stands at this path, links followed.
+inline bool path_exists(const std::string& path) {
+  struct ::stat status {};
+  return ::stat(path.c_str(), &status) == 0;
+}
+
+/// An open file, closed by the destructor. Move-only.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int number) : number_(number) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
+  ~FileDescriptor() {
+    if (number_ >= 0) ::close(number_);
+  }
+
+  int get() const { return number_; }
+
+  /// Closes now; false, with errno, where that reports an error (a write that failed late).
+  bool close() { return ::close(std::exchange(number_, -1)) == 0; }
+
+ private:
+  int number_ = -1;
+};
+
+/// The bytes of a regular file, mapped into memory for reading: pages are read when they are
+/// touched. Move-only; the bytes stay where they are when the object moves, until it is destroyed.
+/// The file must not shrink meanwhile: the system answers reads behind its new end with SIGBUS.
+class MappedFile {
+ public:
+  /// Throws Error if the path is missing, unreadable or no regular file. An empty file has no
+  /// bytes.
+  explicit MappedFile(std::string path) : path_(std::move(path)) {
+    // O_NONBLOCK: opening a pipe by mistake returns, and is then refused, instead of waiting.
+    const FileDescriptor file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (file.get() < 0) fail_errno(path_, "cannot open for reading");
+    struct ::stat status {};
+    if (::fstat(file.get(), &status) != 0) fail_errno(path_, "cannot read its size");
+    if (S_ISDIR(status.st_mode)) fail(path_, ": expected a file, found a directory");
+    if (!S_ISREG(status.st_mode)) fail(path_, ": expected a regular file, found a device or pipe");
+    size_ = static_cast<std::size_t>(status.st_size);
+    if (size_ == 0) return;
+    void* const address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
+    if (address == MAP_FAILED) fail_errno(path_, "cannot map into memory");
+    data_ = static_cast<std::byte*>(address);
+  }
+  MappedFile(MappedFile&& other) noexcept
+      : path_(std::move(other.path_)),
+        data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)) {}
+  MappedFile& operator=(MappedFile&& other) noexcept {
+    std::swap(path_, other.path_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~MappedFile() {
+    if (data_) ::munmap(data_, size_);
+  }
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,678 @@
+#pragma once
+/// \file
+/// The safetensors format: 8 bytes with the length of a JSON header, the header (name, dtype, shape
+/// and place of each tensor), then the tensors' bytes, little-endian, row major. Files come from
+/// strangers: everything is checked before it is used, and what the format leaves undefined is an
+/// error.
+#include <samba/core/error.hpp>
+#include <samba/core/scalar.hpp>
+#include <samba/io/json.hpp>
+#include <samba/io/mapped_file.hpp>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace samba::inline SAMBA_TARGET {
+
+static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian");
+
+/// Element types of a file. f8 is stored only; arithmetic on it is the caller's.
+enum class Dtype {
+  f64,
+  f32,
+  f16,
+  bf16,
+  f8_e4m3,
+  f8_e5m2,
+  i64,
+  i32,
+  i16,
+  i8,
+  u64,
+  u32,
+  u16,
+  u8,
+  boolean
+};
+
+namespace detail {
+struct DtypeRow {
+  Dtype dtype;
+  const char* name;
+  int bytes;
+};
+/// In the order of the enumeration.
+inline constexpr std::array dtype_table{
+    DtypeRow{Dtype::f64, "F64", 8},         DtypeRow{Dtype::f32, "F32", 4},
+    DtypeRow{Dtype::f16, "F16", 2},         DtypeRow{Dtype::bf16, "BF16", 2},
+    DtypeRow{Dtype::f8_e4m3, "F8_E4M3", 1}, DtypeRow{Dtype::f8_e5m2, "F8_E5M2", 1},
+    DtypeRow{Dtype::i64, "I64", 8},         DtypeRow{Dtype::i32, "I32", 4},
+    DtypeRow{Dtype::i16, "I16", 2},         DtypeRow{Dtype::i8, "I8", 1},
+    DtypeRow{Dtype::u64, "U64", 8},         DtypeRow{Dtype::u32, "U32", 4},
+    DtypeRow{Dtype::u16, "U16", 2},         DtypeRow{Dtype::u8, "U8", 1},
+    DtypeRow{Dtype::boolean, "BOOL", 1}};
+}  // namespace detail
+
+/// The dtype's name in a file, for example "F32".
+constexpr const char* dtype_name(Dtype dtype) {
+  return detail::dtype_table[static_cast<std::size_t>(dtype)].name;
+}
+
+/// Bytes of one element.
+constexpr int dtype_bytes(Dtype dtype) {
+  return detail::dtype_table[static_cast<std::size_t>(dtype)].bytes;
+}
+
+/// One tensor of a file. `data` points into the file's bytes, exactly shape x dtype of them, at any
+/// alignment, and lives as long as they do.
+struct TensorView {
+  std::string name;
+  Dtype dtype = Dtype::f32;
+  std::vector<std::int64_t> shape;  ///< empty for a scalar
+  std::span<const std::byte> data;
+  std::string file;  ///< path it came from, for messages
+
+  /// Number of elements.
+  std::int64_t size() const { return static_cast<std::int64_t>(data.size()) / dtype_bytes(dtype); }
+};
+
+/// Longest JSON header or index that is read or written, in bytes.
+inline constexpr std::int64_t max_header_bytes = 100'000'000;
+
+namespace detail {
+
+/// Bytes of a tensor of this shape and dtype, or -1 if they, or the product of the extents that are
+/// not zero, pass 2^63 - 1 (so that products of any order and part of the shape are safe).
+inline std::int64_t tensor_bytes(const std::vector<std::int64_t>& shape, Dtype dtype) {
+  std::int64_t bytes = dtype_bytes(dtype);
+  bool empty = false;
+  for (const std::int64_t extent : shape) {
+    empty = empty || extent == 0;
+    if (__builtin_mul_overflow(bytes, std::max<std::int64_t>(extent, 1), &bytes)) return -1;
+  }
+  return empty ? 0 : bytes;
+}
+
+inline std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// The tensor of this name in a range sorted by name, or null.
+inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std::string_view name) {
+  const auto at =
+      std::lower_bound(sorted.begin(), sorted.end(), name,
+                       [](const TensorView& t, std::string_view n) { return t.name < n; });
+  return at != sorted.end() && at->name == name ? &*at : nullptr;
+}
+
+/// Orders for std::qsort, which costs nothing to compile, on arrays of pointers to tensors: by name, or by
+/// the place of their data.
+inline int by_name(const void* a, const void* b) {
+  return (*static_cast<const TensorView* const*>(a))->name.compare((*static_cast<const TensorView* const*>(b))->name);
+}
+inline int by_data(const void* a, const void* b) {
+  const auto &x = (*static_cast<const TensorView* const*>(a))->data, &y = (*static_cast<const TensorView* const*>(b))->data;
+  if (x.data() != y.data()) return x.data() < y.data() ? -1 : 1;
+  return x.size() != y.size() ? x.size() < y.size() ? -1 : 1 : 0;
+}
+
+/// Pointers to tensors in order.
+[[gnu::cold]] inline std::vector<const TensorView*> sorted(const std::vector<TensorView>& tensors,
+                                                           int (*order)(const void*, const void*)) {
+  std::vector<const TensorView*> pointers(tensors.size());
+  for (std::size_t i = 0; i < tensors.size(); ++i) pointers[i] = &tensors[i];
+  if (!pointers.empty()) std::qsort(pointers.data(), pointers.size(), sizeof(pointers[0]), order);
+  return pointers;
+}
+
+/// Reads the value of one tensor's key in the header.
+[[gnu::cold]] inline TensorView read_entry(JsonReader& json, const std::string& name,
+                             std::span<const std::byte> data, const std::string& path) {
+  TensorView tensor;
+  tensor.name = name;
+  tensor.file = path;
+  std::vector<std::int64_t> offsets;
+  bool has_dtype = false, has_shape = false, has_offsets = false;
+  json.object([&](const std::string& field) {
+    if (field == "dtype") {
+      const std::string text = json.string();
+      const auto row = std::find_if(dtype_table.begin(), dtype_table.end(),
+                                    [&](const DtypeRow& r) { return text == r.name; });
+      if (row == dtype_table.end()) {
+        json.error("tensor ", json_quoted(name), " has the unknown dtype ", json_quoted(text));
+      }
+      tensor.dtype = row->dtype;
+      has_dtype = true;
+    } else if (field == "shape") {
+      json.array([&] { tensor.shape.push_back(json.whole_number()); });
+      has_shape = true;
+    } else if (field == "data_offsets") {
+      json.array([&] { offsets.push_back(json.whole_number()); });
+      if (offsets.size() != 2) json.error("expected 2 numbers, found ", offsets.size());
+      has_offsets = true;
+    } else {
+      json.error("unknown field; a tensor has dtype, shape and data_offsets");
+    }
+  });
+  const char* missing = !has_dtype     ? "dtype"
+                        : !has_shape   ? "shape"
+                        : !has_offsets ? "data_offsets"
+                                       : nullptr;
+  if (missing) json.error("tensor ", json_quoted(name), " has no ", missing);
+
+  const std::string which = path + ": tensor " + json_quoted(name) + ": ";
+  const std::int64_t begin = offsets[0], end = offsets[1];
+  if (begin > end) fail(which, "data_offsets ", offsets, " end before they begin");
+  if (end > static_cast<std::int64_t>(data.size())) {
+    fail(which, "data_offsets ", offsets, " end beyond the file's ", data.size(), " bytes of data");
+  }
+  const std::int64_t bytes = tensor_bytes(tensor.shape, tensor.dtype);
+  if (bytes < 0) fail(which, "shape ", tensor.shape, " is too large");
+  if (bytes != end - begin) {
+    fail(which, "expected ", bytes, " bytes for ", dtype_name(tensor.dtype), " ", tensor.shape,
+         ", found ", end - begin, " in data_offsets ", offsets);
+  }
+  tensor.data = data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(bytes));
+  return tensor;
+}
+
+/// Checks that the tensors cover the data exactly: no byte unused, none used twice.
+[[gnu::cold]] inline void check_coverage(const std::vector<TensorView>& tensors, std::span<const std::byte> data,
+                           const std::string& path) {
+  const std::vector<const TensorView*> order = sorted(tensors, by_data);
+  const auto begin = [&](const TensorView* t) { return t->data.data() - data.data(); };
+  const auto end = [&](const TensorView* t) {
+    return begin(t) + static_cast<std::ptrdiff_t>(t->data.size());
+  };
+  std::ptrdiff_t covered = 0;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    if (begin(order[i]) < covered) {
+      fail(path, ": tensors ", json_quoted(order[i - 1]->name), " and ",
+           json_quoted(order[i]->name), " overlap in the data");
+    }
+    if (begin(order[i]) > covered) {
+      fail(path, ": ", begin(order[i]) - covered, " bytes of data before tensor ",
+           json_quoted(order[i]->name), " belong to no tensor");
+    }
+    covered = end(order[i]);
+  }
+  if (covered != static_cast<std::ptrdiff_t>(data.size())) {
+    fail(path, ": the last ", static_cast<std::ptrdiff_t>(data.size()) - covered,
+         " bytes of data belong to no tensor");
+  }
+}
+
+}  // namespace detail
+
+/// What a safetensors file holds.
+struct SafetensorsContent {
+  std::vector<TensorView> tensors;              ///< sorted by name
+  std::map<std::string, std::string> metadata;  ///< `__metadata__`
+};
+
+/// Reads and checks the bytes of a whole safetensors file; the views point into `bytes`. `path` is
+/// for messages only. Throws Error on anything that the format does not allow.
+[[gnu::cold]] inline SafetensorsContent parse_safetensors(std::span<const std::byte> bytes,
+                                            std::string_view path) {
+  const std::string file(path);
+  if (bytes.size() < 8) {
+    fail(file, ": not a safetensors file: it has ", bytes.size(),
+         " bytes, and the length of the header alone takes 8");
+  }
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), 8);
+  if (length > static_cast<std::uint64_t>(max_header_bytes)) {
+    fail(file, ": not a safetensors file: its first 8 bytes announce a header of ", length,
+         " bytes, at most ", max_header_bytes, " are allowed");
+  }
+  if (length > bytes.size() - 8) {
+    fail(file, ": truncated: the header takes ", length, " bytes, found ", bytes.size() - 8);
+  }
+  std::string_view header = detail::as_text(bytes.subspan(8, static_cast<std::size_t>(length)));
+  const auto data = bytes.subspan(8 + static_cast<std::size_t>(length));
+  header = header.substr(0, header.find_last_not_of(' ') + 1);  // the format pads with spaces, only
+
+  SafetensorsContent content;
+  JsonReader json(header, file + ": header");
+  if (!header.starts_with('{')) json.error("expected '{' as the first character");
+  json.object([&](const std::string& name) {
+    if (name == "__metadata__") {
+      json.object([&](const std::string& key) { content.metadata[key] = json.string(); });
+    } else {
+      content.tensors.push_back(detail::read_entry(json, name, data, file));
+    }
+  });
+  if (!header.ends_with('}')) json.error("expected only spaces after the header's last '}'");
+  json.end();
+
+  detail::check_coverage(content.tensors, data, file);
+  std::vector<TensorView> in_order;
+  for (const TensorView* tensor : detail::sorted(content.tensors, detail::by_name)) in_order.push_back(*tensor);
+  content.tensors = std::move(in_order);
+  return content;
+}
+
+/// A safetensors file, memory-mapped; tensors are views into the map and live as long as the object
+/// or what it was moved into. Move-only.
+class SafetensorsFile {
+ public:
+  /// Throws Error if the file cannot be read or breaks the format.
+  static SafetensorsFile open(std::string path) { return SafetensorsFile(std::move(path)); }
+
+  /// All tensors, sorted by name.
+  const std::vector<TensorView>& tensors() const { return content_.tensors; }
+
+  /// The tensor of this name, or null.
+  const TensorView* find(std::string_view name) const {
+    return detail::find_tensor(content_.tensors, name);
+  }
+
+  const std::map<std::string, std::string>& metadata() const { return content_.metadata; }
+  const std::string& path() const { return map_.path(); }
+
+ private:
+  explicit SafetensorsFile(std::string path)
+      : map_(std::move(path)), content_(parse_safetensors(map_.bytes(), map_.path())) {}
+
+  MappedFile map_;
+  SafetensorsContent content_;
+};
+
+/// Reads the text of a `model.safetensors.index.json`: which file, beside the index, holds which
+/// tensor. `path` is for messages only.
+[[gnu::cold]] inline std::map<std::string, std::string> parse_shard_index(std::string_view text,
+                                                            std::string_view path) {
+  const std::string file(path);
+  if (text.size() > static_cast<std::size_t>(max_header_bytes)) {
+    fail(file, ": an index has at most ", max_header_bytes, " bytes, found ", text.size());
+  }
+  std::map<std::string, std::string> weight_map;
+  bool has_map = false;
+  JsonReader json(text, file);
+  json.object([&](const std::string& field) {
+    if (field == "metadata") {
+      json.object([&](const std::string&) { json.skip(); });
+    } else if (field == "weight_map") {
+      has_map = true;
+      json.object([&](const std::string& name) {
+        std::string shard = json.string();
+        const bool plain = !shard.empty() && shard != "." &&
+                           shard.find("..") == std::string::npos &&
+                           shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+        if (!plain) {
+          json.error("expected the name of a file in the index's own folder, found ",
+                     json_quoted(shard));
+        }
+        weight_map.emplace(name, std::move(shard));
+      });
+    } else {
+      json.error("unknown field; an index has metadata and weight_map");
+    }
+  });
+  json.end();
+  if (!has_map) fail(file, ": an index of shards needs the field \"weight_map\"");
+  return weight_map;
+}
+
+/// The tensors of a model, in one file or in shards. Move-only; views live as long as the object or
+/// what it was moved into.
+class Checkpoint {
+ public:
+  /// Opens a safetensors file, an index of shards (any name that ends in .json), or a folder with
+  /// `model.safetensors` or else `model.safetensors.index.json`. Throws Error unless every file is
+  /// sound and the shards hold exactly the tensors that the index places in them.
+  static Checkpoint open(std::string path) { return Checkpoint(std::move(path)); }
+
+  /// The tensor of this name, or null.
+  const TensorView* find(std::string_view name) const {
+    const auto at =
+        std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                         [](const TensorView* t, std::string_view n) { return t->name < n; });
+    return at != tensors_.end() && (*at)->name == name ? *at : nullptr;
+  }
+
+  /// The names of all tensors, sorted.
+  [[gnu::cold]] std::vector<std::string> names() const {
+    std::vector<std::string> result;
+    for (const TensorView* tensor : tensors_) result.push_back(tensor->name);
+    return result;
+  }
+
+  /// The file or index that was opened.
+  const std::string& path() const { return path_; }
+
+ private:
+  [[gnu::cold]] explicit Checkpoint(std::string path) : path_(std::move(path)) {
+    if (is_directory(path_)) {
+      const std::string single = path_ + "/model.safetensors";
+      const std::string index = single + ".index.json";
+      if (!path_exists(single) && !path_exists(index)) {
+        fail(path_, ": expected model.safetensors or model.safetensors.index.json in this folder");
+      }
+      path_ = path_exists(single) ? single : index;
+    }
+    if (path_.ends_with(".json")) {
+      open_shards();
+    } else {
+      files_.push_back(SafetensorsFile::open(path_));
+    }
+    for (const SafetensorsFile& file : files_) {
+      for (const TensorView& tensor : file.tensors()) tensors_.push_back(&tensor);
+    }
+    if (!tensors_.empty()) std::qsort(tensors_.data(), tensors_.size(), sizeof(tensors_[0]), detail::by_name);
+  }
+
+  [[gnu::cold]] void open_shards() {
+    const MappedFile index(path_);
+    const auto weight_map = parse_shard_index(detail::as_text(index.bytes()), path_);
+    const std::string folder = path_.substr(0, path_.find_last_of('/') + 1);
+    std::vector<std::string> opened;  // shards, as in files_
+    for (const auto& [name, shard] : weight_map) {
+      const auto place = static_cast<std::size_t>(std::find(opened.begin(), opened.end(), shard) - opened.begin());
+      if (place == opened.size()) {
+        if (!path_exists(folder + shard)) {
+          fail(path_, ": shard ", json_quoted(shard), ", named for tensor ", json_quoted(name),
+               ", does not exist");
+        }
+        files_.push_back(SafetensorsFile::open(folder + shard));
+        opened.push_back(shard);
+      }
+      if (!files_[place].find(name)) {
+        fail(path_, ": tensor ", json_quoted(name), " is not in shard ", json_quoted(shard),
+             ", where the index places it");
+      }
+    }
+    for (std::size_t place = 0; place < opened.size(); ++place) {
+      const std::string& shard = opened[place];
+      for (const TensorView& tensor : files_[place].tensors()) {
+        const auto at = weight_map.find(tensor.name);
+        if (at == weight_map.end()) {
+          fail(path_, ": tensor ", json_quoted(tensor.name), " of shard ", json_quoted(shard),
+               " is not in the index");
+        }
+        if (at->second != shard) {
+          fail(path_, ": tensor ", json_quoted(tensor.name), " is in two shards, ",
+               json_quoted(at->second), " and ", json_quoted(shard));
+        }
+      }
+    }
+  }
+
+  std::string path_;
+  std::vector<SafetensorsFile> files_;
+  std::vector<const TensorView*> tensors_;  // sorted by name
+};
+
+/// The value of an IEEE half (binary16), exactly; a NaN keeps its sign and payload.
+constexpr float f16_to_float(std::uint16_t half) {
+  const std::uint32_t sign = (half & 0x8000u) << 16;
+  std::uint32_t exponent = half >> 10 & 0x1fu, fraction = half & 0x3ffu;
+  if (exponent == 31) {
+    exponent = 255 - 112;  // infinity or NaN
+  } else if (exponent == 0) {
+    if (fraction == 0) return std::bit_cast<float>(sign);
+    const int shift = std::countl_zero(fraction) - 21;  // that makes bit 10 the leading one
+    fraction = fraction << shift & 0x3ffu;
+    exponent = 1u - static_cast<std::uint32_t>(shift);  // may wrap; the bias below brings it back
+  }
+  return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+namespace detail {
+
+/// Throws unless elements [first, first + count) are in the tensor.
+inline void check_elements(const TensorView& tensor, std::int64_t first, std::size_t count) {
+  const std::int64_t size = tensor.size();
+  if (first < 0 || first > size || count > static_cast<std::size_t>(size - first)) {
+    fail(tensor.file, ": tensor ", json_quoted(tensor.name), " has ", size, " elements; asked for ",
+         count, " from ", first);
+  }
+}
+
+/// out[i] = convert(element first + i), elements of type Stored at any alignment.
+template <class Stored, class Out, class Convert>
+void read_elements(const TensorView& tensor, std::int64_t first, std::span<Out> out,
+                   Convert convert) {
+  const std::byte* const data = tensor.data.data() + first * std::int64_t{sizeof(Stored)};
+  if constexpr (std::is_same_v<Stored, Out>) {
+    if (!out.empty()) std::memcpy(out.data(), data, out.size_bytes());
+  } else {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      Stored stored;
+      std::memcpy(&stored, data + i * sizeof(Stored), sizeof(Stored));
+      out[i] = static_cast<Out>(convert(stored));
+    }
+  }
+}
+
+[[noreturn]] inline void fail_dtype(const TensorView& tensor, const char* expected) {
+  fail(tensor.file, ": tensor ", json_quoted(tensor.name), ": expected dtype ", expected,
+       ", found ", dtype_name(tensor.dtype));
+}
+
+template <class Real>
+void read_reals(const TensorView& tensor, std::int64_t first, std::span<Real> out) {
+  constexpr auto same = [](auto x) { return x; };
+  check_elements(tensor, first, out.size());
+  switch (tensor.dtype) {
+    case Dtype::f64:
+      return read_elements<double>(tensor, first, out, same);
+    case Dtype::f32:
+      return read_elements<float>(tensor, first, out, same);
+    case Dtype::f16:
+      return read_elements<std::uint16_t>(tensor, first, out, f16_to_float);
+    case Dtype::bf16:
+      return read_elements<bf16>(tensor, first, out, [](bf16 x) { return float(x); });
+    default:
+      fail_dtype(tensor, "F64, F32, F16 or BF16");
+  }
+}
+
+}  // namespace detail
+
+/// out[i] = element first + i, row major, for i in [0, out.size()). F64 is rounded to float; F32,
+/// F16 and BF16 are exact. Throws Error, naming the tensor, for any other dtype or elements out of
+/// range.
+inline void read_floats(const TensorView& tensor, std::int64_t first, std::span<float> out) {
+  detail::read_reals(tensor, first, out);
+}
+
+/// The same in double, exact for all four.
+inline void read_floats(const TensorView& tensor, std::int64_t first, std::span<double> out) {
+  detail::read_reals(tensor, first, out);
+}
+
+/// out[i] = element first + i of an I64 or I32 tensor. Throws Error as read_floats.
+inline void read_integers(const TensorView& tensor, std::int64_t first,
+                          std::span<std::int64_t> out) {
+  constexpr auto same = [](auto x) { return x; };
+  detail::check_elements(tensor, first, out.size());
+  switch (tensor.dtype) {
+    case Dtype::i64:
+      return detail::read_elements<std::int64_t>(tensor, first, out, same);
+    case Dtype::i32:
+      return detail::read_elements<std::int32_t>(tensor, first, out, same);
+    default:
+      detail::fail_dtype(tensor, "I64 or I32");
+  }
+}
+
+/// Writes a safetensors file piece by piece, so that the tensors never need to be in memory
+/// together: declare() every tensor, write() their bytes in the same order, finish(). Until
+/// finish() returns the bytes are in `<path>.tmp-<process>` beside the target; whatever was at
+/// `path` stays as it is, and a writer that is destroyed early, or after an error, removes what it
+/// wrote. Errors are Error and name the path; after one, as after finish(), every call is an error.
+class SafetensorsWriter {
+ public:
+  explicit SafetensorsWriter(std::string path,
+                             const std::map<std::string, std::string>& metadata = {})
+      : path_(std::move(path)) {
+    if (is_directory(path_))
+      fail(path_, ": expected the name of a file to write, found a directory");
+    for (const auto& [key, value] : metadata) {
+      header_ += header_.empty() ? "{\"__metadata__\":{" : ",";
+      header_ += quoted(key);
+      header_ += ':';
+      header_ += quoted(value);
+    }
+    header_ += header_.empty() ? "{" : "}";
+    // A number is added where the name is taken: by another writer of this process, or by one that
+    // was killed in an earlier process of the same number.
+    for (int attempt = 0; file_.get() < 0 && attempt < 100; ++attempt) {
+      temporary_ = path_ + ".tmp-" + std::to_string(::getpid());
+      if (attempt > 0) temporary_ += "-" + std::to_string(attempt);
+      file_ =
+          FileDescriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+      if (file_.get() < 0 && errno != EEXIST) break;
+    }
+    if (file_.get() < 0) fail_errno(temporary_, "cannot create");
+  }
+  SafetensorsWriter(const SafetensorsWriter&) = delete;
+  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
+  ~SafetensorsWriter() {
+    if (!finished_) ::unlink(temporary_.c_str());
+  }
+
+  /// Announces the next tensor. Not after the first write().
+  void declare(const std::string& name, Dtype dtype, const std::vector<std::int64_t>& shape) {
+    enter();
+    const std::string key = quoted(name), which = path_ + ": tensor " + key + ": ";
+    if (header_written_) fail(which, "declared after data was written");
+    if (name == "__metadata__") fail(which, "this name is reserved");
+    if (!names_.insert(name).second) fail(which, "declared twice");
+    std::string extents;
+    for (const std::int64_t extent : shape) {
+      if (extent < 0) fail(which, "shape ", shape, " has a negative extent");
+      extents += (extents.empty() ? "" : ",") + std::to_string(extent);
+    }
+    const std::int64_t bytes = detail::tensor_bytes(shape, dtype), begin = total_;
+    if (bytes < 0 || __builtin_add_overflow(begin, bytes, &total_)) {
+      fail(which, "shape ", shape, " makes the file too large");
+    }
+    header_ += (header_.size() > 1 ? "," : "") + key + ":{\"dtype\":\"" + dtype_name(dtype) +
+               "\",\"shape\":[" + extents + "],\"data_offsets\":[" + std::to_string(begin) + "," +
+               std::to_string(total_) + "]}";
+    tensors_.push_back({name, bytes});
+    closed_ = false;
+  }
+
+  /// Appends bytes to a tensor: all of it, or the next piece. Tensors come in the order of their
+  /// declaration; those without elements may be left out.
+  void write(const std::string& name, std::span<const std::byte> bytes) {
+    enter();
+    write_header();
+    while (current_ < tensors_.size() && tensors_[current_].missing == 0 &&
+           tensors_[current_].name != name) {
+      ++current_;
+    }
+    if (current_ == tensors_.size() || tensors_[current_].name != name) {
+      fail(path_, ": tensor ", quoted(name), " is not the one to be written next, ",
+           current_ == tensors_.size() ? "none" : quoted(tensors_[current_].name));
+    }
+    std::int64_t& missing = tensors_[current_].missing;
+    if (bytes.size() > static_cast<std::size_t>(missing)) {
+      fail(path_, ": tensor ", quoted(name), ": expected ", missing, " more bytes, found ",
+           bytes.size());
+    }
+    append(bytes);
+    missing -= static_cast<std::int64_t>(bytes.size());
+    closed_ = false;
+  }
+
+  /// Completes the file, waits until it is on the disk, and puts it in place of what was at `path`.
+  void finish() {
+    enter();
+    write_header();
+    for (const Declared& tensor : tensors_) {
+      if (tensor.missing != 0) {
+        fail(path_, ": tensor ", quoted(tensor.name), ": ", tensor.missing,
+             " bytes were not written");
+      }
+    }
+    if (::fsync(file_.get()) != 0) fail_errno(temporary_, "cannot write");
+    if (!file_.close()) fail_errno(temporary_, "cannot write");
+    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail_errno(path_, "cannot replace");
+    finished_ = true;
+  }
+
+ private:
+  struct Declared {
+    std::string name;
+    std::int64_t missing;  // bytes still to be written
+  };
+
+  /// Closed while a call runs; an exception leaves it so, because the file may end in half a piece.
+  void enter() {
+    if (closed_) fail(path_, ": this writer is finished, or met an error before");
+    closed_ = true;
+  }
+
+  /// As a JSON string; only valid UTF-8 can stand in a header.
+  std::string quoted(const std::string& text) const {
+    if (valid_utf8_prefix(text) != text.size())
+      fail(path_, ": a name or metadata is not valid UTF-8");
+    return json_quoted(text);
+  }
+
+  void write_header() {
+    if (header_written_) return;
+    header_written_ = true;
+    header_ += '}';
+    header_.resize(static_cast<std::size_t>(round_up(static_cast<std::int64_t>(header_.size()), 8)),
+                   ' ');
+    if (header_.size() > static_cast<std::size_t>(max_header_bytes)) {
+      fail(path_, ": the header takes ", header_.size(), " bytes, at most ", max_header_bytes,
+           " are allowed");
+    }
+    const std::uint64_t length = header_.size();
+    append(std::as_bytes(std::span(&length, 1)));
+    append(std::as_bytes(std::span(header_)));
+  }
+
+  void append(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const ::ssize_t count = ::write(file_.get(), bytes.data(), bytes.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail_errno(temporary_, "cannot write");
+      bytes = bytes.subspan(static_cast<std::size_t>(count));
+    }
+  }
+
+  std::string path_, temporary_;
+  FileDescriptor file_;
+  std::string header_;
+  std::set<std::string> names_;
+  std::vector<Declared> tensors_;
+  std::int64_t total_ = 0;   // bytes of data declared
+  std::size_t current_ = 0;  // tensor being written
+  bool header_written_ = false, closed_ = false, finished_ = false;
+};
+
+/// Writes the tensors, in their order, as a safetensors file; their `file` is not used. Replaces
+/// what is at `path` only once all is on the disk.
+inline void write_safetensors(std::string path, std::span<const TensorView> tensors,
+                              const std::map<std::string, std::string>& metadata = {}) {
+  SafetensorsWriter writer(std::move(path), metadata);
+  for (const TensorView& tensor : tensors) writer.declare(tensor.name, tensor.dtype, tensor.shape);
+  for (const TensorView& tensor : tensors) writer.write(tensor.name, tensor.data);
+  writer.finish();
+}
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,123 @@
+#pragma once
+/// \file
+/// Text to token ids and back, one byte per token, and text that appears while ids are generated.
+#include <samba/core/error.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// A token is a byte. Any text, and anything that is not text, comes back unchanged.
+struct ByteTokenizer {
+  static constexpr int vocab_size = 256;
+
+  /// What a StreamDecoder keeps between two ids: nothing.
+  struct Context {};
+
+  std::vector<std::int32_t> encode(std::string_view text) const {
+    std::vector<std::int32_t> ids(text.size());
+    std::transform(text.begin(), text.end(), ids.begin(),
+                   [](char c) { return static_cast<unsigned char>(c); });
+    return ids;
+  }
+
+  /// The bytes themselves, whether or not they are UTF-8. An id outside [0, 256) is an Error.
+  std::string decode(std::span<const std::int32_t> ids) const {
+    std::string text(ids.size(), '\0');
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] < 0 || ids[i] >= vocab_size)
+        fail("ByteTokenizer: id ", ids[i], " at index ", i, " is outside [0, 256)");
+      text[i] = static_cast<char>(ids[i]);
+    }
+    return text;
+  }
+
+  /// The bytes that one id adds to a text.
+  std::string piece(std::int32_t id, Context&) const { return decode({&id, 1}); }
+};
+
+namespace detail {
+
+/// Length of the UTF-8 character at the start of `bytes`: 0 if more bytes are needed to complete
+/// it, -1 if none can begin with these bytes. `bytes` is not empty.
+inline int utf8_length(std::string_view bytes) {
+  const auto byte = [&](int i) {
+    return static_cast<unsigned char>(bytes[static_cast<std::size_t>(i)]);
+  };
+  const int lead = byte(0);
+  if (lead < 0x80) return 1;
+  if (lead < 0xc2 || lead > 0xf4) return -1;
+  const int length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  for (int i = 1; i < length; ++i) {
+    if (static_cast<std::size_t>(i) == bytes.size()) return 0;
+    int low = 0x80, high = 0xbf;
+    // The second byte tells overlong forms, surrogates and code points above U+10FFFF apart.
+    if (i == 1 && lead == 0xe0) low = 0xa0;
+    if (i == 1 && lead == 0xed) high = 0x9f;
+    if (i == 1 && lead == 0xf0) low = 0x90;
+    if (i == 1 && lead == 0xf4) high = 0x8f;
+    if (byte(i) < low || byte(i) > high) return -1;
+  }
+  return length;
+}
+
+}  // namespace detail
+
+/// Text of a growing sequence of ids, complete characters only: a character that is spread over
+/// several ids appears with the last of them. Each byte that is not part of a UTF-8 character
+/// becomes U+FFFD as soon as that is certain. A generated continuation keeps its leading space only
+/// if the ids of the prompt went through the decoder first.
+///
+/// A Tokenizer has a default constructible `Context` and `piece(id, context)`, the bytes that an id
+/// adds to the text so far; a piece without bytes (end of text, say) ends an unfinished character.
+/// The tokenizer is not copied and must live as long as the decoder.
+template <class Tokenizer>
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  explicit StreamDecoder(const Tokenizer&&) = delete;
+
+  /// Adds one id and returns the text that it completes, possibly none.
+  /// An id that the tokenizer does not know is an Error and leaves the decoder as it was.
+  std::string operator()(std::int32_t id) {
+    const std::string piece = tokenizer_->piece(id, context_);
+    pending_ += piece;
+    return take(piece.empty());
+  }
+
+  /// Ends the text: returns what is left of an unfinished character, as U+FFFD, and starts afresh.
+  std::string finish() {
+    context_ = {};
+    return take(true);
+  }
+
+ private:
+  /// Moves the characters of pending_ to the result, all bytes of it if no more can follow.
+  std::string take(bool at_end) {
+    std::string text;
+    std::size_t begin = 0;
+    while (begin < pending_.size()) {
+      const int length = detail::utf8_length(std::string_view(pending_).substr(begin));
+      if (length == 0 && !at_end) break;
+      if (length > 0)
+        text.append(pending_, begin, static_cast<std::size_t>(length));
+      else
+        text += "\xef\xbf\xbd";
+      begin += static_cast<std::size_t>(std::max(length, 1));
+    }
+    pending_.erase(0, begin);
+    return text;
+  }
+
+  const Tokenizer* tokenizer_;
+  typename Tokenizer::Context context_;
+  std::string pending_;  // at most three bytes between calls
+};
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,28 @@
+#pragma once
+#include <samba/core/chunk.hpp>
+#include <samba/kernels/simd/causal_conv1d.hpp>
+
+namespace samba::inline SAMBA_TARGET::kernels {
+
+/// y = silu(causal depthwise convolution of x) for every sequence of the chunk; `past` holds each
+/// sequence's last Taps - 1 inputs, (Taps - 1, C), and is advanced. x, y: (rows, C), not overlapping.
+/// Threads take channels. Silu = false leaves out the activation.
+template <bool Silu = true, class R, int C, int Taps>
+void causal_conv1d(const Chunk& chunk, const Filter<R, C, Taps>& weight, const Vector<R, C>& bias,
+                   std::type_identity_t<In<R, C>> x, States<Array<R, Taps - 1, C>> past,
+                   std::type_identity_t<Out<R, C>> y) {
+  const Range channels = chunk.team.share(C, vector_floats);
+  for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
+    const auto& segment = chunk.segments[s];
+    const CausalConv1dArgs<R> args{
+        weight.data(), bias.data(), x.row(segment.first_row), x.stride, past[s].data,
+        y.row(segment.first_row), y.stride, segment.n_rows, C};
+    if constexpr (std::is_same_v<R, float>)
+      simd::causal_conv1d<Taps, Silu>(args, channels);
+    else
+      reference::causal_conv1d<Taps, Silu>(args, channels);
+  }
+  chunk.team.barrier();
+}
+
+}  // namespace samba::inline SAMBA_TARGET::kernels

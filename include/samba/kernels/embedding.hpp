@@ -1,0 +1,16 @@
+#pragma once
+#include <samba/core/chunk.hpp>
+#include <samba/kernels/reference/embedding.hpp>
+
+namespace samba::inline SAMBA_TARGET::kernels {
+
+/// out[i] = the embedding of tokens[i]. Weight: a Table, or the packed Matrix of a tied head.
+/// out: (tokens, d_model). Threads take rows.
+template <class Weight, class R, int D>
+void embedding(const Team& team, const Weight& table, const std::int32_t* tokens, Rows<R, D> out) {
+  const Range rows = team.share(out.count);
+  for (std::int64_t i = rows.begin; i < rows.end; ++i) reference::embedding(table, tokens[i], out.row(i));
+  team.barrier();
+}
+
+}  // namespace samba::inline SAMBA_TARGET::kernels

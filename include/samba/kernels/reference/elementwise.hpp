@@ -1,0 +1,32 @@
+#pragma once
+#include <samba/core/tensor.hpp>
+
+#include <cmath>
+
+namespace samba::inline SAMBA_TARGET::kernels::reference {
+
+/// x / (1 + e^-x)
+template <class R>
+R silu(R x) {
+  return x / (R{1} + std::exp(-x));
+}
+
+/// log(1 + e^x), without overflow
+template <class R>
+R softplus(R x) {
+  return (x > R{0} ? x : R{0}) + std::log1p(std::exp(x > R{0} ? -x : x));
+}
+
+/// out = silu(gate) * up for the columns [columns.begin, columns.end) of one row. out may be an input.
+template <class R>
+void silu_mul(const R* gate, const R* up, Range columns, R* out) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) out[i] = silu(gate[i]) * up[i];
+}
+
+/// x += y for some columns of one row.
+template <class R>
+void add(const R* y, Range columns, R* x) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += y[i];
+}
+
+}  // namespace samba::inline SAMBA_TARGET::kernels::reference

@@ -1,0 +1,110 @@
+#pragma once
+#include <samba/core/chunk.hpp>
+#include <samba/kernels/causal_conv1d.hpp>
+#include <samba/kernels/matmul.hpp>
+#include <samba/kernels/selective_scan.hpp>
+
+namespace samba::inline SAMBA_TARGET {
+
+struct MambaOptions {
+  int d_conv = 4;   ///< taps of the causal convolution
+  int expand = 2;   ///< d_inner / d_model
+  int dt_rank = 0;  ///< rank of the time-step projection; 0: ceil(d_model / 16)
+};
+
+/// Mamba, a selective state space layer (Gu & Dao 2023, Algorithm 2 and section 3.4). For each token u in R^D:
+///
+///   [x z] = W_in u      x = silu(conv1d(x))      [r B C] = W_x x      delta = softplus(W_dt r + b_dt)
+///   h = exp(delta A) h + delta B x               y = C h + D x        out = W_out (y silu(z))
+///
+/// with A = -exp(A_log). State per sequence: the last d_conv - 1 inputs of the convolution and h,
+/// d_state x d_inner; constant in the position.
+template <int D, int N = 16, MambaOptions O = MambaOptions{}>
+struct Mamba {
+  static constexpr const char* name = "mamba";
+  static constexpr int d_model = D, d_state = N, d_conv = O.d_conv, expand = O.expand, d_inner = expand * D;
+  static constexpr int dt_rank = O.dt_rank ? O.dt_rank : (D + 15) / 16;
+  static_assert(D > 0 && N > 0, "Mamba<D, N>: d_model and d_state must be positive");
+  static_assert(d_conv > 1, "Mamba: d_conv must be at least 2");
+  static_assert(expand > 0 && dt_rank > 0, "Mamba: expand must be positive and dt_rank not negative");
+
+  template <class T>
+  struct Weights {  // named and shaped as in the checkpoint
+    Matrix<T, 2 * d_inner, d_model> in_proj;
+    Filter<Real<T>, d_inner, d_conv> conv1d;
+    Vector<Real<T>, d_inner> conv1d_bias;
+    Matrix<T, dt_rank + 2 * d_state, d_inner> x_proj;
+    Matrix<T, d_inner, dt_rank> dt_proj;
+    Vector<Real<T>, d_inner> dt_bias;
+    Transposed<Real<T>, d_inner, d_state> A_log;
+    Vector<Real<T>, d_inner> D_skip;
+    Matrix<T, d_model, d_inner> out_proj;
+    Table<Real<T>, d_state, d_inner> A;  // derived: -exp(A_log)
+
+    static constexpr void visit(auto& w, auto&& f) {
+      f("in_proj.weight", w.in_proj);
+      f("conv1d.weight", w.conv1d);
+      f("conv1d.bias", w.conv1d_bias);
+      f("x_proj.weight", w.x_proj);
+      f("dt_proj.weight", w.dt_proj);
+      f("dt_proj.bias", w.dt_bias);
+      f("A_log", w.A_log);
+      f("D", w.D_skip);
+      f("out_proj.weight", w.out_proj);
+    }
+    static constexpr void visit_derived(auto& w, auto&& f) { f("A", w.A); }
+    void derive() {
+      for (int i = 0; i < d_state * d_inner; ++i) A.data()[i] = -std::exp(A_log.data()[i]);
+    }
+  };
+
+  template <class T, class KV>
+  struct State {
+    Array<Real<T>, d_conv - 1, d_inner> conv;
+    Array<Real<T>, d_state, d_inner> ssm;
+
+    static constexpr void visit(auto& s, auto&& f) {
+      f("conv", s.conv);
+      f("ssm", s.ssm);
+    }
+  };
+
+  template <class T>
+  struct Scratch {
+    Rows<Real<T>, 2 * d_inner> xz;
+    Rows<Real<T>, dt_rank + 2 * d_state> rBC;
+    Rows<Real<T>, d_inner> x, dt;
+
+    static void visit(auto& t, auto&& f) { f(t.xz), f(t.rBC), f(t.x), f(t.dt); }
+  };
+
+  static constexpr void visit_options(auto&& f) {
+    f("d_state", d_state), f("d_conv", d_conv), f("expand", expand), f("dt_rank", dt_rank);
+  }
+
+  /// FLOPs per token beside the matrices: convolution, softplus and gate, and the scan.
+  static constexpr std::int64_t other_flops(std::int64_t /*position*/) {
+    return std::int64_t{d_inner} * (2 * d_conv + 6 * d_state + 10);
+  }
+
+  /// out = Mamba(u) for the rows of the chunk; advances the states. u, out: (rows, d_model).
+  template <class T, class KV>
+  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
+                      In<Real<T>, D> u, Out<Real<T>, D> out) {
+    using namespace kernels;
+    const Team& team = chunk.team;
+    using S = State<T, KV>;
+    const auto r = first<dt_rank>(t.rBC);
+    const auto B = slice<dt_rank, d_state>(t.rBC), C = last<d_state>(t.rBC);
+
+    matmul(team, w.in_proj, u, t.xz);  // [x z] = W_in u
+    causal_conv1d(chunk, w.conv1d, w.conv1d_bias, first<d_inner>(t.xz), s.tensor(&S::conv), t.x);
+    matmul(team, w.x_proj, t.x, t.rBC);  // [r B C] = W_x x
+    matmul(team, w.dt_proj, r, t.dt);    // W_dt r
+    selective_scan(chunk, w.A, w.D_skip, w.dt_bias, t.dt, B, C, t.x, last<d_inner>(t.xz),
+                   s.tensor(&S::ssm), t.dt);  // y = (C h + D x) silu(z), in the place of dt
+    matmul(team, w.out_proj, t.dt, out);      // out = W_out y
+  }
+};
+
+}  // namespace samba::inline SAMBA_TARGET

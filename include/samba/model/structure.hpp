@@ -1,0 +1,160 @@
+#pragma once
+/// \file
+/// What a model consists of, as data: for names in files, tables and messages.
+#include <samba/core/error.hpp>
+#include <samba/model/language_model.hpp>
+
+#include <charconv>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// A tensor as it stands in a file.
+struct TensorInfo {
+  int branch = -1;   ///< number of its residual branch; -1 for embedding, final norm and head
+  std::string name;  ///< within its branch, e.g. "norm.weight" or "in_proj.weight"
+  std::vector<std::int64_t> shape;
+};
+
+/// A residual branch.
+struct BranchInfo {
+  std::string layer;                                         ///< the layer's name
+  std::vector<std::pair<std::string, std::string>> options;  ///< its hyperparameters
+  std::string tensors;                                       ///< names and shapes, its norm's and its own
+  bool normed = true;
+  std::uint64_t shared = 0;      ///< equal for branches that share weights
+  int shared_number = 0;
+  bool first_use = true;         ///< of the shared weights
+  std::int64_t parameters = 0, state_bytes = 0, flops = 0, far_flops = 0;
+
+  /// An integer option; 0 if the layer has none of this name.
+  std::int64_t option(std::string_view name) const {
+    for (const auto& [key, value] : options)
+      if (key == name) return std::stoll(value);
+    return 0;
+  }
+  /// "name(option=value, ...)"
+  [[gnu::cold]] std::string text() const {
+    std::string s = detail::join(normed ? "" : "no_norm:", layer, "(");
+    const char* separator = "";
+    for (const auto& [key, value] : options) s += detail::join(separator, key, "=", value), separator = ", ";
+    return s += ")";
+  }
+};
+
+namespace detail {
+
+// The functions that a generic visitor calls for each option or tensor take plain types and are not
+// inlined: they are compiled once, and cost little at the many places that call them.
+[[gnu::cold, gnu::noinline]] inline std::string option_text(bool value) { return value ? "true" : "false"; }
+/// The shortest text that reads back as the same number, whatever the locale.
+[[gnu::cold, gnu::noinline]] inline std::string option_text(float value) {
+  char buffer[32];
+  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
+}
+[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, const std::string& value) {
+  info.options.emplace_back(name, value);
+}
+[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, const char* value) {
+  add_option(info, name, std::string(value));
+}
+[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, int value) {
+  add_option(info, name, std::to_string(value));
+}
+[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, bool value) {
+  add_option(info, name, option_text(value));
+}
+[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, float value) {
+  add_option(info, name, option_text(value));
+}
+[[gnu::cold, gnu::noinline]] inline void add_tensor(BranchInfo& info, std::string_view name, std::span<const std::int64_t> shape) {
+  info.tensors += join(" ", name, shape);
+}
+
+/// A tensor's name as a layer gives it: text, or something that becomes a string.
+constexpr std::string_view name_text(const char* name) { return name; }
+std::string name_text(const auto& name) { return name; }
+
+/// The smallest p that divides items.size() such that item i equals item i % p.
+template <class Items>
+std::size_t period(const Items& items) {
+  for (std::size_t p = 1; p < items.size(); ++p) {
+    bool repeats = items.size() % p == 0;
+    for (std::size_t i = p; repeats && i < items.size(); ++i) repeats = items[i] == items[i % p];
+    if (repeats) return p;
+  }
+  return items.size();
+}
+
+[[gnu::cold]] inline std::string structure_text(const std::string& model, const std::vector<BranchInfo>& branches) {
+  std::vector<std::string> parts;
+  std::vector<std::uint64_t> keys;  // of shared weights, in order of first use
+  for (const BranchInfo& branch : branches) {
+    std::string part = branch.text();
+    if (branch.options.empty()) part += branch.tensors;  // what else tells such layers apart
+    if (branch.shared) {
+      std::size_t key = 0;
+      while (key < keys.size() && keys[key] != branch.shared) ++key;
+      if (key == keys.size()) keys.push_back(branch.shared);
+      part += join("@", key, ".", branch.shared_number);
+    }
+    parts.push_back(part);
+  }
+  const std::size_t p = period(parts);
+  std::string text = join(model, "; ", parts.size() / p, " x [");
+  for (std::size_t i = 0; i < p; ++i) text += join(i ? ", " : "", parts[i]);
+  return text += "]";
+}
+
+}  // namespace detail
+
+/// The residual branches of a model in order; state_bytes for KV = float and the default capacity,
+/// far_flops at the last position before it.
+template <class Model>
+[[gnu::cold]] std::vector<BranchInfo> branches() {
+  std::vector<BranchInfo> all;
+  detail::SharedSeen seen;
+  for_each_branch<typename Model::Stack>([&](auto branch, Use use) {
+    using B = typename decltype(branch)::type;
+    using L = typename B::Layer;
+    BranchInfo info;
+    info.layer = L::name;
+    if constexpr (requires { L::visit_options([](auto, auto) {}); })
+      L::visit_options([&](const char* name, auto value) { detail::add_option(info, name, value); });
+    info.normed = B::normed;
+    info.shared = use.shared, info.shared_number = use.number, info.first_use = seen.first(use);
+    Model::template visit_stored<B, float>(
+        typename B::template Weights<float>{}, [&]<class X>(auto name, const X&) {
+          detail::add_tensor(info, detail::name_text(name), X::shape);
+        });
+    info.parameters = Model::template branch_parameters<B>;
+    info.state_bytes = Model::template branch_state_bytes<B, float, float>(Model::default_capacity);
+    info.flops = Model::template branch_flops<B>(0);
+    info.far_flops = Model::template branch_flops<B>(Model::default_capacity - 1);
+    all.push_back(std::move(info));
+  });
+  return all;
+}
+
+/// What a model is, in one canonical line: vocabulary, width and every branch with its options; no C++
+/// names. Models with the same line have the same weights and states.
+template <class Model>
+std::string structure() {
+  return detail::structure_text(
+      detail::join("vocab_size=", Model::vocab_size, ", d_model=", Model::d_model, ", tie_embeddings=",
+                   detail::option_text(Model::tie_embeddings), ", norm_eps=", detail::option_text(Model::norm_eps)),
+      branches<Model>());
+}
+
+/// FNV-1a, 64 bits.
+constexpr std::uint64_t fnv1a(std::string_view text) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+}  // namespace samba::inline SAMBA_TARGET

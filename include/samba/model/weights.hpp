@@ -1,0 +1,116 @@
+#pragma once
+#include <samba/model/structure.hpp>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// One tensor of some weights with elements of type Element, whatever its C++ type: read and written by
+/// rows, a row being what stands under one index of the first extent; a vector is one row.
+template <class Element>
+struct TensorRef : TensorInfo {
+  bool is_matrix = false;  ///< the operand of a product, or an embedding
+  Layout layout = Layout::rows;
+  std::int64_t rows = 0, row_size = 0;
+  Element* data = nullptr;
+
+  void set_row(std::int64_t r, const Real<Element>* values) const {
+    const auto [first, step] = row_place(layout, r, rows, row_size);
+    for (std::int64_t k = 0; k < row_size; ++k) data[first + k * step] = static_cast<Element>(values[k]);
+  }
+  void get_row(std::int64_t r, Real<Element>* values) const {
+    const auto [first, step] = row_place(layout, r, rows, row_size);
+    for (std::int64_t k = 0; k < row_size; ++k) values[k] = static_cast<Real<Element>>(data[first + k * step]);
+  }
+};
+
+/// The weights of a model, matrices of type T, in one arena. Sessions share them by reference.
+template <class Model, class T = float>
+class Weights {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>,
+                "Weights<Model, T>: T must be float, or double for checking");
+
+ public:
+  /// All zero; fill them through visit() and then call derive(), or use load().
+  Weights() : arena_(Model::template weight_bytes<T>) {
+    Placer placer{arena_.data()};
+    const auto bind = [&]<class X>(auto&&, X& tensor) { tensor.bind(placer.take(X::bytes)); };
+    if constexpr (!Model::tie_embeddings) bind(0, tree_.embedding);
+    bind(0, tree_.norm);
+    bind(0, tree_.head);
+    std::vector<std::pair<Use, const void*>> shared;
+    Model::Stack::walk(tree_.stack, [&](auto branch, auto& weights, Use use) {
+      for (const auto& [first, at] : shared)
+        if (use.shared && first.shared == use.shared && first.number == use.number) {
+          weights = *static_cast<const std::remove_reference_t<decltype(weights)>*>(at);
+          return;
+        }
+      Model::template visit_branch<typename decltype(branch)::type, T>(weights, bind);
+      if (use.shared) shared.push_back({use, &weights});
+    });
+  }
+  Weights(Weights&&) = default;
+  Weights& operator=(Weights&&) = default;
+
+  const auto& tree() const { return tree_; }
+  std::int64_t bytes() const { return arena_.bytes(); }
+
+  /// Calls f(branch, tag, name, tensor) for every tensor a file holds, in file order: the embedding,
+  /// the branches, the final norm, the head if it is not tied. branch: number of the residual branch,
+  /// -1 outside; tag: std::type_identity of the Branch, of void outside; shared tensors at their first use.
+  template <class F>
+  void visit(F&& f) {
+    visit(tree_, f);
+  }
+  template <class F>
+  void visit(F&& f) const {
+    visit(tree_, f);
+  }
+
+  /// The tensors that visit() visits, in its order.
+  std::vector<TensorRef<T>> tensors() const {
+    std::vector<TensorRef<T>> all;
+    visit(const_cast<typename Model::template Tree<T>&>(tree_), [&]<class X>(int branch, auto, auto name, X& x) {
+      constexpr bool is_matrix = requires { X::is_matrix; };
+      add(all, branch, detail::name_text(name), X::shape, is_matrix || (branch < 0 && X::rows > 1), X::layout, X::rows,
+          X::row_size, x.data());
+    });
+    return all;
+  }
+
+  /// Recomputes what layers derive from their weights; call it after changing them.
+  void derive() {
+    Model::Stack::walk(tree_.stack, [](auto, auto& weights, Use) {
+      if constexpr (requires { weights.layer.derive(); }) weights.layer.derive();
+    });
+  }
+
+ private:
+  [[gnu::cold, gnu::noinline]] static void add(std::vector<TensorRef<T>>& all, int branch, std::string_view name,
+                                               std::span<const std::int64_t> shape, bool is_matrix, Layout layout,
+                                               std::int64_t rows, std::int64_t row_size, T* data) {
+    all.push_back({{branch, std::string(name), {shape.begin(), shape.end()}}, is_matrix, layout, rows, row_size, data});
+  }
+
+  template <class Tree, class F>
+  static void visit(Tree& tree, F&& f) {
+    const std::type_identity<void> model;
+    if constexpr (Model::tie_embeddings)
+      f(-1, model, "embedding", tree.head);
+    else
+      f(-1, model, "embedding", tree.embedding);
+    int number = 0;
+    detail::SharedSeen seen;
+    Model::Stack::walk(tree.stack, [&](auto branch, auto& weights, Use use) {
+      if (seen.first(use))
+        Model::template visit_stored<typename decltype(branch)::type, T>(
+            weights, [&](auto name, auto& tensor) { f(number, branch, name, tensor); });
+      ++number;
+    });
+    f(-1, model, "norm", tree.norm);
+    if constexpr (!Model::tie_embeddings) f(-1, model, "head", tree.head);
+  }
+
+  Arena arena_;
+  typename Model::template Tree<T> tree_;
+};
+
+}  // namespace samba::inline SAMBA_TARGET

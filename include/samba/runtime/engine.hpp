@@ -1,0 +1,269 @@
+#pragma once
+#include <samba/model/weights.hpp>
+#include <samba/runtime/snapshot.hpp>
+#include <samba/runtime/state_file.hpp>
+
+#include <algorithm>
+#include <span>
+
+namespace samba::inline SAMBA_TARGET {
+
+struct SessionOptions {
+  std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
+  int threads = 0;               ///< 0: what OpenMP gives, or 1 inside a parallel region
+  int chunk = 256;               ///< tokens that go through the model together; sets the scratch memory, not the result
+};
+
+namespace detail {
+
+template <class R>
+inline constexpr Dtype dtype_of = std::is_same_v<R, double> ? Dtype::f64
+                                  : std::is_same_v<R, bf16> ? Dtype::bf16
+                                                            : Dtype::f32;
+
+/// What Session and Batch share: the states of some sequences, scratch memory, and the walk of a chunk
+/// through the model. Checks its input; `who` in messages is the caller's name.
+template <class Model, class T, class KV>
+class Engine {
+ public:
+  using R = Real<T>;
+  using Tokens = std::span<const std::int32_t>;
+
+  [[gnu::cold]] Engine(const char* who, const Weights<Model, T>& weights, int sequences, SessionOptions options)
+      : who_(who),
+        weights_(&weights),
+        options_(check(who, sequences, options)),
+        states_(static_cast<std::size_t>(sequences)),
+        active_(states_.size()),
+        segments_(states_.size()),
+        wanted_(states_.size()),
+        positions_(states_.size()),
+        tokens_(static_cast<std::size_t>(options_.chunk)),
+        logits_(states_.size() * Model::vocab_size) {
+    info_.structure = structure<Model>();
+    info_.dtypes = join("state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>));
+    info_.capacity = Model::has_capacity ? options_.capacity : 0;
+    info_.bytes = place(states_[0], nullptr, &info_.tensors);
+    block_ = Arena(info_.bytes * sequences);
+    for (int i = 0; i < sequences; ++i) place(states_[static_cast<std::size_t>(i)], block_of(i), nullptr);
+
+    Placer rows;
+    const std::int64_t stream = std::int64_t{options_.chunk} * Model::d_model * static_cast<std::int64_t>(sizeof(R));
+    rows.take(stream), rows.take(stream);
+    std::int64_t layer = 0;
+    for_each_branch<typename Model::Stack>([&](auto branch, Use) {
+      typename decltype(branch)::type::template Scratch<T> t;
+      layer = std::max(layer, t.place({nullptr, options_.chunk, options_.threads}));
+    });
+    scratch_ = Arena(rows.offset + layer);
+    x_ = reinterpret_cast<R*>(scratch_.data());
+    normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
+    workspace_ = scratch_.data() + rows.offset;
+
+    parallel(options_.threads, [](const Team&) {});  // starts the threads
+  }
+
+  /// A fork: the same weights, a copy of all states.
+  Engine(const Engine& other) : Engine(other.who_, *other.weights_, other.sequences(), other.options_) {
+    std::memcpy(block_.data(), other.block_.data(), static_cast<std::size_t>(block_.bytes()));
+    positions_ = other.positions_;
+    logits_ = other.logits_;
+  }
+  Engine& operator=(const Engine& other) {
+    if (this != &other) *this = Engine(other);
+    return *this;
+  }
+  Engine(Engine&&) = default;
+  Engine& operator=(Engine&&) = default;
+
+  int sequences() const { return static_cast<int>(states_.size()); }
+  std::int64_t position(int i) const { return positions_[static_cast<std::size_t>(i)]; }
+  std::int64_t state_bytes() const { return info_.bytes; }
+  const SessionOptions& options() const { return options_; }
+
+  std::span<const R> logits(int i) const {
+    return std::span(logits_).subspan(static_cast<std::size_t>(i) * Model::vocab_size, Model::vocab_size);
+  }
+  std::span<const R> logits() const { return logits_; }
+
+  void check_sequence(int i) const {
+    if (i < 0 || i >= sequences()) fail(who_, ": sequence ", i, " is outside [0, ", sequences(), ")");
+  }
+
+  /// Throws unless sequence i can read these tokens.
+  void check_tokens(int i, Tokens tokens, const char* call) const {
+    for (std::size_t k = 0; k < tokens.size(); ++k)
+      if (tokens[k] < 0 || tokens[k] >= Model::vocab_size)
+        fail(who_, "::", call, ": ", "token ", tokens[k], " at index ", k, " is outside the vocabulary [0, ", Model::vocab_size, ")");
+    if constexpr (Model::has_capacity)
+      if (static_cast<std::int64_t>(tokens.size()) > options_.capacity - position(i))
+        fail(who_, "::", call, ": ", "position ", position(i), " and ", tokens.size(), " tokens pass the capacity of ",
+             options_.capacity, " positions; give SessionOptions{.capacity = ...}");
+  }
+  void check_not_empty(Tokens tokens, const char* call) const {
+    if (tokens.empty()) fail(who_, "::", call, ": expected at least one token, found none");
+  }
+
+  /// Reads the next tokens of every sequence; prompts[i] may be empty. The logits of each sequence's
+  /// last token go to logits(i); those of the others stay.
+  void read(std::span<const Tokens> prompts) {
+    std::size_t first = 0;      // sequences before it are done
+    std::size_t done = 0;       // tokens of `first` that are done
+    while (true) {
+      std::int64_t rows = 0;
+      std::size_t n = 0;
+      int wanted = 0;
+      while (first < prompts.size() && rows < options_.chunk) {
+        const Tokens left = prompts[first].subspan(done);
+        const auto take = std::min<std::int64_t>(std::ssize(left), options_.chunk - rows);
+        if (take > 0) {
+          std::copy_n(left.begin(), take, tokens_.begin() + rows);
+          active_[n] = states_[first];
+          segments_[n++] = {positions_[first], rows, take};
+          positions_[first] += take;
+          rows += take;
+        }
+        if (take < std::ssize(left)) {
+          done += static_cast<std::size_t>(take);
+          break;
+        }
+        if (take > 0) wanted_[static_cast<std::size_t>(wanted++)] = {rows - 1, logits_.data() + first * Model::vocab_size};
+        ++first, done = 0;
+      }
+      if (rows == 0) return;
+      run({segments_.data(), n}, rows, {wanted_.data(), static_cast<std::size_t>(wanted)}, nullptr);
+    }
+  }
+
+  /// Reads the next tokens of sequence i; logits: (tokens, vocab_size).
+  void forward(int i, Tokens tokens, R* logits) {
+    const auto at = static_cast<std::size_t>(i);
+    for (std::int64_t begin = 0; begin < std::ssize(tokens); begin += options_.chunk) {
+      const auto rows = std::min<std::int64_t>(options_.chunk, std::ssize(tokens) - begin);
+      std::copy_n(tokens.begin() + begin, rows, tokens_.begin());
+      active_[0] = states_[at];
+      segments_[0] = {positions_[at], 0, rows};
+      positions_[at] += rows;
+      run({segments_.data(), 1}, rows, {}, logits + begin * Model::vocab_size);
+    }
+  }
+
+  void reset(int i) {
+    std::memset(block_of(i), 0, static_cast<std::size_t>(info_.bytes));
+    positions_[static_cast<std::size_t>(i)] = 0;
+  }
+
+  void snapshot(int i, Snapshot& into) const {
+    into.structure = info_.structure;
+    into.dtypes = info_.dtypes;
+    into.capacity = info_.capacity;
+    into.position = position(i);
+    if (into.block.bytes() != info_.bytes) into.block = Arena(info_.bytes);
+    std::memcpy(into.block.data(), block_of(i), static_cast<std::size_t>(info_.bytes));
+  }
+
+  void restore(int i, const Snapshot& s) {
+    info_.check(who_, "::restore: the snapshot", s.structure, s.dtypes, s.capacity, s.position);
+    if (s.block.bytes() != info_.bytes)
+      fail(who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ", s.block.bytes());
+    std::memcpy(block_of(i), s.block.data(), static_cast<std::size_t>(info_.bytes));
+    positions_[static_cast<std::size_t>(i)] = s.position;
+  }
+
+  void save(int i, const std::string& path) const { save_state(path, info_, block_of(i), position(i)); }
+  void load(int i, const std::string& path) {
+    positions_[static_cast<std::size_t>(i)] = load_state(path, info_, block_of(i));
+  }
+
+ private:
+  struct Wanted {
+    std::int64_t row = 0;
+    R* logits = nullptr;
+  };
+
+  static SessionOptions check(const char* who, int sequences, SessionOptions o) {
+    if (sequences < 1) fail(who, ": expected at least one sequence, found ", sequences);
+    if (o.capacity < 1) fail(who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity);
+    if (o.threads < 0) fail(who, ": SessionOptions::threads: expected 0 or more, found ", o.threads);
+    if (o.chunk < 1) fail(who, ": SessionOptions::chunk: expected at least 1, found ", o.chunk);
+    if (o.threads == 0) o.threads = default_threads();
+    return o;
+  }
+
+  std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }
+
+  /// Binds a state's tensors to a block (or only counts, if it is null) and lists them if asked to;
+  /// returns the bytes of the block.
+  std::int64_t place(typename Model::template State<T, KV>& state, std::byte* block, std::vector<StateTensor>* list) const {
+    Placer placer{block};
+    int number = 0;
+    Model::Stack::walk(state, [&](auto branch, auto& part, Use) {
+      decltype(branch)::type::template State<T, KV>::visit(part, [&]<class X>(auto name, X& x) {
+        using Element = std::remove_reference_t<decltype(*x.data)>;
+        const std::int64_t bytes = X::bytes(options_.capacity);
+        if (list) add(*list, number, name_text(name), dtype_of<Element>, X::shape, placer.offset, bytes);
+        x.bind(placer.take(bytes), options_.capacity);
+      });
+      ++number;
+    });
+    return placer.offset;
+  }
+
+  [[gnu::cold, gnu::noinline]] void add(std::vector<StateTensor>& list, int branch, std::string_view name, Dtype dtype,
+                             std::span<const std::int64_t> shape, std::int64_t offset, std::int64_t bytes) const {
+    list.push_back({join(branch, ".", name), dtype, {shape.begin(), shape.end()}, offset, bytes});
+    if (shape[0] == 0) list.back().shape[0] = options_.capacity;
+  }
+
+  /// Takes the first `rows` of tokens_ through the model, segment i with active_[i]. Logits of the
+  /// wanted rows go where they say; if `all` is given, those of every row go there instead.
+  void run(std::span<const Segment> segments, std::int64_t rows, std::span<const Wanted> wanted, R* all) {
+    using namespace kernels;
+    const auto& w = weights_->tree();
+    const Rows<R, Model::d_model> x{x_, rows}, normed{normed_, rows};
+    parallel(options_.threads, [&](const Team& team) {
+      const Chunk chunk{team, segments, rows};
+      if constexpr (Model::tie_embeddings)
+        embedding(team, w.head, tokens_.data(), x);
+      else
+        embedding(team, w.embedding, tokens_.data(), x);
+      const States<typename Model::template State<T, KV>> states(reinterpret_cast<std::byte*>(active_.data()),
+                                                                 sizeof(active_[0]));
+      Model::Stack::template forward<T, KV>(chunk, w.stack, states, {workspace_, rows, options_.threads},
+                                            Model::norm_eps, x);
+      if (all) {
+        rmsnorm(team, w.norm, Model::norm_eps, x, normed);
+        matmul(team, w.head, normed, {all, rows});
+        return;
+      }
+      // Runs of rows whose logits stand one after another share a product.
+      for (std::size_t begin = 0, end; begin < wanted.size(); begin = end) {
+        const auto [row, logits] = wanted[begin];
+        for (end = begin + 1; end < wanted.size(); ++end) {
+          const auto step = static_cast<std::int64_t>(end - begin);
+          if (wanted[end].row != row + step || wanted[end].logits != logits + step * Model::vocab_size) break;
+        }
+        const auto n = static_cast<std::int64_t>(end - begin);
+        rmsnorm(team, w.norm, Model::norm_eps, {x.row(row), n}, {normed.row(row), n});
+        matmul(team, w.head, {normed.row(row), n}, {logits, n});
+      }
+    });
+  }
+
+  const char* who_;
+  const Weights<Model, T>* weights_;
+  SessionOptions options_;
+  StateInfo info_;
+  Arena block_, scratch_;  // block_: the states of all sequences; scratch_: x_, normed_, workspace_
+  R *x_ = nullptr, *normed_ = nullptr;
+  std::byte* workspace_ = nullptr;
+  std::vector<typename Model::template State<T, KV>> states_, active_;  // views into block_
+  std::vector<Segment> segments_;
+  std::vector<Wanted> wanted_;
+  std::vector<std::int64_t> positions_;
+  std::vector<std::int32_t> tokens_;
+  std::vector<R> logits_;
+};
+
+}  // namespace detail
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,284 @@
+#pragma once
+/// \file
+/// From logits to the next token: stages that narrow a list of candidates, and the Sampler that
+/// runs them in the usual order.
+#include <samba/core/error.hpp>
+#include <samba/core/random.hpp>
+#include <samba/core/scalar.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// How a Sampler chooses. The defaults draw from the model's own distribution.
+struct SamplerOptions {
+  float temperature = 1;  ///< divides the logits; 0 takes the most likely token, lowest id first
+  int top_k = 0;          ///< keep this many of the most likely; 0 keeps all
+  float top_p = 1;        ///< keep the smallest set of the most likely with this probability
+  float min_p = 0;        ///< keep those with this fraction of the largest probability
+  float repetition_penalty = 1;  ///< above 1 makes the latest tokens less likely
+  int repetition_window = 64;    ///< how many of the latest tokens the penalty looks at
+  std::uint64_t seed = 0;
+};
+
+/// The stages, for samplers of your own. Each takes candidates and returns the first of them, which
+/// it keeps, possibly in another order; none needs another one to run before it. Where a stage
+/// speaks of probabilities, they are those of the candidates it is given (softmax of their logits,
+/// sum 1). Of equal logits the lower id counts as the more likely. An option out of range is an
+/// Error.
+namespace sampling {
+
+struct Candidate {
+  std::int32_t id = 0;
+  float logit = 0;  // finite
+};
+
+using samba::SplitMix64;
+
+namespace detail {
+
+inline void check(bool in_range, const char* option, const char* rule, double found) {
+  if (in_range) return;
+  char number[32];
+  std::snprintf(number, sizeof number, "%.9g", found);
+  fail("sampling: ", option, " must be ", rule, ", found ", number);
+}
+
+inline void check_temperature(float t) {
+  check(is_finite(t) && t >= 0, "temperature", "finite and at least 0", t);
+}
+inline void check_top_k(int k) { check(k >= 0, "top_k", "at least 0", k); }
+inline void check_top_p(float p) {
+  check(is_finite(p) && p >= 0 && p <= 1, "top_p", "in [0, 1]", p);
+}
+inline void check_min_p(float p) {
+  check(is_finite(p) && p >= 0 && p <= 1, "min_p", "in [0, 1]", p);
+}
+inline void check_penalty(float r) {
+  check(is_finite(r) && r > 0, "repetition_penalty", "finite and above 0", r);
+}
+
+inline bool more_likely(Candidate a, Candidate b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
+
+/// `candidates` is not empty, here and in total_weight.
+inline Candidate most_likely(std::span<const Candidate> candidates) {
+  return *std::min_element(candidates.begin(), candidates.end(), more_likely);
+}
+
+/// The probability relative to that of the logit `max`.
+inline double weight(Candidate c, float max) {
+  return std::exp(static_cast<double>(c.logit) - max);
+}
+
+inline double total_weight(std::span<const Candidate> candidates, float max) {
+  double sum = 0;
+  for (const Candidate c : candidates) sum += weight(c, max);
+  return sum;
+}
+
+inline float clamp_to_float(double x) {
+  constexpr double largest = std::numeric_limits<float>::max();
+  return static_cast<float>(std::clamp(x, -largest, largest));
+}
+
+}  // namespace detail
+
+/// Candidates for all logits except those that are -inf, by rising id, in `storage`, which has room
+/// for logits.size(). An Error, which leaves `storage` undefined: no logits, a NaN, +inf, all -inf.
+[[nodiscard]] inline std::span<Candidate> candidates(std::span<const float> logits,
+                                                     std::span<Candidate> storage) {
+  if (logits.empty()) fail("sampling: there are no logits");
+  if (storage.size() < logits.size())
+    fail("sampling: storage for ", logits.size(), " candidates expected, found ", storage.size());
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const auto bits = std::bit_cast<std::uint32_t>(logits[i]);
+    if (is_finite(logits[i]))
+      storage[n++] = {static_cast<std::int32_t>(i), logits[i]};
+    else if (bits != 0xff800000u)
+      fail("sampling: the logit at index ", i, " is ", bits == 0x7f800000u ? "+inf" : "NaN");
+  }
+  if (n == 0) fail("sampling: all ", logits.size(), " logits are -inf");
+  return storage.first(n);
+}
+
+/// Divides positive logits by `penalty` and multiplies the others by it, once for each id in
+/// `recent` (Keskar et al. 2019, section 4.1, extended to negative logits so that it always lowers
+/// them). Sorts `recent`, and the candidates by rising id. Ids that are no candidates are ignored.
+[[nodiscard]] inline std::span<Candidate> repetition_penalty(std::span<Candidate> candidates,
+                                                             std::span<std::int32_t> recent,
+                                                             float penalty) {
+  detail::check_penalty(penalty);
+  const auto by_id = [](Candidate a, Candidate b) { return a.id < b.id; };
+  if (!std::is_sorted(candidates.begin(), candidates.end(), by_id))
+    std::sort(candidates.begin(), candidates.end(), by_id);
+  std::sort(recent.begin(), recent.end());
+  for (std::size_t i = 0; i < recent.size(); ++i) {
+    if (i > 0 && recent[i] == recent[i - 1]) continue;
+    const auto c =
+        std::lower_bound(candidates.begin(), candidates.end(), Candidate{recent[i]}, by_id);
+    if (c == candidates.end() || c->id != recent[i]) continue;
+    const double logit = c->logit;
+    c->logit = detail::clamp_to_float(logit > 0 ? logit / penalty : logit * penalty);
+  }
+  return candidates;
+}
+
+/// Divides the logits by t, after taking the largest from each, which changes no probability and
+/// cannot overflow. t = 0 is the limit: it keeps the most likely candidate alone.
+[[nodiscard]] inline std::span<Candidate> temperature(std::span<Candidate> candidates, float t) {
+  detail::check_temperature(t);
+  if (candidates.empty()) return candidates;
+  const Candidate best = detail::most_likely(candidates);
+  if (!(t > 0)) {
+    candidates[0] = best;
+    return candidates.first(1);
+  }
+  for (Candidate& c : candidates)
+    c.logit = detail::clamp_to_float((static_cast<double>(c.logit) - best.logit) / t);
+  return candidates;
+}
+
+/// The k most likely, most likely first; all, in their order, if k is 0 or there are no more than
+/// k.
+[[nodiscard]] inline std::span<Candidate> top_k(std::span<Candidate> candidates, int k) {
+  detail::check_top_k(k);
+  const auto count = static_cast<std::size_t>(k);
+  if (count == 0 || count >= candidates.size()) return candidates;
+  std::partial_sort(candidates.begin(), candidates.begin() + k, candidates.end(),
+                    detail::more_likely);
+  return candidates.first(count);
+}
+
+/// The nucleus (Holtzman et al. 2020): the fewest of the most likely whose probabilities add up to
+/// p or more, at least one, most likely first. p = 1 keeps all, in their order.
+[[nodiscard]] inline std::span<Candidate> top_p(std::span<Candidate> candidates, float p) {
+  detail::check_top_p(p);
+  if (p >= 1 || candidates.empty()) return candidates;
+  const float max = detail::most_likely(candidates).logit;
+  const double needed = p * detail::total_weight(candidates, max);
+  double sum = 0;
+  std::size_t sorted = 0;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    if (i == sorted) {
+      // The nucleus is small as a rule: sort twice as far whenever it turns out to be larger.
+      sorted = std::min(std::max<std::size_t>(64, 2 * i), candidates.size());
+      const auto begin = candidates.begin();
+      std::partial_sort(begin + static_cast<std::ptrdiff_t>(i),
+                        begin + static_cast<std::ptrdiff_t>(sorted), candidates.end(),
+                        detail::more_likely);
+    }
+    sum += detail::weight(candidates[i], max);
+    if (sum >= needed) return candidates.first(i + 1);
+  }
+  return candidates;
+}
+
+/// Those at least p times as probable as the most likely, in their order.
+[[nodiscard]] inline std::span<Candidate> min_p(std::span<Candidate> candidates, float p) {
+  detail::check_min_p(p);
+  if (!(p > 0) || candidates.empty()) return candidates;
+  const float max = detail::most_likely(candidates).logit;
+  const auto end = std::remove_if(candidates.begin(), candidates.end(),
+                                  [&](Candidate c) { return detail::weight(c, max) < p; });
+  return candidates.first(static_cast<std::size_t>(end - candidates.begin()));
+}
+
+/// The id of the candidate at u, uniform in [0, 1), on the line of their probabilities laid end to
+/// end.
+[[nodiscard]] inline std::int32_t draw(std::span<const Candidate> candidates, double u) {
+  if (candidates.empty()) fail("sampling: there are no candidates to draw from");
+  detail::check(u >= 0 && u < 1, "the random number", "in [0, 1)", u);
+  const Candidate best = detail::most_likely(candidates);
+  std::int32_t id = best.id;
+  double left = u * detail::total_weight(candidates, best.logit);
+  for (const Candidate c : candidates) {
+    const double weight = detail::weight(c, best.logit);
+    if (weight > 0) id = c.id;  // rounding may leave a rest at the end: then the last one possible
+    left -= weight;
+    if (left < 0) break;
+  }
+  return id;
+}
+
+}  // namespace sampling
+
+/// Chooses tokens: repetition penalty, temperature, top-k, top-p, min-p, draw, in this order, each
+/// on what the one before it kept. One seed gives one sequence of random numbers on every platform;
+/// the probabilities are computed in double, so that a last digit that differs between two
+/// platforms' exp decides a draw about once in 1e15. A copy continues independently from the same
+/// state.
+class Sampler {
+ public:
+  /// An option out of range is an Error that names it.
+  explicit Sampler(SamplerOptions options = SamplerOptions{})
+      : options_(options), generator_(options.seed) {
+    sampling::detail::check_temperature(options.temperature);
+    sampling::detail::check_top_k(options.top_k);
+    sampling::detail::check_top_p(options.top_p);
+    sampling::detail::check_min_p(options.min_p);
+    sampling::detail::check_penalty(options.repetition_penalty);
+    sampling::detail::check(options.repetition_window >= 0, "repetition_window", "at least 0",
+                            options.repetition_window);
+    if (options.repetition_penalty == 1) return;
+    recent_.resize(static_cast<std::size_t>(options.repetition_window));
+    scratch_.resize(recent_.size());
+  }
+
+  /// The next token for `logits`, [vocab_size]; -inf excludes a token. Logits that are empty, all
+  /// -inf, or contain a NaN or +inf are an Error that names the index and changes nothing.
+  /// Allocates only when vocab_size is larger than in any call before.
+  std::int32_t operator()(std::span<const float> logits) {
+    candidates_.resize(logits.size());
+    auto kept = sampling::candidates(logits, candidates_);
+    const auto recent = std::span(scratch_).first(std::min(seen_, recent_.size()));
+    std::copy_n(recent_.begin(), recent.size(), recent.begin());
+    kept = sampling::repetition_penalty(kept, recent, options_.repetition_penalty);
+    kept = sampling::temperature(kept, options_.temperature);
+    kept = sampling::top_k(kept, options_.top_k);
+    kept = sampling::top_p(kept, options_.top_p);
+    kept = sampling::min_p(kept, options_.min_p);
+    const std::int32_t token = sampling::draw(kept, generator_.uniform());
+    remember(token);
+    return token;
+  }
+
+  /// Tokens that the repetition penalty is to count as used: the prompt. A negative one is an
+  /// Error.
+  void observe(std::span<const std::int32_t> tokens) {
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      if (tokens[i] < 0)
+        fail("Sampler: observed token ", tokens[i], " at index ", i, " is negative");
+    for (const std::int32_t token : tokens) remember(token);
+  }
+
+  /// Back to the state after construction: the seed, and no token seen.
+  void reset() {
+    generator_ = sampling::SplitMix64(options_.seed);
+    seen_ = 0;
+  }
+
+ private:
+  void remember(std::int32_t token) {
+    if (!recent_.empty()) recent_[seen_++ % recent_.size()] = token;
+  }
+
+  SamplerOptions options_;
+  sampling::SplitMix64 generator_;
+  std::vector<sampling::Candidate> candidates_;
+  std::vector<std::int32_t> recent_,
+      scratch_;           // (repetition_window), a ring; its copy, for sorting
+  std::size_t seen_ = 0;  // tokens written to the ring so far
+};
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,168 @@
+#pragma once
+#include <samba/runtime/engine.hpp>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// One sequence that reads tokens and predicts the next: owns its state and scratch memory, shares the
+/// weights, which must outlive it. Copying a session forks it.
+///
+/// prefill, step and forward continue from the state and advance it. However a sequence is split
+/// between them, and on any number of threads, the logits are the same to the last bit. Bad input
+/// throws Error and changes nothing. After construction only snapshot() and copies allocate.
+template <class Model, class T = float, class KV = Real<T>>
+class Session {
+  using Engine = detail::Engine<Model, T, KV>;
+
+ public:
+  using R = Real<T>;
+  static constexpr int vocab_size = Model::vocab_size;
+
+  explicit Session(const Weights<Model, T>& weights, SessionOptions options = SessionOptions{})
+      : engine_("Session", weights, 1, options) {}
+  Session(const Weights<Model, T>&&, SessionOptions = SessionOptions{}) = delete;  // the weights must outlive it
+
+  /// Reads tokens (at least one); returns the logits of the last, [vocab_size], valid until the next call.
+  std::span<const R> prefill(std::span<const std::int32_t> tokens) {
+    engine_.check_not_empty(tokens, "prefill");
+    engine_.check_tokens(0, tokens, "prefill");
+    engine_.read({&tokens, 1});
+    return engine_.logits(0);
+  }
+
+  /// Reads one token; returns its logits, [vocab_size], valid until the next call.
+  std::span<const R> step(std::int32_t token) {
+    const std::span<const std::int32_t> tokens(&token, 1);
+    engine_.check_tokens(0, tokens, "step");
+    engine_.read({&tokens, 1});
+    return engine_.logits(0);
+  }
+
+  /// Reads tokens (at least one) and writes the logits of all: logits, [tokens, vocab_size], row major.
+  void forward(std::span<const std::int32_t> tokens, std::span<R> logits) {
+    engine_.check_not_empty(tokens, "forward");
+    if (logits.size() != tokens.size() * vocab_size)
+      fail("Session::forward: logits: expected room for ", tokens.size() * vocab_size, " values ([",
+           tokens.size(), ", ", vocab_size, "]), found ", logits.size());
+    engine_.check_tokens(0, tokens, "forward");
+    engine_.forward(0, tokens, logits.data());
+  }
+
+  /// Tokens read so far.
+  std::int64_t position() const { return engine_.position(0); }
+  /// Bytes of the state.
+  std::int64_t state_bytes() const { return engine_.state_bytes(); }
+  const SessionOptions& options() const { return engine_.options(); }
+
+  /// Back to the empty sequence.
+  void reset() { engine_.reset(0); }
+
+  Snapshot snapshot() const {
+    Snapshot s;
+    engine_.snapshot(0, s);
+    return s;
+  }
+  /// Into a snapshot that this session, or one of the same model, made: allocates nothing.
+  void snapshot(Snapshot& into) const { engine_.snapshot(0, into); }
+  /// Throws, and changes nothing, where the snapshot is of another model, type or capacity.
+  void restore(const Snapshot& s) { engine_.restore(0, s); }
+
+  /// The state as a safetensors file, written whole or not at all.
+  void save(const std::string& path) const { engine_.save(0, path); }
+  /// Throws, and changes nothing, where the file is damaged or of another model, type or capacity.
+  void load(const std::string& path) { engine_.load(0, path); }
+
+ private:
+  Engine engine_;
+};
+
+template <class Model, class T>
+Session(const Weights<Model, T>&, SessionOptions = SessionOptions{}) -> Session<Model, T>;
+
+/// Several sequences that share weights and go through the model together: a weight is read once for
+/// all of them. Each sequence's logits have the same bits as in a Session of its own.
+template <class Model, class T = float, class KV = Real<T>>
+class Batch {
+  using Engine = detail::Engine<Model, T, KV>;
+
+ public:
+  using R = Real<T>;
+  using Tokens = std::span<const std::int32_t>;
+  static constexpr int vocab_size = Model::vocab_size;
+
+  Batch(const Weights<Model, T>& weights, int batch, SessionOptions options = SessionOptions{})
+      : engine_("Batch", weights, batch, options) {}
+  Batch(const Weights<Model, T>&&, int, SessionOptions = SessionOptions{}) = delete;
+
+  /// Sequences.
+  int size() const { return engine_.sequences(); }
+
+  /// Reads prompts[i] into sequence i; an empty prompt leaves its sequence alone. Returns the logits of
+  /// each sequence's last token, [batch, vocab_size], valid until the next call.
+  std::span<const R> prefill(std::span<const Tokens> prompts) {
+    if (std::ssize(prompts) != size())
+      fail("Batch::prefill: expected ", size(), " prompts, found ", prompts.size());
+    for (int i = 0; i < size(); ++i) engine_.check_tokens(i, prompts[static_cast<std::size_t>(i)], "prefill");
+    engine_.read(prompts);
+    return engine_.logits();
+  }
+
+  /// Reads a prompt (at least one token) into one sequence; returns its logits, [vocab_size].
+  std::span<const R> prefill(int sequence, Tokens tokens) {
+    engine_.check_sequence(sequence);
+    engine_.check_not_empty(tokens, "prefill");
+    engine_.check_tokens(sequence, tokens, "prefill");
+    for (auto& prompt : prompts_) prompt = {};
+    prompts_[static_cast<std::size_t>(sequence)] = tokens;
+    engine_.read(prompts_);
+    return engine_.logits(sequence);
+  }
+
+  /// Reads tokens[i] into sequence i; returns the logits, [batch, vocab_size].
+  std::span<const R> step(Tokens tokens) {
+    if (std::ssize(tokens) != size()) fail("Batch::step: expected ", size(), " tokens, found ", tokens.size());
+    for (int i = 0; i < size(); ++i) {
+      prompts_[static_cast<std::size_t>(i)] = tokens.subspan(static_cast<std::size_t>(i), 1);
+      engine_.check_tokens(i, prompts_[static_cast<std::size_t>(i)], "step");
+    }
+    engine_.read(prompts_);
+    return engine_.logits();
+  }
+
+  /// Logits of a sequence's last token, [vocab_size]; zeros before its first.
+  std::span<const R> logits(int sequence) const {
+    engine_.check_sequence(sequence);
+    return engine_.logits(sequence);
+  }
+  std::int64_t position(int sequence) const {
+    engine_.check_sequence(sequence);
+    return engine_.position(sequence);
+  }
+  void reset(int sequence) {
+    engine_.check_sequence(sequence);
+    engine_.reset(sequence);
+  }
+  /// Snapshots pass freely between sequences of batches and sessions of the same model.
+  Snapshot snapshot(int sequence) const {
+    engine_.check_sequence(sequence);
+    Snapshot s;
+    engine_.snapshot(sequence, s);
+    return s;
+  }
+  void snapshot(int sequence, Snapshot& into) const {
+    engine_.check_sequence(sequence);
+    engine_.snapshot(sequence, into);
+  }
+  void restore(int sequence, const Snapshot& s) {
+    engine_.check_sequence(sequence);
+    engine_.restore(sequence, s);
+  }
+
+ private:
+  Engine engine_;
+  std::vector<Tokens> prompts_ = std::vector<Tokens>(static_cast<std::size_t>(engine_.sequences()));
+};
+
+template <class Model, class T>
+Batch(const Weights<Model, T>&, int, SessionOptions = SessionOptions{}) -> Batch<Model, T>;
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,13 @@
+#pragma once
+/// \file
+/// All of samba: layers, composition, presets, checkpoints, sessions, sampling. Separate includes:
+/// io/sentencepiece.hpp (needs libsentencepiece).
+#include <samba/core/build_info.hpp>
+#include <samba/io/checkpoint.hpp>
+#include <samba/io/tokenizer.hpp>
+#include <samba/model/describe.hpp>
+#include <samba/model/initialize.hpp>
+#include <samba/model/presets.hpp>
+#include <samba/runtime/sampler.hpp>
+#include <samba/runtime/score.hpp>
+#include <samba/runtime/session.hpp>

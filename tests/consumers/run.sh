@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Builds and runs a small program as a user of samba would.
+# Usage: run.sh KIND WORK_FOLDER SAMBA_BUILD_FOLDER CXX, KIND being a function below.
+set -euo pipefail
+kind=$1 work=$2 samba_build=$3 cxx=$4
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+rm -rf "$work"
+mkdir -p "$work"
+
+with_cmake() {  # folder, cmake arguments...
+  local project=$here/$1
+  shift
+  cmake -S "$project" -B "$work/build" -DCMAKE_CXX_COMPILER="$cxx" -DSAMBA_FOLDER="$root" "$@"
+  cmake --build "$work/build"
+  "$work/build/consumer"
+}
+
+find_package() {
+  cmake --install "$samba_build" --prefix "$work/prefix"
+  with_cmake find_package -DCMAKE_PREFIX_PATH="$work/prefix"
+}
+add_subdirectory() { with_cmake add_subdirectory; }
+fetch_content() { with_cmake fetch_content; }
+
+plain() {
+  "$cxx" -std=c++20 -I "$root/include" "$here/main.cpp" -o "$work/consumer"
+  "$work/consumer"
+}
+
+# Two translation units that use the same model, each compiled with flags of its own, in one program.
+# shellcheck disable=SC2086  # the flags are words
+link() {  # flags of the first, flags of the second, flags of the linker
+  local compile="$cxx -std=c++20 -I $root/include -c $here/link/logits.cpp"
+  $compile $1 -DLOGITS=first_logits -o "$work/first.o"
+  $compile $2 -DLOGITS=second_logits -o "$work/second.o"
+  "$cxx" -std=c++20 "$here/link/main.cpp" "$work/first.o" "$work/second.o" $3 -o "$work/consumer"
+  "$work/consumer"
+}
+link_same_flags() { link "-O1 -fopenmp" "-O1 -fopenmp" -fopenmp; }
+link_mixed_instruction_sets() {
+  grep -qw avx2 /proc/cpuinfo || { echo "not run: this processor has no AVX2"; return; }
+  link "-O2 -mavx2 -mfma" "-O2" ""
+}
+link_mixed_openmp() { link "-O1 -fopenmp" "-O1" -fopenmp; }
+link_mixed_math() { link "-O2 -ffast-math" "-O2" ""; }
+
+"$kind"

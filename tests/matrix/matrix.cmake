@@ -1,0 +1,70 @@
+# The matrix: other compilers, flags, instruction sets and ways of use, each a test with the label `matrix`.
+# They run after the quick tests; those that use all processors themselves, one at a time.
+if(NOT SAMBA_GXX OR NOT SAMBA_CLANGXX)
+  message(FATAL_ERROR "The matrix needs g++, and clang++ with OpenMP: scripts/install_dependencies --all")
+endif()
+find_program(SAMBA_DOXYGEN doxygen REQUIRED)
+mark_as_advanced(SAMBA_DOXYGEN)
+set(samba_matrix_folder ${PROJECT_BINARY_DIR}/matrix)
+file(MAKE_DIRECTORY ${samba_matrix_folder}/docs)
+
+# samba_matrix_test(name [ALONE] command...); ALONE: with no other test beside it.
+function(samba_matrix_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg ALONE "" "")
+  add_test(NAME matrix.${name} COMMAND ${arg_UNPARSED_ARGUMENTS})
+  # ctest starts with the tests that cost most, and a test that says nothing costs 0 or what it last took.
+  get_property(count GLOBAL PROPERTY samba_matrix_count)
+  math(EXPR count "0${count} + 1")
+  set_property(GLOBAL PROPERTY samba_matrix_count ${count})
+  set_tests_properties(matrix.${name} PROPERTIES
+    LABELS matrix RUN_SERIAL ${arg_ALONE} TIMEOUT 1500 COST -${count} ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+endfunction()
+
+samba_matrix_test(doxygen ${CMAKE_COMMAND} -E env SAMBA_DOCS_OUTPUT=${samba_matrix_folder}/docs
+  ${CMAKE_COMMAND} -E chdir ${PROJECT_SOURCE_DIR}/docs ${SAMBA_DOXYGEN} Doxyfile)
+samba_matrix_test(fuzz bash ${PROJECT_SOURCE_DIR}/tests/matrix/fuzz.sh
+  ${SAMBA_CLANGXX} ${samba_matrix_folder}/fuzz 60)
+
+# Projects that use samba.
+function(samba_consumer kind compiler)
+  get_filename_component(compiler_name ${compiler} NAME)
+  samba_matrix_test(consumer.${kind}.${compiler_name} bash ${PROJECT_SOURCE_DIR}/tests/consumers/run.sh ${kind}
+    ${samba_matrix_folder}/consumers/${kind}.${compiler_name} ${PROJECT_BINARY_DIR} ${compiler})
+endfunction()
+foreach(kind find_package add_subdirectory fetch_content)
+  samba_consumer(${kind} ${SAMBA_GXX})
+endforeach()
+foreach(kind plain link_same_flags link_mixed_instruction_sets link_mixed_openmp link_mixed_math)
+  samba_consumer(${kind} ${SAMBA_GXX})
+  samba_consumer(${kind} ${SAMBA_CLANGXX})
+endforeach()
+
+samba_matrix_test(compile_time ALONE
+  Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/../compile_time/check_compile_time.py ${SAMBA_GXX})
+
+# samba_stage(name "compiler flags" [CXX compiler] [TARGETS targets...] [TESTS ctest arguments...]
+#   [OPTIONS cmake arguments...]): the tests built and run with these flags.
+function(samba_stage name flags)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "CXX" "TARGETS;TESTS;OPTIONS")
+  if(NOT arg_CXX)
+    set(arg_CXX ${SAMBA_GXX})
+  endif()
+  if(NOT arg_TARGETS)
+    set(arg_TARGETS all)
+  endif()
+  list(JOIN arg_TARGETS " " targets)
+  list(JOIN arg_TESTS " " tests)
+  samba_matrix_test(${name} ALONE bash ${PROJECT_SOURCE_DIR}/tests/matrix/stage.sh
+    ${samba_matrix_folder}/${name} "${targets}" "${tests}"
+    -DCMAKE_CXX_COMPILER=${arg_CXX} -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=${flags}"
+    -DSAMBA_WERROR=${SAMBA_WERROR} -DSAMBA_BUILD_BENCHMARKS=OFF ${arg_OPTIONS})
+endfunction()
+
+set(kernels_and_golden TARGETS tests_kernels tests_golden TESTS -L "kernels|golden")
+samba_stage(sse2 "-O2" ${kernels_and_golden})
+samba_stage(avx2 "-O2 -march=x86-64-v3" ${kernels_and_golden})
+samba_stage(clang "-O2 -march=native" CXX ${SAMBA_CLANGXX} TESTS -LE source OPTIONS -DSAMBA_BUILD_BENCHMARKS=ON)
+samba_stage(fast_math "-O3 -ffast-math -march=native" TESTS -LE source)
+samba_stage(O0 "-O0" TESTS -LE "source|slow")
+samba_stage(sanitizers "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+  TESTS -LE "source|slow")

@@ -1,0 +1,208 @@
+#pragma once
+// What the tests share: random numbers, errors, guarded buffers, golden tensors, a temporary
+// folder.
+#include <samba/core/arena.hpp>
+#include <samba/core/chunk.hpp>
+#include <samba/core/error.hpp>
+#include <samba/io/safetensors.hpp>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace samba_test {
+
+/// The seed of the random tests: SAMBA_TEST_SEED of the environment, else 1. Print it with
+/// CAPTURE(rng.seed).
+inline std::uint64_t test_seed() {
+  const char* text = std::getenv("SAMBA_TEST_SEED");
+  return text ? std::strtoull(text, nullptr, 10) : 1;
+}
+
+/// SplitMix64: small, and the same numbers with every standard library.
+struct Random {
+  std::uint64_t seed = test_seed(), state = seed;
+
+  std::uint64_t bits() {
+    std::uint64_t x = state += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+  }
+  /// In [0, n).
+  int below(int n) { return static_cast<int>(bits() % static_cast<std::uint64_t>(n)); }
+  double uniform(double low = -1, double high = 1) {
+    return low + (high - low) * static_cast<double>(bits() >> 11) * 0x1p-53;
+  }
+  /// Fills with numbers that float represents, so that float and double tests can have the same.
+  template <class R>
+  void fill(std::span<R> values, double low = -1, double high = 1) {
+    for (R& x : values) x = static_cast<R>(static_cast<float>(uniform(low, high)));
+  }
+  template <class R = float>
+  std::vector<R> values(std::size_t n, double low = -1, double high = 1) {
+    std::vector<R> result(n);
+    fill(std::span(result), low, high);
+    return result;
+  }
+};
+
+/// The values in another type, for example of floats in double.
+template <class To, class From>
+std::vector<To> convert(const std::vector<From>& from) {
+  std::vector<To> to;
+  for (const From& x : from) to.push_back(static_cast<To>(x));
+  return to;
+}
+
+/// Rounding error of one float operation, relative to its result: 2^-24.
+inline constexpr double unit_roundoff = 0x1p-24;
+
+/// ||actual - expected|| / ||magnitude||, in L2. 1e300 if the lengths differ or a value is not
+/// finite (tested on bits, so that it holds under -ffast-math).
+template <class A, class B, class C>
+double error_to(const A& actual, const B& expected, const C& magnitude) {
+  constexpr double failed = 1e300;
+  if (std::size(actual) != std::size(expected)) return failed;
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < std::size(actual); ++i) {
+    const auto a = static_cast<double>(actual[i]), e = static_cast<double>(expected[i]);
+    if ((std::bit_cast<std::uint64_t>(a) >> 52 & 0x7ff) == 0x7ff) return failed;
+    difference += (a - e) * (a - e);
+  }
+  for (const auto m : magnitude) norm += static_cast<double>(m) * static_cast<double>(m);
+  if (difference > 0) return norm > 0 ? std::sqrt(difference) / std::sqrt(norm) : failed;
+  return 0;
+}
+
+/// Relative L2 error ||actual - expected|| / ||expected||.
+template <class A, class B>
+double relative_error(const A& actual, const B& expected) {
+  return error_to(actual, expected, expected);
+}
+
+/// True if both hold the same bits.
+template <class A, class B>
+bool same_bits(const A& a, const B& b) {
+  static_assert(sizeof(*std::data(a)) == sizeof(*std::data(b)));
+  return std::size(a) == std::size(b) &&
+         (std::size(a) == 0 ||
+          std::memcmp(std::data(a), std::data(b), std::size(a) * sizeof(*std::data(a))) == 0);
+}
+
+/// What is promised of two ways to the same result: the same bits, and under -ffast-math, where the
+/// compiler may add in another order in each, the same up to rounding.
+template <class A, class B>
+bool same_result(const A& a, const B& b) {
+#ifdef __FAST_MATH__
+  return relative_error(a, b) < 1e-5;
+#else
+  return same_bits(a, b);
+#endif
+}
+
+/// A (rows, cols) buffer whose rows stand `stride` elements apart, `offset` elements behind a
+/// 64-byte boundary, between guards. All is NaN at first: an input that is read outside its values
+/// shows in the result, an output written outside them in guarded().
+template <class R>
+class Guarded {
+ public:
+  Guarded(std::size_t rows, std::size_t cols, std::size_t stride, std::size_t offset)
+      : rows_(rows),
+        cols_(cols),
+        stride_(stride),
+        first_(guard + offset),
+        arena_(static_cast<std::int64_t>((2 * guard + offset + rows * stride) * sizeof(R))) {
+    std::memset(arena_.data(), pattern, static_cast<std::size_t>(arena_.bytes()));
+  }
+  /// With the values of a (rows, cols) matrix.
+  Guarded(const std::vector<R>& values, std::size_t rows, std::size_t gap, std::size_t offset)
+      : Guarded(rows, values.size() / rows, values.size() / rows + gap, offset) {
+    for (std::size_t i = 0; i < values.size(); ++i)
+      data()[i / cols_ * stride_ + i % cols_] = values[i];
+  }
+  explicit Guarded(std::size_t n, std::size_t offset = 0) : Guarded(1, n, n, offset) {}
+  explicit Guarded(const std::vector<R>& values, std::size_t offset = 0)
+      : Guarded(values, 1, 0, offset) {}
+
+  R* data() const { return reinterpret_cast<R*>(arena_.data()) + first_; }
+  std::int64_t stride() const { return static_cast<std::int64_t>(stride_); }
+
+  /// The (rows, cols) values without gaps.
+  std::vector<R> values() const {
+    std::vector<R> result(rows_ * cols_);
+    for (std::size_t i = 0; i < result.size(); ++i)
+      result[i] = data()[i / cols_ * stride_ + i % cols_];
+    return result;
+  }
+
+  /// True if everything outside the values is as at first.
+  bool guarded() const {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(arena_.data());
+    for (std::size_t i = 0; i < static_cast<std::size_t>(arena_.bytes()); ++i) {
+      const std::size_t at = i / sizeof(R) - first_;  // wraps where i is before the values
+      const bool inside = at < rows_ * stride_ && at % stride_ < cols_;
+      if (!inside && bytes[i] != pattern) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr std::size_t guard = 64;
+  static constexpr unsigned char pattern = 0xff;  // a NaN in every type
+  std::size_t rows_, cols_, stride_, first_;
+  samba::Arena arena_;
+};
+
+/// The states of consecutive segments.
+template <class State>
+samba::States<State> states_of(std::vector<State>& states) {
+  return {reinterpret_cast<std::byte*>(states.data()), sizeof(State)};
+}
+
+/// All elements of a tensor.
+template <class R>
+std::vector<R> read_tensor(const samba::SafetensorsFile& file, const std::string& name) {
+  const samba::TensorView* tensor = file.find(name);
+  if (!tensor) samba::fail(file.path(), ": no tensor ", name);
+  std::vector<R> values(static_cast<std::size_t>(tensor->size()));
+  if constexpr (std::is_floating_point_v<R>)
+    samba::read_floats(*tensor, 0, std::span(values));
+  else
+    samba::read_integers(*tensor, 0, std::span(values));
+  return values;
+}
+
+/// A file under tests/data.
+inline std::string data_path(const std::string& name) {
+  return std::string(SAMBA_TEST_DATA "/") + name;
+}
+
+/// A folder of its own, removed at the end.
+class TempDir {
+ public:
+  TempDir() {
+    std::string name = (std::filesystem::temp_directory_path() / "samba-test-XXXXXX").string();
+    if (!::mkdtemp(name.data())) samba::fail("cannot make a temporary folder ", name);
+    path_ = name;
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  ~TempDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace samba_test

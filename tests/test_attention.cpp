@@ -1,0 +1,542 @@
+#include <samba/kernels/attention.hpp>
+
+#include <tests/catch.hpp>
+#include <tests/support.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <limits>
+
+using namespace samba;
+using namespace samba_test;
+using namespace samba::kernels;
+
+namespace {
+
+constexpr std::int64_t all_keys = std::numeric_limits<std::int64_t>::max();
+
+struct Case {
+  std::int64_t window;    ///< all_keys: full attention
+  std::int64_t position;  ///< of the first row; the keys before it are in the ring
+  std::int64_t n_rows;
+  int n_kv_heads = 1, group = 1;
+  double scale = 1;  ///< size of queries and keys
+  std::size_t qkv_offset = 0, ring_offset = 0, out_offset = 0, gap = 0;
+};
+
+/// A NaN, made of bits so that it is one under -ffast-math.
+template <class KV>
+KV not_a_number() {
+  std::array<unsigned char, sizeof(KV)> bits;
+  bits.fill(0xff);
+  return std::bit_cast<KV>(bits);
+}
+
+/// Random tokens; what the kernels make of the last n_rows of them; and what they should.
+template <int HeadDim, class KV>
+class Problem {
+ public:
+  Problem(const Case& c, Random& rng)
+      : c_(c),
+        heads_(static_cast<std::size_t>(c.n_kv_heads * (c.group + 2))),
+        width_(heads_ * HeadDim),
+        kv_width_(static_cast<std::size_t>(c.n_kv_heads) * HeadDim),
+        out_width_(kv_width_ * static_cast<std::size_t>(c.group)),
+        tokens_(c.position + c.n_rows) {
+    for (std::int64_t token = 0; token < tokens_; ++token)
+      for (std::size_t head = 0; head < heads_; ++head) {
+        const int place = static_cast<int>(head) % (c.group + 2);
+        const double size = place <= c.group ? c.scale : 1;
+        for (float x : rng.values(HeadDim, -size, size)) {
+          // Keys and values are what KV holds.
+          if (place >= c.group) x = static_cast<float>(KV(x));
+          qkv_.push_back(x);
+        }
+      }
+  }
+
+  /// Softmax over the keys j, position - window < j <= position, by the book. `scores`: the largest
+  /// sum of the magnitudes of the terms of a score.
+  void solve() {
+    for (std::int64_t i = c_.position; i < tokens_; ++i)
+      for (int head = 0; head < c_.n_kv_heads * c_.group; ++head) {
+        const int g = head / c_.group, h = head % c_.group;
+        std::vector<double> score;
+        const std::int64_t begin = c_.window > i ? 0 : i - c_.window + 1;
+        for (std::int64_t j = begin; j <= i; ++j) {
+          double dot = 0, terms = 0;
+          for (int d = 0; d < HeadDim; ++d) {
+            const double product = at(i, g, h, d) * at(j, g, c_.group, d);
+            dot += product, terms += std::abs(product);
+          }
+          score.push_back(dot / std::sqrt(double{HeadDim}));
+          scores = std::max(scores, terms / std::sqrt(double{HeadDim}));
+        }
+        const double most = *std::max_element(score.begin(), score.end());
+        double total = 0;
+        for (double& s : score) total += s = std::exp(s - most);
+        for (int d = 0; d < HeadDim; ++d) {
+          double sum = 0, absolute = 0;
+          for (std::int64_t j = begin; j <= i; ++j) {
+            const double term =
+                score[static_cast<std::size_t>(j - begin)] * at(j, g, c_.group + 1, d) / total;
+            sum += term, absolute += std::abs(term);
+          }
+          exact.push_back(sum), magnitude.push_back(absolute);
+        }
+      }
+  }
+
+  /// The kernel's outputs, for arithmetic in R. Slots of the ring that no query may read are NaN.
+  template <class R, class Kernel>
+  std::vector<R> run(Kernel kernel) const {
+    using Stored = std::conditional_t<std::is_same_v<R, double>, double, KV>;
+    const std::int64_t slots = c_.window == all_keys ? c_.position + 1 : c_.window;
+    const auto ring_size = static_cast<std::size_t>(slots) * kv_width_;
+    const Guarded<Stored> ring_k(ring_size, c_.ring_offset), ring_v(ring_size, c_.ring_offset);
+    // Of the `slots` keys before row 0 the earliest is out of its sight.
+    const std::int64_t oldest = std::max<std::int64_t>(0, c_.position - c_.window + 1);
+    for (std::int64_t j = oldest; j < c_.position; ++j)
+      for (int g = 0; g < c_.n_kv_heads; ++g)
+        for (int d = 0; d < HeadDim; ++d) {
+          const std::int64_t slot =
+              j % slots * static_cast<std::int64_t>(kv_width_) + g * HeadDim + d;
+          ring_k.data()[slot] = Stored(static_cast<R>(at(j, g, c_.group, d)));
+          ring_v.data()[slot] = Stored(static_cast<R>(at(j, g, c_.group + 1, d)));
+        }
+
+    const auto n_rows = static_cast<std::size_t>(c_.n_rows);
+    const std::vector<float> rows(qkv_.end() - static_cast<std::ptrdiff_t>(n_rows * width_),
+                                  qkv_.end());
+    const Guarded<R> qkv(convert<R>(rows), n_rows, c_.gap, c_.qkv_offset);
+    const Guarded<R> out(n_rows, out_width_, out_width_ + c_.gap, c_.out_offset);
+    const AttentionArgs<R, Stored> args{qkv.data(),    qkv.stride(), ring_k.data(), ring_v.data(),
+                                        slots,         c_.window,    c_.position,   c_.n_rows,
+                                        c_.n_kv_heads, c_.group,     out.data(),    out.stride()};
+    for (int g = 0; g < c_.n_kv_heads; ++g) kernel(args, g);
+    CHECK((out.guarded() && qkv.guarded() && ring_k.guarded() && ring_v.guarded()));
+    return out.values();
+  }
+
+  std::vector<double> exact, magnitude;
+  double scores = 0;
+
+ private:
+  /// Channel d of head `place` of group g (its query heads, its key, its value) of a token.
+  double at(std::int64_t token, int g, int place, int d) const {
+    const std::int64_t head =
+        token * static_cast<std::int64_t>(heads_) + g * (c_.group + 2) + place;
+    return double{qkv_[static_cast<std::size_t>(head * HeadDim + d)]};
+  }
+
+  Case c_;
+  std::size_t heads_, width_, kv_width_, out_width_;
+  std::int64_t tokens_;
+  std::vector<float> qkv_;  // (tokens, heads, HeadDim)
+};
+
+template <int HeadDim, class KV = float>
+void check(const Case& c, Random& rng) {
+  CAPTURE(rng.seed, HeadDim, sizeof(KV), c.window, c.position, c.n_rows, c.n_kv_heads, c.group,
+          c.scale, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
+  Problem<HeadDim, KV> problem(c, rng);
+  problem.solve();
+
+  const Guarded<float> scratch(static_cast<std::size_t>(simd::attention_scratch<HeadDim>));
+  const std::int64_t block = std::max(1, simd::attention_rows / c.group);
+  const auto simd = problem.template run<float>([&](const auto& args, int g) {
+    for (std::int64_t row = 0; row < args.n_rows; row += block)
+      simd::attention<HeadDim>(args, g, {row, std::min(row + block, args.n_rows)}, scratch.data());
+  });
+  const auto naive_kernel = [](const auto& args, int g) {
+    reference::attention<HeadDim>(args, g, {0, args.n_rows});
+  };
+  const auto naive = problem.template run<float>(naive_kernel);
+  const auto naive_double = problem.template run<double>(naive_kernel);
+
+  // A score's roundings, relative to the sum of its terms' magnitudes, are absolute errors of the
+  // exponent; exp, weights, their sum and the division add a few.
+  const double tiny = (8 + 2 * problem.scores) * unit_roundoff;
+  CHECK(error_to(simd, problem.exact, problem.magnitude) <=
+        2 * error_to(naive, problem.exact, problem.magnitude) + tiny);
+  CHECK(error_to(naive_double, problem.exact, problem.magnitude) <= 1e-14 * (1 + problem.scores));
+  CHECK(scratch.guarded());
+}
+
+template <int HeadDim>
+void check_head_dim(Random& rng) {
+  for (const Case& c :
+       {Case{.window = 70, .position = 0, .n_rows = 9},
+        Case{.window = 5, .position = 133, .n_rows = 9},
+        Case{.window = 67, .position = 100, .n_rows = 3, .n_kv_heads = 2, .group = 2}}) {
+    check<HeadDim, float>(c, rng);
+    check<HeadDim, bf16>(c, rng);
+  }
+}
+
+/// A sequence that goes through rounding, attention and storing as in a layer, in any pieces.
+template <class KV, class R = float>
+struct Sequence {
+  static constexpr int head_dim = 12, n_kv_heads = 2, group = 2, kv_width = n_kv_heads * head_dim;
+  static constexpr int width = n_kv_heads * (group + 2) * head_dim, out_width = group * kv_width;
+  using Slots = Ring<KV, 0, kv_width>;  // as many as it is bound with
+
+  /// The memory of one sequence's rings, NaN at first.
+  struct State {
+    std::vector<KV> k, v;
+    explicit State(std::int64_t slots)
+        : k(static_cast<std::size_t>(slots * kv_width), not_a_number<KV>()), v(k) {}
+    Slots ring(std::vector<KV>& memory) const {
+      return {memory.data(), static_cast<std::int64_t>(memory.size() / kv_width)};
+    }
+  };
+
+  /// The outputs of rows of qkv, (rows, width).
+  static std::vector<R> run(std::vector<R> qkv, std::int64_t window,
+                            const std::vector<Segment>& segments, std::vector<State*> states,
+                            int threads = 1) {
+    std::vector<Slots> k, v;
+    for (State* s : states) k.push_back(s->ring(s->k)), v.push_back(s->ring(s->v));
+    const auto rows = static_cast<std::int64_t>(qkv.size() / width);
+    std::vector<R> y(static_cast<std::size_t>(rows * out_width));
+    std::vector<R> memory(static_cast<std::size_t>(threads) *
+                          round_up(simd::attention_scratch<head_dim>, alignment));
+    const AttentionScratch<head_dim, R> scratch{memory.data()};
+    const Rows<R, width> fused{qkv.data(), rows};
+    const Rows<R, out_width> out{y.data(), rows};
+    parallel(threads, [&](Team team) {
+      const Chunk chunk{team, segments, rows};
+      round_keys_values<KV, head_dim>(chunk, group, fused);
+      attention<head_dim>(chunk, window, fused, states_of(k), states_of(v), scratch, out);
+      store_keys_values<head_dim>(chunk, fused, states_of(k), states_of(v));
+    });
+    return y;
+  }
+
+  static std::vector<R> tokens(std::int64_t n, Random& rng) {
+    return rng.values<R>(static_cast<std::size_t>(n * width), -1.5, 1.5);
+  }
+  static std::vector<R> part(const std::vector<R>& qkv, std::int64_t begin, std::int64_t end) {
+    return {qkv.begin() + begin * width, qkv.begin() + end * width};
+  }
+};
+
+template <class R>
+void append(std::vector<R>& to, const std::vector<R>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+/// The outputs of a sequence split anywhere are those of its tokens one by one: from every token on
+/// a piece of some length, and from some tokens on all the rest, and from the first all up to them.
+template <class KV>
+void check_splits(std::int64_t window, std::int64_t slots, std::int64_t length) {
+  using S = Sequence<KV>;
+  Random rng;
+  CAPTURE(rng.seed, window, slots, length, sizeof(KV));
+  const auto qkv = S::tokens(length, rng);
+  std::vector<typename S::State> states{typename S::State(slots)};  // before token i
+  std::vector<float> steps;
+  for (std::int64_t i = 0; i < length; ++i) {
+    states.push_back(states.back());
+    append(steps, S::run(S::part(qkv, i, i + 1), window, {{i, 0, 1}}, {&states.back()}));
+  }
+  const auto as_steps = [&](std::int64_t begin, std::int64_t end) {
+    auto state = states[static_cast<std::size_t>(begin)];
+    const auto& after = states[static_cast<std::size_t>(end)];
+    const auto y = S::run(S::part(qkv, begin, end), window, {{begin, 0, end - begin}}, {&state});
+    const std::vector<float> expected(steps.begin() + begin * S::out_width,
+                                      steps.begin() + end * S::out_width);
+    return same_result(y, expected) && same_bits(state.k, after.k) && same_bits(state.v, after.v);
+  };
+  int wrong = 0;
+  for (std::int64_t split = 0; split < length; ++split) {
+    wrong += !as_steps(split, std::min<std::int64_t>(length, split + 2 + rng.below(70)));
+    if (length <= 60 || split % 16 == 0) wrong += !as_steps(split, length) + !as_steps(0, split);
+  }
+  CHECK(wrong == 0);
+  CHECK(relative_error(steps, steps) == 0);  // all are finite
+}
+
+}  // namespace
+
+TEST_CASE("attention: simd against reference, head sizes, keys in float and bfloat16") {
+  Random rng;
+  check_head_dim<4>(rng);
+  check_head_dim<8>(rng);
+  check_head_dim<12>(rng);
+  check_head_dim<16>(rng);
+  check_head_dim<20>(rng);
+  check_head_dim<64>(rng);
+  check_head_dim<80>(rng);
+  check_head_dim<128>(rng);
+  check_head_dim<256>(rng);
+}
+
+TEST_CASE("attention: a window sees position - window < j <= position") {
+  Random rng;
+  for (const std::int64_t window : {1, 2, 3, 5, 16, 63, 64, 65, 100, 128, 129})
+    for (const std::int64_t position :
+         {std::int64_t{0}, std::int64_t{1}, window - 1, window, window + 1, 3 * window + 7})
+      for (const std::int64_t n_rows : {std::int64_t{1}, std::int64_t{2}, window + 3})
+        check<8>({.window = window, .position = position, .n_rows = n_rows}, rng);
+}
+
+TEST_CASE("attention: every number of keys around the vector width and the tile") {
+  Random rng;
+  for (std::int64_t keys = 1; keys <= 3 * vector_floats + 1; ++keys) {
+    check<8>({.window = keys, .position = 200, .n_rows = 2}, rng);
+    check<8, bf16>({.window = all_keys, .position = keys - 1, .n_rows = 1}, rng);
+  }
+  for (std::int64_t keys = simd::attention_tile - 2; keys <= simd::attention_tile + 2; ++keys)
+    for (std::int64_t position = 126; position <= 130; ++position)
+      check<8>({.window = keys, .position = position, .n_rows = 1}, rng);
+}
+
+TEST_CASE("attention: full causal attention") {
+  Random rng;
+  for (const std::int64_t position : {0, 1, 63, 64, 65, 200})
+    for (const std::int64_t n_rows : {1, 2, 70}) {
+      const Case c{
+          .window = all_keys, .position = position, .n_rows = n_rows, .n_kv_heads = 2, .group = 3};
+      check<16, float>(c, rng);
+      check<16, bf16>(c, rng);
+    }
+}
+
+TEST_CASE("attention: query heads share key/value heads in groups, more rows than a block") {
+  Random rng;
+  for (const int n_kv_heads : {1, 2, 3})
+    for (const int group : {1, 2, 3, 7, 64})
+      check<4>({.window = 9,
+                .position = 20,
+                .n_rows = 2 * simd::attention_rows / group + 3,
+                .n_kv_heads = n_kv_heads,
+                .group = group},
+               rng);
+}
+
+TEST_CASE("attention: simd against reference, every misalignment, rows with gaps") {
+  Random rng;
+  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
+    const Case c{.window = 7, .position = 30, .n_rows = 3, .group = 2, .gap = offset % 3};
+    Case together = c;
+    for (auto place : {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset}) {
+      Case moved = c;
+      moved.*place = together.*place = offset;
+      check<20, float>(moved, rng);
+      check<20, bf16>(moved, rng);
+    }
+    check<20>(together, rng);
+  }
+}
+
+TEST_CASE("attention: large and tiny scores, without overflow") {
+  Random rng;
+  for (const double scale : {1e-20, 1e-3, 5., 30., 1000.})
+    check<16>({.window = 100, .position = 150, .n_rows = 5, .scale = scale}, rng);
+}
+
+TEST_CASE("attention: huge scores pick the largest key") {
+  Random rng;
+  CAPTURE(rng.seed);
+  using S = Sequence<float>;
+  // One query, scores of up to 1e30 of both signs: the softmax is one at the best key.
+  for (int best = 0; best < 40; ++best) {
+    auto qkv = S::tokens(40, rng);
+    for (std::int64_t token = 0; token < 40; ++token)
+      for (int head = 0; head < S::width / S::head_dim; ++head) {
+        const int place = head % (S::group + 2);
+        for (int d = 0; d < S::head_dim && place <= S::group; ++d)
+          qkv[static_cast<std::size_t>(token * S::width + head * S::head_dim + d)] =
+              place < S::group ? 1e15f
+              : token == best  ? 1e14f
+                               : -1e14f * static_cast<float>(token % 3);
+      }
+    S::State state(64);
+    const auto y = S::run(qkv, 64, {{0, 0, 40}}, {&state});
+    const auto* last = &y[39 * S::out_width];
+    for (int head = 0; head < S::n_kv_heads * S::group; ++head)
+      for (int d = 0; d < S::head_dim; ++d) {
+        const int value = (head / S::group * (S::group + 2) + S::group + 1) * S::head_dim + d;
+        CHECK(last[head * S::head_dim + d] ==
+              Approx(qkv[static_cast<std::size_t>(best * S::width + value)]));
+      }
+  }
+}
+
+TEST_CASE("attention: equal scores give the mean of the values") {
+  Random rng;
+  CAPTURE(rng.seed);
+  using S = Sequence<float>;
+  auto qkv = S::tokens(50, rng);
+  for (std::size_t i = 0; i < qkv.size(); ++i)
+    if (i % S::width / S::head_dim % (S::group + 2) == S::group) qkv[i] = 0;  // keys
+  S::State state(7);
+  const auto y = S::run(qkv, 7, {{0, 0, 50}}, {&state});
+  std::vector<double> mean;
+  for (std::size_t token = 0; token < 50; ++token)
+    for (std::size_t head = 0; head < S::n_kv_heads * S::group; ++head)
+      for (std::size_t d = 0; d < S::head_dim; ++d) {
+        const std::size_t begin = token < 7 ? 0 : token - 6;
+        double sum = 0;
+        for (std::size_t j = begin; j <= token; ++j)
+          sum += double{qkv[j * S::width +
+                            (head / S::group * (S::group + 2) + S::group + 1) * S::head_dim + d]};
+        mean.push_back(sum / static_cast<double>(token - begin + 1));
+      }
+  CHECK(relative_error(y, mean) <= 8 * unit_roundoff);
+}
+
+TEST_CASE("attention: the same bits for a sequence split anywhere") {
+  for (const std::int64_t window : {1, 2, 5, 16, 63, 64, 65, 100})
+    check_splits<float>(window, window, 3 * window + 7);
+  check_splits<float>(all_keys, 90, 90);
+  check_splits<bf16>(5, 5, 22);
+  check_splits<bf16>(65, 65, 140);
+  check_splits<bf16>(all_keys, 70, 70);
+}
+
+TEST_CASE("attention: the same bits for a sequence in random pieces, far from its start") {
+  Random rng;
+  CAPTURE(rng.seed);
+  using S = Sequence<bf16>;
+  constexpr std::int64_t window = 37, length = 150, start = (std::int64_t{1} << 33) - 80;
+  const auto qkv = S::tokens(length, rng);
+  // The window before the first token holds something, as if the sequence had run up to there.
+  S::State begin(window);
+  const auto earlier = S::tokens(window, rng);
+  S::run(earlier, window, {{start - window, 0, window}}, {&begin});
+  S::State whole_state = begin;
+  const auto whole = S::run(qkv, window, {{start, 0, length}}, {&whole_state});
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    CAPTURE(attempt);
+    S::State state = begin;
+    std::vector<float> y;
+    for (std::int64_t at = 0; at < length;) {
+      const std::int64_t n = std::min<std::int64_t>(length - at, 1 + rng.below(60));
+      append(y, S::run(S::part(qkv, at, at + n), window, {{start + at, 0, n}}, {&state},
+                       1 + rng.below(3)));
+      at += n;
+    }
+    CHECK(same_result(y, whole));
+    CHECK(same_bits(state.k, whole_state.k));
+    CHECK(same_bits(state.v, whole_state.v));
+  }
+}
+
+TEST_CASE("attention: segments of a chunk as alone, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto run = [&]<class S>(S) {
+    constexpr std::int64_t window = 19;
+    std::vector<typename S::State> starts, ends;
+    std::vector<Segment> segments;
+    typename std::remove_cvref_t<decltype(S::tokens(1, rng))> qkv, alone;
+    for (const std::int64_t n : {1, 70, 2, 0, 33}) {
+      const std::int64_t position = rng.below(200);
+      typename S::State state(window);
+      if (position > 0) S::run(S::tokens(position, rng), window, {{0, 0, position}}, {&state});
+      starts.push_back(state);
+      const auto part = S::tokens(n, rng);
+      segments.push_back({position, static_cast<std::int64_t>(qkv.size() / S::width), n});
+      append(qkv, part);
+      append(alone, S::run(part, window, {{position, 0, n}}, {&state}));
+      ends.push_back(state);
+    }
+    for (int threads = 1; threads <= 4; ++threads) {
+      CAPTURE(threads);
+      auto states = starts;
+      std::vector<typename S::State*> all;
+      for (auto& state : states) all.push_back(&state);
+      CHECK(same_result(S::run(qkv, window, segments, all, threads), alone));
+      for (std::size_t s = 0; s < states.size(); ++s) {
+        CHECK(same_bits(states[s].k, ends[s].k));
+        CHECK(same_bits(states[s].v, ends[s].v));
+      }
+    }
+  };
+  run(Sequence<float>{});
+  run(Sequence<bf16>{});
+  run(Sequence<double, double>{});
+}
+
+TEST_CASE("round_keys_values: keys and values become what KV holds, queries stay") {
+  Random rng;
+  CAPTURE(rng.seed);
+  using S = Sequence<bf16>;
+  const auto before = S::tokens(5, rng);
+  for (int threads = 1; threads <= 4; ++threads) {
+    auto qkv = before, same = before;
+    const std::vector<Segment> segments{{3, 0, 5}};
+    parallel(threads, [&](Team team) {
+      round_keys_values<bf16, S::head_dim>({team, segments, 5}, S::group,
+                                           Rows<float, S::width>{qkv.data(), 5});
+      round_keys_values<float, S::head_dim>({team, segments, 5}, S::group,
+                                            Rows<float, S::width>{same.data(), 5});
+    });
+    CHECK(same_bits(same, before));
+    int wrong = 0;
+    for (std::size_t i = 0; i < qkv.size(); ++i) {
+      const bool query = i % S::width / S::head_dim % (S::group + 2) < S::group;
+      wrong += qkv[i] != (query ? before[i] : static_cast<float>(bf16(before[i])));
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("attention: keys and values in bfloat16 are rounded before any use") {
+  Random rng;
+  CAPTURE(rng.seed);
+  // Rings of bfloat16 give the bits that rings of float give for inputs rounded before.
+  using Narrow = Sequence<bf16>;
+  using Wide = Sequence<float>;
+  constexpr std::int64_t window = 20, length = 90;
+  const auto qkv = Narrow::tokens(length, rng);
+  auto rounded = qkv;
+  for (std::size_t i = 0; i < qkv.size(); ++i)
+    if (i % Narrow::width / Narrow::head_dim % (Narrow::group + 2) >= Narrow::group)
+      rounded[i] = static_cast<float>(bf16(qkv[i]));
+  Narrow::State narrow(window);
+  Wide::State wide(window);
+  std::int64_t at = 0;
+  for (const std::int64_t n : {50, 1, 39}) {
+    const std::vector<Segment> segments{{at, 0, n}};
+    CHECK(same_result(Narrow::run(Narrow::part(qkv, at, at + n), window, segments, {&narrow}),
+                      Wide::run(Wide::part(rounded, at, at + n), window, segments, {&wide})));
+    at += n;
+  }
+  CHECK(convert<float>(narrow.k) == wide.k);
+  CHECK(convert<float>(narrow.v) == wide.v);
+}
+
+TEST_CASE("store_keys_values: the last tokens, slot = position modulo slots") {
+  Random rng;
+  CAPTURE(rng.seed);
+  using S = Sequence<float>;
+  constexpr std::int64_t slots = 6;
+  for (const std::int64_t n : {1, 5, 6, 7, 20}) {
+    CAPTURE(n);
+    const std::int64_t position = 10;
+    const auto qkv = S::tokens(n, rng);
+    S::State state(slots);
+    S::run(qkv, slots, {{position, 0, n}}, {&state});
+    int wrong = 0;
+    for (std::int64_t slot = 0; slot < slots; ++slot) {
+      std::int64_t token = -1;  // the last with this slot
+      for (std::int64_t i = 0; i < n; ++i)
+        if ((position + i) % slots == slot) token = i;
+      for (int g = 0; g < S::n_kv_heads; ++g)
+        for (int d = 0; d < S::head_dim; ++d) {
+          const auto at = static_cast<std::size_t>(slot * S::kv_width + g * S::head_dim + d);
+          const auto key = static_cast<std::size_t>(
+              token * S::width + (g * (S::group + 2) + S::group) * S::head_dim + d);
+          if (token < 0)
+            wrong += is_finite(state.k[at]) || is_finite(state.v[at]);  // untouched
+          else
+            wrong += state.k[at] != qkv[key] || state.v[at] != qkv[key + S::head_dim];
+        }
+    }
+    CHECK(wrong == 0);
+  }
+}

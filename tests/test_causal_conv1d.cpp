@@ -1,0 +1,216 @@
+#include <samba/kernels/causal_conv1d.hpp>
+
+#include <tests/catch.hpp>
+#include <tests/support.hpp>
+
+using namespace samba;
+using namespace samba_test;
+using namespace samba::kernels;
+
+namespace {
+
+struct Case {
+  std::size_t n_rows, channels;
+  std::size_t weight_offset = 0, bias_offset = 0, x_offset = 0, past_offset = 0, y_offset = 0,
+              gap = 0;
+};
+
+/// simd and reference against the definition, in double over past and x laid end to end.
+template <int Taps, bool Silu>
+void check(const Case& c, Random& rng) {
+  CAPTURE(rng.seed, Taps, Silu, c.n_rows, c.channels, c.weight_offset, c.bias_offset, c.x_offset,
+          c.past_offset, c.y_offset, c.gap);
+  const std::size_t C = c.channels, T = c.n_rows;
+  const auto weight = rng.values(Taps * C), bias = rng.values(C), x = rng.values(T * C),
+             past = rng.values((Taps - 1) * C);
+
+  auto inputs = past;
+  inputs.insert(inputs.end(), x.begin(), x.end());
+  const std::vector<float> next_past(inputs.end() - (Taps - 1) * static_cast<std::ptrdiff_t>(C),
+                                     inputs.end());
+  std::vector<double> exact, magnitude;
+  for (std::size_t t = 0; t < T; ++t)
+    for (std::size_t i = 0; i < C; ++i) {
+      double sum = double{bias[i]}, absolute = std::abs(sum);
+      for (std::size_t j = 0; j < Taps; ++j) {
+        const double product = double{weight[j * C + i]} * double{inputs[(t + j) * C + i]};
+        sum += product, absolute += std::abs(product);
+      }
+      exact.push_back(Silu ? sum / (1 + std::exp(-sum)) : sum);
+      magnitude.push_back(absolute);
+    }
+
+  const auto convolution = [&]<class R>(R, auto kernel) {
+    const Guarded<R> w(convert<R>(weight), c.weight_offset), b(convert<R>(bias), c.bias_offset);
+    const Guarded<R> in(convert<R>(x), T, c.gap, c.x_offset),
+        carried(convert<R>(past), c.past_offset);
+    const Guarded<R> out(T, C, C + c.gap, c.y_offset);
+    const auto n = static_cast<std::int64_t>(C);
+    kernel(CausalConv1dArgs<R>{w.data(), b.data(), in.data(), in.stride(), carried.data(),
+                               out.data(), out.stride(), static_cast<std::int64_t>(T), n},
+           Range{0, n});
+    CHECK((out.guarded() && carried.guarded()));
+    CHECK(same_bits(carried.values(), convert<R>(next_past)));
+    return out.values();
+  };
+  const auto simd =
+      convolution(0.f, [](auto a, Range r) { simd::causal_conv1d<Taps, Silu>(a, r); });
+  const auto naive =
+      convolution(0.f, [](auto a, Range r) { reference::causal_conv1d<Taps, Silu>(a, r); });
+  const auto naive_double =
+      convolution(0., [](auto a, Range r) { reference::causal_conv1d<Taps, Silu>(a, r); });
+
+  // Taps roundings of partial sums, and with silu those of exp (4), a sum and a division.
+  CHECK(error_to(simd, exact, magnitude) <=
+        2 * error_to(naive, exact, magnitude) + (Silu ? 8 : 2) * unit_roundoff);
+  CHECK(error_to(naive_double, exact, magnitude) <= 1e-15);
+}
+
+constexpr int taps = 4, width = 4 * vector_floats + 3;
+using Past = Array<float, taps - 1, width>;
+
+/// A convolution with its weights, over `width` channels.
+struct Convolution {
+  std::vector<float> taps_memory, bias_memory;
+  Filter<float, width, taps> weight;
+  Vector<float, width> bias;
+
+  explicit Convolution(Random& rng)
+      : taps_memory(rng.values(taps * width)), bias_memory(rng.values(width)) {
+    weight.bind(reinterpret_cast<std::byte*>(taps_memory.data()));
+    bias.bind(reinterpret_cast<std::byte*>(bias_memory.data()));
+  }
+
+  /// The outputs for x, (rows, width); `pasts` are the states of the segments, advanced.
+  std::vector<float> operator()(const std::vector<float>& x, const std::vector<Segment>& segments,
+                                std::vector<std::vector<float>*> pasts, int threads = 1) const {
+    std::vector<Past> states;
+    for (auto* past : pasts) states.push_back({past->data()});
+    const auto rows = static_cast<std::int64_t>(x.size() / width);
+    std::vector<float> y(x.size());
+    parallel(threads, [&](Team team) {
+      kernels::causal_conv1d(Chunk{team, segments, rows}, weight, bias, {x.data(), rows},
+                             states_of(states), {y.data(), rows});
+    });
+    return y;
+  }
+};
+
+void append(std::vector<float>& to, const std::vector<float>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+}  // namespace
+
+TEST_CASE("causal_conv1d: simd against reference, every number of channels") {
+  Random rng;
+  for (std::size_t channels = 1; channels <= 3 * vector_floats + 1; ++channels) {
+    check<4, true>({.n_rows = 6, .channels = channels}, rng);
+    check<4, false>({.n_rows = 6, .channels = channels}, rng);
+  }
+}
+
+TEST_CASE("causal_conv1d: simd against reference, taps and lengths, shorter than the past too") {
+  Random rng;
+  for (std::size_t n_rows = 1; n_rows <= 8; ++n_rows)
+    for (const std::size_t channels : {std::size_t{1}, std::size_t{vector_floats + 1}}) {
+      check<2, true>({n_rows, channels}, rng);
+      check<3, true>({n_rows, channels}, rng);
+      check<3, false>({n_rows, channels}, rng);
+      check<4, true>({n_rows, channels}, rng);
+      check<7, false>({n_rows, channels}, rng);
+    }
+}
+
+TEST_CASE("causal_conv1d: simd against reference, every misalignment, rows with gaps") {
+  Random rng;
+  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
+    const Case c{.n_rows = 5, .channels = 2 * vector_floats + 3, .gap = offset % 3};
+    Case together = c;
+    for (auto place : {&Case::weight_offset, &Case::bias_offset, &Case::x_offset,
+                       &Case::past_offset, &Case::y_offset}) {
+      Case moved = c;
+      moved.*place = together.*place = offset;
+      check<4, true>(moved, rng);
+    }
+    check<4, true>(together, rng);
+  }
+}
+
+TEST_CASE("causal_conv1d: without rows nothing changes") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const Convolution convolution(rng);
+  auto past = rng.values((taps - 1) * width);
+  const auto before = past;
+  convolution({}, {{0, 0, 0}}, {&past});
+  CHECK(same_bits(past, before));
+}
+
+TEST_CASE("causal_conv1d: the same bits for a sequence split anywhere") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const Convolution convolution(rng);
+  constexpr int length = 20;
+  const auto x = rng.values(length * width), start = rng.values((taps - 1) * width);
+  auto whole_past = start;
+  const auto whole = convolution(x, {{0, 0, length}}, {&whole_past});
+  for (int split = 0; split <= length; ++split) {
+    CAPTURE(split);
+    auto past = start;
+    const std::vector<float> before(x.begin(), x.begin() + split * width),
+        after(x.begin() + split * width, x.end());
+    auto y = convolution(before, {{0, 0, split}}, {&past});
+    append(y, convolution(after, {{split, 0, length - split}}, {&past}));
+    CHECK(same_result(y, whole));
+    CHECK(same_bits(past, whole_past));
+  }
+}
+
+TEST_CASE("causal_conv1d: segments of a chunk as alone, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const Convolution convolution(rng);
+  const std::vector<int> lengths{1, 7, 2, 0, 5};
+  std::vector<std::vector<float>> pasts, starts;
+  std::vector<Segment> segments;
+  std::vector<float> x, alone;
+  for (const int length : lengths) {
+    segments.push_back({0, static_cast<std::int64_t>(x.size() / width), length});
+    const auto part = rng.values(static_cast<std::size_t>(length * width));
+    auto past = rng.values((taps - 1) * width);
+    starts.push_back(past);
+    append(x, part);
+    append(alone, convolution(part, {{0, 0, length}}, {&past}));
+    pasts.push_back(past);
+  }
+  for (int threads = 1; threads <= 4; ++threads) {
+    CAPTURE(threads);
+    auto carried = starts;
+    std::vector<std::vector<float>*> states;
+    for (auto& past : carried) states.push_back(&past);
+    CHECK(same_result(convolution(x, segments, states, threads), alone));
+    CHECK(carried == pasts);
+  }
+}
+
+TEST_CASE("causal_conv1d: only the channels of the range are touched") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto weight = rng.values(taps * width), bias = rng.values(width), x = rng.values(2 * width);
+  const auto start = rng.values((taps - 1) * width);
+  for (std::int64_t begin = 0; begin < 4; ++begin) {
+    const Range channels{begin * vector_floats, begin * vector_floats + vector_floats + 1};
+    auto past = start;
+    std::vector<float> y(2 * width, 9.f);
+    simd::causal_conv1d<taps, true>(
+        CausalConv1dArgs<float>{weight.data(), bias.data(), x.data(), width, past.data(), y.data(),
+                                width, 2, width},
+        channels);
+    for (std::int64_t i = 0; i < 2 * width; ++i) {
+      const bool inside = i % width >= channels.begin && i % width < channels.end;
+      CHECK((y[static_cast<std::size_t>(i)] != 9.f) == inside);
+      CHECK((past[static_cast<std::size_t>(i)] != start[static_cast<std::size_t>(i)]) == inside);
+    }
+  }
+}

@@ -1,0 +1,159 @@
+#include <samba/kernels/elementwise.hpp>
+
+#include <tests/catch.hpp>
+#include <tests/support.hpp>
+
+using namespace samba;
+using namespace samba_test;
+using namespace samba::kernels;
+
+namespace {
+
+double exact_silu(double x) { return x / (1 + std::exp(-x)); }
+
+void check_silu_mul(const std::vector<float>& gate, const std::vector<float>& up,
+                    std::size_t gate_offset = 0, std::size_t up_offset = 0,
+                    std::size_t out_offset = 0) {
+  CAPTURE(gate.size(), gate_offset, up_offset, out_offset);
+  const Range all{0, static_cast<std::int64_t>(gate.size())};
+  const Guarded<float> g(gate, gate_offset), u(up, up_offset), out(gate.size(), out_offset);
+  simd::silu_mul(g.data(), u.data(), all, out.data());
+  std::vector<float> naive(gate.size());
+  reference::silu_mul(gate.data(), up.data(), all, naive.data());
+  std::vector<double> naive_double(gate.size()), exact;
+  reference::silu_mul(convert<double>(gate).data(), convert<double>(up).data(), all,
+                      naive_double.data());
+  for (std::size_t i = 0; i < gate.size(); ++i)
+    exact.push_back(exact_silu(double{gate[i]}) * double{up[i]});
+
+  // exp is right to 4 unit roundoffs; sum, division and product round once each.
+  CHECK(relative_error(out.values(), exact) <=
+        2 * relative_error(naive, exact) + 7 * unit_roundoff);
+  CHECK(relative_error(naive_double, exact) <= 1e-15);
+  CHECK(out.guarded());
+
+  const Guarded<float> onto_gate(gate, gate_offset), onto_up(up, up_offset);
+  simd::silu_mul(onto_gate.data(), u.data(), all, onto_gate.data());
+  simd::silu_mul(g.data(), onto_up.data(), all, onto_up.data());
+  CHECK(same_bits(onto_gate.values(), out.values()));
+  CHECK(same_bits(onto_up.values(), out.values()));
+}
+
+void check_add(const std::vector<float>& y, const std::vector<float>& x, std::size_t y_offset = 0,
+               std::size_t x_offset = 0) {
+  CAPTURE(x.size(), y_offset, x_offset);
+  const Range all{0, static_cast<std::int64_t>(x.size())};
+  const Guarded<float> from(y, y_offset), to(x, x_offset);
+  simd::add(from.data(), all, to.data());
+  std::vector<float> naive = x, sum;
+  reference::add(y.data(), all, naive.data());
+  for (std::size_t i = 0; i < x.size(); ++i) sum.push_back(x[i] + y[i]);
+  CHECK(same_bits(to.values(), sum));  // one rounding: no tolerance
+  CHECK(same_bits(naive, sum));
+  CHECK(to.guarded());
+}
+
+}  // namespace
+
+TEST_CASE("silu_mul: simd against reference, every size and misalignment") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (std::size_t n = 1; n <= 3 * vector_floats + 1; ++n)
+    check_silu_mul(rng.values(n, -5, 5), rng.values(n));
+  constexpr std::size_t n = 2 * vector_floats + 3;
+  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
+    check_silu_mul(rng.values(n), rng.values(n), offset, 0, 0);
+    check_silu_mul(rng.values(n), rng.values(n), 0, offset, 0);
+    check_silu_mul(rng.values(n), rng.values(n), 0, 0, offset);
+    check_silu_mul(rng.values(n), rng.values(n), offset, offset, offset);
+  }
+}
+
+TEST_CASE("silu_mul: the whole range of gates") {
+  Random rng;
+  CAPTURE(rng.seed);
+  // Parts of one size of the result, so that none hides in the norm of another. Below -87 the gate
+  // is nothing.
+  for (double low = -87; low < 200; low += 3)
+    check_silu_mul(rng.values(64, low, low + 3), rng.values(64, 0.5, 1));
+  for (const double size : {1e-30, 1e-10, 1e-3})
+    check_silu_mul(rng.values(64, -size, size), rng.values(64, 0.5, 1));
+  std::vector<float> out(5, 7.f);
+  const std::vector<float> gate{0.f, -0.f, -90.f, -200.f, -1e30f}, up(5, 1.f);
+  simd::silu_mul(gate.data(), up.data(), {0, 5}, out.data());
+  for (const float y : out) CHECK((is_finite(y) && std::abs(y) < 1e-7f));
+}
+
+TEST_CASE("add: simd against reference, every size and misalignment") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (std::size_t n = 1; n <= 3 * vector_floats + 1; ++n) check_add(rng.values(n), rng.values(n));
+  constexpr std::size_t n = 2 * vector_floats + 3;
+  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
+    check_add(rng.values(n), rng.values(n), offset, 0);
+    check_add(rng.values(n), rng.values(n), 0, offset);
+  }
+}
+
+TEST_CASE("reference silu and softplus: the whole range, without overflow") {
+  const auto run = [&]<class R>(R, double tolerance) {
+    for (double x = -200; x <= 200; x += 0.31) {
+      const R silu = reference::silu(static_cast<R>(x)),
+              softplus = reference::softplus(static_cast<R>(x));
+      const double there = static_cast<double>(static_cast<R>(x));
+      const double s = exact_silu(there),
+                   p = std::log1p(std::exp(-std::abs(there))) + std::max(there, 0.);
+      CHECK(std::abs(static_cast<double>(silu) - s) <= tolerance * std::abs(s) + 1e-36);
+      CHECK(std::abs(static_cast<double>(softplus) - p) <= tolerance * p + 1e-36);
+    }
+  };
+  run(0.f, 1e-6);
+  run(0., 1e-14);
+}
+
+TEST_CASE("silu_mul, add: rows of a chunk as alone, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int n = 4 * vector_floats + 3, rows = 3;
+  const auto run = [&]<class R>(R) {
+    auto gate = rng.values<R>(rows * n), up = rng.values<R>(rows * n);
+    const Rows<R, n> g{gate.data(), rows}, u{up.data(), rows};
+    std::vector<R> product(rows * n), sum = gate;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      kernels::silu_mul(Team{}, Rows<R, n>{g.row(i), 1}, {u.row(i), 1},
+                        {product.data() + i * n, 1});
+      kernels::add(Team{}, Rows<R, n>{u.row(i), 1}, {sum.data() + i * n, 1});
+    }
+    for (int threads = 1; threads <= 4; ++threads) {
+      CAPTURE(threads);
+      std::vector<R> out(rows * n), x = gate;
+      parallel(threads, [&](Team team) {
+        kernels::silu_mul(team, g, u, {out.data(), rows});
+        kernels::add(team, u, {x.data(), rows});
+      });
+      CHECK(same_result(out, product));
+      CHECK(same_result(x, sum));
+    }
+  };
+  run(0.f);
+  run(0.);
+}
+
+TEST_CASE("silu_mul, add: only the columns of the range are written") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr std::size_t n = 3 * vector_floats;
+  const auto a = rng.values(n), b = rng.values(n);
+  for (std::int64_t begin = 0; begin < 5; ++begin) {
+    const Range columns{begin, begin + vector_floats + 1};
+    std::vector<float> product(n, 9.f), sum = b;
+    simd::silu_mul(a.data(), b.data(), columns, product.data());
+    simd::add(a.data(), columns, sum.data());
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(n); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      const bool inside = i >= columns.begin && i < columns.end;
+      CHECK((product[at] == 9.f) != inside);
+      CHECK((sum[at] == b[at]) != inside);
+    }
+  }
+}

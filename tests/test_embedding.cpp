@@ -1,0 +1,55 @@
+#include <samba/kernels/embedding.hpp>
+
+#include <tests/catch.hpp>
+#include <tests/support.hpp>
+
+using namespace samba;
+using namespace samba_test;
+
+namespace {
+
+constexpr int vocab = 2 * panel_width + 5, d_model = 2 * vector_floats + 3;
+
+/// Row `tokens[i]` of the table, for every token, and nothing beside.
+template <class Weight>
+void check() {
+  using T = typename Weight::value_type;
+  using R = Real<T>;
+  Random rng;
+  CAPTURE(rng.seed);
+  const Arena arena(Weight::bytes);
+  Weight table;
+  table.bind(arena.data());
+  auto values = rng.values<R>(vocab * d_model);
+  for (std::int64_t v = 0; v < vocab; ++v) table.set_row(v, values.data() + v * d_model);
+  for (R& x : values) x = static_cast<R>(static_cast<T>(x));  // as the table stores them
+
+  std::vector<std::int32_t> tokens{0, vocab - 1, vocab - 1, panel_width, panel_width - 1};
+  for (int i = 0; i < 20; ++i) tokens.push_back(rng.below(vocab));
+  std::vector<R> expected;
+  for (const std::int32_t token : tokens)
+    expected.insert(expected.end(), values.begin() + token * d_model,
+                    values.begin() + (token + 1) * d_model);
+
+  for (int threads = 1; threads <= 4; ++threads) {
+    CAPTURE(threads);
+    const Guarded<R> out(tokens.size(), d_model, d_model + 2, 1);
+    const Rows<R, d_model> rows{out.data(), static_cast<std::int64_t>(tokens.size()), out.stride()};
+    parallel(threads, [&](Team team) { kernels::embedding(team, table, tokens.data(), rows); });
+    CHECK(same_bits(out.values(), expected));
+    CHECK(out.guarded());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("embedding: rows of a table") {
+  check<Table<float, vocab, d_model>>();
+  check<Table<double, vocab, d_model>>();
+}
+
+TEST_CASE("embedding: rows of the packed matrix of a tied head") {
+  check<Matrix<float, vocab, d_model>>();
+  check<Matrix<double, vocab, d_model>>();
+  check<Matrix<bf16, vocab, d_model>>();
+}

@@ -1,0 +1,304 @@
+// Single layers against golden vectors in double: relative L2 error at most 1e-10 for double
+// arithmetic and 1e-5 for float.
+#include <samba/kernels/rmsnorm.hpp>
+#include <samba/layers/attention.hpp>
+#include <samba/layers/mamba.hpp>
+#include <samba/layers/swiglu.hpp>
+
+#include <tests/catch.hpp>
+#include <tests/support.hpp>
+
+using namespace samba;
+using namespace samba_test;
+
+namespace {
+
+// Of tests/data/golden/layers/config.json.
+constexpr int batch = 2, seq_len = 19, d_model = 24, d_inner = 48, d_state = 7, d_conv = 4;
+constexpr float norm_eps = 1e-5f, theta = 10000.f;
+
+template <class R>
+constexpr double tolerance = std::is_same_v<R, double> ? 1e-10 : 1e-5;
+
+SafetensorsFile golden(const std::string& layer) {
+  return SafetensorsFile::open(data_path("golden/layers/" + layer + ".safetensors"));
+}
+
+/// Binds a tensor to its own memory and fills it from the file.
+template <class Tensor>
+Arena load(const SafetensorsFile& file, const std::string& name, Tensor& tensor) {
+  Arena arena(Tensor::bytes);
+  tensor.bind(arena.data());
+  const auto values = read_tensor<Real<typename Tensor::value_type>>(file, name);
+  REQUIRE(values.size() == static_cast<std::size_t>(Tensor::rows * Tensor::row_size));
+  for (std::int64_t r = 0; r < Tensor::rows; ++r)
+    tensor.set_row(r, values.data() + r * Tensor::row_size);
+  return arena;
+}
+
+/// Half of a vector that holds both elements of the batch.
+template <class R>
+std::span<R> element(std::vector<R>& both, int b) {
+  const std::size_t half = both.size() / batch;
+  return std::span(both).subspan(static_cast<std::size_t>(b) * half, half);
+}
+
+/// Calls run(segments, b) for the batch as two segments of one chunk (b = 0), and for each element
+/// b alone, on one thread and on two.
+template <class F>
+void for_each_way(F run) {
+  for (int threads = 1; threads <= 2; ++threads) {
+    CAPTURE(threads);
+    run(std::vector<Segment>{{0, 0, seq_len}, {0, seq_len, seq_len}}, 0, threads);
+    for (int b = 0; b < batch; ++b) run(std::vector<Segment>{{0, 0, seq_len}}, b, threads);
+  }
+}
+
+/// A layer with weights from a file, and everything its forward needs.
+template <class L, class T>
+class Runner {
+ public:
+  using Weights = typename L::template Weights<T>;
+  using State = typename L::template State<T, T>;
+
+  /// `prefix`: what the layer's names have before those of the file.
+  Runner(const SafetensorsFile& file, const std::string& prefix) {
+    Weights::visit(weights_, [&](const std::string& name, auto& tensor) {
+      REQUIRE(name.starts_with(prefix));
+      memory_.push_back(load(file, "w." + name.substr(prefix.size()), tensor));
+    });
+    if constexpr (requires { weights_.derive(); }) {
+      Weights::visit_derived(weights_, [&]<class Tensor>(const char*, Tensor& tensor) {
+        memory_.push_back(Arena(Tensor::bytes));
+        tensor.bind(memory_.back().data());
+      });
+      weights_.derive();
+    }
+  }
+
+  /// States of `n` sequences, empty.
+  std::vector<State> states(std::size_t n) {
+    std::vector<State> result(n);
+    for (State& state : result)
+      State::visit(state, [&]<class Tensor>(const char*, Tensor& tensor) {
+        memory_.push_back(Arena(Tensor::bytes(0)));
+        tensor.bind(memory_.back().data(), 0);
+      });
+    return result;
+  }
+
+  std::vector<T> forward(std::span<const T> x, const std::vector<Segment>& segments,
+                         std::vector<State>& states, int threads = 1) {
+    const auto rows = static_cast<std::int64_t>(x.size()) / d_model;
+    typename L::template Scratch<T> scratch;
+    ScratchPlacer count{{}, rows, threads};
+    L::template Scratch<T>::visit(scratch, count);
+    const Arena arena(count.placer.offset);
+    ScratchPlacer place{{arena.data()}, rows, threads};
+    L::template Scratch<T>::visit(scratch, place);
+    std::vector<T> out(x.size());
+    parallel(threads, [&](Team team) {
+      L::forward(Chunk{team, segments, rows}, weights_, states_of(states), scratch,
+                 In<T, d_model>{x.data(), rows}, Out<T, d_model>{out.data(), rows});
+    });
+    return out;
+  }
+
+ private:
+  std::vector<Arena> memory_;
+  Weights weights_;
+};
+
+/// A layer's outputs: both elements in one chunk, each alone, and each in pieces.
+template <class L, class T>
+void check_layer(const std::string& name, const std::string& prefix = "") {
+  CAPTURE(name, sizeof(T));
+  const auto file = golden(name);
+  auto x = read_tensor<T>(file, "in.x"), y = read_tensor<T>(file, "out.y");
+  REQUIRE(x.size() == batch * seq_len * d_model);
+  Runner<L, T> layer(file, prefix);
+  for_each_way([&](const std::vector<Segment>& segments, int b, int threads) {
+    const bool both = segments.size() == batch;
+    CAPTURE(both, b);
+    const std::span<const T> in = both ? std::span(x) : element(x, b),
+                             expected = both ? std::span(y) : element(y, b);
+    auto states = layer.states(segments.size());
+    CHECK(relative_error(layer.forward(in, segments, states, threads), expected) <= tolerance<T>);
+  });
+
+  for (int b = 0; b < batch; ++b) {
+    auto state = layer.states(1);
+    std::vector<T> pieces;
+    for (std::int64_t at = 0; at < seq_len;) {
+      const std::int64_t n = std::min<std::int64_t>(1 + at, seq_len - at);  // 1, 2, 4, 8, 4
+      const auto in = element(x, b).subspan(static_cast<std::size_t>(at * d_model),
+                                            static_cast<std::size_t>(n * d_model));
+      const auto out = layer.forward(in, {{at, 0, n}}, state);
+      pieces.insert(pieces.end(), out.begin(), out.end());
+      at += n;
+    }
+    CAPTURE(b);
+    CHECK(relative_error(pieces, element(y, b)) <= tolerance<T>);
+  }
+}
+
+template <class R>
+void check_rmsnorm() {
+  const auto file = golden("rmsnorm");
+  const auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, "out.y");
+  Vector<R, d_model> weight;
+  const Arena memory = load(file, "w.weight", weight);
+  std::vector<R> out(x.size());
+  kernels::rmsnorm(Team{}, weight, norm_eps, {x.data(), batch * seq_len},
+                   {out.data(), batch * seq_len});
+  CHECK(relative_error(out, y) <= tolerance<R>);
+}
+
+template <class R, int HeadDim, int Rotary>
+void check_rope(const std::string& name) {
+  constexpr int heads = 6;
+  const auto file = golden(name);
+  auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, "out.y");
+  const auto positions = read_tensor<std::int64_t>(file, "in.positions");
+  REQUIRE(positions.size() == seq_len);
+  REQUIRE(positions.back() == positions.front() + seq_len - 1);
+  const kernels::RotaryTable<Rotary> table(theta, RopeTable::exact);
+  const std::int64_t first = positions.front();
+  const auto turned = [&](std::span<const R> in, const std::vector<Segment>& segments) {
+    std::vector<R> out(in.begin(), in.end());
+    const auto rows = static_cast<std::int64_t>(segments.size()) * seq_len;
+    // With all six heads in one group of queries none is a value head.
+    kernels::rope<HeadDim>(Chunk{{}, segments, rows}, heads, table,
+                           Rows<R, heads * HeadDim>{out.data(), rows});
+    return out;
+  };
+  CHECK(relative_error(turned(x, {{first, 0, seq_len}, {first, seq_len, seq_len}}), y) <=
+        tolerance<R>);
+  for (int b = 0; b < batch; ++b)
+    CHECK(relative_error(turned(element(x, b), {{first, 0, seq_len}}), element(y, b)) <=
+          tolerance<R>);
+}
+
+template <class R, bool Silu>
+void check_conv() {
+  CAPTURE(Silu);
+  const auto file = golden("causal_conv1d");
+  auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, Silu ? "out.silu" : "out.y");
+  auto past = read_tensor<R>(file, "in.past"), next_past = read_tensor<R>(file, "out.past");
+  Filter<R, d_inner, d_conv> weight;
+  Vector<R, d_inner> bias;
+  const Arena weight_memory = load(file, "w.weight", weight),
+              bias_memory = load(file, "w.bias", bias);
+  for_each_way([&](const std::vector<Segment>& segments, int b, int threads) {
+    auto carried = past;
+    std::vector<Array<R, d_conv - 1, d_inner>> states;
+    const bool both = segments.size() == batch;
+    for (std::size_t s = 0; s < segments.size(); ++s)
+      states.push_back({element(carried, both ? static_cast<int>(s) : b).data()});
+    const std::span<const R> in = both ? std::span(x) : element(x, b);
+    const auto rows = static_cast<std::int64_t>(in.size()) / d_inner;
+    std::vector<R> out(in.size());
+    parallel(threads, [&](Team team) {
+      kernels::causal_conv1d<Silu>(Chunk{team, segments, rows}, weight, bias, {in.data(), rows},
+                                   states_of(states), {out.data(), rows});
+    });
+    CHECK(relative_error(out, both ? std::span(y) : element(y, b)) <= tolerance<R>);
+    if (both)
+      CHECK(relative_error(carried, next_past) == 0);
+    else
+      CHECK(relative_error(element(carried, b), element(next_past, b)) == 0);
+  });
+}
+
+template <class R>
+void check_scan() {
+  const auto file = golden("selective_scan");
+  auto u = read_tensor<R>(file, "in.u"), dt = read_tensor<R>(file, "in.dt"),
+       z = read_tensor<R>(file, "in.z");
+  auto B = read_tensor<R>(file, "in.B"), C = read_tensor<R>(file, "in.C"),
+       y = read_tensor<R>(file, "out.y");
+  const auto A_file = read_tensor<R>(file, "w.A");
+  /// From (batch, d_inner, d_state) as in the file to (batch, d_state, d_inner) as in a state.
+  const auto state_of = [](const std::vector<R>& from) {
+    std::vector<R> to(from.size());
+    for (std::size_t i = 0; i < from.size(); ++i)
+      to[i / (d_state * d_inner) * d_state * d_inner + i % d_state * d_inner +
+         i / d_state % d_inner] = from[i];
+    return to;
+  };
+  const auto h0 = state_of(read_tensor<R>(file, "in.h0"));
+  auto h_end = state_of(read_tensor<R>(file, "out.h"));
+  auto A_memory = state_of(A_file);
+  Table<R, d_state, d_inner> A;
+  A.bind(reinterpret_cast<std::byte*>(A_memory.data()));
+  Vector<R, d_inner> D, dt_bias;
+  const Arena D_memory = load(file, "w.D", D), bias_memory = load(file, "w.dt_bias", dt_bias);
+
+  for_each_way([&](const std::vector<Segment>& segments, int b, int threads) {
+    const bool both = segments.size() == batch;
+    CAPTURE(both, b);
+    const auto of = [&](std::vector<R>& v) { return both ? std::span(v) : element(v, b); };
+    auto h = h0;
+    std::vector<Array<R, d_state, d_inner>> states;
+    for (std::size_t s = 0; s < segments.size(); ++s)
+      states.push_back({element(h, both ? static_cast<int>(s) : b).data()});
+    const auto rows = static_cast<std::int64_t>(of(u).size()) / d_inner;
+    std::vector<R> out(of(u).size());
+    parallel(threads, [&](Team team) {
+      kernels::selective_scan(Chunk{team, segments, rows}, A, D, dt_bias, {of(dt).data(), rows},
+                              {of(B).data(), rows}, {of(C).data(), rows}, {of(u).data(), rows},
+                              {of(z).data(), rows}, states_of(states), {out.data(), rows});
+    });
+    CHECK(relative_error(out, of(y)) <= tolerance<R>);
+    CHECK(relative_error(of(h), of(h_end)) <= tolerance<R>);
+  });
+}
+
+using GoldenMamba =
+    Mamba<d_model, d_state, MambaOptions{.d_conv = d_conv, .expand = 2, .dt_rank = 2}>;
+using GoldenSwa = SWA<5, AttentionOptions{.n_heads = 6, .n_kv_heads = 2}>::with_d_model<d_model>;
+using GoldenSwiGLU = SwiGLU<d_model, 36>;
+
+}  // namespace
+
+TEST_CASE("golden layers: rmsnorm") {
+  check_rmsnorm<double>();
+  check_rmsnorm<float>();
+}
+
+TEST_CASE("golden layers: rope") {
+  check_rope<double, 4, 4>("rope");
+  check_rope<float, 4, 4>("rope");
+}
+
+TEST_CASE("golden layers: rope_partial") {
+  check_rope<double, 8, 4>("rope_partial");
+  check_rope<float, 8, 4>("rope_partial");
+}
+
+TEST_CASE("golden layers: causal_conv1d") {
+  check_conv<double, false>();
+  check_conv<double, true>();
+  check_conv<float, false>();
+  check_conv<float, true>();
+}
+
+TEST_CASE("golden layers: selective_scan") {
+  check_scan<double>();
+  check_scan<float>();
+}
+
+TEST_CASE("golden layers: mamba") {
+  check_layer<GoldenMamba, double>("mamba");
+  check_layer<GoldenMamba, float>("mamba");
+}
+
+TEST_CASE("golden layers: swa") {
+  check_layer<GoldenSwa, double>("swa");
+  check_layer<GoldenSwa, float>("swa");
+}
+
+TEST_CASE("golden layers: swiglu") {
+  check_layer<GoldenSwiGLU, double>("swiglu", "swiglu.");
+  check_layer<GoldenSwiGLU, float>("swiglu", "swiglu.");
+}

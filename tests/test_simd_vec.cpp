@@ -1,0 +1,162 @@
+#include <samba/kernels/simd/elementwise.hpp>
+
+#include <tests/catch.hpp>
+#include <tests/support.hpp>
+
+#include <functional>
+
+using namespace samba;
+using namespace samba_test;
+using namespace samba::kernels;
+using simd::lanes;
+using simd::vec;
+
+namespace {
+
+/// f of every value, in vectors.
+template <class F>
+std::vector<float> of_all(F f, const std::vector<float>& x) {
+  std::vector<float> y(x.size());
+  simd::for_each_vec({0, static_cast<std::int64_t>(x.size())}, [&](std::int64_t i, std::int64_t n) {
+    simd::store_part(y.data() + i, f(simd::load_part(x.data() + i, n)), n);
+  });
+  return y;
+}
+
+/// Values over the whole of [low, high], closer around zero, both zeros and numbers near zero.
+std::vector<float> sweep(double low, double high) {
+  std::vector<float> x;
+  const auto add = [&](double value) {
+    if (value >= low && value <= high) x.push_back(static_cast<float>(value));
+  };
+  for (double value = low; value <= high; value += 0.0037) add(value);
+  for (double value = 1e-30; value < 1; value *= 1.07) add(value), add(-value);
+  for (const double value : {0., -0., 1e-37, -1e-37, 0.5, -0.5, low, high}) add(value);
+  return x;
+}
+
+/// Largest |f(x) - exact(x)| / max(|exact(x)|, floor), in unit roundoffs.
+template <class F>
+double worst(F f, double (*exact)(double), const std::vector<float>& x, double floor) {
+  const auto y = of_all(f, x);
+  double result = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double e = exact(double{x[i]});
+    if (!is_finite(y[i])) return 1e300;
+    result = std::max(result, std::abs(double{y[i]} - e) / std::max(std::abs(e), floor));
+  }
+  return result / unit_roundoff;
+}
+
+const auto simd_exp = [](vec x) { return simd::exp(x); };
+const auto simd_silu = [](vec x) { return simd::silu(x); };
+const auto simd_softplus = [](vec x) { return simd::softplus(x); };
+
+}  // namespace
+
+// The smallest normal number is 1.2e-38; results below it may be flushed to zero.
+constexpr double smallest = 1.5e-38;
+
+TEST_CASE("exp: 2 units in the last place where the result is a normal number") {
+#ifdef __FAST_MATH__
+  constexpr double allowed = 6;  // the compiler adds in an order of its own
+#else
+  constexpr double allowed = 4;  // unit roundoffs: a unit in the last place is one or two
+#endif
+  const auto exact = [](double x) { return std::exp(x); };
+  CHECK(worst(simd_exp, exact, sweep(-87.3, 88.3), 0) <= allowed);
+}
+
+TEST_CASE("exp: finite and monotone to the ends beyond it") {
+  const auto low = of_all(simd_exp, {-87.3f, -88.f, -104.f, -200.f, -1e30f, -3.4e38f});
+  for (const float y : low) CHECK((y >= 0 && y < smallest));
+  const auto high = of_all(simd_exp, {88.3f, 89.f, 200.f, 1e30f, 3.4e38f});
+  for (const float y : high) CHECK((is_finite(y) && y > 2e38f));
+  CHECK(of_all(simd_exp, {0.f, -0.f}) == std::vector<float>{1.f, 1.f});
+}
+
+TEST_CASE("silu: a few units in the last place over the whole range") {
+  // Below -87 the exact result is smaller than 87 e^-87; there the absolute error counts.
+  CHECK(worst(
+            simd_silu, [](double x) { return x / (1 + std::exp(-x)); }, sweep(-87, 200), 1e-36) <=
+        8);
+  for (const float y : of_all(simd_silu, sweep(-200, -87)))
+    CHECK((is_finite(y) && y <= 0 && y > -1.5e-36f));
+  CHECK(of_all(simd_silu, {0.f, 200.f, 1e30f, 3e38f}) ==
+        std::vector<float>{0.f, 200.f, 1e30f, 3e38f});
+}
+
+TEST_CASE("softplus: a few units in the last place over the whole range") {
+  const auto exact = [](double x) { return std::max(x, 0.) + std::log1p(std::exp(-std::abs(x))); };
+  CHECK(worst(simd_softplus, exact, sweep(-86, 200), 0) <= 8);
+  for (const float y : of_all(simd_softplus, sweep(-200, -86))) CHECK((y >= 0 && y < 5e-38f));
+  CHECK(of_all(simd_softplus, {200.f, 1e30f, 3e38f}) == std::vector<float>{200.f, 1e30f, 3e38f});
+}
+
+TEST_CASE("exp, silu, softplus: a value does not depend on its place in a vector") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (int i = 0; i < 100; ++i) {
+    const float x = static_cast<float>(rng.uniform(-20, 20));
+    for (const auto& f : {std::function<vec(vec)>(simd_exp), std::function<vec(vec)>(simd_silu),
+                          std::function<vec(vec)>(simd_softplus)}) {
+      const auto alone = of_all(f, {x});
+      for (int place = 0; place < lanes; ++place) {
+        auto values = rng.values(lanes, -100, 100);
+        values[static_cast<std::size_t>(place)] = x;
+        const std::vector<float> there{of_all(f, values)[static_cast<std::size_t>(place)]};
+        CHECK(same_result(there, alone));
+      }
+    }
+  }
+}
+
+TEST_CASE("load_part and store_part: n elements, nothing beside them, the rest zero") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (std::size_t offset = 0; offset < lanes; ++offset)
+    for (int n = 1; n <= lanes; ++n) {
+      CAPTURE(offset, n);
+      auto values = rng.values(static_cast<std::size_t>(n));
+      const Guarded<float> in(values, offset);
+      const Guarded<float> out(values.size(), lanes - 1 - offset);
+      simd::store_part(out.data(), simd::load_part(in.data(), n), n);
+      CHECK(out.guarded());
+      CHECK(same_bits(out.values(), values));
+
+      std::vector<float> all(lanes);
+      simd::store(all.data(), simd::load_part(in.data(), n));
+      values.resize(lanes);
+      CHECK(same_bits(all, values));
+    }
+}
+
+TEST_CASE("for_each_vec: covers the range once, in order, the incomplete vector last") {
+  for (std::int64_t begin = 0; begin < 3; ++begin)
+    for (std::int64_t end = begin; end <= begin + 3 * lanes + 1; ++end) {
+      std::int64_t at = begin;
+      bool last = false;
+      simd::for_each_vec({begin, end}, [&](std::int64_t i, std::int64_t n) {
+        CHECK((i == at && n > 0 && n <= lanes && !last));
+        last = n < lanes;
+        at += n;
+      });
+      CHECK(at == end);
+    }
+}
+
+TEST_CASE("unroll: every number once, in order") {
+  std::vector<int> seen;
+  simd::unroll<5>([&](auto i) { seen.push_back(i); });
+  simd::unroll<0>([&](auto) { seen.push_back(-1); });
+  CHECK(seen == std::vector<int>{0, 1, 2, 3, 4});
+}
+
+TEST_CASE("sum and max of the lanes: every lane counts") {
+  for (int place = 0; place < lanes; ++place) {
+    std::vector<float> x(lanes, -2.f);
+    x[static_cast<std::size_t>(place)] = 3.f;
+    CHECK(simd::sum(simd::load(x.data())) == 3.f - 2.f * (lanes - 1));
+    CHECK(simd::max(simd::load(x.data())) == 3.f);
+  }
+}

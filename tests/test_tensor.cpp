@@ -1,0 +1,270 @@
+#include <samba/core/arena.hpp>
+#include <samba/core/chunk.hpp>
+#include <samba/core/error.hpp>
+#include <samba/core/tensor.hpp>
+
+#include <tests/catch.hpp>
+#include <tests/support.hpp>
+
+#include <array>
+#include <cstring>
+
+using namespace samba;
+using namespace samba_test;
+
+namespace {
+
+float from_bits(std::uint32_t bits) { return std::bit_cast<float>(bits); }
+std::uint32_t to_bits(float f) { return std::bit_cast<std::uint32_t>(f); }
+bool is_nan(bf16 b) { return (b.bits & 0x7fff) > 0x7f80; }
+
+/// The bfloat16 nearest to a finite float, the even one of two: by looking at both neighbours.
+std::uint16_t nearest(float f) {
+  const auto below = static_cast<std::uint16_t>(to_bits(f) >> 16),
+             above = static_cast<std::uint16_t>(below + 1);
+  // Towards infinity the next number would be 2^128.
+  const auto value = [](std::uint16_t b) {
+    const double sign = b & 0x8000 ? -1 : 1;
+    return (b & 0x7fff) == 0x7f80 ? sign * 0x1p128 : double{from_bits(std::uint32_t{b} << 16)};
+  };
+  const double down = std::abs(double{f} - value(below)), up = std::abs(value(above) - double{f});
+  return down < up || (down == up && below % 2 == 0) ? below : above;
+}
+
+/// (N, K) values through set_row and get_row, and where they are in memory.
+template <class Weight, class Place>
+void check_rows(Place place) {
+  using T = typename Weight::value_type;
+  using R = Real<T>;
+  Random rng;
+  CAPTURE(rng.seed);
+  const Guarded<T> memory(static_cast<std::size_t>(Weight::bytes) / sizeof(T));
+  std::fill(memory.data(), memory.data() + Weight::bytes / static_cast<std::int64_t>(sizeof(T)),
+            T{});
+  Weight w;
+  w.bind(reinterpret_cast<std::byte*>(memory.data()));
+  constexpr std::int64_t N = Weight::rows, K = Weight::row_size;
+  auto values = rng.values<R>(static_cast<std::size_t>(N * K));
+  for (std::int64_t n = 0; n < N; ++n) w.set_row(n, values.data() + n * K);
+  CHECK(memory.guarded());
+
+  std::vector<R> back(values.size());
+  for (std::int64_t n = 0; n < N; ++n) w.get_row(n, back.data() + n * K);
+  for (R& x : values) x = static_cast<R>(static_cast<T>(x));
+  CHECK(same_bits(back, values));
+  int wrong = 0;
+  double sum = 0, all = 0;
+  for (std::int64_t n = 0; n < N; ++n)
+    for (std::int64_t k = 0; k < K; ++k) {
+      const R x = values[static_cast<std::size_t>(n * K + k)];
+      wrong += static_cast<R>(memory.data()[place(n, k)]) != x;
+      sum += std::abs(static_cast<double>(x));
+    }
+  CHECK(wrong == 0);
+  for (std::int64_t i = 0; i < Weight::bytes / static_cast<std::int64_t>(sizeof(T)); ++i)
+    all += std::abs(static_cast<double>(memory.data()[i]));
+  CHECK(std::abs(all - sum) < 1e-9 * sum);  // padding is zero
+}
+
+struct Part {
+  Array<float, 2, 3> first;
+  Array<float, 4> second;
+};
+struct Other {
+  std::array<char, 24> bytes;
+};
+struct Whole : Other, Part {
+  std::array<Part, 3> several;
+};
+
+}  // namespace
+
+TEST_CASE("bf16: every one of its values survives the way through float") {
+  int wrong = 0;
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    bf16 b;
+    b.bits = static_cast<std::uint16_t>(bits);
+    wrong += to_bits(b) != bits << 16;
+    const bf16 back{static_cast<float>(b)};
+    // A signalling NaN becomes quiet and keeps sign and payload.
+    wrong += back.bits != (is_nan(b) ? bits | 0x40 : bits);
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("bf16: rounds to nearest, ties to even") {
+  Random rng;
+  CAPTURE(rng.seed);
+  int wrong = 0;
+  for (std::uint32_t upper = 0; upper < 0x10000; ++upper)
+    for (const std::uint32_t lower : {0x0u, 0x1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu,
+                                      static_cast<std::uint32_t>(rng.below(0x10000))}) {
+      const float f = from_bits(upper << 16 | lower);
+      // Numbers that are not normal: under -ffast-math they may count as zero in the comparison.
+      if (is_finite(f) && (upper & 0x7f80) != 0) wrong += bf16(f).bits != nearest(f);
+    }
+  CHECK(wrong == 0);
+  CHECK(bf16(from_bits(0x3f808000)).bits == 0x3f80);  // 1 + 2^-8, between 1 and 1 + 2^-7
+  CHECK(bf16(from_bits(0x3f818000)).bits == 0x3f82);
+  CHECK(bf16(from_bits(0x3f808001)).bits == 0x3f81);
+}
+
+TEST_CASE("bf16: NaN stays NaN, infinity stays infinity, the largest floats become it") {
+  for (const std::uint32_t nan :
+       {0x7fc00000u, 0x7f800001u, 0x7fffffffu, 0xff800001u, 0xffffffffu, 0x7f80ffffu}) {
+    const bf16 b(from_bits(nan));
+    CHECK(is_nan(b));
+    CHECK((b.bits & 0x8000) == (nan >> 16 & 0x8000));
+  }
+  CHECK(bf16(from_bits(0x7f800000)).bits == 0x7f80);
+  CHECK(bf16(from_bits(0xff800000)).bits == 0xff80);
+  CHECK(bf16(from_bits(0x7f7fffff)).bits == 0x7f80);
+  CHECK(bf16(from_bits(0x7f7f7fff)).bits == 0x7f7f);
+  CHECK(bf16(0.f).bits == 0);
+  CHECK(bf16(-0.f).bits == 0x8000);
+  static_assert(bf16(1.f).bits == 0x3f80);
+}
+
+TEST_CASE("is_finite: tells NaN and infinity by their bits") {
+  for (const std::uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0x7f800001u, 0xffffffffu})
+    CHECK_FALSE(is_finite(from_bits(bits)));
+  for (const std::uint32_t bits :
+       {0u, 0x80000000u, 1u, 0x007fffffu, 0x7f7fffffu, 0xff7fffffu, 0x3f800000u})
+    CHECK(is_finite(from_bits(bits)));
+}
+
+TEST_CASE("round_up: the next multiple") {
+  CHECK(round_up(0, 8) == 0);
+  CHECK(round_up(1, 8) == 8);
+  CHECK(round_up(8, 8) == 8);
+  CHECK(round_up(9, 8) == 16);
+}
+
+TEST_CASE("Rows: rows, strides, slices") {
+  std::array<float, 24> memory{};
+  const Rows<float, 6> all{memory.data(), 3, 8};
+  CHECK(all.row(2) == memory.data() + 16);
+  const auto middle = slice<2, 3>(all);
+  static_assert(decltype(middle)::cols == 3);
+  CHECK(middle.row(1) == memory.data() + 10);
+  CHECK((middle.count == 3 && middle.stride == 8));
+  CHECK(first<2>(all).row(1) == memory.data() + 8);
+  CHECK(last<2>(all).row(1) == memory.data() + 12);
+  const In<float, 6> read = all;
+  CHECK((read.data == all.data && read.count == 3 && read.stride == 8));
+  CHECK((Rows<float, 6>{memory.data(), 3}.stride == 6));
+}
+
+TEST_CASE("Matrix: packed in panels, padded with zeros") {
+  constexpr int N = 2 * panel_width + 3, K = 5;
+  // Row n is in panel n / panel_width, there k by k.
+  const auto place = [](std::int64_t n, std::int64_t k) {
+    return n / panel_width * panel_width * K + k * panel_width + n % panel_width;
+  };
+  check_rows<Matrix<float, N, K>>(place);
+  check_rows<Matrix<double, N, K>>(place);
+  check_rows<Matrix<bf16, N, K>>(place);
+  CHECK(Matrix<float, N, K>::bytes == 3 * panel_width * K * 4);
+  CHECK(Matrix<bf16, panel_width, K>::bytes == panel_width * K * 2);
+  CHECK(Matrix<float, N, K>::shape == std::array<std::int64_t, 2>{N, K});
+}
+
+TEST_CASE("Table, Vector, Transposed, Filter: places of their elements") {
+  check_rows<Table<float, 7, 5>>([](std::int64_t n, std::int64_t k) { return n * 5 + k; });
+  check_rows<Vector<double, 7>>([](std::int64_t, std::int64_t k) { return k; });
+  check_rows<Transposed<float, 7, 5>>([](std::int64_t n, std::int64_t k) { return k * 7 + n; });
+  check_rows<Filter<double, 7, 5>>([](std::int64_t n, std::int64_t k) { return k * 7 + n; });
+  CHECK(Filter<float, 7, 5>::shape == std::array<std::int64_t, 3>{7, 1, 5});
+  CHECK(Vector<float, 7>::bytes == 28);
+}
+
+TEST_CASE("Array and Ring: bytes and slots") {
+  CHECK(Array<float, 3, 5>::bytes(99) == 60);
+  CHECK(Array<double, 3>::bytes(99) == 24);
+  CHECK(Ring<bf16, 7, 6>::bytes(99) == 84);
+  CHECK(Ring<float, 0, 6>::bytes(99) == 99 * 24);
+  std::array<float, 1> memory{};
+  Ring<float, 7, 6> window;
+  window.bind(reinterpret_cast<std::byte*>(memory.data()), 99);
+  CHECK((window.slots == 7 && window.data == memory.data()));
+  Ring<float, 0, 6> unbounded;
+  unbounded.bind(reinterpret_cast<std::byte*>(memory.data()), 99);
+  CHECK(unbounded.slots == 99);
+}
+
+TEST_CASE("States: one state per segment, and the same member, base or element of each") {
+  struct alignas(64) Padded {
+    Whole whole;
+  };
+  std::array<Padded, 3> all{};
+  std::array<float, 1> memory{};
+  all[2].whole.several[1].second.data = memory.data();
+  all[1].whole.first.data = memory.data();
+  const States<Whole> states{reinterpret_cast<std::byte*>(&all[0].whole), sizeof(Padded)};
+  CHECK(&states[2] == &all[2].whole);
+  CHECK(&states.part<Part>()[2] == static_cast<Part*>(&all[2].whole));
+  CHECK(&states.tensor(&Whole::several)[1] == &all[1].whole.several);
+  CHECK(&states.tensor(&Whole::several).element(2)[1] == &all[1].whole.several[2]);
+  CHECK(states.part<Part>().tensor(&Part::first)[1].data == memory.data());
+  CHECK(states.tensor(&Whole::several).element(1).tensor(&Part::second)[2].data == memory.data());
+}
+
+TEST_CASE("Arena: aligned, zeroed, one owner") {
+  for (const std::int64_t bytes : {1, 63, 64, 1000}) {
+    Arena arena(bytes);
+    CHECK(reinterpret_cast<std::uintptr_t>(arena.data()) % alignment == 0);
+    CHECK(arena.bytes() == bytes);
+    int wrong = 0;
+    for (std::int64_t i = 0; i < bytes; ++i) wrong += arena.data()[i] != std::byte{0};
+    CHECK(wrong == 0);
+    std::byte* const data = arena.data();
+    const Arena moved = std::move(arena);
+    CHECK(moved.data() == data);
+  }
+  CHECK(Arena(0).data() == nullptr);
+  CHECK(Arena().bytes() == 0);
+}
+
+TEST_CASE("Placer: places follow one another, aligned; without a block it counts") {
+  const Arena arena(1000);
+  Placer placer{arena.data()}, counter;
+  CHECK(placer.take(1) == arena.data());
+  CHECK(placer.take(64) == arena.data() + 64);
+  CHECK(placer.take(0) == arena.data() + 128);
+  CHECK(placer.take(65) == arena.data() + 128);
+  CHECK(placer.offset == 256);
+  for (const std::int64_t bytes : {1, 64, 0, 65}) CHECK(counter.take(bytes) == nullptr);
+  CHECK(counter.offset == 256);
+}
+
+TEST_CASE("ScratchPlacer: buffers for all rows and all threads, apart") {
+  const Arena arena(1 << 16);
+  ScratchPlacer place{{arena.data()}, 5, 3};
+  Rows<float, 7> rows;
+  PerThread<float, 100> threads;
+  Rows<double, 2> after;
+  place(rows), place(threads), place(after);
+  CHECK((rows.count == 5 && rows.stride == 7 && after.count == 5));
+  CHECK(reinterpret_cast<std::byte*>(rows.data) == arena.data());
+  CHECK(reinterpret_cast<std::byte*>(threads.data) >= reinterpret_cast<std::byte*>(rows.row(5)));
+  CHECK(threads.of(0) == threads.data);
+  for (int rank = 1; rank < 3; ++rank) {
+    CHECK(threads.of(rank) >= threads.of(rank - 1) + 100);
+    // A cache line apart, so that no two threads write to one.
+    CHECK(reinterpret_cast<std::uintptr_t>(threads.of(rank)) % alignment == 0);
+  }
+  CHECK(reinterpret_cast<std::byte*>(after.data) >=
+        reinterpret_cast<std::byte*>(threads.of(2) + 100));
+  CHECK(reinterpret_cast<std::byte*>(after.row(5)) <= arena.data() + place.placer.offset);
+}
+
+TEST_CASE("fail: joins text, integers and shapes") {
+  std::string message;
+  try {
+    fail("tensor ", std::string("x"), ": expected ", std::array<std::int64_t, 2>{2, 3}, ", found ",
+         std::vector<std::int64_t>{}, " and ", std::int64_t{-5});
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  CHECK(message == "tensor x: expected [2, 3], found [] and -5");
+}
