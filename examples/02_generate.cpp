@@ -54,11 +54,11 @@ std::span<const float> read_prompt(Session<DemoModel>& session,
 }
 
 void generate(const Options& options) {
-  if (options.tokens < 0) fail("--tokens: expected 0 or more, found ", options.tokens);
+  if (options.tokens < 0) fail({"--tokens: expected 0 or more, found ", options.tokens});
   const ByteTokenizer tokenizer;
   const auto prompt = tokenizer.encode(
       options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file));
-  if (prompt.empty()) fail("the prompt is empty: give --prompt or --prompt-file");
+  if (prompt.empty()) fail({"the prompt is empty: give --prompt or --prompt-file"});
   Sampler sample(options.sampler);
 
   const auto weights = load<DemoModel>(options.model);

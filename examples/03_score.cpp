@@ -19,8 +19,8 @@ struct Options {
 };
 
 void score_file(const Options& options) {
-  if (options.bytes < 0) fail("--bytes: expected 0 or more, found ", options.bytes);
-  if (options.context < 0) fail("--context: expected 0 or more, found ", options.context);
+  if (options.bytes < 0) fail({"--bytes: expected 0 or more, found ", options.bytes});
+  if (options.context < 0) fail({"--context: expected 0 or more, found ", options.context});
   const MappedFile file(options.file);
   std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   if (options.bytes) text = text.substr(0, static_cast<std::size_t>(options.bytes));

@@ -47,7 +47,7 @@ void print_row(const char* name, std::int64_t position) {
 
 int main(int argc, char** argv) try {
   const std::int64_t position = argc > 1 ? std::atoll(argv[1]) : 32768;
-  if (position < 1) fail("expected a position, 1 or more, found ", position);
+  if (position < 1) fail({"expected a position, 1 or more, found ", position});
   const std::string at = "at " + std::to_string(position);
   std::printf("%-14s %12s %7s %12s %16s %14s %14s\n", "", "", "", "MFLOPs/token", "MFLOPs/token",
               "", "");

@@ -82,7 +82,7 @@ int main(int argc, char** argv) try {
 
   // However a text is cut into pieces, on any number of threads, the logits have the same bits.
   const int tokens = argc > 1 ? std::atoi(argv[1]) : 500;
-  if (tokens < 1) fail("expected a number of tokens, 1 or more, found ", tokens);
+  if (tokens < 1) fail({"expected a number of tokens, 1 or more, found ", tokens});
   sampling::SplitMix64 random(2);
   std::vector<std::int32_t> text;
   for (int i = 0; i < tokens; ++i)
@@ -97,7 +97,7 @@ int main(int argc, char** argv) try {
     std::span<const float> logits;
     for (const auto token : piece) logits = stepped.step(token);
     if (std::memcmp(expected.data(), logits.data(), logits.size_bytes()) != 0)
-      fail("the logits at position ", stepped.position() - 1, " depend on how the text was cut");
+      fail({"the logits at position ", stepped.position() - 1, " depend on how the text was cut"});
     at += piece.size();
   }
   std::printf("%d tokens in %d pieces: the same logits as token by token, bit for bit.\n", tokens,

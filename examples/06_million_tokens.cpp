@@ -99,7 +99,7 @@ void write_csv(const std::string& path, const std::vector<Point>& points) {
   out << "position,microseconds_per_token,memory_bytes,state_bytes\n";
   for (const Point& p : points)
     out << p.position << ',' << p.microseconds << ',' << p.memory << ',' << p.state << '\n';
-  if (!out.flush()) fail(path, ": cannot write");
+  if (!out.flush()) fail({path, ": cannot write"});
 }
 
 /// Writes SVG elements; `top` shifts them down.
@@ -173,11 +173,11 @@ void write_svg(const std::string& path, const std::vector<Point>& points) {
               [](const Point& p) { return static_cast<double>(p.memory) / 1e6; });
   Svg{out}.text(370, 508, "middle", "tokens written");
   out << "</svg>\n";
-  if (!out.flush()) fail(path, ": cannot write");
+  if (!out.flush()) fail({path, ": cannot write"});
 }
 
 void run(const Options& options) {
-  if (options.tokens < 1) fail("--tokens: expected 1 or more, found ", options.tokens);
+  if (options.tokens < 1) fail({"--tokens: expected 1 or more, found ", options.tokens});
   std::vector<Point> points;
   if (options.tiny) {
     Weights<TinyModel> weights;

@@ -30,7 +30,7 @@ std::string read_text(const std::string& path) {
 double expected_bits_per_byte(const std::string& path) {
   const std::string text = read_text(path), key = "\"bits_per_byte\":";
   const auto at = text.find(key);
-  if (at == std::string::npos) fail(path, ": expected a member \"bits_per_byte\", found none");
+  if (at == std::string::npos) fail({path, ": expected a member \"bits_per_byte\", found none"});
   return std::strtod(text.c_str() + at + key.size(), nullptr);
 }
 
@@ -46,7 +46,7 @@ std::int64_t peak_memory() {
 
 int main(int argc, char** argv) try {
   if (argc != 2)
-    fail("expected one argument, the folder of the demo model: demo examples/demo_model");
+    fail({"expected one argument, the folder of the demo model: demo examples/demo_model"});
   const std::string folder = argv[1];
   std::printf("%s\n\n%s\n", build_info().c_str(), describe<DemoModel>().c_str());
 
@@ -58,7 +58,7 @@ int main(int argc, char** argv) try {
   constexpr std::size_t scored_bytes = 4096;
   const std::string text = read_text(folder + "/heldout.txt").substr(0, scored_bytes);
   if (text.size() < scored_bytes)
-    fail(folder, "/heldout.txt: expected ", scored_bytes, " bytes, found ", text.size());
+    fail({folder, "/heldout.txt: expected ", scored_bytes, " bytes, found ", text.size()});
   const ByteTokenizer tokenizer;
   Session session(weights);
   start = Clock::now();
@@ -74,8 +74,8 @@ int main(int argc, char** argv) try {
               static_cast<long long>(scored.tokens), seconds_since(start));
   std::printf("bits/byte: %.6f\n", bits);
   if (!(std::abs(bits - expected) <= 0.0005))
-    fail("expected ", std::to_string(expected), " bits/byte within 0.0005, found ",
-         std::to_string(bits));
+    fail({"expected ", std::to_string(expected), " bits/byte within 0.0005, found ",
+         std::to_string(bits)});
   std::printf("the float64 reference has %.6f\n\n", expected);
 
   constexpr int generated = 400;

@@ -161,17 +161,6 @@ inline bool same_state(const Snapshot& a, const Snapshot& b) {
          (a.block.bytes() == 0 || std::memcmp(a.block.data(), b.block.data(), static_cast<std::size_t>(a.block.bytes())) == 0);
 }
 
-/// The message of the Error that f throws; "" if it throws none.
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 /// "" if the text contains all parts in their order, else the first that is not there.
 inline std::string first_missing(const std::string& text, std::initializer_list<std::string> parts) {
   std::size_t at = 0;

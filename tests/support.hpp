@@ -6,12 +6,15 @@
 #include <samba/core/error.hpp>
 #include <samba/io/safetensors.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <span>
 #include <string>
 #include <vector>
@@ -170,7 +173,7 @@ samba::States<State> states_of(std::vector<State>& states) {
 template <class R>
 std::vector<R> read_tensor(const samba::SafetensorsFile& file, const std::string& name) {
   const samba::TensorView* tensor = file.find(name);
-  if (!tensor) samba::fail(file.path(), ": no tensor ", name);
+  if (!tensor) samba::fail({file.path(), ": no tensor ", name});
   std::vector<R> values(static_cast<std::size_t>(tensor->size()));
   if constexpr (std::is_floating_point_v<R>)
     samba::read_floats(*tensor, 0, std::span(values));
@@ -184,12 +187,38 @@ inline std::string data_path(const std::string& name) {
   return std::string(SAMBA_TEST_DATA "/") + name;
 }
 
+/// The message of the Error that f throws, or a text that no message contains.
+template <class F>
+std::string message_of(F&& f) {
+  try {
+    f();
+  } catch (const samba::Error& error) {
+    return error.what();
+  }
+  return "<nothing was thrown>";
+}
+
+/// The names of all tensors of a checkpoint, sorted.
+inline std::vector<std::string> names_of(const samba::Checkpoint& checkpoint) {
+  std::vector<std::string> names;
+  for (const samba::TensorView& tensor : checkpoint.tensors()) names.emplace_back(tensor.name);
+  return names;
+}
+
+inline void write_file(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+inline std::string read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
 /// A folder of its own, removed at the end.
 class TempDir {
  public:
   TempDir() {
     std::string name = (std::filesystem::temp_directory_path() / "samba-test-XXXXXX").string();
-    if (!::mkdtemp(name.data())) samba::fail("cannot make a temporary folder ", name);
+    if (!::mkdtemp(name.data())) samba::fail({"cannot make a temporary folder ", name});
     path_ = name;
   }
   TempDir(const TempDir&) = delete;
@@ -200,6 +229,13 @@ class TempDir {
   }
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
+  /// The names of the files in it, sorted.
+  std::vector<std::string> files() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
 
  private:
   std::string path_;

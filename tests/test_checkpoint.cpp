@@ -35,30 +35,22 @@ bool same_weights(const Weights<Model, T>& a, const Weights<Model, T>& b) {
 
 Names names_in(const std::string& path) {
   Names names;
-  for (const auto& name : Checkpoint::open(path).names()) names.insert(name);
+  for (const auto& name : names_of(Checkpoint::open(path))) names.insert(name);
   return names;
 }
 
-std::string read_bytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-void write_bytes(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
-/// Tensors of a file that a test changes; they own their bytes.
+/// Tensors of a file that a test changes; they own their bytes and names.
 struct Contents {
-  std::map<std::string, std::vector<std::byte>> bytes;
+  std::map<std::string, std::vector<std::byte>, std::less<>> bytes;
   Tensors tensors;
 
   explicit Contents(const std::string& path) {
     const auto file = SafetensorsFile::open(path);
-    for (TensorView t : file.tensors()) {
-      auto& own = bytes[t.name] = {t.data.begin(), t.data.end()};
-      t.data = own;
-      tensors.push_back(t);
-    }
+    for (const TensorView& t : file.tensors()) add(std::string(t.name), t.dtype, t.shape, t.data);
+  }
+  void add(const std::string& name, Dtype dtype, const Shape& shape, std::span<const std::byte> data) {
+    const auto at = bytes.insert_or_assign(name, std::vector(data.begin(), data.end())).first;
+    tensors.push_back({at->first, dtype, shape, at->second});
   }
   TensorView& operator[](const std::string& name) {
     for (TensorView& t : tensors)
@@ -69,11 +61,9 @@ struct Contents {
     std::erase_if(tensors, [&](const TensorView& t) { return t.name == name; });
   }
   template <class R>
-  void set(const std::string& name, Dtype dtype, const std::vector<std::int64_t>& shape, const std::vector<R>& data) {
-    const auto raw = std::as_bytes(std::span(data));
-    auto& own = bytes["set " + name] = {raw.begin(), raw.end()};
+  void set(const std::string& name, Dtype dtype, const Shape& shape, const std::vector<R>& data) {
     erase(name);
-    tensors.push_back({name, dtype, shape, own, ""});
+    add(name, dtype, shape, std::as_bytes(std::span(data)));
   }
   void write(const std::string& path) const { write_safetensors(path, tensors); }
 };
@@ -178,7 +168,7 @@ TEST_CASE("bf16: matrices are rounded, the rest is kept") {
     CHECK(same_bits(values<tiny::Odd, float>(b[i]), expected));
   }
   save(loaded, folder.file("again"), Dtype::bf16);
-  CHECK(read_bytes(folder.file("again")) == read_bytes(path));
+  CHECK(read_file(folder.file("again")) == read_file(path));
   CHECK_MESSAGE_OF(save(weights, path, Dtype::f16), "half.safetensors", "F32 or BF16", "F16");
   CHECK(same_weights(load<tiny::Odd>(path), loaded));  // what was there is still there
 }
@@ -254,8 +244,8 @@ TEST_CASE("shards") {
     std::string json = "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {";
     bool comma = false;
     for (const auto& [tensors, shard] : {std::pair{&in_a, "a"}, {&in_b, "b"}})
-      for (const TensorView& t : *tensors) json += std::string(std::exchange(comma, true) ? ", " : "") + "\"" + t.name + "\": \"" + shard + ".safetensors\"";
-    write_bytes(index, json + "}}");
+      for (const TensorView& t : *tensors) json += std::string(std::exchange(comma, true) ? ", " : "") + "\"" + std::string(t.name) + "\": \"" + shard + ".safetensors\"";
+    write_file(index, json + "}}");
   };
   write_index(first, second);
   CHECK(same_weights(load<Model>(index), weights));
@@ -347,13 +337,13 @@ TEST_CASE("files that are no checkpoints") {
   const TempDir folder;
   const std::string path = folder.file("model.safetensors"), other = folder.file("other.safetensors");
   save(random_weights<Model>(8), path);
-  const std::string bytes = read_bytes(path);
+  const std::string bytes = read_file(path);
   for (const std::size_t length : {bytes.size() - 1, bytes.size() / 2, std::size_t{1000}, std::size_t{8}, std::size_t{0}}) {
     CAPTURE(length);
-    write_bytes(other, bytes.substr(0, length));
+    write_file(other, bytes.substr(0, length));
     CHECK_MESSAGE_OF(load<Model>(other), other);
   }
-  write_bytes(other, bytes.substr(0, bytes.size() / 2));
+  write_file(other, bytes.substr(0, bytes.size() / 2));
   CHECK_MESSAGE_OF(load<Model>(other), "end beyond the file's");
   CHECK_MESSAGE_OF(load<Model>(folder.file("absent.safetensors")), "absent.safetensors");
   const TempDir empty;

@@ -2,6 +2,7 @@
 #include <samba/io/safetensors.hpp>
 
 #include "catch.hpp"
+#include "support.hpp"
 
 #include <sys/resource.h>
 
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -23,43 +25,9 @@
 #include <vector>
 
 using namespace samba;
+using namespace samba_test;
 
 namespace {
-
-/// A new folder under the system's temporary folder, removed with all that is in it.
-struct TempDir {
-  std::string path;
-  TempDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "samba-test-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-
-  std::string operator/(const std::string& name) const { return path + "/" + name; }
-  std::vector<std::string> files() const {
-    std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(path)) {
-      names.push_back(entry.path().filename().string());
-    }
-    std::sort(names.begin(), names.end());
-    return names;
-  }
-};
-
-void write_file(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;
-}
-
-std::string read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 std::span<const std::byte> as_bytes(const std::string& s) {
   return std::as_bytes(std::span(s.data(), s.size()));
@@ -83,17 +51,6 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
          ",\"data_offsets\":" + offsets + "}";
 }
 
-/// The message of the Error that f throws, or a word that no message contains.
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "<nothing was thrown>";
-}
-
 template <class T>
 std::vector<std::byte> bytes_of(const std::vector<T>& values) {
   const auto bytes = std::as_bytes(std::span(values));
@@ -105,8 +62,8 @@ constexpr Dtype all_dtypes[] = {Dtype::f64,     Dtype::f32,     Dtype::f16,    D
                                 Dtype::i16,     Dtype::i8,      Dtype::u64,    Dtype::u32,
                                 Dtype::u16,     Dtype::u8,      Dtype::boolean};
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
+bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != text.npos;
 }
 
 }  // namespace
@@ -135,19 +92,19 @@ TEST_CASE("safetensors: every dtype survives a round trip through a file") {
   std::mt19937 random(seed);
   std::vector<TensorView> tensors;
   std::vector<std::vector<std::byte>> storage;
+  std::deque<std::string> names;
   int count = 0;
   for (const Dtype dtype : all_dtypes) {
-    for (const std::vector<std::int64_t>& shape :
-         {std::vector<std::int64_t>{}, {3}, {2, 0, 5}, {1, 2, 3}}) {
+    for (const Shape& shape : {Shape{}, {3}, {2, 0, 5}, {1, 2, 3}}) {
       std::int64_t elements = 1;
       for (const auto extent : shape) elements *= extent;
       storage.emplace_back(static_cast<std::size_t>(elements * dtype_bytes(dtype)));
       for (std::byte& b : storage.back()) b = static_cast<std::byte>(random() & 255);
-      tensors.push_back(
-          {std::to_string(count++) + "." + dtype_name(dtype), dtype, shape, storage.back(), ""});
+      names.push_back(std::to_string(count++) + "." + dtype_name(dtype));
+      tensors.push_back({names.back(), dtype, shape, storage.back()});
     }
   }
-  const std::string path = dir / "all.safetensors";
+  const std::string path = dir.file("all.safetensors");
   const std::map<std::string, std::string> metadata{{"format", "pt"},
                                                     {"a \"quoted\"\n\x01 key", "\\ \xc3\xa9"}};
   write_safetensors(path, tensors, metadata);
@@ -193,7 +150,7 @@ TEST_CASE("safetensors: what the format allows is read") {
         "{ \"a\" :\n{\t\"shape\":[ 1 , 2 ],\r\"data_offsets\":[0, 2],\"dtype\":\"U8\"} }    ", 2);
     const auto content = parse_safetensors(as_bytes(bytes), "f");
     REQUIRE(content.tensors.size() == 1);
-    CHECK(content.tensors[0].shape == std::vector<std::int64_t>{1, 2});
+    CHECK(content.tensors[0].shape == Shape{1, 2});
     CHECK(content.tensors[0].data.data() == as_bytes(bytes).data() + bytes.size() - 2);
   }
   SECTION("data in another order than the header") {
@@ -296,6 +253,8 @@ TEST_CASE("safetensors: malformed files are refused with a sentence") {
       {"tensor twice", file_of("{" + good + "," + good + "}", 4), "duplicate key \"t\""},
       {"tensor twice, one escaped",
        file_of("{" + good + "," + f32("\\u0074", "[1]", "[0,4]") + "}", 4), "duplicate key \"t\""},
+      {"nine extents", file_of("{" + f32("t", "[1,1,1,1,1,1,1,1,1]", "[0,4]") + "}", 4),
+       "in \"t\".\"shape\": expected at most 8 numbers"},
       {"field twice", one(R"("dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4])"),
        "in \"t\": duplicate key \"dtype\""},
       {"metadata twice", file_of("{\"__metadata__\":{},\"__metadata__\":{}}"),
@@ -406,7 +365,7 @@ TEST_CASE("safetensors: malformed files are refused with a sentence") {
     CHECK(contains(message, c.message));
     CHECK(message.starts_with("hostile.bin: "));
 
-    const std::string path = dir / "hostile.safetensors";
+    const std::string path = dir.file("hostile.safetensors");
     write_file(path, c.bytes);
     const std::string from_file = message_of([&] { SafetensorsFile::open(path); });
     CHECK(contains(from_file, c.message));
@@ -446,26 +405,26 @@ TEST_CASE(
 
 TEST_CASE("safetensors: paths that are no readable file are named with the reason") {
   const TempDir dir;
-  CHECK(message_of([&] { SafetensorsFile::open(dir / "none"); }) ==
-        (dir / "none") + ": cannot open for reading: No such file or directory");
-  CHECK(message_of([&] { SafetensorsFile::open(dir.path); }) ==
-        dir.path + ": expected a file, found a directory");
+  CHECK(message_of([&] { SafetensorsFile::open(dir.file("none")); }) ==
+        dir.file("none") + ": cannot open for reading: No such file or directory");
+  CHECK(message_of([&] { SafetensorsFile::open(dir.path()); }) ==
+        dir.path() + ": expected a file, found a directory");
   CHECK(
       contains(message_of([&] { SafetensorsFile::open("/dev/null"); }), "expected a regular file"));
-  REQUIRE(::mkfifo((dir / "pipe").c_str(), 0600) == 0);
-  CHECK(contains(message_of([&] { SafetensorsFile::open(dir / "pipe"); }),
+  REQUIRE(::mkfifo((dir.file("pipe")).c_str(), 0600) == 0);
+  CHECK(contains(message_of([&] { SafetensorsFile::open(dir.file("pipe")); }),
                  "expected a regular file"));
-  write_file(dir / "empty", "");
-  CHECK(MappedFile(dir / "empty").bytes().empty());
-  CHECK(contains(message_of([&] { SafetensorsFile::open(dir / "empty"); }), "it has 0 bytes"));
+  write_file(dir.file("empty"), "");
+  CHECK(MappedFile(dir.file("empty")).bytes().empty());
+  CHECK(contains(message_of([&] { SafetensorsFile::open(dir.file("empty")); }), "it has 0 bytes"));
 
-  write_file(dir / "abc", "abc");
-  MappedFile a(dir / "abc"), b(dir / "empty");
+  write_file(dir.file("abc"), "abc");
+  MappedFile a(dir.file("abc")), b(dir.file("empty"));
   const std::byte* const data = a.bytes().data();
   b = std::move(a);
   CHECK(b.bytes().data() == data);
   CHECK(b.bytes().size() == 3);
-  CHECK(b.path() == (dir / "abc"));
+  CHECK(b.path() == (dir.file("abc")));
 }
 
 TEST_CASE("json: values that are skipped are checked too") {
@@ -647,7 +606,7 @@ TEST_CASE("safetensors: reading another dtype or beyond the end is an error with
 
 TEST_CASE("safetensors: a file written in pieces reads back") {
   const TempDir dir;
-  const std::string path = dir / "pieces.safetensors";
+  const std::string path = dir.file("pieces.safetensors");
   const std::vector<float> values{1, 2, 3, 4, 5, 6};
   const auto bytes = bytes_of(values);
   {
@@ -675,7 +634,7 @@ TEST_CASE("safetensors: a file written in pieces reads back") {
 
 TEST_CASE("safetensors: what a writer refuses, and what is left behind") {
   const TempDir dir;
-  const std::string path = dir / "target.safetensors";
+  const std::string path = dir.file("target.safetensors");
   write_file(path, "precious");
   const std::vector<std::byte> bytes(16);
   const auto data = [&](std::size_t n) { return std::span(bytes).first(n); };
@@ -759,7 +718,7 @@ TEST_CASE("safetensors: what a writer refuses, and what is left behind") {
 
 TEST_CASE("safetensors: two writers of one path do not disturb each other") {
   const TempDir dir;
-  const std::string path = dir / "shared.safetensors";
+  const std::string path = dir.file("shared.safetensors");
   const std::byte byte{7};
   SafetensorsWriter one(path), two(path);
   one.declare("one", Dtype::u8, {});
@@ -775,17 +734,17 @@ TEST_CASE("safetensors: two writers of one path do not disturb each other") {
 
 TEST_CASE("safetensors: writing where it is impossible leaves nothing") {
   const TempDir dir;
-  const std::string missing = dir / "missing/x.safetensors";
+  const std::string missing = dir.file("missing/x.safetensors");
   const std::string message = message_of([&] { SafetensorsWriter writer(missing); });
   CHECK(message.starts_with(missing + ".tmp-"));
   CHECK(contains(message, ": cannot create: No such file or directory"));
-  CHECK(contains(message_of([&] { SafetensorsWriter writer(dir.path); }), "found a directory"));
+  CHECK(contains(message_of([&] { SafetensorsWriter writer(dir.path()); }), "found a directory"));
   CHECK(dir.files().empty());
 }
 
 TEST_CASE("safetensors: a disk that fills up leaves the existing file as it was") {
   const TempDir dir;
-  const std::string path = dir / "target.safetensors";
+  const std::string path = dir.file("target.safetensors");
   write_file(path, "precious");
   // A limit on file sizes makes write() fail half way, as a full disk does.
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
@@ -822,47 +781,47 @@ void write_shard(const std::string& path, const std::vector<std::string>& names)
 
 TEST_CASE("checkpoint: one file, an index, or a folder of either") {
   const TempDir dir;
-  write_shard(dir / "model-1.safetensors", {"c", "a"});
-  write_shard(dir / "model-2.safetensors", {"b"});
-  const std::string index = dir / "model.safetensors.index.json";
+  write_shard(dir.file("model-1.safetensors"), {"c", "a"});
+  write_shard(dir.file("model-2.safetensors"), {"b"});
+  const std::string index = dir.file("model.safetensors.index.json");
   write_file(index, R"({"metadata":{"total_size":3,"more":[1.5,null]},"weight_map":
     {"c":"model-1.safetensors","b":"model-2.safetensors","a":"model-1.safetensors"}})");
 
-  for (const std::string& path : {index, dir.path, dir.path + "/"}) {
+  for (const std::string& path : {index, dir.path(), dir.path() + "/"}) {
     auto opened = Checkpoint::open(path);
     const TensorView* const b = opened.find("b");
     const Checkpoint checkpoint = std::move(opened);
-    CHECK(checkpoint.names() == std::vector<std::string>{"a", "b", "c"});
+    CHECK(names_of(checkpoint) == std::vector<std::string>{"a", "b", "c"});
     REQUIRE(b);
     CHECK(checkpoint.find("b") == b);
     CHECK(contains(b->file, "model-2.safetensors"));
-    for (const std::string& name : checkpoint.names()) {
+    for (const std::string& name : names_of(checkpoint)) {
       CHECK(static_cast<char>(checkpoint.find(name)->data[0]) == name[0]);
     }
     CHECK(checkpoint.find("d") == nullptr);
     CHECK(contains(checkpoint.path(), "model.safetensors.index.json"));
   }
 
-  const auto single = Checkpoint::open(dir / "model-1.safetensors");
-  CHECK(single.names() == std::vector<std::string>{"a", "c"});
-  CHECK(single.path() == (dir / "model-1.safetensors"));
+  const auto single = Checkpoint::open(dir.file("model-1.safetensors"));
+  CHECK(names_of(single) == std::vector<std::string>{"a", "c"});
+  CHECK(single.path() == (dir.file("model-1.safetensors")));
 
-  write_shard(dir / "model.safetensors", {"only"});
-  CHECK(Checkpoint::open(dir.path).names() == std::vector<std::string>{"only"});
+  write_shard(dir.file("model.safetensors"), {"only"});
+  CHECK(names_of(Checkpoint::open(dir.path())) == std::vector<std::string>{"only"});
 
   const TempDir empty;
-  CHECK(message_of([&] { Checkpoint::open(empty.path); }) ==
-        empty.path + ": expected model.safetensors or model.safetensors.index.json in this folder");
-  CHECK(contains(message_of([&] { Checkpoint::open(empty / "x.safetensors"); }), "No such file"));
-  CHECK(contains(message_of([&] { Checkpoint::open(empty / "x.index.json"); }), "No such file"));
+  CHECK(message_of([&] { Checkpoint::open(empty.path()); }) ==
+        empty.path() + ": expected model.safetensors or model.safetensors.index.json in this folder");
+  CHECK(contains(message_of([&] { Checkpoint::open(empty.file("x.safetensors")); }), "No such file"));
+  CHECK(contains(message_of([&] { Checkpoint::open(empty.file("x.index.json")); }), "No such file"));
 }
 
 TEST_CASE("checkpoint: an index in the working folder finds its shards there") {
   const TempDir dir;
-  write_shard(dir / "s.safetensors", {"a"});
-  write_file(dir / "i.json", R"({"weight_map":{"a":"s.safetensors"}})");
+  write_shard(dir.file("s.safetensors"), {"a"});
+  write_file(dir.file("i.json"), R"({"weight_map":{"a":"s.safetensors"}})");
   const auto before = std::filesystem::current_path();
-  std::filesystem::current_path(dir.path);
+  std::filesystem::current_path(dir.path());
   const std::string message = message_of([] { CHECK(Checkpoint::open("i.json").find("a")); });
   std::filesystem::current_path(before);
   CHECK(message == "<nothing was thrown>");
@@ -870,11 +829,11 @@ TEST_CASE("checkpoint: an index in the working folder finds its shards there") {
 
 TEST_CASE("checkpoint: an index that does not fit its shards is refused with both names") {
   const TempDir dir;
-  write_shard(dir / "one", {"a", "b"});
-  write_shard(dir / "two", {"b", "c"});
-  write_shard(dir / "three", {"c"});
-  write_file(dir / "broken", "12345678");
-  const std::string path = dir / "index.json";
+  write_shard(dir.file("one"), {"a", "b"});
+  write_shard(dir.file("two"), {"b", "c"});
+  write_shard(dir.file("three"), {"c"});
+  write_file(dir.file("broken"), "12345678");
+  const std::string path = dir.file("index.json");
   const std::pair<const char*, const char*> cases[] = {
       {R"({"weight_map":{"a":"one","b":"one","x":"one"}})", "tensor \"x\" is not in shard \"one\""},
       {R"({"weight_map":{"a":"one"}})", "tensor \"b\" of shard \"one\" is not in the index"},
@@ -911,8 +870,8 @@ TEST_CASE("checkpoint: an index that does not fit its shards is refused with bot
     const std::string message = message_of([&] { Checkpoint::open(path); });
     CAPTURE(text, expected, message);
     CHECK(contains(message, expected));
-    CHECK(message.starts_with(dir.path));
+    CHECK(message.starts_with(dir.path()));
   }
   write_file(path, R"({"weight_map":{"a":"one","b":"one","c":"three"}})");
-  CHECK(Checkpoint::open(path).names().size() == 3);
+  CHECK(names_of(Checkpoint::open(path)).size() == 3);
 }

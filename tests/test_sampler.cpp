@@ -1,6 +1,7 @@
 #include <samba/runtime/sampler.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/support.hpp>
 
 #include <algorithm>
 #include <array>
@@ -33,22 +34,13 @@ std::size_t allocations = 0;
 [[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 using namespace samba;
+using samba_test::message_of;
 using sampling::Candidate;
 
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 using Ids = std::vector<std::int32_t>;
-
-template <class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 std::vector<Candidate> make(const std::vector<float>& logits) {
   std::vector<Candidate> candidates(logits.size());
@@ -452,7 +444,7 @@ TEST_CASE("no allocation after the first call") {
 
 TEST_CASE("options out of range are named") {
   const auto found = [](SamplerOptions options) {
-    return message([&] { Sampler sample(options); });
+    return message_of([&] { Sampler sample(options); });
   };
   const float nan = std::nanf("");
   CHECK(found({.temperature = -0.5f}) ==
@@ -473,22 +465,22 @@ TEST_CASE("options out of range are named") {
 
   std::vector<Candidate> two = make({1, 2});
   Ids recent;
-  CHECK(message([&] { static_cast<void>(sampling::temperature(two, -1)); }).find("temperature") !=
+  CHECK(message_of([&] { static_cast<void>(sampling::temperature(two, -1)); }).find("temperature") !=
         std::string::npos);
-  CHECK(message([&] { static_cast<void>(sampling::top_k(two, -1)); }).find("top_k") !=
+  CHECK(message_of([&] { static_cast<void>(sampling::top_k(two, -1)); }).find("top_k") !=
         std::string::npos);
-  CHECK(message([&] { static_cast<void>(sampling::top_p(two, 2)); }).find("top_p") !=
+  CHECK(message_of([&] { static_cast<void>(sampling::top_p(two, 2)); }).find("top_p") !=
         std::string::npos);
-  CHECK(message([&] { static_cast<void>(sampling::min_p(two, -1)); }).find("min_p") !=
+  CHECK(message_of([&] { static_cast<void>(sampling::min_p(two, -1)); }).find("min_p") !=
         std::string::npos);
-  CHECK(message([&] {
+  CHECK(message_of([&] {
           static_cast<void>(sampling::repetition_penalty(two, recent, -1));
         }).find("repetition_penalty") != std::string::npos);
-  CHECK(message([&] { static_cast<void>(sampling::draw(two, 1)); }) ==
+  CHECK(message_of([&] { static_cast<void>(sampling::draw(two, 1)); }) ==
         "sampling: the random number must be in [0, 1), found 1");
-  CHECK(message([&] { static_cast<void>(sampling::draw({}, 0)); }) ==
+  CHECK(message_of([&] { static_cast<void>(sampling::draw({}, 0)); }) ==
         "sampling: there are no candidates to draw from");
-  CHECK(message([&] { static_cast<void>(sampling::candidates(std::vector<float>(3), two)); }) ==
+  CHECK(message_of([&] { static_cast<void>(sampling::candidates(std::vector<float>(3), two)); }) ==
         "sampling: storage for 3 candidates expected, found 2");
 }
 
@@ -498,13 +490,13 @@ TEST_CASE("logits that cannot be sampled are refused and change nothing") {
   Sampler tried(options), untouched(options);
   CHECK(run(tried, logits, 5) == run(untouched, logits, 5));
 
-  const auto refused = [&](const std::vector<float>& bad) { return message([&] { tried(bad); }); };
+  const auto refused = [&](const std::vector<float>& bad) { return message_of([&] { tried(bad); }); };
   CHECK(refused({}) == "sampling: there are no logits");
   CHECK(refused({1, 2, std::nanf(""), 3}) == "sampling: the logit at index 2 is NaN");
   CHECK(refused({1, -std::nanf("")}) == "sampling: the logit at index 1 is NaN");
   CHECK(refused({infinity, 1}) == "sampling: the logit at index 0 is +inf");
   CHECK(refused({-infinity, -infinity, -infinity}) == "sampling: all 3 logits are -inf");
-  CHECK(message([&] {
+  CHECK(message_of([&] {
           tried.observe(Ids{1, 2, -1});
         }) == "Sampler: observed token -1 at index 2 is negative");
 

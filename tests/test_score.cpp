@@ -1,6 +1,7 @@
 #include <samba/runtime/score.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/support.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -11,18 +12,9 @@
 #include <vector>
 
 using namespace samba;
+using samba_test::message_of;
 
 namespace {
-
-template <class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// A bigram model: logits are a table row of the last token, plus a term of the position, which is
 /// lost if a chunk is skipped or read twice.
@@ -91,16 +83,16 @@ TEST_CASE("log softmax of large, far and many logits") {
 
 TEST_CASE("log softmax names what it cannot take") {
   const std::vector<float> two = {1, 2};
-  CHECK(message([&] { log_softmax_at(two, 2); }) == "log_softmax_at: token 2 is outside [0, 2)");
-  CHECK(message([&] { log_softmax_at(two, -1); }) == "log_softmax_at: token -1 is outside [0, 2)");
-  CHECK(message([&] { log_softmax_at({}, 0); }) == "log_softmax_at: token 0 is outside [0, 0)");
-  CHECK(message([&] {
+  CHECK(message_of([&] { log_softmax_at(two, 2); }) == "log_softmax_at: token 2 is outside [0, 2)");
+  CHECK(message_of([&] { log_softmax_at(two, -1); }) == "log_softmax_at: token -1 is outside [0, 2)");
+  CHECK(message_of([&] { log_softmax_at({}, 0); }) == "log_softmax_at: token 0 is outside [0, 0)");
+  CHECK(message_of([&] {
           log_softmax_at(std::vector<float>{1, std::nanf("")}, 0);
         }) == "log_softmax_at: the logit at index 1 is NaN or +inf");
-  CHECK(message([&] {
+  CHECK(message_of([&] {
           log_softmax_at(std::vector<float>{infinity, 1}, 0);
         }) == "log_softmax_at: the logit at index 0 is NaN or +inf");
-  CHECK(message([&] {
+  CHECK(message_of([&] {
           log_softmax_at(std::vector<float>{1, -infinity}, 1);
         }) == "log_softmax_at: the logit of token 1 is -inf");
 }
@@ -111,9 +103,9 @@ TEST_CASE("a score in its usual forms") {
   CHECK(score.bits_per_token() == Approx(2));
   CHECK(score.perplexity() == Approx(4));
   CHECK(score.bits_per_byte(12) == Approx(0.5));
-  CHECK(message([&] { static_cast<void>(score.bits_per_byte(0)); }) ==
+  CHECK(message_of([&] { static_cast<void>(score.bits_per_byte(0)); }) ==
         "Score: bits per byte of 0 bytes");
-  CHECK(message([] { static_cast<void>(Score{}.nats_per_token()); }) ==
+  CHECK(message_of([] { static_cast<void>(Score{}.nats_per_token()); }) ==
         "Score: no token was predicted");
 }
 
@@ -154,13 +146,13 @@ TEST_CASE("bad tokens are refused before the session reads any") {
   FakeSession session;
   std::vector<std::int32_t> tokens = some_tokens(600);
   tokens[599] = 7;
-  CHECK(message([&] { score(session, tokens); }) ==
+  CHECK(message_of([&] { score(session, tokens); }) ==
         "score: token 7 at index 599 is outside [0, 7)");
   tokens[300] = -2;
-  CHECK(message([&] { score(session, tokens); }) ==
+  CHECK(message_of([&] { score(session, tokens); }) ==
         "score: token -2 at index 300 is outside [0, 7)");
-  CHECK(message([&] { score(session, std::span(tokens).first(1)); }) ==
+  CHECK(message_of([&] { score(session, std::span(tokens).first(1)); }) ==
         "score: at least 2 tokens expected, found 1");
-  CHECK(message([&] { score(session, {}); }) == "score: at least 2 tokens expected, found 0");
+  CHECK(message_of([&] { score(session, {}); }) == "score: at least 2 tokens expected, found 0");
   CHECK(session.read.empty());
 }

@@ -2,6 +2,7 @@
 #include <samba/io/sentencepiece.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/support.hpp>
 
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <vector>
 
 using namespace samba;
+using samba_test::message_of;
 
 namespace {
 
@@ -118,16 +120,6 @@ std::string stream(const SentencePieceTokenizer& tokenizer, const Ids& ids) {
   return text + decoder.finish();
 }
 
-template <class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
@@ -177,7 +169,7 @@ TEST_CASE("the beginning of text is a token on request") {
   const SentencePieceTokenizer without(
       directory().write("no_bos.model", train({{"bos_id", "-1"}})));
   CHECK(without.bos_id() == -1);
-  CHECK(message([&] { without.encode("the sea", true); }) ==
+  CHECK(message_of([&] { without.encode("the sea", true); }) ==
         "SentencePieceTokenizer: the model has no beginning-of-text token");
 }
 
@@ -255,18 +247,18 @@ TEST_CASE("a stream keeps a fixed number of ids") {
 
 TEST_CASE("ids outside the vocabulary are named") {
   const SentencePieceTokenizer t = tokenizer(0);
-  CHECK(message([&] {
+  CHECK(message_of([&] {
           t.decode(Ids{5, 400});
         }) == "SentencePieceTokenizer: id 400 at index 1 is outside [0, 400)");
-  CHECK(message([&] { t.decode(Ids{-1}); }) ==
+  CHECK(message_of([&] { t.decode(Ids{-1}); }) ==
         "SentencePieceTokenizer: id -1 at index 0 is outside [0, 400)");
   StreamDecoder decoder(t);
-  CHECK(message([&] { decoder(400); }) == "SentencePieceTokenizer: id 400 is outside [0, 400)");
+  CHECK(message_of([&] { decoder(400); }) == "SentencePieceTokenizer: id 400 is outside [0, 400)");
 }
 
 TEST_CASE("files that are no model are refused by name") {
   const auto found = [](const std::string& path) {
-    return message([&] { SentencePieceTokenizer t(path); });
+    return message_of([&] { SentencePieceTokenizer t(path); });
   };
   const std::string absent = directory().write("x", "") + ".absent";
   CHECK(contains(found(absent), absent + ": expected a SentencePiece model; the library says: "));

@@ -24,14 +24,6 @@ void rewrite(const std::string& from, const std::string& to, F change) {
   write_safetensors(to, tensors, metadata);
 }
 
-std::string read_bytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-void write_bytes(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
 /// Loading the file fails with these parts in the message, and the session goes on as if nothing had been.
 template <class S>
 void check_rejected(S& session, const std::string& path, std::initializer_list<std::string> parts) {
@@ -76,7 +68,7 @@ void check_round_trip(Case<Model, T, KV>) {
 
   other.load(path);
   other.save(folder.file("again.safetensors"));
-  CHECK(read_bytes(folder.file("again.safetensors")) == read_bytes(path));
+  CHECK(read_file(folder.file("again.safetensors")) == read_file(path));
 
   // Over an existing file, and an empty sequence.
   other.reset();
@@ -97,9 +89,9 @@ TEST_CASE("the file holds what it is documented to hold") {
   const TempDir folder;
   const std::string path = folder.file("state.safetensors");
   const auto shapes = [&] {
-    std::map<std::string, std::pair<std::string, std::vector<std::int64_t>>> all;
+    std::map<std::string, std::pair<std::string, Shape>> all;
     const auto file = SafetensorsFile::open(path);
-    for (const TensorView& t : file.tensors()) all[t.name] = {dtype_name(t.dtype), t.shape};
+    for (const TensorView& t : file.tensors()) all[std::string(t.name)] = {dtype_name(t.dtype), t.shape};
     return all;
   };
   using Shapes = decltype(shapes());
@@ -150,8 +142,8 @@ TEST_CASE("the file holds what it is documented to hold") {
   // Parallel layers: <branch>.<number>.<layer>.<tensor>.
   const auto mixed = random_weights<tiny::Mixed>(2);
   Session(mixed).save(path);
-  CHECK(shapes().at("2.1.swa.k") == std::pair<std::string, std::vector<std::int64_t>>{"F32", {10, 32}});
-  CHECK(shapes().at("0.0.mamba.ssm").second == std::vector<std::int64_t>{16, 64});
+  CHECK(shapes().at("2.1.swa.k") == std::pair<std::string, Shape>{"F32", {10, 32}});
+  CHECK(shapes().at("0.0.mamba.ssm").second == Shape{16, 64});
 }
 
 TEST_CASE("FNV-1a is what its authors published") {
@@ -228,10 +220,10 @@ TEST_CASE("a damaged state file") {
   });
   check_rejected(session, bad, {"expected 4 tensors", "found 5"});
 
-  const std::string bytes = read_bytes(good);
+  const std::string bytes = read_file(good);
   for (const std::size_t length : {bytes.size() - 1, bytes.size() / 2, std::size_t{100}, std::size_t{7}, std::size_t{0}}) {
     CAPTURE(length);
-    write_bytes(bad, bytes.substr(0, length));
+    write_file(bad, bytes.substr(0, length));
     check_rejected(session, bad, {});
   }
   session.load(good);

@@ -166,7 +166,7 @@ TEST_CASE("Matrix: packed in panels, padded with zeros") {
   check_rows<Matrix<bf16, N, K>>(place);
   CHECK(Matrix<float, N, K>::bytes == 3 * panel_width * K * 4);
   CHECK(Matrix<bf16, panel_width, K>::bytes == panel_width * K * 2);
-  CHECK(Matrix<float, N, K>::shape == std::array<std::int64_t, 2>{N, K});
+  CHECK(Matrix<float, N, K>::shape == Shape{N, K});
 }
 
 TEST_CASE("Table, Vector, Transposed, Filter: places of their elements") {
@@ -174,7 +174,7 @@ TEST_CASE("Table, Vector, Transposed, Filter: places of their elements") {
   check_rows<Vector<double, 7>>([](std::int64_t, std::int64_t k) { return k; });
   check_rows<Transposed<float, 7, 5>>([](std::int64_t n, std::int64_t k) { return k * 7 + n; });
   check_rows<Filter<double, 7, 5>>([](std::int64_t n, std::int64_t k) { return k * 7 + n; });
-  CHECK(Filter<float, 7, 5>::shape == std::array<std::int64_t, 3>{7, 1, 5});
+  CHECK(Filter<float, 7, 5>::shape == Shape{7, 1, 5});
   CHECK(Vector<float, 7>::bytes == 28);
 }
 
@@ -261,10 +261,31 @@ TEST_CASE("ScratchPlacer: buffers for all rows and all threads, apart") {
 TEST_CASE("fail: joins text, integers and shapes") {
   std::string message;
   try {
-    fail("tensor ", std::string("x"), ": expected ", std::array<std::int64_t, 2>{2, 3}, ", found ",
-         std::vector<std::int64_t>{}, " and ", std::int64_t{-5});
+    fail({"tensor ", std::string("x"), ": expected ", Shape{2, 3}, ", found ",
+          Shape{}, " and ", std::int64_t{-5}});
   } catch (const Error& error) {
     message = error.what();
   }
   CHECK(message == "tensor x: expected [2, 3], found [] and -5");
+}
+
+TEST_CASE("join: numbers as they read back, text from files quoted") {
+  using detail::join;
+  CHECK(join({true, " ", 0.1f, " ", std::uint64_t{18446744073709551615u}, " ",
+              std::numeric_limits<std::int64_t>::min()}) ==
+        "true 0.1 18446744073709551615 -9223372036854775808");
+  const std::string text("a\"\\\n\0\x7f\xc3\xa9", 8);
+  CHECK(join({Quoted{text}}) == "\"a\\\"\\\\\\u000a\\u0000\\u007f\xc3\xa9\"");
+}
+
+TEST_CASE("Shape: at most eight extents") {
+  Shape shape{2, 3};
+  CHECK(shape.size() == 2);
+  CHECK((shape[0] == 2 && shape[1] == 3));
+  CHECK(shape == Shape(std::span<const std::int64_t>(std::vector<std::int64_t>{2, 3})));
+  CHECK_FALSE(shape == Shape{2, 3, 0});
+  for (std::int64_t i = 3; i <= 8; ++i) CHECK(shape.push_back(i));
+  CHECK_FALSE(shape.push_back(9));
+  CHECK(shape.size() == 8);
+  CHECK_THROWS_AS(Shape(std::span<const std::int64_t>(std::vector<std::int64_t>(9))), Error);
 }

@@ -1,6 +1,7 @@
 #include <samba/io/tokenizer.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/support.hpp>
 
 #include <cstdint>
 #include <numeric>
@@ -9,20 +10,11 @@
 #include <vector>
 
 using namespace samba;
+using samba_test::message_of;
 
 namespace {
 
 const std::string replacement = "\xef\xbf\xbd";  // U+FFFD
-
-template <class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// What appears after each byte, then at the end.
 std::vector<std::string> stream(std::string_view bytes) {
@@ -54,10 +46,10 @@ TEST_CASE("every byte is the id of its value and comes back") {
 
 TEST_CASE("an id that is no byte is named with its index") {
   const ByteTokenizer tokenizer;
-  CHECK(message([&] {
+  CHECK(message_of([&] {
           tokenizer.decode(std::vector<std::int32_t>{65, 66, 256});
         }) == "ByteTokenizer: id 256 at index 2 is outside [0, 256)");
-  CHECK(message([&] { tokenizer.decode(std::vector<std::int32_t>{-1}); }) ==
+  CHECK(message_of([&] { tokenizer.decode(std::vector<std::int32_t>{-1}); }) ==
         "ByteTokenizer: id -1 at index 0 is outside [0, 256)");
 }
 
@@ -150,7 +142,7 @@ TEST_CASE("a stream survives a wrong id and starts afresh after finish") {
   const ByteTokenizer tokenizer;
   StreamDecoder decoder(tokenizer);
   CHECK(decoder(0xc3) == "");
-  CHECK(message([&] { decoder(256); }) == "ByteTokenizer: id 256 at index 0 is outside [0, 256)");
+  CHECK(message_of([&] { decoder(256); }) == "ByteTokenizer: id 256 at index 0 is outside [0, 256)");
   CHECK(decoder(0xa9) == "é");
   CHECK(decoder(0xc3) == "");
   CHECK(decoder.finish() == replacement);

@@ -32,7 +32,7 @@ void try_to(F&& f) {
 void check_views(std::span<const std::byte> bytes) {
   const auto content = samba::parse_safetensors(bytes, "input");
   std::size_t covered = 0;
-  const std::string* previous = nullptr;
+  const std::string_view* previous = nullptr;
   for (const samba::TensorView& tensor : content.tensors) {
     require(tensor.data.data() >= bytes.data() + 8);
     require(tensor.data.data() + tensor.data.size() <= bytes.data() + bytes.size());

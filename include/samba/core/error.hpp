@@ -1,7 +1,10 @@
 #pragma once
 #include <samba/core/config.hpp>
 
+#include <bit>
+#include <charconv>
 #include <concepts>
+#include <cstdint>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -18,74 +21,94 @@ class Error : public std::runtime_error {
 };
 
 inline namespace SAMBA_TARGET {
-namespace detail {
 
-/// The shape as "[2, 3]".
-[[gnu::cold]] inline std::string text(const auto& shape) {
-  std::string s = "[";
-  for (const auto extent : shape) {
-    if (s.size() > 1) s += ", ";
-    s += std::to_string(extent);
-  }
-  return s += "]";
-}
+class Shape;
 
-/// A part of a message, by reference: text, an integer, or a shape. Trivial, so that the many places
-/// that throw cost little to compile.
-class Part {
- public:
-  constexpr Part(const char* s) : pointer_(s), append_(append_text) {}
-  constexpr Part(const std::string& s) : pointer_(&s), append_(append_string) {}
-  constexpr Part(std::string_view s) : pointer_(s.data()), number_(static_cast<long long>(s.size())), append_(append_view) {}
-  constexpr Part(std::integral auto i)
-      : number_(static_cast<long long>(i)), append_(std::is_signed_v<decltype(i)> ? append_signed : append_unsigned) {}
-  template <class Shape>
-    requires(!std::integral<Shape> && !std::convertible_to<const Shape&, std::string_view>)
-  constexpr Part(const Shape& shape) : pointer_(&shape), append_(append_shape<Shape>) {}
-
-  void append_to(std::string& message) const { append_(*this, message); }
-
- private:
-  static void append_text(const Part& p, std::string& m) { m += static_cast<const char*>(p.pointer_); }
-  static void append_string(const Part& p, std::string& m) { m += *static_cast<const std::string*>(p.pointer_); }
-  static void append_view(const Part& p, std::string& m) {
-    m.append(static_cast<const char*>(p.pointer_), static_cast<std::size_t>(p.number_));
-  }
-  static void append_signed(const Part& p, std::string& m) { m += std::to_string(p.number_); }
-  static void append_unsigned(const Part& p, std::string& m) {
-    m += std::to_string(static_cast<unsigned long long>(p.number_));
-  }
-  template <class Shape>
-  static void append_shape(const Part& p, std::string& m) {
-    m += detail::text(*static_cast<const Shape*>(p.pointer_));
-  }
-
-  const void* pointer_ = nullptr;
-  long long number_ = 0;
-  void (*append_)(const Part&, std::string&);
+/// Text from a file as a message shows it: a JSON string with its quotes.
+struct Quoted {
+  std::string_view text;
 };
 
-[[gnu::cold, gnu::noinline]] inline std::string join_parts(std::initializer_list<Part> parts) {
+namespace detail {
+
+/// A part of a message, by reference: text, a number, or a shape. Plain data, written out in one place, so
+/// that the many places that throw cost little to compile.
+class Part {
+ public:
+  constexpr Part(const char* s) : Part(std::string_view(s)) {}
+  constexpr Part(const std::string& s) : Part(std::string_view(s)) {}
+  constexpr Part(std::string_view s) : Part(Kind::text, s.data(), s.size()) {}
+  constexpr Part(Quoted s) : Part(Kind::quoted, s.text.data(), s.text.size()) {}
+  Part(const Shape& s);  // in shape.hpp
+  constexpr Part(bool b) : Part(b ? "true" : "false") {}
+  constexpr Part(float x) : Part(Kind::real, nullptr, std::bit_cast<std::uint32_t>(x)) {}
+  constexpr Part(std::integral auto i)
+      : Part(std::is_signed_v<decltype(i)> ? Kind::integer : Kind::natural, nullptr, static_cast<std::uint64_t>(i)) {}
+
+  [[gnu::cold, gnu::noinline]] void append_to(std::string& message) const {
+    const auto* const text = static_cast<const char*>(data_);
+    switch (kind_) {
+      case Kind::text: return put(message, text, number_);
+      case Kind::quoted: return put_quoted(message, {text, number_});
+      case Kind::integer: return put_integer(message, static_cast<std::int64_t>(number_));
+      case Kind::natural: return put_number(message, number_);
+      case Kind::real: return put_number(message, std::bit_cast<float>(static_cast<std::uint32_t>(number_)));
+      case Kind::shape: break;
+    }
+    put(message, "[", 1);
+    for (std::uint64_t i = 0; i < number_; ++i) {
+      if (i > 0) put(message, ", ", 2);
+      put_integer(message, static_cast<const std::int64_t*>(data_)[i]);
+    }
+    put(message, "]", 1);
+  }
+
+ private:
+  enum class Kind { text, quoted, integer, natural, real, shape };
+
+  constexpr Part(Kind kind, const void* data, std::uint64_t number) : data_(data), number_(number), kind_(kind) {}
+
+  [[gnu::noinline]] static void put(std::string& message, const char* text, std::size_t n) { message.append(text, n); }
+  /// The shortest text that reads back as the same number, whatever the locale.
+  static void put_number(std::string& message, auto x) {
+    char text[32];
+    put(message, text, static_cast<std::size_t>(std::to_chars(text, text + sizeof text, x).ptr - text));
+  }
+  static void put_integer(std::string& message, std::int64_t i) {
+    if (i < 0) put(message, "-", 1);
+    put_number(message, i < 0 ? -static_cast<std::uint64_t>(i) : static_cast<std::uint64_t>(i));
+  }
+  static void put_quoted(std::string& message, std::string_view text) {
+    constexpr const char* hex = "0123456789abcdef";
+    put(message, "\"", 1);
+    for (const char c : text) {
+      const auto code = static_cast<unsigned char>(c);
+      const bool control = code < 0x20 || code == 0x7f, special = c == '"' || c == '\\';
+      const char code_point[] = {'u', '0', '0', hex[code >> 4], hex[code & 15]};
+      if (control || special) put(message, "\\", 1);
+      put(message, control ? code_point : &c, control ? 5 : 1);
+    }
+    put(message, "\"", 1);
+  }
+
+  const void* data_;
+  std::uint64_t number_;  // or the length of what data_ points to
+  Kind kind_;
+};
+
+/// The parts joined. For names and messages: cheaper to compile than a chain of +.
+[[gnu::cold, gnu::noinline]] inline std::string join(std::initializer_list<Part> parts) {
   std::string message;
   for (const Part& part : parts) part.append_to(message);
   return message;
 }
-[[noreturn, gnu::cold, gnu::noinline]] inline void throw_error(std::initializer_list<Part> parts) {
-  throw Error(join_parts(parts));
-}
-
-/// The parts joined. For names and messages: cheaper to compile than a chain of +.
-template <class... Parts>
-[[gnu::always_inline]] inline std::string join(const Parts&... parts) {
-  return join_parts({Part(parts)...});
-}
 
 }  // namespace detail
 
-/// Throws Error with the parts joined; parts are strings, integers and shapes (any range of integers).
-template <class... Parts>
-[[noreturn, gnu::always_inline]] inline void fail(const Parts&... parts) {
-  detail::throw_error({detail::Part(parts)...});
+/// Throws Error with the parts joined; parts are strings, Quoted, numbers and shapes. A list, not a pack: no
+/// place that throws costs a template.
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail(std::initializer_list<detail::Part> parts) {
+  throw Error(detail::join(parts));
 }
 
 }  // namespace SAMBA_TARGET

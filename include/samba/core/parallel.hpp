@@ -28,7 +28,7 @@ struct Team {
 
   /// This thread's contiguous share of n items, in whole units of `grain`. The results of a kernel do
   /// not depend on the shares: whatever is added up, is added up by one thread.
-  Range share(std::int64_t n, std::int64_t grain = 1) const {
+  [[gnu::noinline]] Range share(std::int64_t n, std::int64_t grain = 1) const {
     const std::int64_t units = (n + grain - 1) / grain;
     const std::int64_t begin = units * rank / size * grain, end = units * (rank + 1) / size * grain;
     return {std::min(begin, n), std::min(end, n)};
@@ -37,7 +37,11 @@ struct Team {
   /// Returns when every thread of the team has called it. Threads spin for some microseconds, then
   /// offer their processor to others: on a busy machine the one they wait for may need it.
   void barrier() const {
-    if (size == 1) return;
+    if (size > 1) wait();
+  }
+
+ private:
+  [[gnu::noinline]] void wait() const {
     const unsigned round = shared->passed.load(std::memory_order_relaxed);
     if (shared->arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       shared->arrived.store(0, std::memory_order_relaxed);

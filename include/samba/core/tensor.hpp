@@ -5,8 +5,8 @@
 /// Transposed, Filter) and states (Array, Ring).
 #include <samba/core/arena.hpp>
 #include <samba/core/scalar.hpp>
+#include <samba/core/shape.hpp>
 
-#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -75,6 +75,16 @@ constexpr RowPlace row_place(Layout layout, std::int64_t row, std::int64_t N, st
   return {row * K, 1};
 }
 
+/// data[place of element k] = values[k] for the `size` elements of a row, and the other way round.
+template <class T>
+void set_row(T* data, RowPlace place, std::int64_t size, const Real<T>* values) {
+  for (std::int64_t k = 0; k < size; ++k) data[place.first + k * place.step] = static_cast<T>(values[k]);
+}
+template <class T>
+void get_row(const T* data, RowPlace place, std::int64_t size, Real<T>* values) {
+  for (std::int64_t k = 0; k < size; ++k) values[k] = static_cast<Real<T>>(data[place.first + k * place.step]);
+}
+
 namespace detail {
 
 /// A weight tensor: a pointer, and the shape it has in a file. `rows` rows of `row_size` elements stand
@@ -92,12 +102,10 @@ struct Stored {
   constexpr T* data() { return data_; }
 
   void set_row(std::int64_t r, const Real<T>* values) {
-    const auto [first, step] = row_place(L, r, Rows, RowSize);
-    for (std::int64_t k = 0; k < RowSize; ++k) data_[first + k * step] = static_cast<T>(values[k]);
+    samba::set_row(data_, row_place(L, r, Rows, RowSize), RowSize, values);
   }
   void get_row(std::int64_t r, Real<T>* values) const {
-    const auto [first, step] = row_place(L, r, Rows, RowSize);
-    for (std::int64_t k = 0; k < RowSize; ++k) values[k] = static_cast<Real<T>>(data_[first + k * step]);
+    samba::get_row(data_, row_place(L, r, Rows, RowSize), RowSize, values);
   }
 
  private:
@@ -110,37 +118,37 @@ struct Stored {
 template <class T, int N, int K>
 struct Matrix : detail::Stored<T, Layout::packed, N, K> {
   static constexpr bool is_matrix = true;
-  static constexpr std::array<std::int64_t, 2> shape{N, K};
+  static constexpr Shape shape{N, K};
 };
 
 /// Row-major (N, K): an embedding that no product uses, or a derived tensor.
 template <class T, int N, int K>
 struct Table : detail::Stored<T, Layout::rows, N, K> {
-  static constexpr std::array<std::int64_t, 2> shape{N, K};
+  static constexpr Shape shape{N, K};
 };
 
 /// (N): a norm's weight, a bias, the skip of a scan.
 template <class R, int N>
 struct Vector : detail::Stored<R, Layout::rows, 1, N> {
-  static constexpr std::array<std::int64_t, 1> shape{N};
+  static constexpr Shape shape{N};
 };
 
 /// (N, K) in a file, (K, N) in memory.
 template <class R, int N, int K>
 struct Transposed : detail::Stored<R, Layout::columns, N, K> {
-  static constexpr std::array<std::int64_t, 2> shape{N, K};
+  static constexpr Shape shape{N, K};
 };
 
 /// Taps of a depthwise convolution: (channels, 1, taps) in a file, (taps, channels) in memory.
 template <class R, int Channels, int Taps>
 struct Filter : detail::Stored<R, Layout::columns, Channels, Taps> {
-  static constexpr std::array<std::int64_t, 3> shape{Channels, 1, Taps};
+  static constexpr Shape shape{Channels, 1, Taps};
 };
 
 /// State of fixed shape, row major.
 template <class R, int... Extents>
 struct Array {
-  static constexpr std::array<std::int64_t, sizeof...(Extents)> shape{Extents...};
+  static constexpr Shape shape{Extents...};
 
   static constexpr std::int64_t bytes(std::int64_t /*capacity*/) {
     return (std::int64_t{Extents} * ... * static_cast<std::int64_t>(sizeof(R)));
@@ -154,7 +162,7 @@ struct Array {
 /// Slots = 0: as many slots as the session has capacity.
 template <class KV, int Slots, int Width>
 struct Ring {
-  static constexpr std::array<std::int64_t, 2> shape{Slots, Width};
+  static constexpr Shape shape{Slots, Width};
 
   static constexpr std::int64_t bytes(std::int64_t capacity) {
     return (Slots ? Slots : capacity) * Width * static_cast<std::int64_t>(sizeof(KV));

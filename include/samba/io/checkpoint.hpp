@@ -4,71 +4,100 @@
 #include <samba/model/weights.hpp>
 
 #include <cstring>
-#include <set>
 
 namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Title and lines, at most 20 of them; nothing where there are none.
-[[gnu::cold]] inline std::string list(const char* title, const std::vector<std::string>& lines) {
-  if (lines.empty()) return "";
-  std::string s = join("\n  ", title, " (", lines.size(), "):");
-  for (std::size_t i = 0; i < lines.size() && i < 20; ++i) s += join("\n    ", lines[i]);
-  if (lines.size() > 20) s += join("\n    and ", lines.size() - 20, " more");
-  return s;
-}
+/// Where a checkpoint has a model's tensors.
+class CheckpointMap {
+ public:
+  [[gnu::cold]] CheckpointMap(const std::string& path, std::vector<BranchInfo> branches, bool tied)
+      : file_(Checkpoint::open(path)),
+        naming_(file_.find("backbone.embeddings.weight") || file_.find("backbone.norm_f.weight") ? CheckpointNames::fla
+                                                                                               : CheckpointNames::samba,
+                std::move(branches)),
+        tied_(tied),
+        used_(file_.tensors().size()) {}
 
-/// Finds every part of every tensor in the file, or throws with all that is wrong.
-[[gnu::cold]] inline void check_fit(const Checkpoint& file, const CheckpointNaming& naming, const std::string& structure, bool tied,
-                      const auto& tensors, const auto& find) {
-  std::set<std::string> used;
-  if (tied && file.find(naming.head())) used.insert(naming.head());
-  std::vector<std::string> missing, unexpected, shapes;
-  for (const auto& tensor : tensors)
-    for (const NamedRows& part : naming(tensor)) {
-      if (!used.insert(part.name).second) continue;
-      std::vector<std::int64_t> shape = tensor.shape;
+  const CheckpointNaming& naming() const { return naming_; }
+  const Checkpoint& file() const { return file_; }
+
+  /// The tensor of this name, or null. A tied matrix may be there under either name.
+  const TensorView* find(std::string_view name) const {
+    const TensorView* found = file_.find(name);
+    return !found && tied_ && name == naming_.embedding() ? file_.find(naming_.head()) : found;
+  }
+
+  /// Notes what is wrong with the parts of a tensor.
+  [[gnu::cold]] void check(const TensorInfo& tensor) {
+    naming_.parts(tensor, [&](const NamedRows& part) {
+      if (part.file_row > 0) return;  // a further part of the same tensor of the file
+      Shape shape = tensor.shape;
       shape[0] = part.file_rows;
       const TensorView* found = find(part.name);
-      if (!found)
-        missing.push_back(join(part.name, " ", shape, " of ", naming.owner(tensor.branch)));
-      else if (found->shape != shape)
-        shapes.push_back(join(part.name, ": expected ", shape, " by ", naming.owner(tensor.branch), ", found ", found->shape));
-    }
-  for (const std::string& name : file.names())
-    if (!used.contains(name)) unexpected.push_back(join(name, " ", file.find(name)->shape));
-  if (!missing.empty() || !unexpected.empty() || !shapes.empty())
-    fail(file.path(), ": the checkpoint does not fit the model ", structure, list("missing", missing),
-         list("unexpected", unexpected), list("wrong shape", shapes));
+      if (!found) return missing_.add(join({part.name, " ", shape, " of ", naming_.owner(tensor.branch)}));
+      used_[static_cast<std::size_t>(found - file_.tensors().data())] = true;
+      if (found->shape != shape)
+        shapes_.add(join({part.name, ": expected ", shape, " by ", naming_.owner(tensor.branch), ", found ", found->shape}));
+    });
+  }
 
-  const TensorView *embedding = file.find(naming.embedding()), *head = file.find(naming.head());
-  if (tied && head && embedding &&
-      (head->dtype != embedding->dtype || head->shape != embedding->shape ||
-       std::memcmp(head->data.data(), embedding->data.data(), head->data.size()) != 0))
-    fail(file.path(), ": the model ties head and embedding, but ", head->name, " and ", embedding->name, " differ");
-}
+  /// Throws with all that is wrong, after all tensors were checked.
+  [[gnu::cold]] void check_all(const std::string& structure) {
+    const TensorView *embedding = file_.find(naming_.embedding()), *head = file_.find(naming_.head());
+    Lines unexpected{"unexpected"};
+    for (std::size_t i = 0; i < used_.size(); ++i) {
+      const TensorView& tensor = file_.tensors()[i];
+      if (!used_[i] && !(tied_ && &tensor == head)) unexpected.add(join({tensor.name, " ", tensor.shape}));
+    }
+    if (missing_.count + unexpected.count + shapes_.count > 0)
+      fail({file_.path(), ": the checkpoint does not fit the model ", structure, missing_.text(), unexpected.text(),
+           shapes_.text()});
+    if (tied_ && head && embedding &&
+        (head->dtype != embedding->dtype || head->shape != embedding->shape ||
+         std::memcmp(head->data.data(), embedding->data.data(), head->data.size()) != 0))
+      fail({file_.path(), ": the model ties head and embedding, but ", head->name, " and ", embedding->name, " differ"});
+  }
+
+ private:
+  /// Lines of a message under a title: their number and the first 20.
+  struct Lines {
+    const char* title;
+    std::size_t count = 0;
+    std::string lines = {};
+
+    [[gnu::cold]] void add(const std::string& line) {
+      if (++count <= 20) lines += join({"\n    ", line});
+    }
+    [[gnu::cold]] std::string text() const {
+      if (count == 0) return "";
+      const std::string more = count > 20 ? join({"\n    and ", count - 20, " more"}) : "";
+      return join({"\n  ", title, " (", count, "):", lines, more});
+    }
+  };
+
+  Checkpoint file_;
+  CheckpointNaming naming_;
+  bool tied_;
+  std::vector<char> used_;  // of file_.tensors()
+  Lines missing_{"missing"}, shapes_{"wrong shape"};
+};
 
 /// Fills the tensors from a checkpoint.
 template <class R>
-[[gnu::cold]] void load_tensors(const std::string& path, const std::string& structure, std::vector<BranchInfo> branches, bool tied,
-          const std::vector<TensorRef<R>>& tensors) {
-  const Checkpoint file = Checkpoint::open(path);
-  const bool fla = file.find("backbone.embeddings.weight") || file.find("backbone.norm_f.weight");
-  const CheckpointNaming naming(fla ? CheckpointNames::fla : CheckpointNames::samba, std::move(branches));
-  // A tied matrix may be there under either name, or both.
-  const bool only_head = tied && !file.find(naming.embedding()) && file.find(naming.head());
-  const auto find = [&](const std::string& name) {
-    return file.find(only_head && name == naming.embedding() ? naming.head() : name);
-  };
-  check_fit(file, naming, structure, tied, tensors, find);
+[[gnu::cold]] void load_tensors(const std::string& path, const std::string& structure, std::vector<BranchInfo> branches,
+                                bool tied, const std::vector<TensorRef<R>>& tensors) {
+  CheckpointMap map(path, std::move(branches), tied);
+  for (const TensorRef<R>& tensor : tensors) map.check(tensor);
+  map.check_all(structure);
 
   std::vector<R> row;
   for (const TensorRef<R>& tensor : tensors) {
     row.resize(static_cast<std::size_t>(tensor.row_size));
     const bool vector = tensor.shape.size() == 1;  // one row, whose parts count elements
-    for (const NamedRows& part : naming(tensor)) {
-      const TensorView& stored = *find(part.name);
+    map.naming().parts(tensor, [&](const NamedRows& part) {
+      const TensorView& stored = *map.find(part.name);
       const std::int64_t unit = vector ? 1 : tensor.row_size, step = vector ? part.rows : 1;
       for (std::int64_t r = 0; r < part.rows; r += step) {
         const auto values = vector ? std::span(row).subspan(static_cast<std::size_t>(part.row), static_cast<std::size_t>(part.rows))
@@ -77,10 +106,10 @@ template <class R>
         read_floats(stored, first, values);
         for (std::size_t i = 0; i < values.size(); ++i)
           if (!is_finite(static_cast<float>(values[i])))
-            fail(path, ": tensor ", stored.name, ": element ", first + static_cast<std::int64_t>(i), " is not finite");
+            fail({path, ": tensor ", stored.name, ": element ", first + static_cast<std::int64_t>(i), " is not finite"});
         if (!vector) tensor.set_row(part.row + r, row.data());
       }
-    }
+    });
     if (vector) tensor.set_row(0, row.data());
   }
 }
@@ -88,17 +117,17 @@ template <class R>
 template <class R>
 [[gnu::cold]] void save_tensors(const std::string& path, std::vector<BranchInfo> branches, const std::vector<TensorRef<R>>& tensors, Dtype dtype) {
   if (dtype != Dtype::f32 && dtype != Dtype::bf16)
-    fail(path, ": save: expected dtype F32 or BF16, found ", dtype_name(dtype));
+    fail({path, ": save: expected dtype F32 or BF16, found ", dtype_name(dtype)});
   const CheckpointNaming naming(CheckpointNames::samba, std::move(branches));
   SafetensorsWriter writer(path, {{"format", "pt"}});
   const auto dtype_for = [&](const TensorRef<R>& t) { return t.is_matrix ? dtype : Dtype::f32; };
-  for (const auto& tensor : tensors) writer.declare(naming(tensor)[0].name, dtype_for(tensor), tensor.shape);
+  for (const auto& tensor : tensors) writer.declare(naming.name(tensor), dtype_for(tensor), tensor.shape);
   std::vector<R> row;
   std::vector<float> wide;
   std::vector<bf16> narrow;
   for (const auto& tensor : tensors) {
     row.resize(static_cast<std::size_t>(tensor.row_size));
-    const std::string name = naming(tensor)[0].name;
+    const std::string name = naming.name(tensor);
     for (std::int64_t r = 0; r < tensor.rows; ++r) {
       tensor.get_row(r, row.data());
       wide.assign(row.begin(), row.end());

@@ -2,9 +2,8 @@
 /// \file
 /// How the tensors of a model are called in checkpoint files: the public Samba code's names, which
 /// follow from the schedule, and those of flash-linear-attention (fla). See docs/checkpoints.md.
+#include <samba/core/callback.hpp>
 #include <samba/model/structure.hpp>
-
-#include <algorithm>
 
 namespace samba::inline SAMBA_TARGET {
 
@@ -21,90 +20,106 @@ struct NamedRows {
 /// The names of a model's tensors in a checkpoint.
 class CheckpointNaming {
  public:
-  [[gnu::cold]] CheckpointNaming(CheckpointNames whose, std::vector<BranchInfo> branches)
-      : whose_(whose), branches_(std::move(branches)) {
-    const auto mamba = [](const BranchInfo& b) { return b.layer == "mamba"; };
-    const auto attention = [](const BranchInfo& b) { return b.layer == "swa" || b.layer == "attention"; };
-    const auto mlp = [](const BranchInfo& b) { return b.layer == "mlp"; };
-    const auto repeats = [&](std::size_t period, auto&& fits) {
-      bool ok = branches_.size() % period == 0;
-      for (std::size_t i = 0; i < branches_.size(); ++i)
-        ok = ok && branches_[i].normed && !branches_[i].shared && fits(i % period, branches_[i]);
-      return ok;
-    };
-    if (repeats(1, [&](std::size_t, const BranchInfo& b) { return mamba(b); }))
-      members_ = {{"norm", "mixer"}};
-    else if (repeats(3, [&](std::size_t i, const BranchInfo& b) { return i == 0 ? mamba(b) : i == 1 ? attention(b) : mlp(b); }))
-      members_ = {{"norm_m", "mb"}, {"norm_attn", "attn"}, {"norm_2", "mlp"}};
-    else if (repeats(2, [&](std::size_t i, const BranchInfo& b) { return i == 0 ? mamba(b) || attention(b) : mlp(b); }))
-      members_ = {{"norm_1", "attn"}, {"norm_2", "mlp"}};
+  CheckpointNaming(CheckpointNames whose, std::vector<BranchInfo> branches)
+      : fla_(whose == CheckpointNames::fla), branches_(std::move(branches)) {
+    for (const Schedule& schedule : schedules)
+      if (follows(schedule)) schedule_ = &schedule;
   }
 
-  std::string embedding() const {
-    return whose_ == CheckpointNames::fla ? "backbone.embeddings.weight" : "transformer.wte.weight";
-  }
-  static std::string head() { return "lm_head.weight"; }
-  std::string norm() const {
-    return whose_ == CheckpointNames::fla ? "backbone.norm_f.weight" : "transformer.ln_f.weight";
-  }
+  const char* embedding() const { return fla_ ? "backbone.embeddings.weight" : "transformer.wte.weight"; }
+  static const char* head() { return "lm_head.weight"; }
+  const char* norm() const { return fla_ ? "backbone.norm_f.weight" : "transformer.ln_f.weight"; }
 
   /// What a branch is called in messages; "the model" for embedding, norm and head.
   std::string owner(int branch) const {
     return branch < 0 ? "the model" : branches_[static_cast<std::size_t>(branch)].text();
   }
 
-  /// The file tensors that hold a tensor: one of the same shape, or parts of several.
-  [[gnu::cold]] std::vector<NamedRows> operator()(const TensorInfo& t) const {
-    const std::int64_t rows = t.shape[0];
+  /// The name of the file tensor that holds a tensor, or of the first that holds a part of it.
+  [[gnu::cold]] std::string name(const TensorInfo& t) const {
+    std::string first;
+    parts(t, [&](const NamedRows& part) {
+      if (first.empty()) first = part.name;
+    });
+    return first;
+  }
+
+  /// Calls f for each of the file tensors that hold a tensor: one of the same shape, or parts of several.
+  [[gnu::cold]] void parts(const TensorInfo& t, Callback<const NamedRows&> f) const {
+    NamedRows whole{"", 0, t.shape[0], 0, t.shape[0]};
     if (t.branch < 0) {
-      const std::string name = t.name == "embedding" ? embedding() : t.name == "norm" ? norm() : head();
-      return {{name, 0, rows, 0, rows}};
+      whole.name = t.name == "embedding" ? embedding() : t.name == "norm" ? norm() : head();
+      return f(whole);
     }
-    const auto i = static_cast<std::size_t>(t.branch);
+    const auto i = static_cast<std::size_t>(t.branch), period = schedule_->period;
     const BranchInfo& branch = branches_[i];
-    const std::size_t period = std::max<std::size_t>(members_.size(), 1);
-    const std::string block = detail::join(i / period, ".");
-    const bool norm = t.name == "norm.weight";
-    if (whose_ == CheckpointNames::fla) return fla(detail::join("backbone.layers.", block), branch, i % period, t);
-    const Member member = members_.empty() ? Member{"norm", branch.layer} : members_[i % period];
-    const std::string name = norm ? detail::join("transformer.h.", block, member.norm, ".weight")
-                                  : detail::join("transformer.h.", block, member.layer, ".", t.name);
-    return {{name, 0, rows, 0, rows}};
+    const std::string block = detail::join({fla_ ? "backbone.layers." : "transformer.h.", i / period, "."});
+    const std::string_view name = t.name;
+    const bool is_norm = name == "norm.weight";
+    if (!fla_) {
+      const Member& member = schedule_->members[i % period];
+      whole.name = is_norm ? detail::join({block, member.norm, ".weight"})
+                           : detail::join({block, member.layer ? member.layer : branch.layer, ".", name});
+      return f(whole);
+    }
+    if (name.starts_with("attn.") && branch.n_kv_heads > 0) return fla_attention(block, branch, name.substr(4), f);
+    const bool is_mlp = name.starts_with("swiglu.w") && name.size() > 8;
+    constexpr const char* mlp[] = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+    if (is_norm)
+      whole.name = detail::join({block, i % period == 0 ? "mixer_norm.weight" : "mlp_norm.weight"});
+    else if (is_mlp && name[8] >= '1' && name[8] <= '3')
+      whole.name = detail::join({block, mlp[name[8] - '1'], name.substr(9)});
+    else
+      whole.name = detail::join({block, name.starts_with("proj.") ? "mixer.o_" : "mixer.", name});
+    f(whole);
   }
 
  private:
   struct Member {
-    std::string norm, layer;
+    const char *norm, *layer;  // layer: null for the layer's own name
+  };
+  /// A block of the public code: which layers follow each other, one letter each, and what they are called.
+  /// M: Mamba; A: attention; X: either; S: MLP; ?: anything.
+  struct Schedule {
+    std::size_t period;
+    char layers[4];
+    Member members[3];
+  };
+  static constexpr Schedule schedules[] = {
+      {1, "?", {{"norm", nullptr}}},
+      {2, "XS", {{"norm_1", "attn"}, {"norm_2", "mlp"}}},
+      {3, "MAS", {{"norm_m", "mb"}, {"norm_attn", "attn"}, {"norm_2", "mlp"}}},
+      {1, "M", {{"norm", "mixer"}}},
   };
 
-  /// fla has q, k and v apart; the fused rows here are grouped by key/value head.
-  [[gnu::cold]] static std::vector<NamedRows> fla(const std::string& block, const BranchInfo& branch, std::size_t place,
-                                    const TensorInfo& t) {
-    const std::int64_t rows = t.shape[0];
-    if (t.name == "norm.weight") return {{detail::join(block, place == 0 ? "mixer_norm.weight" : "mlp_norm.weight"), 0, rows, 0, rows}};
-    if (t.name.starts_with("attn.")) {
-      const std::string suffix = t.name.substr(4);
-      const std::int64_t heads = branch.option("n_heads"), kv_heads = branch.option("n_kv_heads");
-      const std::int64_t head = branch.option("head_dim"), q = heads / kv_heads * head, group = q + 2 * head;
-      std::vector<NamedRows> parts;
-      for (std::int64_t g = 0; g < kv_heads; ++g) {
-        parts.push_back({detail::join(block, "mixer.q_proj", suffix), g * group, q, g * q, heads * head});
-        parts.push_back({detail::join(block, "mixer.k_proj", suffix), g * group + q, head, g * head, kv_heads * head});
-        parts.push_back({detail::join(block, "mixer.v_proj", suffix), g * group + q + head, head, g * head, kv_heads * head});
-      }
-      return parts;
+  [[gnu::cold]] bool follows(const Schedule& schedule) const {
+    if (schedule.layers[0] == '?') return true;
+    bool fits = branches_.size() % schedule.period == 0;
+    for (std::size_t i = 0; i < branches_.size(); ++i) {
+      const BranchInfo& b = branches_[i];
+      const std::string_view layer = b.layer;
+      const char letter = layer == "mamba" ? 'M' : layer == "swa" || layer == "attention" ? 'A' : layer == "mlp" ? 'S' : '-';
+      const char wanted = schedule.layers[i % schedule.period];
+      fits = fits && b.normed && !b.shared && (wanted == letter || (wanted == 'X' && (letter == 'M' || letter == 'A')));
     }
-    std::string name = detail::join(t.name.starts_with("proj.") ? "mixer.o_" : "mixer.", t.name);
-    const std::pair<std::string_view, const char*> mlp[] = {
-        {"swiglu.w1.", "mlp.gate_proj."}, {"swiglu.w2.", "mlp.up_proj."}, {"swiglu.w3.", "mlp.down_proj."}};
-    for (const auto& [ours, theirs] : mlp)
-      if (t.name.starts_with(ours)) name = detail::join(theirs, t.name.substr(ours.size()));
-    return {{detail::join(block, name), 0, rows, 0, rows}};
+    return fits;
   }
 
-  CheckpointNames whose_;
+  /// fla has q, k and v apart; the fused rows here are grouped by key/value head.
+  [[gnu::cold]] static void fla_attention(const std::string& block, const BranchInfo& branch, std::string_view suffix,
+                                          Callback<const NamedRows&> f) {
+    const std::int64_t head = branch.head_dim, kv_heads = branch.n_kv_heads;
+    const std::int64_t q = branch.n_heads / kv_heads * head, group = q + 2 * head;
+    for (std::int64_t g = 0; g < kv_heads; ++g) {
+      f({detail::join({block, "mixer.q_proj", suffix}), g * group, q, g * q, branch.n_heads * head});
+      f({detail::join({block, "mixer.k_proj", suffix}), g * group + q, head, g * head, kv_heads * head});
+      f({detail::join({block, "mixer.v_proj", suffix}), g * group + q + head, head, g * head, kv_heads * head});
+    }
+  }
+
+  bool fla_;
   std::vector<BranchInfo> branches_;
-  std::vector<Member> members_;  // of a block of the public code; empty for any other schedule
+  const Schedule* schedule_ = nullptr;
 };
 
 }  // namespace samba::inline SAMBA_TARGET

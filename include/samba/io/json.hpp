@@ -3,15 +3,16 @@
 /// A strict JSON reader (RFC 8259) for file headers and indices. It builds no tree: the caller asks
 /// for the value it expects next, and anything else is an error with its byte offset and the keys
 /// that lead to it.
+#include <samba/core/callback.hpp>
 #include <samba/core/error.hpp>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <initializer_list>
 #include <limits>
-#include <set>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -43,40 +44,6 @@ namespace samba::inline SAMBA_TARGET {
   return at;
 }
 
-/// The text as a JSON string with its quotes; also how names from files are shown in messages.
-/// Precondition of valid JSON: the text is valid UTF-8.
-[[gnu::cold]] inline std::string json_quoted(std::string_view text) {
-  constexpr const char* hex = "0123456789abcdef";
-  std::string quoted = "\"";
-  for (const char c : text) {
-    const auto code = static_cast<unsigned char>(c);
-    if (code < 0x20 || code == 0x7f) {
-      quoted += std::string("\\u00") + hex[code >> 4] + hex[code & 15];
-    } else {
-      if (c == '"' || c == '\\') quoted += '\\';
-      quoted += c;
-    }
-  }
-  return quoted + '"';
-}
-
-/// A reference to a callable that takes Args; a plain pointer pair, so that code which calls back is
-/// compiled once. Valid while the callable lives.
-template <class... Args>
-class Callback {
- public:
-  template <class F>
-  Callback(F&& f)
-      : object_(&f), call_([](const void* o, Args... args) {
-          (*static_cast<std::remove_reference_t<F>*>(const_cast<void*>(o)))(args...);
-        }) {}
-  void operator()(Args... args) const { call_(object_, args...); }
-
- private:
-  const void* object_;
-  void (*call_)(const void*, Args...);
-};
-
 /// Reads one JSON text from front to back. Stricter than the RFC where it leaves a choice: keys of
 /// an object are distinct, nesting has a bound, surrogates come in pairs. After an error the reader
 /// is not used any more.
@@ -87,24 +54,26 @@ class JsonReader {
   /// Reads `text`, which must outlive the reader; `where` starts every message.
   JsonReader(std::string_view text, std::string where) : text_(text), where_(std::move(where)) {
     at_ = valid_utf8_prefix(text_);
-    if (at_ != text_.size()) error("invalid UTF-8");
+    if (at_ != text_.size()) error({"invalid UTF-8"});
     at_ = 0;
   }
 
-  /// Reads an object; calls member(key), which must read the value, for each of its members.
+  /// Reads an object; calls member(key), which must read the value, for each of its members. Two with the same
+  /// key are found at the object's end.
   [[gnu::cold]] void object(Callback<const std::string&> member) {
     open('{', "an object");
-    std::set<std::string> keys;
+    std::vector<std::string> keys;
     if (!take('}')) {
       do {
-        const auto [key, is_new] = keys.insert(string());
-        if (!is_new) error("duplicate key ", json_quoted(*key));
-        path_.push_back(&*key);
-        if (!take(':')) error("expected ':', found ", found());
-        member(*key);
-        path_.pop_back();
+        std::string key = string();
+        path_[depth_ - 1] = &key;
+        if (!take(':')) expected("':'");
+        member(key);
+        path_[depth_ - 1] = nullptr;
+        keys.push_back(std::move(key));
       } while (more('}'));
     }
+    check_distinct(keys);
     --depth_;
   }
 
@@ -121,12 +90,12 @@ class JsonReader {
 
   /// Reads a string; escapes are resolved, the result is valid UTF-8.
   [[gnu::cold]] std::string string() {
-    if (!take('"')) error("expected a string, found ", found());
+    if (!take('"')) expected("a string");
     std::string result;
     while (true) {
-      if (at_ == text_.size()) error("the string does not end");
+      if (at_ == text_.size()) error({"the string does not end"});
       const char c = text_[at_];
-      if (static_cast<unsigned char>(c) < 0x20) error("control character in a string");
+      if (static_cast<unsigned char>(c) < 0x20) error({"control character in a string"});
       ++at_;
       if (c == '"') return result;
       if (c == '\\') {
@@ -147,7 +116,7 @@ class JsonReader {
     for (const char c : token) {
       if (c < '0' || c > '9' || value > (largest - (c - '0')) / 10) {
         at_ = start;
-        error("expected an integer from 0 to 2^63 - 1, found ", std::string(token.substr(0, 40)));
+        error({"expected an integer from 0 to 2^63 - 1, found ", token.substr(0, 40)});
       }
       value = value * 10 + (c - '0');
     }
@@ -167,20 +136,23 @@ class JsonReader {
     } else if (c == '-' || is_digit()) {
       number();
     } else if (!literal("true") && !literal("false") && !literal("null")) {
-      error("expected a value, found ", found());
+      expected("a value");
     }
   }
 
   /// Checks that nothing but white space follows the value.
   void end() {
     skip_space();
-    if (at_ != text_.size()) error("expected the end, found ", found());
+    if (at_ != text_.size()) expected("the end");
   }
 
   /// Throws "<where>, byte <offset>, in <keys>: <parts>".
-  template <class... Parts>
-  [[noreturn, gnu::always_inline]] inline void error(const Parts&... parts) const {
-    fail(where_, ", byte ", at_, keys(), ": ", parts...);
+  [[noreturn, gnu::cold]] void error(std::initializer_list<detail::Part> parts) const {
+    std::string message = detail::join({where_, ", byte ", at_});
+    const char* separator = ", in ";
+    for (const std::string* key : path_)
+      if (key) message += detail::join({separator, Quoted{*key}}), separator = ".";
+    fail({message, ": ", detail::join(parts)});
   }
 
  private:
@@ -208,23 +180,32 @@ class JsonReader {
   }
 
   [[gnu::cold]] void open(char bracket, const char* what) {
-    if (!take(bracket)) error("expected ", what, ", found ", found());
-    if (++depth_ > max_depth) error("nested deeper than ", max_depth, " levels");
+    if (!take(bracket)) expected(what);
+    if (++depth_ > max_depth) error({"nested deeper than ", max_depth, " levels"});
   }
 
   /// After a member or element: true if a comma announces another, false if the bracket closes.
   [[gnu::cold]] bool more(char bracket) {
     if (take(',')) return true;
     if (take(bracket)) return false;
-    error("expected ',' or '", std::string(1, bracket), "', found ", found());
+    expected(bracket == '}' ? "',' or '}'" : "',' or ']'");
   }
 
-  /// The keys that lead to the value being read, for messages.
-  [[gnu::cold]] std::string keys() const {
-    std::string keys;
-    for (const std::string* key : path_) keys += (keys.empty() ? ", in " : ".") + json_quoted(*key);
-    return keys;
+  [[gnu::cold]] void check_distinct(const std::vector<std::string>& keys) const {
+    std::vector<std::string_view> sorted(keys.begin(), keys.end());
+    sort(sorted);
+    for (std::size_t i = 1; i < sorted.size(); ++i)
+      if (sorted[i] == sorted[i - 1]) error({"duplicate key ", Quoted{sorted[i]}});
   }
+  /// By std::qsort, which costs nothing to compile.
+  static void sort(std::vector<std::string_view>& texts) {
+    if (texts.empty()) return;
+    std::qsort(texts.data(), texts.size(), sizeof(texts[0]), [](const void* a, const void* b) {
+      return static_cast<const std::string_view*>(a)->compare(*static_cast<const std::string_view*>(b));
+    });
+  }
+
+  [[noreturn, gnu::cold]] void expected(const char* what) const { error({"expected ", what, ", found ", found()}); }
 
   /// What comes next, for messages.
   [[gnu::cold]] std::string found() const {
@@ -235,12 +216,12 @@ class JsonReader {
     if (c == '"') return "a string";
     if (c == '-' || is_digit()) return "a number";
     if (static_cast<unsigned char>(c) >= 0x80) return "a character beyond ASCII";
-    return json_quoted(text_.substr(at_, 1));
+    return detail::join({Quoted{text_.substr(at_, 1)}});
   }
 
   /// Moves past one or more digits.
   void digits() {
-    if (!is_digit()) error("expected a digit, found ", found());
+    if (!is_digit()) expected("a digit");
     while (is_digit()) ++at_;
   }
 
@@ -251,7 +232,7 @@ class JsonReader {
     if (at_ < text_.size() && text_[at_] == '-') {
       ++at_;
     } else if (!is_digit()) {
-      error("expected a number, found ", found());
+      expected("a number");
     }
     if (!literal("0")) digits();
     if (literal(".")) digits();
@@ -272,14 +253,14 @@ class JsonReader {
       result += meanings[which];
       return;
     }
-    if (c != 'u') error("unknown escape in a string");
+    if (c != 'u') error({"unknown escape in a string"});
     std::uint32_t code = utf16_unit();
     if (code >= 0xd800 && code < 0xdc00) {
       const std::uint32_t low = text_.substr(at_, 2) == "\\u" ? (++at_, utf16_unit()) : 0;
-      if (low < 0xdc00 || low > 0xdfff) error("half a surrogate pair in a string");
+      if (low < 0xdc00 || low > 0xdfff) error({"half a surrogate pair in a string"});
       code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
     } else if (code >= 0xdc00 && code <= 0xdfff) {
-      error("half a surrogate pair in a string");
+      error({"half a surrogate pair in a string"});
     }
     append_utf8(result, code);
   }
@@ -294,7 +275,7 @@ class JsonReader {
                         : c >= 'a' && c <= 'f' ? c - 'a' + 10
                         : c >= 'A' && c <= 'F' ? c - 'A' + 10
                                                : -1;
-      if (digit < 0) error("\\u needs four hexadecimal digits");
+      if (digit < 0) error({"\\u needs four hexadecimal digits"});
       code = code * 16 + static_cast<std::uint32_t>(digit);
     }
     return code;
@@ -320,7 +301,7 @@ class JsonReader {
   std::string where_;
   std::size_t at_ = 0;
   int depth_ = 0;
-  std::vector<const std::string*> path_;  // keys that lead to the value being read
+  const std::string* path_[max_depth] = {};  // keys that lead to the value being read, by depth; null in an array
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -21,7 +21,7 @@ namespace samba::inline SAMBA_TARGET {
 /// Throws "<path>: <what>: <text of errno>".
 [[noreturn]] inline void fail_errno(const std::string& path, const char* what) {
   const int code = errno;  // before anything that could change it
-  fail(path, ": ", what, ": ", std::generic_category().message(code));
+  fail({path, ": ", what, ": ", std::generic_category().message(code)});
 }
 
 /// True for a directory, or a link to one.
@@ -72,8 +72,8 @@ class MappedFile {
     if (file.get() < 0) fail_errno(path_, "cannot open for reading");
     struct ::stat status {};
     if (::fstat(file.get(), &status) != 0) fail_errno(path_, "cannot read its size");
-    if (S_ISDIR(status.st_mode)) fail(path_, ": expected a file, found a directory");
-    if (!S_ISREG(status.st_mode)) fail(path_, ": expected a regular file, found a device or pipe");
+    if (S_ISDIR(status.st_mode)) fail({path_, ": expected a file, found a directory"});
+    if (!S_ISREG(status.st_mode)) fail({path_, ": expected a regular file, found a device or pipe"});
     size_ = static_cast<std::size_t>(status.st_size);
     if (size_ == 0) return;
     void* const address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);

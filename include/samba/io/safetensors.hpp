@@ -6,6 +6,7 @@
 /// error.
 #include <samba/core/error.hpp>
 #include <samba/core/scalar.hpp>
+#include <samba/core/shape.hpp>
 #include <samba/io/json.hpp>
 #include <samba/io/mapped_file.hpp>
 
@@ -19,9 +20,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <forward_list>
 #include <map>
-#include <set>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -80,14 +83,14 @@ constexpr int dtype_bytes(Dtype dtype) {
   return detail::dtype_table[static_cast<std::size_t>(dtype)].bytes;
 }
 
-/// One tensor of a file. `data` points into the file's bytes, exactly shape x dtype of them, at any
-/// alignment, and lives as long as they do.
+/// One tensor of a file. All that it points to, its bytes, its name and the path, lives as long as the file's
+/// object; `data` is exactly shape x dtype bytes, at any alignment.
 struct TensorView {
-  std::string name;
+  std::string_view name;
   Dtype dtype = Dtype::f32;
-  std::vector<std::int64_t> shape;  ///< empty for a scalar
+  Shape shape;
   std::span<const std::byte> data;
-  std::string file;  ///< path it came from, for messages
+  std::string_view file = {};  ///< path it came from, for messages
 
   /// Number of elements.
   std::int64_t size() const { return static_cast<std::int64_t>(data.size()) / dtype_bytes(dtype); }
@@ -100,7 +103,7 @@ namespace detail {
 
 /// Bytes of a tensor of this shape and dtype, or -1 if they, or the product of the extents that are
 /// not zero, pass 2^63 - 1 (so that products of any order and part of the shape are safe).
-inline std::int64_t tensor_bytes(const std::vector<std::int64_t>& shape, Dtype dtype) {
+inline std::int64_t tensor_bytes(const Shape& shape, Dtype dtype) {
   std::int64_t bytes = dtype_bytes(dtype);
   bool empty = false;
   for (const std::int64_t extent : shape) {
@@ -114,109 +117,97 @@ inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// The tensor of this name in a range sorted by name, or null.
-inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std::string_view name) {
-  const auto at =
-      std::lower_bound(sorted.begin(), sorted.end(), name,
-                       [](const TensorView& t, std::string_view n) { return t.name < n; });
-  return at != sorted.end() && at->name == name ? &*at : nullptr;
-}
-
-/// Orders for std::qsort, which costs nothing to compile, on arrays of pointers to tensors: by name, or by
-/// the place of their data.
+// Sorting and searching by the C library, which costs nothing to compile.
 inline int by_name(const void* a, const void* b) {
-  return (*static_cast<const TensorView* const*>(a))->name.compare((*static_cast<const TensorView* const*>(b))->name);
+  return static_cast<const TensorView*>(a)->name.compare(static_cast<const TensorView*>(b)->name);
 }
+/// By the place of the data in the file.
 inline int by_data(const void* a, const void* b) {
-  const auto &x = (*static_cast<const TensorView* const*>(a))->data, &y = (*static_cast<const TensorView* const*>(b))->data;
+  const auto &x = static_cast<const TensorView*>(a)->data, &y = static_cast<const TensorView*>(b)->data;
   if (x.data() != y.data()) return x.data() < y.data() ? -1 : 1;
   return x.size() != y.size() ? x.size() < y.size() ? -1 : 1 : 0;
 }
-
-/// Pointers to tensors in order.
-[[gnu::cold]] inline std::vector<const TensorView*> sorted(const std::vector<TensorView>& tensors,
-                                                           int (*order)(const void*, const void*)) {
-  std::vector<const TensorView*> pointers(tensors.size());
-  for (std::size_t i = 0; i < tensors.size(); ++i) pointers[i] = &tensors[i];
-  if (!pointers.empty()) std::qsort(pointers.data(), pointers.size(), sizeof(pointers[0]), order);
-  return pointers;
+inline void sort(std::vector<TensorView>& tensors, int (*order)(const void*, const void*)) {
+  if (!tensors.empty()) std::qsort(tensors.data(), tensors.size(), sizeof(TensorView), order);
+}
+/// The tensor of this name among tensors sorted by name, or null.
+inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std::string_view name) {
+  TensorView key;
+  key.name = name;
+  if (sorted.empty()) return nullptr;
+  return static_cast<const TensorView*>(
+      std::bsearch(&key, sorted.data(), sorted.size(), sizeof(TensorView), by_name));
 }
 
 /// Reads the value of one tensor's key in the header.
-[[gnu::cold]] inline TensorView read_entry(JsonReader& json, const std::string& name,
-                             std::span<const std::byte> data, const std::string& path) {
+[[gnu::cold]] inline TensorView read_entry(JsonReader& json, std::string_view name, std::span<const std::byte> data,
+                                           std::string_view path) {
   TensorView tensor;
   tensor.name = name;
   tensor.file = path;
-  std::vector<std::int64_t> offsets;
+  Shape offsets;
   bool has_dtype = false, has_shape = false, has_offsets = false;
+  const auto read = [&json](Shape& extents) {
+    json.array([&] {
+      if (!extents.push_back(json.whole_number())) json.error({"expected at most ", Shape::max_rank, " numbers"});
+    });
+  };
   json.object([&](const std::string& field) {
     if (field == "dtype") {
       const std::string text = json.string();
-      const auto row = std::find_if(dtype_table.begin(), dtype_table.end(),
-                                    [&](const DtypeRow& r) { return text == r.name; });
-      if (row == dtype_table.end()) {
-        json.error("tensor ", json_quoted(name), " has the unknown dtype ", json_quoted(text));
-      }
-      tensor.dtype = row->dtype;
-      has_dtype = true;
+      for (const DtypeRow& row : dtype_table)
+        if (text == row.name) tensor.dtype = row.dtype, has_dtype = true;
+      if (!has_dtype) json.error({"tensor ", Quoted{name}, " has the unknown dtype ", Quoted{text}});
     } else if (field == "shape") {
-      json.array([&] { tensor.shape.push_back(json.whole_number()); });
+      read(tensor.shape);
       has_shape = true;
     } else if (field == "data_offsets") {
-      json.array([&] { offsets.push_back(json.whole_number()); });
-      if (offsets.size() != 2) json.error("expected 2 numbers, found ", offsets.size());
+      read(offsets);
+      if (offsets.size() != 2) json.error({"expected 2 numbers, found ", offsets.size()});
       has_offsets = true;
     } else {
-      json.error("unknown field; a tensor has dtype, shape and data_offsets");
+      json.error({"unknown field; a tensor has dtype, shape and data_offsets"});
     }
   });
   const char* missing = !has_dtype     ? "dtype"
                         : !has_shape   ? "shape"
                         : !has_offsets ? "data_offsets"
                                        : nullptr;
-  if (missing) json.error("tensor ", json_quoted(name), " has no ", missing);
+  if (missing) json.error({"tensor ", Quoted{name}, " has no ", missing});
 
-  const std::string which = path + ": tensor " + json_quoted(name) + ": ";
+  const auto wrong = [&](std::initializer_list<Part> parts) {
+    fail({path, ": tensor ", Quoted{name}, ": ", join(parts)});
+  };
   const std::int64_t begin = offsets[0], end = offsets[1];
-  if (begin > end) fail(which, "data_offsets ", offsets, " end before they begin");
-  if (end > static_cast<std::int64_t>(data.size())) {
-    fail(which, "data_offsets ", offsets, " end beyond the file's ", data.size(), " bytes of data");
-  }
   const std::int64_t bytes = tensor_bytes(tensor.shape, tensor.dtype);
-  if (bytes < 0) fail(which, "shape ", tensor.shape, " is too large");
-  if (bytes != end - begin) {
-    fail(which, "expected ", bytes, " bytes for ", dtype_name(tensor.dtype), " ", tensor.shape,
-         ", found ", end - begin, " in data_offsets ", offsets);
-  }
+  if (begin > end) wrong({"data_offsets ", offsets, " end before they begin"});
+  if (end > static_cast<std::int64_t>(data.size()))
+    wrong({"data_offsets ", offsets, " end beyond the file's ", data.size(), " bytes of data"});
+  if (bytes < 0) wrong({"shape ", tensor.shape, " is too large"});
+  if (bytes != end - begin)
+    wrong({"expected ", bytes, " bytes for ", dtype_name(tensor.dtype), " ", tensor.shape, ", found ", end - begin,
+           " in data_offsets ", offsets});
   tensor.data = data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(bytes));
   return tensor;
 }
 
-/// Checks that the tensors cover the data exactly: no byte unused, none used twice.
+/// Checks that the tensors, sorted by_data, cover the data exactly: no byte unused, none used twice.
 [[gnu::cold]] inline void check_coverage(const std::vector<TensorView>& tensors, std::span<const std::byte> data,
-                           const std::string& path) {
-  const std::vector<const TensorView*> order = sorted(tensors, by_data);
-  const auto begin = [&](const TensorView* t) { return t->data.data() - data.data(); };
-  const auto end = [&](const TensorView* t) {
-    return begin(t) + static_cast<std::ptrdiff_t>(t->data.size());
-  };
-  std::ptrdiff_t covered = 0;
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    if (begin(order[i]) < covered) {
-      fail(path, ": tensors ", json_quoted(order[i - 1]->name), " and ",
-           json_quoted(order[i]->name), " overlap in the data");
-    }
-    if (begin(order[i]) > covered) {
-      fail(path, ": ", begin(order[i]) - covered, " bytes of data before tensor ",
-           json_quoted(order[i]->name), " belong to no tensor");
-    }
-    covered = end(order[i]);
+                                         std::string_view path) {
+  std::int64_t covered = 0;
+  const TensorView* before = nullptr;
+  for (const TensorView& tensor : tensors) {
+    const std::int64_t begin = tensor.data.data() - data.data();
+    if (begin < covered)
+      fail({path, ": tensors ", Quoted{before->name}, " and ", Quoted{tensor.name}, " overlap in the data"});
+    if (begin > covered)
+      fail({path, ": ", begin - covered, " bytes of data before tensor ", Quoted{tensor.name},
+           " belong to no tensor"});
+    covered = begin + static_cast<std::int64_t>(tensor.data.size());
+    before = &tensor;
   }
-  if (covered != static_cast<std::ptrdiff_t>(data.size())) {
-    fail(path, ": the last ", static_cast<std::ptrdiff_t>(data.size()) - covered,
-         " bytes of data belong to no tensor");
-  }
+  const std::int64_t left = static_cast<std::int64_t>(data.size()) - covered;
+  if (left != 0) fail({path, ": the last ", left, " bytes of data belong to no tensor"});
 }
 
 }  // namespace detail
@@ -225,47 +216,50 @@ inline int by_data(const void* a, const void* b) {
 struct SafetensorsContent {
   std::vector<TensorView> tensors;              ///< sorted by name
   std::map<std::string, std::string> metadata;  ///< `__metadata__`
+  std::unique_ptr<char[]> text;                 ///< the path and the tensors' names
 };
 
-/// Reads and checks the bytes of a whole safetensors file; the views point into `bytes`. `path` is
-/// for messages only. Throws Error on anything that the format does not allow.
-[[gnu::cold]] inline SafetensorsContent parse_safetensors(std::span<const std::byte> bytes,
-                                            std::string_view path) {
-  const std::string file(path);
-  if (bytes.size() < 8) {
-    fail(file, ": not a safetensors file: it has ", bytes.size(),
-         " bytes, and the length of the header alone takes 8");
-  }
+/// Reads and checks the bytes of a whole safetensors file; the views point into `bytes` and into the result.
+/// `path` is for messages only. Throws Error on anything that the format does not allow.
+[[gnu::cold]] inline SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, std::string_view path) {
+  if (bytes.size() < 8)
+    fail({path, ": not a safetensors file: it has ", bytes.size(),
+         " bytes, and the length of the header alone takes 8"});
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
-  if (length > static_cast<std::uint64_t>(max_header_bytes)) {
-    fail(file, ": not a safetensors file: its first 8 bytes announce a header of ", length,
-         " bytes, at most ", max_header_bytes, " are allowed");
-  }
-  if (length > bytes.size() - 8) {
-    fail(file, ": truncated: the header takes ", length, " bytes, found ", bytes.size() - 8);
-  }
+  if (length > static_cast<std::uint64_t>(max_header_bytes))
+    fail({path, ": not a safetensors file: its first 8 bytes announce a header of ", length, " bytes, at most ",
+         max_header_bytes, " are allowed"});
+  if (length > bytes.size() - 8)
+    fail({path, ": truncated: the header takes ", length, " bytes, found ", bytes.size() - 8});
   std::string_view header = detail::as_text(bytes.subspan(8, static_cast<std::size_t>(length)));
   const auto data = bytes.subspan(8 + static_cast<std::size_t>(length));
   header = header.substr(0, header.find_last_not_of(' ') + 1);  // the format pads with spaces, only
 
   SafetensorsContent content;
-  JsonReader json(header, file + ": header");
-  if (!header.starts_with('{')) json.error("expected '{' as the first character");
+  // No name is longer than it stands in the header, so this never moves.
+  content.text = std::make_unique<char[]>(path.size() + header.size());
+  char* end = content.text.get();
+  const auto keep = [&end](std::string_view text) {
+    if (!text.empty()) std::memcpy(end, text.data(), text.size());
+    end += text.size();
+    return std::string_view(end - text.size(), text.size());
+  };
+  path = keep(path);
+  JsonReader json(header, detail::join({path, ": header"}));
+  if (!header.starts_with('{')) json.error({"expected '{' as the first character"});
   json.object([&](const std::string& name) {
-    if (name == "__metadata__") {
+    if (name == "__metadata__")
       json.object([&](const std::string& key) { content.metadata[key] = json.string(); });
-    } else {
-      content.tensors.push_back(detail::read_entry(json, name, data, file));
-    }
+    else
+      content.tensors.push_back(detail::read_entry(json, keep(name), data, path));
   });
-  if (!header.ends_with('}')) json.error("expected only spaces after the header's last '}'");
+  if (!header.ends_with('}')) json.error({"expected only spaces after the header's last '}'"});
   json.end();
 
-  detail::check_coverage(content.tensors, data, file);
-  std::vector<TensorView> in_order;
-  for (const TensorView* tensor : detail::sorted(content.tensors, detail::by_name)) in_order.push_back(*tensor);
-  content.tensors = std::move(in_order);
+  detail::sort(content.tensors, detail::by_data);
+  detail::check_coverage(content.tensors, data, path);
+  detail::sort(content.tensors, detail::by_name);
   return content;
 }
 
@@ -298,36 +292,30 @@ class SafetensorsFile {
 /// Reads the text of a `model.safetensors.index.json`: which file, beside the index, holds which
 /// tensor. `path` is for messages only.
 [[gnu::cold]] inline std::map<std::string, std::string> parse_shard_index(std::string_view text,
-                                                            std::string_view path) {
-  const std::string file(path);
-  if (text.size() > static_cast<std::size_t>(max_header_bytes)) {
-    fail(file, ": an index has at most ", max_header_bytes, " bytes, found ", text.size());
-  }
+                                                                          std::string_view path) {
+  if (text.size() > static_cast<std::size_t>(max_header_bytes))
+    fail({path, ": an index has at most ", max_header_bytes, " bytes, found ", text.size()});
   std::map<std::string, std::string> weight_map;
   bool has_map = false;
-  JsonReader json(text, file);
+  JsonReader json(text, std::string(path));
   json.object([&](const std::string& field) {
     if (field == "metadata") {
       json.object([&](const std::string&) { json.skip(); });
     } else if (field == "weight_map") {
       has_map = true;
       json.object([&](const std::string& name) {
-        std::string shard = json.string();
-        const bool plain = !shard.empty() && shard != "." &&
-                           shard.find("..") == std::string::npos &&
+        const std::string shard = json.string();
+        const bool plain = !shard.empty() && shard != "." && shard.find("..") == std::string::npos &&
                            shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-        if (!plain) {
-          json.error("expected the name of a file in the index's own folder, found ",
-                     json_quoted(shard));
-        }
-        weight_map.emplace(name, std::move(shard));
+        if (!plain) json.error({"expected the name of a file in the index's own folder, found ", Quoted{shard}});
+        weight_map[name] = shard;
       });
     } else {
-      json.error("unknown field; an index has metadata and weight_map");
+      json.error({"unknown field; an index has metadata and weight_map"});
     }
   });
   json.end();
-  if (!has_map) fail(file, ": an index of shards needs the field \"weight_map\"");
+  if (!has_map) fail({path, ": an index of shards needs the field \"weight_map\""});
   return weight_map;
 }
 
@@ -340,20 +328,11 @@ class Checkpoint {
   /// sound and the shards hold exactly the tensors that the index places in them.
   static Checkpoint open(std::string path) { return Checkpoint(std::move(path)); }
 
-  /// The tensor of this name, or null.
-  const TensorView* find(std::string_view name) const {
-    const auto at =
-        std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                         [](const TensorView* t, std::string_view n) { return t->name < n; });
-    return at != tensors_.end() && (*at)->name == name ? *at : nullptr;
-  }
+  /// All tensors, sorted by name.
+  const std::vector<TensorView>& tensors() const { return tensors_; }
 
-  /// The names of all tensors, sorted.
-  [[gnu::cold]] std::vector<std::string> names() const {
-    std::vector<std::string> result;
-    for (const TensorView* tensor : tensors_) result.push_back(tensor->name);
-    return result;
-  }
+  /// The tensor of this name, or null.
+  const TensorView* find(std::string_view name) const { return detail::find_tensor(tensors_, name); }
 
   /// The file or index that was opened.
   const std::string& path() const { return path_; }
@@ -361,63 +340,57 @@ class Checkpoint {
  private:
   [[gnu::cold]] explicit Checkpoint(std::string path) : path_(std::move(path)) {
     if (is_directory(path_)) {
-      const std::string single = path_ + "/model.safetensors";
-      const std::string index = single + ".index.json";
-      if (!path_exists(single) && !path_exists(index)) {
-        fail(path_, ": expected model.safetensors or model.safetensors.index.json in this folder");
-      }
+      const std::string single = detail::join({path_, "/model.safetensors"});
+      const std::string index = detail::join({single, ".index.json"});
+      if (!path_exists(single) && !path_exists(index))
+        fail({path_, ": expected model.safetensors or model.safetensors.index.json in this folder"});
       path_ = path_exists(single) ? single : index;
     }
-    if (path_.ends_with(".json")) {
+    if (path_.ends_with(".json"))
       open_shards();
-    } else {
-      files_.push_back(SafetensorsFile::open(path_));
-    }
-    for (const SafetensorsFile& file : files_) {
-      for (const TensorView& tensor : file.tensors()) tensors_.push_back(&tensor);
-    }
-    if (!tensors_.empty()) std::qsort(tensors_.data(), tensors_.size(), sizeof(tensors_[0]), detail::by_name);
+    else
+      open_file(path_);
+    detail::sort(tensors_, detail::by_name);
+  }
+
+  [[gnu::cold]] void open_file(const std::string& path) {
+    files_.push_front(SafetensorsFile::open(path));
+    for (const TensorView& tensor : files_.front().tensors()) tensors_.push_back(tensor);
   }
 
   [[gnu::cold]] void open_shards() {
     const MappedFile index(path_);
     const auto weight_map = parse_shard_index(detail::as_text(index.bytes()), path_);
     const std::string folder = path_.substr(0, path_.find_last_of('/') + 1);
-    std::vector<std::string> opened;  // shards, as in files_
     for (const auto& [name, shard] : weight_map) {
-      const auto place = static_cast<std::size_t>(std::find(opened.begin(), opened.end(), shard) - opened.begin());
-      if (place == opened.size()) {
-        if (!path_exists(folder + shard)) {
-          fail(path_, ": shard ", json_quoted(shard), ", named for tensor ", json_quoted(name),
-               ", does not exist");
-        }
-        files_.push_back(SafetensorsFile::open(folder + shard));
-        opened.push_back(shard);
+      const std::string path = detail::join({folder, shard});
+      const SafetensorsFile* file = nullptr;
+      for (const SafetensorsFile& opened : files_)
+        if (opened.path() == path) file = &opened;
+      if (!file) {
+        if (!path_exists(path))
+          fail({path_, ": shard ", Quoted{shard}, ", named for tensor ", Quoted{name}, ", does not exist"});
+        open_file(path);
+        file = &files_.front();
       }
-      if (!files_[place].find(name)) {
-        fail(path_, ": tensor ", json_quoted(name), " is not in shard ", json_quoted(shard),
-             ", where the index places it");
-      }
+      if (!file->find(name))
+        fail({path_, ": tensor ", Quoted{name}, " is not in shard ", Quoted{shard},
+             ", where the index places it"});
     }
-    for (std::size_t place = 0; place < opened.size(); ++place) {
-      const std::string& shard = opened[place];
-      for (const TensorView& tensor : files_[place].tensors()) {
-        const auto at = weight_map.find(tensor.name);
-        if (at == weight_map.end()) {
-          fail(path_, ": tensor ", json_quoted(tensor.name), " of shard ", json_quoted(shard),
-               " is not in the index");
-        }
-        if (at->second != shard) {
-          fail(path_, ": tensor ", json_quoted(tensor.name), " is in two shards, ",
-               json_quoted(at->second), " and ", json_quoted(shard));
-        }
-      }
+    for (const TensorView& tensor : tensors_) {
+      const std::string_view shard = tensor.file.substr(folder.size());
+      const auto at = weight_map.find(std::string(tensor.name));
+      if (at == weight_map.end())
+        fail({path_, ": tensor ", Quoted{tensor.name}, " of shard ", Quoted{shard}, " is not in the index"});
+      if (at->second != shard)
+        fail({path_, ": tensor ", Quoted{tensor.name}, " is in two shards, ", Quoted{at->second}, " and ",
+             Quoted{shard}});
     }
   }
 
   std::string path_;
-  std::vector<SafetensorsFile> files_;
-  std::vector<const TensorView*> tensors_;  // sorted by name
+  std::forward_list<SafetensorsFile> files_;
+  std::vector<TensorView> tensors_;  // of all files, sorted by name
 };
 
 /// The value of an IEEE half (binary16), exactly; a NaN keeps its sign and payload.
@@ -441,8 +414,8 @@ namespace detail {
 inline void check_elements(const TensorView& tensor, std::int64_t first, std::size_t count) {
   const std::int64_t size = tensor.size();
   if (first < 0 || first > size || count > static_cast<std::size_t>(size - first)) {
-    fail(tensor.file, ": tensor ", json_quoted(tensor.name), " has ", size, " elements; asked for ",
-         count, " from ", first);
+    fail({tensor.file, ": tensor ", Quoted{tensor.name}, " has ", size, " elements; asked for ",
+         count, " from ", first});
   }
 }
 
@@ -463,8 +436,8 @@ void read_elements(const TensorView& tensor, std::int64_t first, std::span<Out> 
 }
 
 [[noreturn]] inline void fail_dtype(const TensorView& tensor, const char* expected) {
-  fail(tensor.file, ": tensor ", json_quoted(tensor.name), ": expected dtype ", expected,
-       ", found ", dtype_name(tensor.dtype));
+  fail({tensor.file, ": tensor ", Quoted{tensor.name}, ": expected dtype ", expected,
+       ", found ", dtype_name(tensor.dtype)});
 }
 
 template <class Real>
@@ -525,7 +498,7 @@ class SafetensorsWriter {
                              const std::map<std::string, std::string>& metadata = {})
       : path_(std::move(path)) {
     if (is_directory(path_))
-      fail(path_, ": expected the name of a file to write, found a directory");
+      fail({path_, ": expected the name of a file to write, found a directory"});
     for (const auto& [key, value] : metadata) {
       header_ += header_.empty() ? "{\"__metadata__\":{" : ",";
       header_ += quoted(key);
@@ -536,8 +509,8 @@ class SafetensorsWriter {
     // A number is added where the name is taken: by another writer of this process, or by one that
     // was killed in an earlier process of the same number.
     for (int attempt = 0; file_.get() < 0 && attempt < 100; ++attempt) {
-      temporary_ = path_ + ".tmp-" + std::to_string(::getpid());
-      if (attempt > 0) temporary_ += "-" + std::to_string(attempt);
+      temporary_ = detail::join({path_, ".tmp-", ::getpid()});
+      if (attempt > 0) temporary_ += detail::join({"-", attempt});
       file_ =
           FileDescriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
       if (file_.get() < 0 && errno != EEXIST) break;
@@ -551,31 +524,27 @@ class SafetensorsWriter {
   }
 
   /// Announces the next tensor. Not after the first write().
-  void declare(const std::string& name, Dtype dtype, const std::vector<std::int64_t>& shape) {
+  void declare(std::string_view name, Dtype dtype, const Shape& shape) {
     enter();
-    const std::string key = quoted(name), which = path_ + ": tensor " + key + ": ";
-    if (header_written_) fail(which, "declared after data was written");
-    if (name == "__metadata__") fail(which, "this name is reserved");
-    if (!names_.insert(name).second) fail(which, "declared twice");
-    std::string extents;
-    for (const std::int64_t extent : shape) {
-      if (extent < 0) fail(which, "shape ", shape, " has a negative extent");
-      extents += (extents.empty() ? "" : ",") + std::to_string(extent);
-    }
+    const std::string key = quoted(name), which = detail::join({path_, ": tensor ", key, ": "});
+    if (header_written_) fail({which, "declared after data was written"});
+    if (name == "__metadata__") fail({which, "this name is reserved"});
+    for (const Declared& tensor : tensors_)
+      if (tensor.name == name) fail({which, "declared twice"});
+    for (const std::int64_t extent : shape)
+      if (extent < 0) fail({which, "shape ", shape, " has a negative extent"});
     const std::int64_t bytes = detail::tensor_bytes(shape, dtype), begin = total_;
-    if (bytes < 0 || __builtin_add_overflow(begin, bytes, &total_)) {
-      fail(which, "shape ", shape, " makes the file too large");
-    }
-    header_ += (header_.size() > 1 ? "," : "") + key + ":{\"dtype\":\"" + dtype_name(dtype) +
-               "\",\"shape\":[" + extents + "],\"data_offsets\":[" + std::to_string(begin) + "," +
-               std::to_string(total_) + "]}";
-    tensors_.push_back({name, bytes});
+    if (bytes < 0 || __builtin_add_overflow(begin, bytes, &total_))
+      fail({which, "shape ", shape, " makes the file too large"});
+    header_ += detail::join({header_.size() > 1 ? "," : "", key, ":{\"dtype\":\"", dtype_name(dtype), "\",\"shape\":",
+                            shape, ",\"data_offsets\":", Shape{begin, total_}, "}"});
+    tensors_.push_back({std::string(name), bytes});
     closed_ = false;
   }
 
   /// Appends bytes to a tensor: all of it, or the next piece. Tensors come in the order of their
   /// declaration; those without elements may be left out.
-  void write(const std::string& name, std::span<const std::byte> bytes) {
+  void write(std::string_view name, std::span<const std::byte> bytes) {
     enter();
     write_header();
     while (current_ < tensors_.size() && tensors_[current_].missing == 0 &&
@@ -583,13 +552,13 @@ class SafetensorsWriter {
       ++current_;
     }
     if (current_ == tensors_.size() || tensors_[current_].name != name) {
-      fail(path_, ": tensor ", quoted(name), " is not the one to be written next, ",
-           current_ == tensors_.size() ? "none" : quoted(tensors_[current_].name));
+      fail({path_, ": tensor ", quoted(name), " is not the one to be written next, ",
+           current_ == tensors_.size() ? "none" : quoted(tensors_[current_].name)});
     }
     std::int64_t& missing = tensors_[current_].missing;
     if (bytes.size() > static_cast<std::size_t>(missing)) {
-      fail(path_, ": tensor ", quoted(name), ": expected ", missing, " more bytes, found ",
-           bytes.size());
+      fail({path_, ": tensor ", quoted(name), ": expected ", missing, " more bytes, found ",
+           bytes.size()});
     }
     append(bytes);
     missing -= static_cast<std::int64_t>(bytes.size());
@@ -602,8 +571,8 @@ class SafetensorsWriter {
     write_header();
     for (const Declared& tensor : tensors_) {
       if (tensor.missing != 0) {
-        fail(path_, ": tensor ", quoted(tensor.name), ": ", tensor.missing,
-             " bytes were not written");
+        fail({path_, ": tensor ", quoted(tensor.name), ": ", tensor.missing,
+             " bytes were not written"});
       }
     }
     if (::fsync(file_.get()) != 0) fail_errno(temporary_, "cannot write");
@@ -620,15 +589,15 @@ class SafetensorsWriter {
 
   /// Closed while a call runs; an exception leaves it so, because the file may end in half a piece.
   void enter() {
-    if (closed_) fail(path_, ": this writer is finished, or met an error before");
+    if (closed_) fail({path_, ": this writer is finished, or met an error before"});
     closed_ = true;
   }
 
   /// As a JSON string; only valid UTF-8 can stand in a header.
-  std::string quoted(const std::string& text) const {
+  std::string quoted(std::string_view text) const {
     if (valid_utf8_prefix(text) != text.size())
-      fail(path_, ": a name or metadata is not valid UTF-8");
-    return json_quoted(text);
+      fail({path_, ": a name or metadata is not valid UTF-8"});
+    return detail::join({Quoted{text}});
   }
 
   void write_header() {
@@ -638,8 +607,8 @@ class SafetensorsWriter {
     header_.resize(static_cast<std::size_t>(round_up(static_cast<std::int64_t>(header_.size()), 8)),
                    ' ');
     if (header_.size() > static_cast<std::size_t>(max_header_bytes)) {
-      fail(path_, ": the header takes ", header_.size(), " bytes, at most ", max_header_bytes,
-           " are allowed");
+      fail({path_, ": the header takes ", header_.size(), " bytes, at most ", max_header_bytes,
+           " are allowed"});
     }
     const std::uint64_t length = header_.size();
     append(std::as_bytes(std::span(&length, 1)));
@@ -658,7 +627,6 @@ class SafetensorsWriter {
   std::string path_, temporary_;
   FileDescriptor file_;
   std::string header_;
-  std::set<std::string> names_;
   std::vector<Declared> tensors_;
   std::int64_t total_ = 0;   // bytes of data declared
   std::size_t current_ = 0;  // tensor being written

@@ -31,7 +31,7 @@ class SentencePieceTokenizer {
   /// Bytes that are not UTF-8 are read as U+FFFD.
   std::vector<std::int32_t> encode(std::string_view text, bool add_bos = false) const {
     if (add_bos && bos_id() < 0)
-      fail("SentencePieceTokenizer: the model has no beginning-of-text token");
+      fail({"SentencePieceTokenizer: the model has no beginning-of-text token"});
     std::vector<int> ids;
     check(processor_->Encode(text, &ids), "SentencePieceTokenizer: cannot encode the text: ");
     if (add_bos) ids.insert(ids.begin(), bos_id());
@@ -75,13 +75,13 @@ class SentencePieceTokenizer {
 
  private:
   static void check(const sentencepiece::util::Status& status, const std::string& what) {
-    if (!status.ok()) fail(what, status.ToString());
+    if (!status.ok()) fail({what, status.ToString()});
   }
 
   bool contains(std::int32_t id) const { return id >= 0 && id < vocab_size(); }
 
   [[noreturn]] void fail_id(std::int32_t id, const std::string& where) const {
-    fail("SentencePieceTokenizer: id ", id, where, " is outside [0, ", vocab_size(), ")");
+    fail({"SentencePieceTokenizer: id ", id, where, " is outside [0, ", vocab_size(), ")"});
   }
 
   std::string text_of(const std::vector<int>& ids) const {

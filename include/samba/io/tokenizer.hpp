@@ -32,7 +32,7 @@ struct ByteTokenizer {
     std::string text(ids.size(), '\0');
     for (std::size_t i = 0; i < ids.size(); ++i) {
       if (ids[i] < 0 || ids[i] >= vocab_size)
-        fail("ByteTokenizer: id ", ids[i], " at index ", i, " is outside [0, 256)");
+        fail({"ByteTokenizer: id ", ids[i], " at index ", i, " is outside [0, 256)"});
       text[i] = static_cast<char>(ids[i]);
     }
     return text;

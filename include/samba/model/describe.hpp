@@ -43,7 +43,7 @@ inline std::string describe_text(const ModelSize& m, const std::vector<BranchInf
   const std::size_t p = period(cells), times = cells.size() / p;
 
   const std::int64_t embedding = m.vocab_size * m.d_model;
-  const std::string shape = " " + text(std::vector<std::int64_t>{m.vocab_size, m.d_model});
+  const std::string shape = join({" ", Shape{m.vocab_size, m.d_model}});
   std::vector<std::vector<std::string>> rows{
       {"branch", "layer", "parameters", "state bytes", "FLOPs/token at 0", "at " + std::to_string(m.default_capacity - 1)},
       {"", "embedding" + shape, grouped(embedding), "0", "0", "0"}};

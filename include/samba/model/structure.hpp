@@ -2,9 +2,9 @@
 /// \file
 /// What a model consists of, as data: for names in files, tables and messages.
 #include <samba/core/error.hpp>
+#include <samba/core/shape.hpp>
 #include <samba/model/language_model.hpp>
 
-#include <charconv>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,62 +17,35 @@ namespace samba::inline SAMBA_TARGET {
 struct TensorInfo {
   int branch = -1;   ///< number of its residual branch; -1 for embedding, final norm and head
   std::string name;  ///< within its branch, e.g. "norm.weight" or "in_proj.weight"
-  std::vector<std::int64_t> shape;
+  Shape shape;
 };
 
 /// A residual branch.
 struct BranchInfo {
-  std::string layer;                                         ///< the layer's name
-  std::vector<std::pair<std::string, std::string>> options;  ///< its hyperparameters
-  std::string tensors;                                       ///< names and shapes, its norm's and its own
+  const char* layer = "";  ///< the layer's name
+  std::string options;     ///< its hyperparameters, "name=value, ..."
+  std::string tensors;     ///< names and shapes, its norm's and its own
+  /// Of its attention, if it has one.
+  int n_heads = 0, n_kv_heads = 0, head_dim = 0;
   bool normed = true;
   std::uint64_t shared = 0;      ///< equal for branches that share weights
   int shared_number = 0;
   bool first_use = true;         ///< of the shared weights
   std::int64_t parameters = 0, state_bytes = 0, flops = 0, far_flops = 0;
 
-  /// An integer option; 0 if the layer has none of this name.
-  std::int64_t option(std::string_view name) const {
-    for (const auto& [key, value] : options)
-      if (key == name) return std::stoll(value);
-    return 0;
-  }
   /// "name(option=value, ...)"
-  [[gnu::cold]] std::string text() const {
-    std::string s = detail::join(normed ? "" : "no_norm:", layer, "(");
-    const char* separator = "";
-    for (const auto& [key, value] : options) s += detail::join(separator, key, "=", value), separator = ", ";
-    return s += ")";
-  }
+  std::string text() const { return detail::join({normed ? "" : "no_norm:", layer, "(", options, ")"}); }
 };
 
 namespace detail {
 
 // The functions that a generic visitor calls for each option or tensor take plain types and are not
 // inlined: they are compiled once, and cost little at the many places that call them.
-[[gnu::cold, gnu::noinline]] inline std::string option_text(bool value) { return value ? "true" : "false"; }
-/// The shortest text that reads back as the same number, whatever the locale.
-[[gnu::cold, gnu::noinline]] inline std::string option_text(float value) {
-  char buffer[32];
-  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
+[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, Part value) {
+  info.options += join({info.options.empty() ? "" : ", ", name, "=", value});
 }
-[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, const std::string& value) {
-  info.options.emplace_back(name, value);
-}
-[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, const char* value) {
-  add_option(info, name, std::string(value));
-}
-[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, int value) {
-  add_option(info, name, std::to_string(value));
-}
-[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, bool value) {
-  add_option(info, name, option_text(value));
-}
-[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, float value) {
-  add_option(info, name, option_text(value));
-}
-[[gnu::cold, gnu::noinline]] inline void add_tensor(BranchInfo& info, std::string_view name, std::span<const std::int64_t> shape) {
-  info.tensors += join(" ", name, shape);
+[[gnu::cold, gnu::noinline]] inline void add_tensor(BranchInfo& info, std::string_view name, const Shape& shape) {
+  info.tensors += join({" ", name, shape});
 }
 
 /// A tensor's name as a layer gives it: text, or something that becomes a string.
@@ -100,13 +73,13 @@ std::size_t period(const Items& items) {
       std::size_t key = 0;
       while (key < keys.size() && keys[key] != branch.shared) ++key;
       if (key == keys.size()) keys.push_back(branch.shared);
-      part += join("@", key, ".", branch.shared_number);
+      part += join({"@", key, ".", branch.shared_number});
     }
-    parts.push_back(part);
+    parts.push_back(std::move(part));
   }
   const std::size_t p = period(parts);
-  std::string text = join(model, "; ", parts.size() / p, " x [");
-  for (std::size_t i = 0; i < p; ++i) text += join(i ? ", " : "", parts[i]);
+  std::string text = join({model, "; ", parts.size() / p, " x ["});
+  for (std::size_t i = 0; i < p; ++i) text += join({i ? ", " : "", parts[i]});
   return text += "]";
 }
 
@@ -116,13 +89,16 @@ std::size_t period(const Items& items) {
 /// far_flops at the last position before it.
 template <class Model>
 [[gnu::cold]] std::vector<BranchInfo> branches() {
-  std::vector<BranchInfo> all;
+  std::vector<BranchInfo> all(Model::depth);
+  auto next = all.begin();
   detail::SharedSeen seen;
   for_each_branch<typename Model::Stack>([&](auto branch, Use use) {
     using B = typename decltype(branch)::type;
     using L = typename B::Layer;
-    BranchInfo info;
+    BranchInfo& info = *next++;
     info.layer = L::name;
+    if constexpr (requires { L::n_heads, L::n_kv_heads, L::head_dim; })
+      info.n_heads = L::n_heads, info.n_kv_heads = L::n_kv_heads, info.head_dim = L::head_dim;
     if constexpr (requires { L::visit_options([](auto, auto) {}); })
       L::visit_options([&](const char* name, auto value) { detail::add_option(info, name, value); });
     info.normed = B::normed;
@@ -135,7 +111,6 @@ template <class Model>
     info.state_bytes = Model::template branch_state_bytes<B, float, float>(Model::default_capacity);
     info.flops = Model::template branch_flops<B>(0);
     info.far_flops = Model::template branch_flops<B>(Model::default_capacity - 1);
-    all.push_back(std::move(info));
   });
   return all;
 }
@@ -145,8 +120,8 @@ template <class Model>
 template <class Model>
 std::string structure() {
   return detail::structure_text(
-      detail::join("vocab_size=", Model::vocab_size, ", d_model=", Model::d_model, ", tie_embeddings=",
-                   detail::option_text(Model::tie_embeddings), ", norm_eps=", detail::option_text(Model::norm_eps)),
+      detail::join({"vocab_size=", Model::vocab_size, ", d_model=", Model::d_model, ", tie_embeddings=",
+                   Model::tie_embeddings, ", norm_eps=", Model::norm_eps}),
       branches<Model>());
 }
 

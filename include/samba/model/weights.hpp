@@ -13,12 +13,10 @@ struct TensorRef : TensorInfo {
   Element* data = nullptr;
 
   void set_row(std::int64_t r, const Real<Element>* values) const {
-    const auto [first, step] = row_place(layout, r, rows, row_size);
-    for (std::int64_t k = 0; k < row_size; ++k) data[first + k * step] = static_cast<Element>(values[k]);
+    samba::set_row(data, row_place(layout, r, rows, row_size), row_size, values);
   }
   void get_row(std::int64_t r, Real<Element>* values) const {
-    const auto [first, step] = row_place(layout, r, rows, row_size);
-    for (std::int64_t k = 0; k < row_size; ++k) values[k] = static_cast<Real<Element>>(data[first + k * step]);
+    samba::get_row(data, row_place(layout, r, rows, row_size), row_size, values);
   }
 };
 
@@ -36,15 +34,12 @@ class Weights {
     if constexpr (!Model::tie_embeddings) bind(0, tree_.embedding);
     bind(0, tree_.norm);
     bind(0, tree_.head);
-    std::vector<std::pair<Use, const void*>> shared;
+    std::vector<std::pair<Use, void*>> shared;
     Model::Stack::walk(tree_.stack, [&](auto branch, auto& weights, Use use) {
-      for (const auto& [first, at] : shared)
-        if (use.shared && first.shared == use.shared && first.number == use.number) {
-          weights = *static_cast<const std::remove_reference_t<decltype(weights)>*>(at);
-          return;
-        }
-      Model::template visit_branch<typename decltype(branch)::type, T>(weights, bind);
-      if (use.shared) shared.push_back({use, &weights});
+      if (void* const first = first_use(shared, use, &weights); first != &weights)
+        weights = *static_cast<const std::remove_reference_t<decltype(weights)>*>(first);
+      else
+        Model::template visit_branch<typename decltype(branch)::type, T>(weights, bind);
     });
   }
   Weights(Weights&&) = default;
@@ -84,10 +79,19 @@ class Weights {
   }
 
  private:
+  /// What stands in for weights that are shared: those of their first use, which is noted.
+  [[gnu::cold, gnu::noinline]] static void* first_use(std::vector<std::pair<Use, void*>>& shared, Use use, void* weights) {
+    if (!use.shared) return weights;
+    for (const auto& [first, at] : shared)
+      if (first.shared == use.shared && first.number == use.number) return at;
+    shared.push_back({use, weights});
+    return weights;
+  }
+
   [[gnu::cold, gnu::noinline]] static void add(std::vector<TensorRef<T>>& all, int branch, std::string_view name,
-                                               std::span<const std::int64_t> shape, bool is_matrix, Layout layout,
+                                               const Shape& shape, bool is_matrix, Layout layout,
                                                std::int64_t rows, std::int64_t row_size, T* data) {
-    all.push_back({{branch, std::string(name), {shape.begin(), shape.end()}}, is_matrix, layout, rows, row_size, data});
+    all.push_back({{branch, std::string(name), shape}, is_matrix, layout, rows, row_size, data});
   }
 
   template <class Tree, class F>

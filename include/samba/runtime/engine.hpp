@@ -30,22 +30,15 @@ class Engine {
   using Tokens = std::span<const std::int32_t>;
 
   [[gnu::cold]] Engine(const char* who, const Weights<Model, T>& weights, int sequences, SessionOptions options)
-      : who_(who),
-        weights_(&weights),
-        options_(check(who, sequences, options)),
-        states_(static_cast<std::size_t>(sequences)),
-        active_(states_.size()),
-        segments_(states_.size()),
-        wanted_(states_.size()),
-        positions_(states_.size()),
-        tokens_(static_cast<std::size_t>(options_.chunk)),
-        logits_(states_.size() * Model::vocab_size) {
+      : who_(who), weights_(&weights), sequences_(sequences), options_(check(who, sequences, options)) {
+    own_ = Arena(lay_out(nullptr));
+    lay_out(own_.data());
     info_.structure = structure<Model>();
-    info_.dtypes = join("state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>));
+    info_.dtypes = join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
     info_.bytes = place(states_[0], nullptr, &info_.tensors);
     block_ = Arena(info_.bytes * sequences);
-    for (int i = 0; i < sequences; ++i) place(states_[static_cast<std::size_t>(i)], block_of(i), nullptr);
+    for (int i = 0; i < sequences; ++i) place(states_[i], block_of(i), nullptr);
 
     Placer rows;
     const std::int64_t stream = std::int64_t{options_.chunk} * Model::d_model * static_cast<std::int64_t>(sizeof(R));
@@ -66,8 +59,8 @@ class Engine {
   /// A fork: the same weights, a copy of all states.
   Engine(const Engine& other) : Engine(other.who_, *other.weights_, other.sequences(), other.options_) {
     std::memcpy(block_.data(), other.block_.data(), static_cast<std::size_t>(block_.bytes()));
-    positions_ = other.positions_;
-    logits_ = other.logits_;
+    std::copy_n(other.positions_, sequences_, positions_);
+    std::copy_n(other.logits_, std::ptrdiff_t{sequences_} * Model::vocab_size, logits_);
   }
   Engine& operator=(const Engine& other) {
     if (this != &other) *this = Engine(other);
@@ -76,81 +69,79 @@ class Engine {
   Engine(Engine&&) = default;
   Engine& operator=(Engine&&) = default;
 
-  int sequences() const { return static_cast<int>(states_.size()); }
-  std::int64_t position(int i) const { return positions_[static_cast<std::size_t>(i)]; }
+  int sequences() const { return sequences_; }
+  std::int64_t position(int i) const { return positions_[i]; }
   std::int64_t state_bytes() const { return info_.bytes; }
   const SessionOptions& options() const { return options_; }
 
   std::span<const R> logits(int i) const {
-    return std::span(logits_).subspan(static_cast<std::size_t>(i) * Model::vocab_size, Model::vocab_size);
+    return {logits_ + std::ptrdiff_t{i} * Model::vocab_size, std::size_t{Model::vocab_size}};
   }
-  std::span<const R> logits() const { return logits_; }
+  std::span<const R> logits() const { return {logits_, static_cast<std::size_t>(sequences_) * Model::vocab_size}; }
 
   void check_sequence(int i) const {
-    if (i < 0 || i >= sequences()) fail(who_, ": sequence ", i, " is outside [0, ", sequences(), ")");
+    if (i < 0 || i >= sequences()) fail({who_, ": sequence ", i, " is outside [0, ", sequences(), ")"});
   }
 
   /// Throws unless sequence i can read these tokens.
   void check_tokens(int i, Tokens tokens, const char* call) const {
     for (std::size_t k = 0; k < tokens.size(); ++k)
       if (tokens[k] < 0 || tokens[k] >= Model::vocab_size)
-        fail(who_, "::", call, ": ", "token ", tokens[k], " at index ", k, " is outside the vocabulary [0, ", Model::vocab_size, ")");
+        fail({who_, "::", call, ": ", "token ", tokens[k], " at index ", k, " is outside the vocabulary [0, ", Model::vocab_size, ")"});
     if constexpr (Model::has_capacity)
       if (static_cast<std::int64_t>(tokens.size()) > options_.capacity - position(i))
-        fail(who_, "::", call, ": ", "position ", position(i), " and ", tokens.size(), " tokens pass the capacity of ",
-             options_.capacity, " positions; give SessionOptions{.capacity = ...}");
+        fail({who_, "::", call, ": ", "position ", position(i), " and ", tokens.size(), " tokens pass the capacity of ",
+             options_.capacity, " positions; give SessionOptions{.capacity = ...}"});
   }
   void check_not_empty(Tokens tokens, const char* call) const {
-    if (tokens.empty()) fail(who_, "::", call, ": expected at least one token, found none");
+    if (tokens.empty()) fail({who_, "::", call, ": expected at least one token, found none"});
   }
 
   /// Reads the next tokens of every sequence; prompts[i] may be empty. The logits of each sequence's
   /// last token go to logits(i); those of the others stay.
   void read(std::span<const Tokens> prompts) {
-    std::size_t first = 0;      // sequences before it are done
-    std::size_t done = 0;       // tokens of `first` that are done
+    std::size_t first = 0;  // sequences before it are done
+    std::int64_t done = 0;  // tokens of `first` that are done
     while (true) {
       std::int64_t rows = 0;
-      std::size_t n = 0;
-      int wanted = 0;
+      std::size_t n = 0, wanted = 0;
       while (first < prompts.size() && rows < options_.chunk) {
-        const Tokens left = prompts[first].subspan(done);
-        const auto take = std::min<std::int64_t>(std::ssize(left), options_.chunk - rows);
+        const std::int64_t left = std::ssize(prompts[first]) - done;
+        const std::int64_t take = std::min(left, options_.chunk - rows);
         if (take > 0) {
-          std::copy_n(left.begin(), take, tokens_.begin() + rows);
+          std::copy_n(prompts[first].data() + done, take, tokens_ + rows);
           active_[n] = states_[first];
           segments_[n++] = {positions_[first], rows, take};
           positions_[first] += take;
           rows += take;
         }
-        if (take < std::ssize(left)) {
-          done += static_cast<std::size_t>(take);
+        if (take < left) {
+          done += take;
           break;
         }
-        if (take > 0) wanted_[static_cast<std::size_t>(wanted++)] = {rows - 1, logits_.data() + first * Model::vocab_size};
+        if (take > 0) wanted_[wanted++] = {rows - 1, logits_ + first * Model::vocab_size};
         ++first, done = 0;
       }
       if (rows == 0) return;
-      run({segments_.data(), n}, rows, {wanted_.data(), static_cast<std::size_t>(wanted)}, nullptr);
+      run({segments_, n}, rows, {wanted_, wanted}, nullptr);
     }
   }
 
   /// Reads the next tokens of sequence i; logits: (tokens, vocab_size).
   void forward(int i, Tokens tokens, R* logits) {
-    const auto at = static_cast<std::size_t>(i);
     for (std::int64_t begin = 0; begin < std::ssize(tokens); begin += options_.chunk) {
       const auto rows = std::min<std::int64_t>(options_.chunk, std::ssize(tokens) - begin);
-      std::copy_n(tokens.begin() + begin, rows, tokens_.begin());
-      active_[0] = states_[at];
-      segments_[0] = {positions_[at], 0, rows};
-      positions_[at] += rows;
-      run({segments_.data(), 1}, rows, {}, logits + begin * Model::vocab_size);
+      std::copy_n(tokens.data() + begin, rows, tokens_);
+      active_[0] = states_[i];
+      segments_[0] = {positions_[i], 0, rows};
+      positions_[i] += rows;
+      run({segments_, 1}, rows, {}, logits + begin * Model::vocab_size);
     }
   }
 
   void reset(int i) {
     std::memset(block_of(i), 0, static_cast<std::size_t>(info_.bytes));
-    positions_[static_cast<std::size_t>(i)] = 0;
+    positions_[i] = 0;
   }
 
   void snapshot(int i, Snapshot& into) const {
@@ -165,14 +156,14 @@ class Engine {
   void restore(int i, const Snapshot& s) {
     info_.check(who_, "::restore: the snapshot", s.structure, s.dtypes, s.capacity, s.position);
     if (s.block.bytes() != info_.bytes)
-      fail(who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ", s.block.bytes());
+      fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ", s.block.bytes()});
     std::memcpy(block_of(i), s.block.data(), static_cast<std::size_t>(info_.bytes));
-    positions_[static_cast<std::size_t>(i)] = s.position;
+    positions_[i] = s.position;
   }
 
   void save(int i, const std::string& path) const { save_state(path, info_, block_of(i), position(i)); }
   void load(int i, const std::string& path) {
-    positions_[static_cast<std::size_t>(i)] = load_state(path, info_, block_of(i));
+    positions_[i] = load_state(path, info_, block_of(i));
   }
 
  private:
@@ -182,12 +173,24 @@ class Engine {
   };
 
   static SessionOptions check(const char* who, int sequences, SessionOptions o) {
-    if (sequences < 1) fail(who, ": expected at least one sequence, found ", sequences);
-    if (o.capacity < 1) fail(who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity);
-    if (o.threads < 0) fail(who, ": SessionOptions::threads: expected 0 or more, found ", o.threads);
-    if (o.chunk < 1) fail(who, ": SessionOptions::chunk: expected at least 1, found ", o.chunk);
+    if (sequences < 1) fail({who, ": expected at least one sequence, found ", sequences});
+    if (o.capacity < 1) fail({who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity});
+    if (o.threads < 0) fail({who, ": SessionOptions::threads: expected 0 or more, found ", o.threads});
+    if (o.chunk < 1) fail({who, ": SessionOptions::chunk: expected at least 1, found ", o.chunk});
     if (o.threads == 0) o.threads = default_threads();
     return o;
+  }
+
+  /// Places what the engine keeps beside states and scratch, or only counts, if block is null; returns the bytes.
+  std::int64_t lay_out(std::byte* block) {
+    Placer placer{block};
+    const auto take = [&]<class X>(X*& x, std::int64_t n) {
+      x = reinterpret_cast<X*>(placer.take(n * static_cast<std::int64_t>(sizeof(X))));
+    };
+    take(states_, sequences_), take(active_, sequences_), take(segments_, sequences_), take(wanted_, sequences_);
+    take(positions_, sequences_), take(tokens_, options_.chunk);
+    take(logits_, std::int64_t{sequences_} * Model::vocab_size);
+    return placer.offset;
   }
 
   std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }
@@ -210,8 +213,8 @@ class Engine {
   }
 
   [[gnu::cold, gnu::noinline]] void add(std::vector<StateTensor>& list, int branch, std::string_view name, Dtype dtype,
-                             std::span<const std::int64_t> shape, std::int64_t offset, std::int64_t bytes) const {
-    list.push_back({join(branch, ".", name), dtype, {shape.begin(), shape.end()}, offset, bytes});
+                             const Shape& shape, std::int64_t offset, std::int64_t bytes) const {
+    list.push_back({join({branch, ".", name}), dtype, shape, offset, bytes});
     if (shape[0] == 0) list.back().shape[0] = options_.capacity;
   }
 
@@ -224,11 +227,10 @@ class Engine {
     parallel(options_.threads, [&](const Team& team) {
       const Chunk chunk{team, segments, rows};
       if constexpr (Model::tie_embeddings)
-        embedding(team, w.head, tokens_.data(), x);
+        embedding(team, w.head, tokens_, x);
       else
-        embedding(team, w.embedding, tokens_.data(), x);
-      const States<typename Model::template State<T, KV>> states(reinterpret_cast<std::byte*>(active_.data()),
-                                                                 sizeof(active_[0]));
+        embedding(team, w.embedding, tokens_, x);
+      const States<typename Model::template State<T, KV>> states(reinterpret_cast<std::byte*>(active_), sizeof(active_[0]));
       Model::Stack::template forward<T, KV>(chunk, w.stack, states, {workspace_, rows, options_.threads},
                                             Model::norm_eps, x);
       if (all) {
@@ -252,17 +254,18 @@ class Engine {
 
   const char* who_;
   const Weights<Model, T>* weights_;
+  int sequences_;
   SessionOptions options_;
   StateInfo info_;
-  Arena block_, scratch_;  // block_: the states of all sequences; scratch_: x_, normed_, workspace_
+  Arena block_, scratch_, own_;  // the states of all sequences; x_, normed_, workspace_; what follows
   R *x_ = nullptr, *normed_ = nullptr;
   std::byte* workspace_ = nullptr;
-  std::vector<typename Model::template State<T, KV>> states_, active_;  // views into block_
-  std::vector<Segment> segments_;
-  std::vector<Wanted> wanted_;
-  std::vector<std::int64_t> positions_;
-  std::vector<std::int32_t> tokens_;
-  std::vector<R> logits_;
+  typename Model::template State<T, KV>*states_, *active_;  // (sequences), views into block_
+  Segment* segments_;                                       // (sequences)
+  Wanted* wanted_;                                          // (sequences)
+  std::int64_t* positions_;                                 // (sequences)
+  std::int32_t* tokens_;                                    // (chunk)
+  R* logits_;                                               // (sequences, vocab_size)
 };
 
 }  // namespace detail

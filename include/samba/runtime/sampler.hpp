@@ -49,7 +49,7 @@ inline void check(bool in_range, const char* option, const char* rule, double fo
   if (in_range) return;
   char number[32];
   std::snprintf(number, sizeof number, "%.9g", found);
-  fail("sampling: ", option, " must be ", rule, ", found ", number);
+  fail({"sampling: ", option, " must be ", rule, ", found ", number});
 }
 
 inline void check_temperature(float t) {
@@ -97,18 +97,18 @@ inline float clamp_to_float(double x) {
 /// for logits.size(). An Error, which leaves `storage` undefined: no logits, a NaN, +inf, all -inf.
 [[nodiscard]] inline std::span<Candidate> candidates(std::span<const float> logits,
                                                      std::span<Candidate> storage) {
-  if (logits.empty()) fail("sampling: there are no logits");
+  if (logits.empty()) fail({"sampling: there are no logits"});
   if (storage.size() < logits.size())
-    fail("sampling: storage for ", logits.size(), " candidates expected, found ", storage.size());
+    fail({"sampling: storage for ", logits.size(), " candidates expected, found ", storage.size()});
   std::size_t n = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     const auto bits = std::bit_cast<std::uint32_t>(logits[i]);
     if (is_finite(logits[i]))
       storage[n++] = {static_cast<std::int32_t>(i), logits[i]};
     else if (bits != 0xff800000u)
-      fail("sampling: the logit at index ", i, " is ", bits == 0x7f800000u ? "+inf" : "NaN");
+      fail({"sampling: the logit at index ", i, " is ", bits == 0x7f800000u ? "+inf" : "NaN"});
   }
-  if (n == 0) fail("sampling: all ", logits.size(), " logits are -inf");
+  if (n == 0) fail({"sampling: all ", logits.size(), " logits are -inf"});
   return storage.first(n);
 }
 
@@ -197,7 +197,7 @@ inline float clamp_to_float(double x) {
 /// The id of the candidate at u, uniform in [0, 1), on the line of their probabilities laid end to
 /// end.
 [[nodiscard]] inline std::int32_t draw(std::span<const Candidate> candidates, double u) {
-  if (candidates.empty()) fail("sampling: there are no candidates to draw from");
+  if (candidates.empty()) fail({"sampling: there are no candidates to draw from"});
   detail::check(u >= 0 && u < 1, "the random number", "in [0, 1)", u);
   const Candidate best = detail::most_likely(candidates);
   std::int32_t id = best.id;
@@ -258,7 +258,7 @@ class Sampler {
   void observe(std::span<const std::int32_t> tokens) {
     for (std::size_t i = 0; i < tokens.size(); ++i)
       if (tokens[i] < 0)
-        fail("Sampler: observed token ", tokens[i], " at index ", i, " is negative");
+        fail({"Sampler: observed token ", tokens[i], " at index ", i, " is negative"});
     for (const std::int32_t token : tokens) remember(token);
   }
 

@@ -18,14 +18,14 @@ namespace samba::inline SAMBA_TARGET {
 /// An Error: a token that is out of range or whose own logit is -inf, a NaN, +inf.
 inline double log_softmax_at(std::span<const float> logits, std::int32_t token) {
   if (token < 0 || static_cast<std::size_t>(token) >= logits.size())
-    fail("log_softmax_at: token ", token, " is outside [0, ", logits.size(), ")");
+    fail({"log_softmax_at: token ", token, " is outside [0, ", logits.size(), ")"});
   const float logit = logits[static_cast<std::size_t>(token)];
   const auto excluded = [](float x) { return std::bit_cast<std::uint32_t>(x) == 0xff800000u; };
-  if (excluded(logit)) fail("log_softmax_at: the logit of token ", token, " is -inf");
+  if (excluded(logit)) fail({"log_softmax_at: the logit of token ", token, " is -inf"});
   float max = logit;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (excluded(logits[i])) continue;
-    if (!is_finite(logits[i])) fail("log_softmax_at: the logit at index ", i, " is NaN or +inf");
+    if (!is_finite(logits[i])) fail({"log_softmax_at: the logit at index ", i, " is NaN or +inf"});
     max = std::max(max, logits[i]);
   }
   double sum = 0;
@@ -41,14 +41,14 @@ struct Score {
   std::int64_t tokens = 0;  ///< predictions
 
   double nats_per_token() const {
-    if (tokens < 1) fail("Score: no token was predicted");
+    if (tokens < 1) fail({"Score: no token was predicted"});
     return nll / static_cast<double>(tokens);
   }
   double perplexity() const { return std::exp(nats_per_token()); }
   double bits_per_token() const { return nats_per_token() / std::numbers::ln2; }
   /// `bytes`: the length of the text that the predicted tokens stand for.
   double bits_per_byte(std::int64_t bytes) const {
-    if (bytes < 1) fail("Score: bits per byte of ", bytes, " bytes");
+    if (bytes < 1) fail({"Score: bits per byte of ", bytes, " bytes"});
     return nll / std::numbers::ln2 / static_cast<double>(bytes);
   }
 };
@@ -75,10 +75,10 @@ struct NoProgress {
 template <class S, class Progress = detail::NoProgress>
 Score score(S& session, std::span<const std::int32_t> tokens,
             const Progress& progress = Progress{}) {
-  if (tokens.size() < 2) fail("score: at least 2 tokens expected, found ", tokens.size());
+  if (tokens.size() < 2) fail({"score: at least 2 tokens expected, found ", tokens.size()});
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || tokens[i] >= S::vocab_size)
-      fail("score: token ", tokens[i], " at index ", i, " is outside [0, ", S::vocab_size, ")");
+      fail({"score: token ", tokens[i], " at index ", i, " is outside [0, ", S::vocab_size, ")"});
 
   constexpr std::size_t vocab_size = S::vocab_size;
   const std::size_t total = tokens.size() - 1;

@@ -41,8 +41,8 @@ class Session {
   void forward(std::span<const std::int32_t> tokens, std::span<R> logits) {
     engine_.check_not_empty(tokens, "forward");
     if (logits.size() != tokens.size() * vocab_size)
-      fail("Session::forward: logits: expected room for ", tokens.size() * vocab_size, " values ([",
-           tokens.size(), ", ", vocab_size, "]), found ", logits.size());
+      fail({"Session::forward: logits: expected room for ", tokens.size() * vocab_size, " values ([",
+           tokens.size(), ", ", vocab_size, "]), found ", logits.size()});
     engine_.check_tokens(0, tokens, "forward");
     engine_.forward(0, tokens, logits.data());
   }
@@ -100,7 +100,7 @@ class Batch {
   /// each sequence's last token, [batch, vocab_size], valid until the next call.
   std::span<const R> prefill(std::span<const Tokens> prompts) {
     if (std::ssize(prompts) != size())
-      fail("Batch::prefill: expected ", size(), " prompts, found ", prompts.size());
+      fail({"Batch::prefill: expected ", size(), " prompts, found ", prompts.size()});
     for (int i = 0; i < size(); ++i) engine_.check_tokens(i, prompts[static_cast<std::size_t>(i)], "prefill");
     engine_.read(prompts);
     return engine_.logits();
@@ -119,7 +119,7 @@ class Batch {
 
   /// Reads tokens[i] into sequence i; returns the logits, [batch, vocab_size].
   std::span<const R> step(Tokens tokens) {
-    if (std::ssize(tokens) != size()) fail("Batch::step: expected ", size(), " tokens, found ", tokens.size());
+    if (std::ssize(tokens) != size()) fail({"Batch::step: expected ", size(), " tokens, found ", tokens.size()});
     for (int i = 0; i < size(); ++i) {
       prompts_[static_cast<std::size_t>(i)] = tokens.subspan(static_cast<std::size_t>(i), 1);
       engine_.check_tokens(i, prompts_[static_cast<std::size_t>(i)], "step");

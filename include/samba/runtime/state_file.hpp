@@ -15,7 +15,7 @@ namespace samba::inline SAMBA_TARGET {
 struct StateTensor {
   std::string name;
   Dtype dtype = Dtype::f32;
-  std::vector<std::int64_t> shape;
+  Shape shape;
   std::int64_t offset = 0, bytes = 0;
 };
 
@@ -32,12 +32,12 @@ struct StateInfo {
   [[gnu::cold]] void check(std::string_view where, const char* what, const std::string& other_structure,
                            const std::string& other_dtypes, std::int64_t other_capacity, std::int64_t position) const {
     if (other_structure != structure)
-      fail(where, what, " is of another model: expected ", structure, ", found ", other_structure);
-    if (other_dtypes != dtypes) fail(where, what, " has other types: expected ", dtypes, ", found ", other_dtypes);
+      fail({where, what, " is of another model: expected ", structure, ", found ", other_structure});
+    if (other_dtypes != dtypes) fail({where, what, " has other types: expected ", dtypes, ", found ", other_dtypes});
     if (other_capacity != capacity)
-      fail(where, what, " has another capacity: expected ", capacity, ", found ", other_capacity);
+      fail({where, what, " has another capacity: expected ", capacity, ", found ", other_capacity});
     if (position < 0 || position > (capacity ? capacity : std::int64_t{1} << 62))  // far from overflow
-      fail(where, what, " has an impossible position: ", position);
+      fail({where, what, " has an impossible position: ", position});
   }
 };
 
@@ -58,8 +58,8 @@ struct StateInfo {
 [[gnu::cold]] inline std::int64_t load_state(const std::string& path, const StateInfo& info, std::byte* block) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   const auto entry = [&](const char* key) -> const std::string& {
-    const auto at = file.metadata().find(std::string("samba.") + key);
-    if (at == file.metadata().end()) fail(path, ": not a state file: its metadata has no \"samba.", key, "\"");
+    const auto at = file.metadata().find(detail::join({"samba.", key}));
+    if (at == file.metadata().end()) fail({path, ": not a state file: its metadata has no \"samba.", key, "\""});
     return at->second;
   };
   const auto number = [&](const char* key) {
@@ -67,24 +67,24 @@ struct StateInfo {
     std::int64_t n = 0;
     const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
     if (code != std::errc{} || end != text.data() + text.size())
-      fail(path, ": metadata \"samba.", key, "\": expected an integer, found \"", text, "\"");
+      fail({path, ": metadata \"samba.", key, "\": expected an integer, found \"", text, "\""});
     return n;
   };
-  if (entry("state") != "1") fail(path, ": layout version of the state: expected 1, found ", entry("state"));
+  if (entry("state") != "1") fail({path, ": layout version of the state: expected 1, found ", entry("state")});
   if (entry("hash") != std::to_string(fnv1a(entry("structure"))))
-    fail(path, ": \"samba.hash\" is not the hash of \"samba.structure\"");
+    fail({path, ": \"samba.hash\" is not the hash of \"samba.structure\""});
   const std::int64_t position = number("position");
   info.check(path, "", entry("structure"), entry("dtypes"), number("capacity"), position);
 
   for (const StateTensor& t : info.tensors) {
     const TensorView* found = file.find(t.name);
-    if (!found) fail(path, ": tensor ", t.name, " is missing, expected ", dtype_name(t.dtype), " ", t.shape);
+    if (!found) fail({path, ": tensor ", t.name, " is missing, expected ", dtype_name(t.dtype), " ", t.shape});
     if (found->dtype != t.dtype || found->shape != t.shape)
-      fail(path, ": tensor ", t.name, ": expected ", dtype_name(t.dtype), " ", t.shape, ", found ",
-           dtype_name(found->dtype), " ", found->shape);
+      fail({path, ": tensor ", t.name, ": expected ", dtype_name(t.dtype), " ", t.shape, ", found ",
+           dtype_name(found->dtype), " ", found->shape});
   }
   if (file.tensors().size() != info.tensors.size())
-    fail(path, ": expected ", info.tensors.size(), " tensors, found ", file.tensors().size());
+    fail({path, ": expected ", info.tensors.size(), " tensors, found ", file.tensors().size()});
   for (const StateTensor& t : info.tensors)
     std::memcpy(block + t.offset, file.find(t.name)->data.data(), static_cast<std::size_t>(t.bytes));
   return position;

@@ -99,7 +99,7 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
         L::visit_options(f);
       else
         L::template Weights<float>::visit(typename L::template Weights<float>{}, [&]<class X>(auto name, const X&) {
-          f("tensor", std::string(name) + detail::text(X::shape));
+          f("tensor", detail::join({std::string(name), X::shape}));
         });
     };
     (one(std::type_identity<Layers>{}), ...);

@@ -14,13 +14,11 @@ namespace detail {
 template <int Rows>
 inline void matmul_tile(const MatmulArgs<float>& a, std::int64_t panel, std::int64_t row) {
   vec sum[Rows][2];
-  const std::int64_t n = panel * panel_width, left = std::min<std::int64_t>(a.N - n, panel_width);
-  const std::int64_t left0 = std::min<std::int64_t>(left, lanes), left1 = left - left0;
-  vec b0(0.f), b1(0.f);
-  if (a.bias) {
-    b0 = load_part(a.bias + n, left0);
-    if (left1) b1 = load_part(a.bias + n + lanes, left1);
-  }
+  const std::int64_t n = panel * panel_width, outputs = std::min<std::int64_t>(a.N - n, panel_width);
+  const std::size_t bytes = static_cast<std::size_t>(outputs) * sizeof(float);
+  alignas(alignment) float part[panel_width] = {};
+  if (a.bias) std::memcpy(part, a.bias + n, bytes);
+  const vec b0 = load(part), b1 = load(part + lanes);
   unroll<Rows>([&](auto i) __attribute__((always_inline)) { sum[i][0] = b0, sum[i][1] = b1; });
 
   const float* w = a.w + n * a.K;
@@ -35,15 +33,18 @@ inline void matmul_tile(const MatmulArgs<float>& a, std::int64_t panel, std::int
   }
 
   float* out = a.out + row * a.out_stride + n;
+  const bool whole = outputs == panel_width;
   unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-    store_part(out + i * a.out_stride, sum[i][0], left0);
-    if (left1) store_part(out + i * a.out_stride + lanes, sum[i][1], left1);
+    float* const to = whole ? out + i * a.out_stride : part;
+    store(to, sum[i][0]);
+    store(to + lanes, sum[i][1]);
+    if (!whole) std::memcpy(out + i * a.out_stride, part, bytes);
   });
 }
 
 }  // namespace detail
 
-inline void matmul(const MatmulArgs<float>& a, Range panels) {
+[[gnu::noinline]] inline void matmul(const MatmulArgs<float>& a, Range panels) {
   for (std::int64_t p = panels.begin; p < panels.end; ++p) {
     std::int64_t row = 0;
     for (; row + matmul_rows <= a.rows; row += matmul_rows) detail::matmul_tile<matmul_rows>(a, p, row);

@@ -1,0 +1,49 @@
+#pragma once
+#include <samba/core/error.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// The extents of a tensor in a file; none for a scalar. At most max_rank of them, in place, so that lists of
+/// tensors are plain data.
+class Shape {
+ public:
+  static constexpr std::size_t max_rank = 8;
+
+  constexpr Shape() = default;
+  constexpr Shape(std::initializer_list<std::int64_t> extents) : Shape(std::span(extents.begin(), extents.size())) {}
+  /// Throws Error where they are more than max_rank.
+  constexpr Shape(std::span<const std::int64_t> extents) {
+    if (extents.size() > max_rank) fail({"a shape has at most ", max_rank, " extents, found ", extents.size()});
+    for (const std::int64_t extent : extents) push_back(extent);
+  }
+
+  /// Adds an extent; false, and nothing changes, where max_rank are there already.
+  constexpr bool push_back(std::int64_t extent) {
+    if (rank_ == max_rank) return false;
+    extents_[rank_++] = extent;
+    return true;
+  }
+
+  constexpr std::size_t size() const { return rank_; }
+  constexpr std::int64_t* begin() { return extents_; }
+  constexpr std::int64_t* end() { return extents_ + rank_; }
+  constexpr const std::int64_t* begin() const { return extents_; }
+  constexpr const std::int64_t* end() const { return extents_ + rank_; }
+  constexpr std::int64_t& operator[](std::size_t i) { return extents_[i]; }
+  constexpr std::int64_t operator[](std::size_t i) const { return extents_[i]; }
+  /// Extents behind the rank are zero.
+  friend constexpr bool operator==(const Shape&, const Shape&) = default;
+
+ private:
+  std::size_t rank_ = 0;
+  std::int64_t extents_[max_rank] = {};
+};
+
+inline detail::Part::Part(const Shape& s) : Part(Kind::shape, s.begin(), s.size()) {}
+
+}  // namespace samba::inline SAMBA_TARGET
