@@ -75,7 +75,7 @@ int main(int argc, char** argv) try {
   std::printf("bits/byte: %.6f\n", bits);
   if (!(std::abs(bits - expected) <= 0.0005))
     fail({"expected ", std::to_string(expected), " bits/byte within 0.0005, found ",
-         std::to_string(bits)});
+          std::to_string(bits)});
   std::printf("the float64 reference has %.6f\n\n", expected);
 
   constexpr int generated = 400;

@@ -1,5 +1,6 @@
 #pragma once
-// The C++ types of the golden cases, a few tiny models for the laws of sessions, and what their tests share.
+// The C++ types of the golden cases, a few tiny models for the laws of sessions, and what their
+// tests share.
 #include <samba/model/initialize.hpp>
 #include <samba/samba.hpp>
 
@@ -11,7 +12,9 @@ using namespace samba;
 
 namespace golden {
 
-constexpr ModelOptions tied(int vocab_size) { return {.vocab_size = vocab_size, .tie_embeddings = true}; }
+constexpr ModelOptions tied(int vocab_size) {
+  return {.vocab_size = vocab_size, .tie_embeddings = true};
+}
 constexpr ModelOptions untied(int vocab_size) { return {.vocab_size = vocab_size}; }
 template <int D, int F, class Attending, MlpOptions M = MlpOptions{}>
 using Block = HybridStack<Mamba<D>, SwiGLU<D, F, M>, Attending, SwiGLU<D, F, M>>;
@@ -20,34 +23,45 @@ inline constexpr AttentionOptions heads_4_2{.n_heads = 4, .n_kv_heads = 2};
 struct SambaTiny : LanguageModel<Repeat<2, Block<64, 160, SWA<16, heads_4_2>>>, tied(256)> {
   static constexpr const char* folder = "samba-tiny";
 };
-struct SambaOdd : LanguageModel<Repeat<2, Block<40, 100, SWA<7, AttentionOptions{.n_heads = 5}>>>, untied(97)> {
+struct SambaOdd
+    : LanguageModel<Repeat<2, Block<40, 100, SWA<7, AttentionOptions{.n_heads = 5}>>>, untied(97)> {
   static constexpr const char* folder = "samba-odd";
 };
 struct SambaBias
-    : LanguageModel<Block<32, 72, SWA<9, AttentionOptions{.n_heads = 4, .n_kv_heads = 1, .rotary_fraction = 0.5f, .bias = true}>,
-                          MlpOptions{.bias = true}>,
-                    untied(96)> {
+    : LanguageModel<
+          Block<32, 72,
+                SWA<9,
+                    AttentionOptions{
+                        .n_heads = 4, .n_kv_heads = 1, .rotary_fraction = 0.5f, .bias = true}>,
+                MlpOptions{.bias = true}>,
+          untied(96)> {
   static constexpr const char* folder = "samba-bias-partial-rope";
 };
 struct SambaNope
-    : LanguageModel<Block<32, 72, SWA<16, AttentionOptions{.n_heads = 4, .n_kv_heads = 2, .rope = false}>>, tied(96)> {
+    : LanguageModel<
+          Block<32, 72, SWA<16, AttentionOptions{.n_heads = 4, .n_kv_heads = 2, .rope = false}>>,
+          tied(96)> {
   static constexpr const char* folder = "samba-nope";
 };
 struct SambaBf16Rope
-    : LanguageModel<Block<32, 72, SWA<16, AttentionOptions{.n_heads = 2, .rope_table = RopeTable::bfloat16}>>, tied(96)> {
+    : LanguageModel<
+          Block<32, 72, SWA<16, AttentionOptions{.n_heads = 2, .rope_table = RopeTable::bfloat16}>>,
+          tied(96)> {
   static constexpr const char* folder = "samba-bf16-rope";
 };
 struct MambaSwaMlp
-    : LanguageModel<Repeat<2, HybridStack<Mamba<48>, SWA<16, heads_4_2>, SwiGLU<48, 112>>>, tied(128)> {
+    : LanguageModel<Repeat<2, HybridStack<Mamba<48>, SWA<16, heads_4_2>, SwiGLU<48, 112>>>,
+                    tied(128)> {
   static constexpr const char* folder = "mamba-swa-mlp-tiny";
 };
 struct MambaMlp : LanguageModel<Repeat<2, HybridStack<Mamba<48>, SwiGLU<48, 112>>>, tied(128)> {
   static constexpr const char* folder = "mamba-mlp-tiny";
 };
 /// Every third block attends without the window.
-struct SwaMlp : LanguageModel<HybridStack<Repeat<2, HybridStack<SWA<16, heads_4_2>, SwiGLU<48, 112>>>,
-                                          Attention<heads_4_2>, SwiGLU<48, 112>>,
-                              tied(128)> {
+struct SwaMlp
+    : LanguageModel<HybridStack<Repeat<2, HybridStack<SWA<16, heads_4_2>, SwiGLU<48, 112>>>,
+                                Attention<heads_4_2>, SwiGLU<48, 112>>,
+                    tied(128)> {
   static constexpr const char* folder = "swa-mlp-tiny";
 };
 struct MambaOnly : LanguageModel<Repeat<3, Mamba<48>>, tied(128)> {
@@ -63,7 +77,8 @@ std::string path(const std::string& file) {
 
 /// The demo model: examples/demo_model.
 struct DemoModel
-    : LanguageModel<Repeat<4, HybridStack<Mamba<256>, SwiGLU<256, 768>, SWA<512, golden::heads_4_2>, SwiGLU<256, 768>>>,
+    : LanguageModel<Repeat<4, HybridStack<Mamba<256>, SwiGLU<256, 768>, SWA<512, golden::heads_4_2>,
+                                          SwiGLU<256, 768>>>,
                     golden::tied(256)> {};
 
 /// Models of few numbers for the laws that hold of every model.
@@ -72,28 +87,44 @@ namespace tiny {
 using golden::tied;
 using golden::untied;
 
-struct Samba : LanguageModel<Repeat<2, HybridStack<Mamba<32>, SwiGLU<32, 48>, SWA<24, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>,
-                                                   SwiGLU<32, 48>>>,
-                             tied(61)> {};
-struct MambaOnly : LanguageModel<Repeat<3, Mamba<24, 8, MambaOptions{.d_conv = 3, .expand = 3, .dt_rank = 5}>>, tied(50)> {};
+struct Samba
+    : LanguageModel<Repeat<2, HybridStack<Mamba<32>, SwiGLU<32, 48>,
+                                          SWA<24, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>,
+                                          SwiGLU<32, 48>>>,
+                    tied(61)> {};
+struct MambaOnly
+    : LanguageModel<Repeat<3, Mamba<24, 8, MambaOptions{.d_conv = 3, .expand = 3, .dt_rank = 5}>>,
+                    tied(50)> {};
 /// Full attention alone, one key/value head for three query heads.
 struct AttentionOnly
-    : LanguageModel<HybridStack<DModel<36>, Attention<AttentionOptions{.n_heads = 3, .n_kv_heads = 1}>,
-                                Attention<AttentionOptions{.n_heads = 6}>>,
-                    untied(40)> {};
+    : LanguageModel<
+          HybridStack<DModel<36>, Attention<AttentionOptions{.n_heads = 3, .n_kv_heads = 1}>,
+                      Attention<AttentionOptions{.n_heads = 6}>>,
+          untied(40)> {};
 /// Mamba beside attention in one branch.
 struct Mixed
-    : LanguageModel<Repeat<2, HybridStack<Parallel<Mamba<32>, SWA<10, AttentionOptions{.n_heads = 2}>>, SwiGLU<32>>>, tied(47)> {};
-/// No size a multiple of a vector; biases, a part of each head turned, head_dim not d_model / n_heads.
+    : LanguageModel<
+          Repeat<2, HybridStack<Parallel<Mamba<32>, SWA<10, AttentionOptions{.n_heads = 2}>>,
+                                SwiGLU<32>>>,
+          tied(47)> {};
+/// No size a multiple of a vector; biases, a part of each head turned, head_dim not d_model /
+/// n_heads.
 struct Odd : LanguageModel<HybridStack<Mamba<23, 5>, SwiGLU<23, 37, MlpOptions{.bias = true}>,
-                                       SWA<13, AttentionOptions{.n_heads = 3, .head_dim = 10, .rotary_fraction = 0.6f, .bias = true}>>,
+                                       SWA<13, AttentionOptions{.n_heads = 3,
+                                                                .head_dim = 10,
+                                                                .rotary_fraction = 0.6f,
+                                                                .bias = true}>>,
                            untied(33)> {};
 /// A window above the tile of the attention kernel.
 struct LongWindow
-    : LanguageModel<HybridStack<SWA<100, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>, SwiGLU<32, 40>>, tied(40)> {};
+    : LanguageModel<
+          HybridStack<SWA<100, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>, SwiGLU<32, 40>>,
+          tied(40)> {};
 /// Nothing in it depends on the position but through the window.
 struct NoPosition
-    : LanguageModel<HybridStack<Mamba<32>, SWA<24, AttentionOptions{.n_heads = 2, .rope = false}>, SwiGLU<32>>, tied(47)> {};
+    : LanguageModel<HybridStack<Mamba<32>, SWA<24, AttentionOptions{.n_heads = 2, .rope = false}>,
+                                SwiGLU<32>>,
+                    tied(47)> {};
 
 }  // namespace tiny
 
@@ -110,7 +141,9 @@ Weights<Model, T> random_weights(std::uint64_t seed) {
       tensor.get_row(r, row.data());
       // Embeddings of order one: logits that are far from equal.
       for (auto& x : row)
-        x = tensor.rows == 1 ? x + static_cast<Real<T>>(rng.uniform(-0.2, 0.2)) : tensor.name == "embedding" ? 20 * x : x;
+        x = tensor.rows == 1             ? x + static_cast<Real<T>>(rng.uniform(-0.2, 0.2))
+            : tensor.name == "embedding" ? 20 * x
+                                         : x;
       tensor.set_row(r, row.data());
     }
   }
@@ -127,7 +160,8 @@ std::vector<std::int32_t> random_tokens(Random& rng, int n) {
 
 /// The logits of all tokens from a session, (tokens, vocab_size).
 template <class Model, class T, class KV>
-std::vector<Real<T>> all_logits(Session<Model, T, KV>& session, std::span<const std::int32_t> tokens) {
+std::vector<Real<T>> all_logits(Session<Model, T, KV>& session,
+                                std::span<const std::int32_t> tokens) {
   std::vector<Real<T>> logits(tokens.size() * Model::vocab_size);
   session.forward(tokens, logits);
   return logits;
@@ -138,8 +172,8 @@ std::vector<R> copy(std::span<const R> values) {
   return {values.begin(), values.end()};
 }
 
-/// Logits of the same tokens by two ways: the same bits, or what -ffast-math leaves of that. (There, a key or
-/// value may round to another bf16.)
+/// Logits of the same tokens by two ways: the same bits, or what -ffast-math leaves of that.
+/// (There, a key or value may round to another bf16.)
 template <class KV, class A, class B>
 bool same_logits(const A& a, const B& b) {
 #ifdef __FAST_MATH__
@@ -152,17 +186,20 @@ bool same_logits(const A& a, const B& b) {
 /// Row i of logits, (tokens, vocab_size).
 template <class Model, class R>
 std::span<const R> row_of(const std::vector<R>& logits, std::int64_t i) {
-  return std::span(logits).subspan(static_cast<std::size_t>(i) * Model::vocab_size, Model::vocab_size);
+  return std::span(logits).subspan(static_cast<std::size_t>(i) * Model::vocab_size,
+                                   Model::vocab_size);
 }
 
 /// True if two sessions, or sequences, are in the same state, to the bit.
 inline bool same_state(const Snapshot& a, const Snapshot& b) {
   return a.position == b.position && a.block.bytes() == b.block.bytes() &&
-         (a.block.bytes() == 0 || std::memcmp(a.block.data(), b.block.data(), static_cast<std::size_t>(a.block.bytes())) == 0);
+         (a.block.bytes() == 0 || std::memcmp(a.block.data(), b.block.data(),
+                                              static_cast<std::size_t>(a.block.bytes())) == 0);
 }
 
 /// "" if the text contains all parts in their order, else the first that is not there.
-inline std::string first_missing(const std::string& text, std::initializer_list<std::string> parts) {
+inline std::string first_missing(const std::string& text,
+                                 std::initializer_list<std::string> parts) {
   std::size_t at = 0;
   for (const std::string& part : parts) {
     at = text.find(part, at);
@@ -175,10 +212,10 @@ inline std::string first_missing(const std::string& text, std::initializer_list<
 }  // namespace samba_test
 
 /// That f throws an Error whose message contains these parts in their order.
-#define CHECK_MESSAGE_OF(f, ...)                                            \
-  do {                                                                      \
-    const std::string samba_message = samba_test::message_of([&] { f; });   \
-    CAPTURE(samba_message);                                                 \
-    CHECK_FALSE(samba_message.empty());                                     \
-    CHECK(samba_test::first_missing(samba_message, {__VA_ARGS__}) == "");   \
+#define CHECK_MESSAGE_OF(f, ...)                                          \
+  do {                                                                    \
+    const std::string samba_message = samba_test::message_of([&] { f; }); \
+    CAPTURE(samba_message);                                               \
+    CHECK_FALSE(samba_message.empty());                                   \
+    CHECK(samba_test::first_missing(samba_message, {__VA_ARGS__}) == ""); \
   } while (false)

@@ -1,5 +1,5 @@
-// After construction the calls of a session allocate nothing, whatever the length of a prompt. Every form of
-// operator new is replaced here and counts.
+// After construction the calls of a session allocate nothing, whatever the length of a prompt.
+// Every form of operator new is replaced here and counts.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -26,14 +26,15 @@ constexpr std::align_val_t plain{alignof(std::max_align_t)};
 }  // namespace
 
 // clang-format off
+using nothrow = const std::nothrow_t&;
 void* operator new(std::size_t n) { return allocate_or_throw(n, plain); }
 void* operator new[](std::size_t n) { return allocate_or_throw(n, plain); }
 void* operator new(std::size_t n, std::align_val_t a) { return allocate_or_throw(n, a); }
 void* operator new[](std::size_t n, std::align_val_t a) { return allocate_or_throw(n, a); }
-void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, plain); }
-void* operator new[](std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, plain); }
-void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept { return allocate(n, a); }
-void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept { return allocate(n, a); }
+void* operator new(std::size_t n, nothrow) noexcept { return allocate(n, plain); }
+void* operator new[](std::size_t n, nothrow) noexcept { return allocate(n, plain); }
+void* operator new(std::size_t n, std::align_val_t a, nothrow) noexcept { return allocate(n, a); }
+void* operator new[](std::size_t n, std::align_val_t a, nothrow) noexcept { return allocate(n, a); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
@@ -42,10 +43,10 @@ void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
-void operator delete[](void* p, const std::nothrow_t&) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
-void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
+void operator delete(void* p, nothrow) noexcept { std::free(p); }
+void operator delete[](void* p, nothrow) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t, nothrow) noexcept { std::free(p); }
+void operator delete[](void* p, std::align_val_t, nothrow) noexcept { std::free(p); }
 // clang-format on
 
 using namespace samba_test;
@@ -81,7 +82,8 @@ void check_calls(int threads) {
 
   Batch batch(weights, 3, {.threads = threads, .chunk = 64});
   using Tokens = std::span<const std::int32_t>;
-  const std::array<Tokens, 3> prompts{Tokens(prompt).first(900), Tokens{}, Tokens(prompt).first(100)};
+  const std::array<Tokens, 3> prompts{Tokens(prompt).first(900), Tokens{},
+                                      Tokens(prompt).first(100)};
   CHECK(allocations_in([&] { batch.step(std::array{1, 2, 3}); }) == 0);
   CHECK(allocations_in([&] { batch.prefill(prompts); }) == 0);
   CHECK(allocations_in([&] { batch.prefill(1, prompt); }) == 0);

@@ -11,8 +11,8 @@ using Full = tiny::AttentionOnly;  // vocab_size 40
 using Model = tiny::Samba;         // vocab_size 61
 using Ids = std::vector<std::int32_t>;
 
-/// f(session) throws an Error with these parts in its message, and the session goes on as if it had not been
-/// called.
+/// f(session) throws an Error with these parts in its message, and the session goes on as if it had
+/// not been called.
 template <class S, class F>
 void check_rejected(S& session, std::initializer_list<std::string> parts, F f) {
   S untouched = session;
@@ -34,8 +34,10 @@ TEST_CASE("tokens outside the vocabulary") {
   Session session(weights);
   session.prefill(Ids{1, 2, 3, 4, 5});
   std::vector<float> logits(3 * 61);
-  check_rejected(session, {"Session::step", "token -1 at index 0", "vocabulary [0, 61)"}, [](auto& s) { s.step(-1); });
-  check_rejected(session, {"Session::step", "token 61 at index 0", "[0, 61)"}, [](auto& s) { s.step(61); });
+  check_rejected(session, {"Session::step", "token -1 at index 0", "vocabulary [0, 61)"},
+                 [](auto& s) { s.step(-1); });
+  check_rejected(session, {"Session::step", "token 61 at index 0", "[0, 61)"},
+                 [](auto& s) { s.step(61); });
   check_rejected(session, {"Session::prefill", "token 2147483647 at index 2", "[0, 61)"},
                  [](auto& s) { s.prefill(Ids{1, 2, 2147483647}); });
   check_rejected(session, {"Session::forward", "token -2147483648 at index 1", "[0, 61)"},
@@ -43,19 +45,24 @@ TEST_CASE("tokens outside the vocabulary") {
   // Far behind the first chunk: nothing before it is read.
   Ids text(1000, 3);
   text[999] = 99;
-  check_rejected(session, {"Session::prefill", "token 99 at index 999"}, [&](auto& s) { s.prefill(text); });
+  check_rejected(session, {"Session::prefill", "token 99 at index 999"},
+                 [&](auto& s) { s.prefill(text); });
 }
 
 TEST_CASE("no tokens, and room of the wrong size") {
   const auto weights = random_weights<Model>(2);
   Session session(weights);
   session.step(7);
-  check_rejected(session, {"Session::prefill", "at least one token", "none"}, [](auto& s) { s.prefill(Ids{}); });
-  check_rejected(session, {"Session::forward", "at least one token", "none"}, [](auto& s) { s.forward(Ids{}, {}); });
+  check_rejected(session, {"Session::prefill", "at least one token", "none"},
+                 [](auto& s) { s.prefill(Ids{}); });
+  check_rejected(session, {"Session::forward", "at least one token", "none"},
+                 [](auto& s) { s.forward(Ids{}, {}); });
   std::vector<float> logits(1000);
-  for (const std::size_t size : {std::size_t{0}, std::size_t{61}, std::size_t{121}, std::size_t{123}, std::size_t{1000}})
-    check_rejected(session, {"Session::forward", "logits", "122", "[2, 61]", "found " + std::to_string(size)},
-                   [&](auto& s) { s.forward(Ids{1, 2}, std::span(logits).first(size)); });
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{61}, std::size_t{121}, std::size_t{123}, std::size_t{1000}})
+    check_rejected(
+        session, {"Session::forward", "logits", "122", "[2, 61]", "found " + std::to_string(size)},
+        [&](auto& s) { s.forward(Ids{1, 2}, std::span(logits).first(size)); });
   CHECK(logits == std::vector<float>(1000));
 }
 
@@ -72,7 +79,8 @@ TEST_CASE("more tokens than the capacity") {
   CHECK(logits == std::vector<float>(7 * 40));
   session.prefill(std::span(seven).first(6));
   CHECK(session.position() == 10);
-  check_rejected(session, {"Session::step", "position 10", "capacity of 10"}, [](auto& s) { s.step(1); });
+  check_rejected(session, {"Session::step", "position 10", "capacity of 10"},
+                 [](auto& s) { s.step(1); });
   session.reset();
   session.prefill(seven);
 
@@ -80,7 +88,8 @@ TEST_CASE("more tokens than the capacity") {
   Batch batch(weights, 2, {.capacity = 10});
   batch.prefill(1, seven);
   const auto first = batch.snapshot(0), second = batch.snapshot(1);
-  CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 2>{seven, seven}), "Batch::prefill", "position 7", "capacity of 10");
+  CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 2>{seven, seven}), "Batch::prefill",
+                   "position 7", "capacity of 10");
   CHECK(same_state(batch.snapshot(0), first));
   CHECK(same_state(batch.snapshot(1), second));
   batch.prefill(1, std::span(seven).first(3));
@@ -109,9 +118,12 @@ TEST_CASE("calls of a batch") {
   CHECK_MESSAGE_OF(batch.step(Ids{1}), "Batch::step", "expected 2 tokens", "found 1");
   CHECK_MESSAGE_OF(batch.step(Ids{1, 2, 3}), "Batch::step", "expected 2 tokens", "found 3");
   CHECK_MESSAGE_OF(batch.step(bad), "Batch::step", "token 61", "[0, 61)");
-  CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 1>{good}), "Batch::prefill", "expected 2 prompts", "found 1");
-  CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 3>{}), "Batch::prefill", "expected 2 prompts", "found 3");
-  CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 2>{good, bad}), "Batch::prefill", "token 61 at index 1", "[0, 61)");
+  CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 1>{good}), "Batch::prefill",
+                   "expected 2 prompts", "found 1");
+  CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 3>{}), "Batch::prefill", "expected 2 prompts",
+                   "found 3");
+  CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 2>{good, bad}), "Batch::prefill",
+                   "token 61 at index 1", "[0, 61)");
   CHECK_MESSAGE_OF(batch.prefill(0, Ids{}), "Batch::prefill", "at least one token");
   CHECK_MESSAGE_OF(batch.prefill(1, bad), "Batch::prefill", "token 61 at index 1");
   Snapshot snapshot;
@@ -142,9 +154,13 @@ TEST_CASE("snapshots of something else") {
 
   const auto other_weights = random_weights<tiny::MambaOnly>(6);
   const Snapshot other = Session(other_weights).snapshot();
-  check_rejected(session, {"Session::restore", "another model", structure<Full>(), structure<tiny::MambaOnly>()}, restore(other));
+  check_rejected(
+      session,
+      {"Session::restore", "another model", structure<Full>(), structure<tiny::MambaOnly>()},
+      restore(other));
   const Snapshot half = Session<Full, float, bf16>(weights, {.capacity = 10}).snapshot();
-  check_rejected(session, {"Session::restore", "other types", "F32", "F32", "F32", "BF16"}, restore(half));
+  check_rejected(session, {"Session::restore", "other types", "F32", "F32", "F32", "BF16"},
+                 restore(half));
   const Snapshot roomy = Session(weights, {.capacity = 11}).snapshot();
   check_rejected(session, {"Session::restore", "another capacity", "10", "11"}, restore(roomy));
 

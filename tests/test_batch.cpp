@@ -1,5 +1,5 @@
-// Several sequences: that they do not touch each other, and that they pass from and to sessions. That their
-// logits are those of sessions is in test_same_bits.cpp.
+// Several sequences: that they do not touch each other, and that they pass from and to sessions.
+// That their logits are those of sessions is in test_same_bits.cpp.
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 
@@ -52,7 +52,8 @@ TEST_CASE("a batch of one is a session") {
   const auto weights = random_weights<Model>(2);
   Batch batch(weights, 1);
   Session session(weights);
-  for (const std::int32_t token : {3, 60, 0, 3}) CHECK(same_result(batch.step(std::array{token}), session.step(token)));
+  for (const std::int32_t token : {3, 60, 0, 3})
+    CHECK(same_result(batch.step(std::array{token}), session.step(token)));
 }
 
 TEST_CASE("snapshots pass between sequences, batches and sessions") {

@@ -18,7 +18,8 @@ using Names = std::set<std::string>;
 template <class Model, class T>
 std::vector<Real<T>> values(const TensorRef<T>& tensor) {
   std::vector<Real<T>> all(static_cast<std::size_t>(tensor.rows * tensor.row_size));
-  for (std::int64_t r = 0; r < tensor.rows; ++r) tensor.get_row(r, all.data() + r * tensor.row_size);
+  for (std::int64_t r = 0; r < tensor.rows; ++r)
+    tensor.get_row(r, all.data() + r * tensor.row_size);
   return all;
 }
 
@@ -48,7 +49,8 @@ struct Contents {
     const auto file = SafetensorsFile::open(path);
     for (const TensorView& t : file.tensors()) add(std::string(t.name), t.dtype, t.shape, t.data);
   }
-  void add(const std::string& name, Dtype dtype, const Shape& shape, std::span<const std::byte> data) {
+  void add(const std::string& name, Dtype dtype, const Shape& shape,
+           std::span<const std::byte> data) {
     const auto at = bytes.insert_or_assign(name, std::vector(data.begin(), data.end())).first;
     tensors.push_back({at->first, dtype, shape, at->second});
   }
@@ -82,8 +84,9 @@ void check_public_names() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("names of the public code, and a round trip", "", golden::SambaTiny, golden::SambaOdd, golden::SambaBias,
-                   golden::MambaSwaMlp, golden::MambaMlp, golden::SwaMlp, golden::MambaOnly) {
+TEMPLATE_TEST_CASE("names of the public code, and a round trip", "", golden::SambaTiny,
+                   golden::SambaOdd, golden::SambaBias, golden::MambaSwaMlp, golden::MambaMlp,
+                   golden::SwaMlp, golden::MambaOnly) {
   check_public_names<TestType>();
 }
 
@@ -96,39 +99,46 @@ TEST_CASE("names of any other schedule") {
   const std::string h = "transformer.h.";
   Names mixed{"transformer.wte.weight", "transformer.ln_f.weight"};
   for (const std::string block : {"0", "2"}) {
-    mixed.insert({h + block + ".norm.weight", h + block + ".parallel.1.swa.attn.weight", h + block + ".parallel.1.swa.proj.weight"});
-    for (const char* name : {"in_proj.weight", "conv1d.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias",
-                             "A_log", "D", "out_proj.weight"})
+    mixed.insert({h + block + ".norm.weight", h + block + ".parallel.1.swa.attn.weight",
+                  h + block + ".parallel.1.swa.proj.weight"});
+    for (const char* name : {"in_proj.weight", "conv1d.weight", "conv1d.bias", "x_proj.weight",
+                             "dt_proj.weight", "dt_proj.bias", "A_log", "D", "out_proj.weight"})
       mixed.insert(h + block + ".parallel.0.mamba." + name);
   }
   for (const std::string block : {"1", "3"}) {
     mixed.insert(h + block + ".norm.weight");
-    for (const char* name : {"w1", "w2", "w3"}) mixed.insert(h + block + ".mlp.swiglu." + name + ".weight");
+    for (const char* name : {"w1", "w2", "w3"})
+      mixed.insert(h + block + ".mlp.swiglu." + name + ".weight");
   }
   CHECK(names_of(std::type_identity<tiny::Mixed>{}) == mixed);
 
-  // Attention alone; shared blocks under their first use; a branch without norm. Each breaks a public schedule.
+  // Attention alone; shared blocks under their first use; a branch without norm. Each breaks a
+  // public schedule.
   CHECK(names_of(std::type_identity<tiny::AttentionOnly>{}) ==
-        Names{"transformer.wte.weight", "transformer.ln_f.weight", "lm_head.weight", h + "0.norm.weight",
-              h + "0.attention.attn.weight", h + "0.attention.proj.weight", h + "1.norm.weight",
-              h + "1.attention.attn.weight", h + "1.attention.proj.weight"});
+        Names{"transformer.wte.weight", "transformer.ln_f.weight", "lm_head.weight",
+              h + "0.norm.weight", h + "0.attention.attn.weight", h + "0.attention.proj.weight",
+              h + "1.norm.weight", h + "1.attention.attn.weight", h + "1.attention.proj.weight"});
   using A = SWA<8, AttentionOptions{.n_heads = 2}>;
   using S = SwiGLU<16>;
   struct Sharing : LanguageModel<Repeat<2, HybridStack<Shared<A>, S>>, golden::tied(20)> {};
   struct Bare : LanguageModel<HybridStack<A, NoNorm<S>>, golden::tied(20)> {};
   const auto mlp = [&](const std::string& block) {
-    return Names{h + block + ".mlp.swiglu.w1.weight", h + block + ".mlp.swiglu.w2.weight", h + block + ".mlp.swiglu.w3.weight"};
+    return Names{h + block + ".mlp.swiglu.w1.weight", h + block + ".mlp.swiglu.w2.weight",
+                 h + block + ".mlp.swiglu.w3.weight"};
   };
-  Names sharing{"transformer.wte.weight", "transformer.ln_f.weight", h + "0.norm.weight", h + "0.swa.attn.weight",
-                h + "0.swa.proj.weight",  h + "1.norm.weight",       h + "3.norm.weight"};
+  Names sharing{"transformer.wte.weight", "transformer.ln_f.weight", h + "0.norm.weight",
+                h + "0.swa.attn.weight",  h + "0.swa.proj.weight",   h + "1.norm.weight",
+                h + "3.norm.weight"};
   sharing.merge(mlp("1")), sharing.merge(mlp("3"));
   CHECK(names_of(std::type_identity<Sharing>{}) == sharing);
-  Names bare{"transformer.wte.weight", "transformer.ln_f.weight", h + "0.norm.weight", h + "0.swa.attn.weight", h + "0.swa.proj.weight"};
+  Names bare{"transformer.wte.weight", "transformer.ln_f.weight", h + "0.norm.weight",
+             h + "0.swa.attn.weight", h + "0.swa.proj.weight"};
   bare.merge(mlp("1"));
   CHECK(names_of(std::type_identity<Bare>{}) == bare);
 }
 
-TEMPLATE_TEST_CASE("save and load keep every bit", "", tiny::Samba, tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::Odd) {
+TEMPLATE_TEST_CASE("save and load keep every bit", "", tiny::Samba, tiny::MambaOnly,
+                   tiny::AttentionOnly, tiny::Mixed, tiny::Odd) {
   const TempDir folder;
   const auto weights = random_weights<TestType>(1);
   save(weights, folder.file("model.safetensors"));
@@ -175,19 +185,24 @@ TEST_CASE("bf16: matrices are rounded, the rest is kept") {
 
 TEST_CASE("other dtypes of storage") {
   const TempDir folder;
-  const std::string path = folder.file("model.safetensors"), other = folder.file("other.safetensors");
+  const std::string path = folder.file("model.safetensors"),
+                    other = folder.file("other.safetensors");
   const auto weights = random_weights<Model>(3);
   save(weights, path);
   Contents contents(path);
-  const std::string norm = "transformer.ln_f.weight", matrix = "transformer.h.0.mlp.swiglu.w1.weight";
+  const std::string norm = "transformer.ln_f.weight",
+                    matrix = "transformer.h.0.mlp.swiglu.w1.weight";
   contents.set(norm, Dtype::f16, {32}, std::vector<std::uint16_t>(32, 0x3900));  // 0.625
-  contents.set(matrix, Dtype::f64, {48, 32}, convert<double>(read_tensor<float>(SafetensorsFile::open(path), matrix)));
+  contents.set(matrix, Dtype::f64, {48, 32},
+               convert<double>(read_tensor<float>(SafetensorsFile::open(path), matrix)));
   contents.write(other);
   const auto loaded = load<Model>(other);
   for (const auto& tensor : loaded.tensors()) {
-    if (tensor.name == "norm") CHECK(values<Model, float>(tensor) == std::vector<float>(32, 0.625f));
+    if (tensor.name == "norm")
+      CHECK(values<Model, float>(tensor) == std::vector<float>(32, 0.625f));
     if (tensor.name == "swiglu.w1.weight" && tensor.branch == 1)
-      CHECK(same_bits(values<Model, float>(tensor), read_tensor<float>(SafetensorsFile::open(path), matrix)));
+      CHECK(same_bits(values<Model, float>(tensor),
+                      read_tensor<float>(SafetensorsFile::open(path), matrix)));
   }
   contents.set(norm, Dtype::i32, {32}, std::vector<std::int32_t>(32, 1));
   contents.write(other);
@@ -196,7 +211,8 @@ TEST_CASE("other dtypes of storage") {
 
 TEST_CASE("a tied head is stored once, twice, or only as head") {
   const TempDir folder;
-  const std::string path = folder.file("model.safetensors"), other = folder.file("other.safetensors");
+  const std::string path = folder.file("model.safetensors"),
+                    other = folder.file("other.safetensors");
   const auto weights = random_weights<Model>(4);
   save(weights, path);
   CHECK_FALSE(names_in(path).contains("lm_head.weight"));
@@ -211,14 +227,16 @@ TEST_CASE("a tied head is stored once, twice, or only as head") {
   CHECK(same_weights(load<Model>(other), weights));
   contents.erase("lm_head.weight");
   contents.write(other);
-  CHECK_MESSAGE_OF(load<Model>(other), other, "missing (1)", "transformer.wte.weight [61, 32] of the model");
+  CHECK_MESSAGE_OF(load<Model>(other), other, "missing (1)",
+                   "transformer.wte.weight [61, 32] of the model");
 
   Contents different(path);
   auto head = embedding;
   head.back() += 1;
   different.set("lm_head.weight", Dtype::f32, {61, 32}, head);
   different.write(other);
-  CHECK_MESSAGE_OF(load<Model>(other), other, "ties", "lm_head.weight", "transformer.wte.weight", "differ");
+  CHECK_MESSAGE_OF(load<Model>(other), other, "ties", "lm_head.weight", "transformer.wte.weight",
+                   "differ");
 
   // A model with a head of its own needs both.
   const auto odd = random_weights<tiny::Odd>(4);
@@ -236,7 +254,8 @@ TEST_CASE("shards") {
   save(weights, whole);
   const Contents contents(whole);
   const auto half = static_cast<std::ptrdiff_t>(contents.tensors.size() / 2);
-  const Tensors first(contents.tensors.begin(), contents.tensors.begin() + half), second(contents.tensors.begin() + half, contents.tensors.end());
+  const Tensors first(contents.tensors.begin(), contents.tensors.begin() + half),
+      second(contents.tensors.begin() + half, contents.tensors.end());
   write_safetensors(folder.file("a.safetensors"), first);
   write_safetensors(folder.file("b.safetensors"), second);
   const std::string index = folder.file("model.safetensors.index.json");
@@ -244,7 +263,9 @@ TEST_CASE("shards") {
     std::string json = "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {";
     bool comma = false;
     for (const auto& [tensors, shard] : {std::pair{&in_a, "a"}, {&in_b, "b"}})
-      for (const TensorView& t : *tensors) json += std::string(std::exchange(comma, true) ? ", " : "") + "\"" + std::string(t.name) + "\": \"" + shard + ".safetensors\"";
+      for (const TensorView& t : *tensors)
+        json += std::string(std::exchange(comma, true) ? ", " : "") + "\"" + std::string(t.name) +
+                "\": \"" + shard + ".safetensors\"";
     write_file(index, json + "}}");
   };
   write_index(first, second);
@@ -271,15 +292,16 @@ TEST_CASE("fla's names: q, k and v apart, grouped here by key/value head") {
   put("transformer.wte.weight", "backbone.embeddings.weight");
   put("transformer.ln_f.weight", "backbone.norm_f.weight");
   for (int i = 0; i < 4; ++i) {
-    const std::string ours = "transformer.h." + std::to_string(i) + ".", theirs = "backbone.layers." + std::to_string(i) + ".";
+    const std::string ours = "transformer.h." + std::to_string(i) + ".",
+                      theirs = "backbone.layers." + std::to_string(i) + ".";
     put(ours + "norm_1.weight", theirs + "mixer_norm.weight");
     put(ours + "norm_2.weight", theirs + "mlp_norm.weight");
     put(ours + "mlp.swiglu.w1.weight", theirs + "mlp.gate_proj.weight");
     put(ours + "mlp.swiglu.w2.weight", theirs + "mlp.up_proj.weight");
     put(ours + "mlp.swiglu.w3.weight", theirs + "mlp.down_proj.weight");
     if (i % 2 == 0) {
-      for (const char* name : {"in_proj.weight", "conv1d.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight",
-                               "dt_proj.bias", "A_log", "D", "out_proj.weight"})
+      for (const char* name : {"in_proj.weight", "conv1d.weight", "conv1d.bias", "x_proj.weight",
+                               "dt_proj.weight", "dt_proj.bias", "A_log", "D", "out_proj.weight"})
         put(ours + "attn." + name, theirs + "mixer." + name);
       continue;
     }
@@ -289,7 +311,8 @@ TEST_CASE("fla's names: q, k and v apart, grouped here by key/value head") {
     REQUIRE(fused.size() == 64 * 32);
     const auto heads = [&](std::initializer_list<int> from) {
       std::vector<float> rows;
-      for (const int head : from) rows.insert(rows.end(), fused.begin() + head * 8 * 32, fused.begin() + (head + 1) * 8 * 32);
+      for (const int head : from)
+        rows.insert(rows.end(), fused.begin() + head * 8 * 32, fused.begin() + (head + 1) * 8 * 32);
       return rows;
     };
     contents.set(theirs + "mixer.q_proj.weight", Dtype::f32, {32, 32}, heads({0, 1, 4, 5}));
@@ -298,20 +321,24 @@ TEST_CASE("fla's names: q, k and v apart, grouped here by key/value head") {
   }
   contents.write(fla);
   CHECK(same_weights(load<Model>(fla), weights));
-  contents.set("lm_head.weight", Dtype::f32, {61, 32}, read_tensor<float>(file, "transformer.wte.weight"));
+  contents.set("lm_head.weight", Dtype::f32, {61, 32},
+               read_tensor<float>(file, "transformer.wte.weight"));
   contents.write(fla);
   CHECK(same_weights(load<Model>(fla), weights));
 
   contents["backbone.layers.1.mixer.k_proj.weight"].shape = {32, 16};
   contents.erase("backbone.layers.3.mixer.v_proj.weight");
   contents.write(fla);
-  CHECK_MESSAGE_OF(load<Model>(fla), fla, "missing (1)", "backbone.layers.3.mixer.v_proj.weight [16, 32] of swa(",
-                   "wrong shape (1)", "backbone.layers.1.mixer.k_proj.weight: expected [16, 32] by swa(", "found [32, 16]");
+  CHECK_MESSAGE_OF(load<Model>(fla), fla, "missing (1)",
+                   "backbone.layers.3.mixer.v_proj.weight [16, 32] of swa(", "wrong shape (1)",
+                   "backbone.layers.1.mixer.k_proj.weight: expected [16, 32] by swa(",
+                   "found [32, 16]");
 }
 
 TEST_CASE("a file that does not fit: everything in one message") {
   const TempDir folder;
-  const std::string path = folder.file("model.safetensors"), other = folder.file("other.safetensors");
+  const std::string path = folder.file("model.safetensors"),
+                    other = folder.file("other.safetensors");
   save(random_weights<Model>(7), path);
   Contents contents(path);
   contents.erase("transformer.h.0.attn.A_log");
@@ -320,25 +347,30 @@ TEST_CASE("a file that does not fit: everything in one message") {
   contents["transformer.ln_f.weight"].shape = {32, 1};
   contents.set("transformer.h.4.norm_1.weight", Dtype::f32, {32}, std::vector<float>(32));
   contents.write(other);
-  CHECK_MESSAGE_OF(load<Model>(other), other, "does not fit", structure<Model>(),
-                   "missing (2)", "transformer.h.0.attn.A_log [64, 16] of mamba(d_state=16",
-                   "transformer.h.3.norm_2.weight [32] of mlp(d_ff=48", "unexpected (1)", "transformer.h.4.norm_1.weight [32]",
-                   "wrong shape (2)", "transformer.h.1.attn.attn.weight: expected [64, 32] by swa(n_heads=4", "found [32, 64]",
+  CHECK_MESSAGE_OF(load<Model>(other), other, "does not fit", structure<Model>(), "missing (2)",
+                   "transformer.h.0.attn.A_log [64, 16] of mamba(d_state=16",
+                   "transformer.h.3.norm_2.weight [32] of mlp(d_ff=48", "unexpected (1)",
+                   "transformer.h.4.norm_1.weight [32]", "wrong shape (2)",
+                   "transformer.h.1.attn.attn.weight: expected [64, 32] by swa(n_heads=4",
+                   "found [32, 64]",
                    "transformer.ln_f.weight: expected [32] by the model, found [32, 1]");
 
   // Another model's file: a list that ends.
   const std::string message = message_of([&] { load<tiny::MambaOnly>(path); });
   CAPTURE(message);
-  CHECK(first_missing(message, {"missing (", "and ", " more", "unexpected (", "and ", " more"}) == "");
+  CHECK(first_missing(message, {"missing (", "and ", " more", "unexpected (", "and ", " more"}) ==
+        "");
   CHECK(std::count(message.begin(), message.end(), '\n') < 50);
 }
 
 TEST_CASE("files that are no checkpoints") {
   const TempDir folder;
-  const std::string path = folder.file("model.safetensors"), other = folder.file("other.safetensors");
+  const std::string path = folder.file("model.safetensors"),
+                    other = folder.file("other.safetensors");
   save(random_weights<Model>(8), path);
   const std::string bytes = read_file(path);
-  for (const std::size_t length : {bytes.size() - 1, bytes.size() / 2, std::size_t{1000}, std::size_t{8}, std::size_t{0}}) {
+  for (const std::size_t length :
+       {bytes.size() - 1, bytes.size() / 2, std::size_t{1000}, std::size_t{8}, std::size_t{0}}) {
     CAPTURE(length);
     write_file(other, bytes.substr(0, length));
     CHECK_MESSAGE_OF(load<Model>(other), other);
@@ -352,17 +384,19 @@ TEST_CASE("files that are no checkpoints") {
 
 TEST_CASE("numbers that are not finite") {
   const TempDir folder;
-  const std::string path = folder.file("model.safetensors"), other = folder.file("other.safetensors");
+  const std::string path = folder.file("model.safetensors"),
+                    other = folder.file("other.safetensors");
   save(random_weights<Model>(9), path);
   const auto check = [&](const std::string& name, std::size_t element, std::uint32_t bits) {
     Contents contents(path);
     auto& bytes = contents.bytes.at(name);
     std::memcpy(bytes.data() + element * 4, &bits, 4);
     contents.write(other);
-    CHECK_MESSAGE_OF(load<Model>(other), other, name, "element " + std::to_string(element), "not finite");
+    CHECK_MESSAGE_OF(load<Model>(other), other, name, "element " + std::to_string(element),
+                     "not finite");
   };
-  check("transformer.h.0.attn.in_proj.weight", 1234, 0x7fc00000u);   // NaN
-  check("transformer.h.1.attn.attn.weight", 0, 0x7f800000u);         // infinity
+  check("transformer.h.0.attn.in_proj.weight", 1234, 0x7fc00000u);  // NaN
+  check("transformer.h.1.attn.attn.weight", 0, 0x7f800000u);        // infinity
   check("transformer.h.2.attn.conv1d.weight", 64 * 4 - 1, 0xff800000u);
   check("transformer.h.3.norm_1.weight", 31, 0xffffffffu);
   check("transformer.wte.weight", 61 * 32 - 1, 0x7f800001u);

@@ -1,4 +1,5 @@
-// What stacks are made of: each way to write a model against the same model written out, bit for bit.
+// What stacks are made of: each way to write a model against the same model written out, bit for
+// bit.
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 
@@ -14,8 +15,8 @@ using M = Mamba<16, 4>;
 using S = SwiGLU<16, 24>;
 using A = SWA<6, AttentionOptions{.n_heads = 2}>;
 
-/// Gives `to` the numbers of `from`: tensor by tensor, the shapes must agree. The tensors of branch b of
-/// `to` are those of branch branch_of(b) of `from`.
+/// Gives `to` the numbers of `from`: tensor by tensor, the shapes must agree. The tensors of branch
+/// b of `to` are those of branch branch_of(b) of `from`.
 template <class To, class From, class F>
 void copy_weights(const Weights<From>& from, Weights<To>& to, F branch_of) {
   const auto source = from.tensors();
@@ -78,8 +79,8 @@ struct Square {
     static void visit(auto&, auto&&) {}
   };
   template <class T>
-  static void forward(const Chunk& chunk, const Weights<T>&, States<Stateless>, Scratch<T>&, In<Real<T>, 16> u,
-                      Out<Real<T>, 16> out) {
+  static void forward(const Chunk& chunk, const Weights<T>&, States<Stateless>, Scratch<T>&,
+                      In<Real<T>, 16> u, Out<Real<T>, 16> out) {
     const Range rows = chunk.team.share(u.count);
     for (auto i = rows.begin; i < rows.end; ++i)
       for (int d = 0; d < 16; ++d) out.row(i)[d] = u.row(i)[d] * u.row(i)[d];
@@ -106,11 +107,12 @@ struct Decay {
     static void visit(auto&, auto&&) {}
   };
   template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>&, In<Real<T>, 16> u,
-                      Out<Real<T>, 16> out) {
+  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>&,
+                      In<Real<T>, 16> u, Out<Real<T>, 16> out) {
     const Range channels = chunk.team.share(16);
     for (std::size_t k = 0; k < chunk.segments.size(); ++k)
-      for (auto i = chunk.segments[k].first_row; i < chunk.segments[k].first_row + chunk.segments[k].n_rows; ++i)
+      for (auto i = chunk.segments[k].first_row;
+           i < chunk.segments[k].first_row + chunk.segments[k].n_rows; ++i)
         for (auto d = channels.begin; d < channels.end; ++d)
           out.row(i)[d] = s[k].sum.data[d] = w.a.data()[d] * s[k].sum.data[d] + u.row(i)[d];
     chunk.team.barrier();
@@ -131,7 +133,9 @@ struct ByHand {
       M::Weights<T>::visit(w.mamba, f);
       Attend::Weights<T>::visit(w.attend, f);
     }
-    static constexpr void visit_derived(auto& w, auto&& f) { M::Weights<T>::visit_derived(w.mamba, f); }
+    static constexpr void visit_derived(auto& w, auto&& f) {
+      M::Weights<T>::visit_derived(w.mamba, f);
+    }
     void derive() { mamba.derive(); }
   };
   template <class T, class KV>
@@ -155,8 +159,8 @@ struct ByHand {
     }
   };
   template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t, In<Real<T>, 16> u,
-                      Out<Real<T>, 16> out) {
+  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
+                      Scratch<T>& t, In<Real<T>, 16> u, Out<Real<T>, 16> out) {
     M::forward(chunk, w.mamba, s.tensor(&State<T, KV>::mamba), t.mamba, u, t.first);
     Attend::forward(chunk, w.attend, s.tensor(&State<T, KV>::attend), t.attend, u, t.second);
     const Range rows = chunk.team.share(u.count);
@@ -179,11 +183,14 @@ using Alternating = typename AlternatingOf<std::make_index_sequence<n>>::type;
 
 TEST_CASE("stacks nest, and Repeat is its block written out") {
   using Flat = HybridStack<M, S, A, S, M, S, A, S>;
-  check_same_logits<Model<HybridStack<HybridStack<M, S>, HybridStack<A, HybridStack<S, M>>, S, A, S>>, Model<Flat>>();
+  check_same_logits<
+      Model<HybridStack<HybridStack<M, S>, HybridStack<A, HybridStack<S, M>>, S, A, S>>,
+      Model<Flat>>();
   check_same<Model<Repeat<2, HybridStack<M, S, A, S>>>, Model<Flat>>();
   check_same<Model<HybridStack<M, S, A, Repeat<1, HybridStack<S, M, S>>, A, S>>, Model<Flat>>();
   check_same<Model<Repeat<3, M>>, Model<HybridStack<M, M, M>>>();
-  check_same<Model<Repeat<2, Repeat<2, HybridStack<M, S>>>>, Model<HybridStack<M, S, M, S, M, S, M, S>>>();
+  check_same<Model<Repeat<2, Repeat<2, HybridStack<M, S>>>>,
+             Model<HybridStack<M, S, M, S, M, S, M, S>>>();
   check_same_logits<Model<HybridStack<S, Repeat<3, M>, Repeat<2, HybridStack<DModel<16>, A>>>>,
                     Model<HybridStack<S, M, M, M, A, A>>>();
   check_same<Model<M>, Model<HybridStack<M>>>();  // a layer alone
@@ -206,18 +213,23 @@ TEST_CASE("a 400-layer pack compiles and is the repeated block") {
 }
 
 TEST_CASE("schedules by pattern, period and index list") {
-  check_same<Model<Pattern<"MSAS", Is<'M', M>, Is<'S', S>, Is<'A', A>>>, Model<HybridStack<M, S, A, S>>>();
-  check_same<Model<Pattern<"bMb", Is<'M', M>, Is<'b', HybridStack<A, S>>>>, Model<HybridStack<A, S, M, A, S>>>();
-  check_same<Model<Repeat<2, Pattern<"MS", Is<'S', S>, Is<'M', M>>>>, Model<HybridStack<M, S, M, S>>>();
+  check_same<Model<Pattern<"MSAS", Is<'M', M>, Is<'S', S>, Is<'A', A>>>,
+             Model<HybridStack<M, S, A, S>>>();
+  check_same<Model<Pattern<"bMb", Is<'M', M>, Is<'b', HybridStack<A, S>>>>,
+             Model<HybridStack<A, S, M, A, S>>>();
+  check_same<Model<Repeat<2, Pattern<"MS", Is<'S', S>, Is<'M', M>>>>,
+             Model<HybridStack<M, S, M, S>>>();
 
   check_same<Model<Periodic<6, 3, 1, A, M>>, Model<HybridStack<M, A, M, M, A, M>>>();
   check_same<Model<Periodic<5, 2, 0, A, M>>, Model<HybridStack<A, M, A, M, A>>>();
   check_same<Model<Periodic<2, 4, 3, A, M>>, Model<HybridStack<M, M>>>();
-  check_same<Model<Periodic<7, 3, 2, HybridStack<A, S>, M>>, Model<HybridStack<M, M, A, S, M, M, A, S, M>>>();
+  check_same<Model<Periodic<7, 3, 2, HybridStack<A, S>, M>>,
+             Model<HybridStack<M, M, A, S, M, M, A, S, M>>>();
   check_same<Model<Periodic<4, 3, 0, A, M>>, Model<HybridStack<A, M, M, A>>>();
 
   check_same<Model<AtIndices<4, Indices<1, 2>, A, M>>, Model<HybridStack<M, A, A, M>>>();
-  check_same<Model<AtIndices<3, Indices<0>, HybridStack<A, S>, M>>, Model<HybridStack<A, S, M, M>>>();
+  check_same<Model<AtIndices<3, Indices<0>, HybridStack<A, S>, M>>,
+             Model<HybridStack<A, S, M, M>>>();
   check_same<Model<AtIndices<3, Indices<>, A, M>>, Model<HybridStack<M, M, M>>>();
 }
 
@@ -278,18 +290,23 @@ void check_shared(std::int64_t shared_parameters) {
 }  // namespace
 
 TEST_CASE("Shared stores weights once; states stay separate") {
-  constexpr auto mamba = 2 * 32 * 16 + 32 * 4 + 32 + (1 + 2 * 4) * 32 + 32 + 32 + 4 * 32 + 32 + 16 * 32 + 16;
+  constexpr auto mamba =
+      2 * 32 * 16 + 32 * 4 + 32 + (1 + 2 * 4) * 32 + 32 + 32 + 4 * 32 + 32 + 16 * 32 + 16;
   constexpr auto mlp = 3 * 24 * 16 + 16;
   constexpr auto attention = 4 * 16 * 16 + 16;
-  check_shared<Model<HybridStack<Shared<M>, S, Shared<M>, S>>, Model<HybridStack<M, S, M, S>>>(mamba);
+  check_shared<Model<HybridStack<Shared<M>, S, Shared<M>, S>>, Model<HybridStack<M, S, M, S>>>(
+      mamba);
   // One element under two Ids is two layers.
-  check_shared<Model<HybridStack<Shared<M, 0>, Shared<M, 1>, Shared<M, 0>, Shared<M, 1>>>, Model<Repeat<4, M>>>(2 * mamba);
+  check_shared<Model<HybridStack<Shared<M, 0>, Shared<M, 1>, Shared<M, 0>, Shared<M, 1>>>,
+               Model<Repeat<4, M>>>(2 * mamba);
   // Across Repeat, and inside and outside of it.
-  check_shared<Model<Repeat<3, HybridStack<Shared<A>, S>>>, Model<Repeat<3, HybridStack<A, S>>>>(2 * attention);
+  check_shared<Model<Repeat<3, HybridStack<Shared<A>, S>>>, Model<Repeat<3, HybridStack<A, S>>>>(
+      2 * attention);
   check_shared<Model<HybridStack<Repeat<2, HybridStack<M, Shared<S>>>, A, Shared<S>>>,
                Model<HybridStack<M, S, M, S, A, S>>>(2 * mlp);
   // A stack: its branches are shared one by one, in order.
-  check_shared<Model<Repeat<2, HybridStack<Shared<HybridStack<A, S>>, M>>>, Model<Repeat<2, HybridStack<A, S, M>>>>(attention + mlp);
+  check_shared<Model<Repeat<2, HybridStack<Shared<HybridStack<A, S>>, M>>>,
+               Model<Repeat<2, HybridStack<A, S, M>>>>(attention + mlp);
 }
 
 TEST_CASE("NoNorm leaves the norm out") {
@@ -310,7 +327,8 @@ TEST_CASE("NoNorm leaves the norm out") {
     const auto rmsnorm = [](std::vector<double> x, const std::vector<float>& weight) {
       double squares = 0;
       for (const double v : x) squares += v * v;
-      for (std::size_t d = 0; d < 16; ++d) x[d] *= static_cast<double>(weight[d]) / std::sqrt(squares / 16 + 1e-5);
+      for (std::size_t d = 0; d < 16; ++d)
+        x[d] *= static_cast<double>(weight[d]) / std::sqrt(squares / 16 + 1e-5);
       return x;
     };
     Session session(weights);
@@ -329,14 +347,17 @@ TEST_CASE("NoNorm leaves the norm out") {
   check(std::type_identity<Model<HybridStack<NoNorm<Square>>>>{}, false);
   CHECK(structure<Model<HybridStack<Square>>>() != structure<Model<HybridStack<NoNorm<Square>>>>());
 
-  static_assert(Model<HybridStack<M, NoNorm<S>>>::parameters == Model<HybridStack<M, S>>::parameters - 16);
-  static_assert(Model<HybridStack<DModel<16>, NoNorm<A>>>::d_model == 16);  // bound to the width as other layers are
+  static_assert(Model<HybridStack<M, NoNorm<S>>>::parameters ==
+                Model<HybridStack<M, S>>::parameters - 16);
+  // Bound to the width as other layers are.
+  static_assert(Model<HybridStack<DModel<16>, NoNorm<A>>>::d_model == 16);
 }
 
 TEST_CASE("a user's layer stands beside the library's") {
   using Mine = Model<HybridStack<Decay, S, Decay, A>>;
   static_assert(Mine::depth == 4);
-  static_assert(Mine::parameters == 29 * 16 + 16 + 2 * (16 + 16) + (3 * 24 * 16 + 16) + (4 * 16 * 16 + 16));
+  static_assert(Mine::parameters ==
+                29 * 16 + 16 + 2 * (16 + 16) + (3 * 24 * 16 + 16) + (4 * 16 * 16 + 16));
   static_assert(Mine::state_bytes<float> == 2 * 64 + 2 * 6 * 16 * 4);
   CHECK(structure<Mine>().find("decay") != std::string::npos);
   CHECK(describe<Mine>().find("decay()") != std::string::npos);
@@ -363,7 +384,9 @@ TEST_CASE("a user's layer stands beside the library's") {
 }
 
 TEST_CASE("stacks without MLP, and of MLPs alone") {
-  for (const float logit : logits_of(random_weights<Model<HybridStack<M, A>>>(19))) CHECK(is_finite(logit));
-  for (const float logit : logits_of(random_weights<Model<Repeat<2, S>>>(19))) CHECK(is_finite(logit));
+  for (const float logit : logits_of(random_weights<Model<HybridStack<M, A>>>(19)))
+    CHECK(is_finite(logit));
+  for (const float logit : logits_of(random_weights<Model<Repeat<2, S>>>(19)))
+    CHECK(is_finite(logit));
   static_assert(Model<Repeat<2, S>>::state_bytes<float> == 0);
 }

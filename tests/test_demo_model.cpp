@@ -32,7 +32,8 @@ TEST_CASE("demo: logits of the first 256 positions") {
   const auto file = SafetensorsFile::open(demo_path("expected_logits.safetensors"));
   const auto logits = read_tensor<double>(file, "logits");
   std::vector<std::int32_t> ids;
-  for (const auto id : read_tensor<std::int64_t>(file, "input_ids")) ids.push_back(static_cast<std::int32_t>(id));
+  for (const auto id : read_tensor<std::int64_t>(file, "input_ids"))
+    ids.push_back(static_cast<std::int32_t>(id));
   REQUIRE(ids.size() == 256);
   REQUIRE(ids == ByteTokenizer{}.encode(read_text(demo_path("heldout.txt")).substr(0, 256)));
 
@@ -62,7 +63,8 @@ TEST_CASE("demo: bits per byte of held-out text") {
   Session session(weights);
   const auto ids = ByteTokenizer{}.encode(read_text(demo_path("heldout.txt")).substr(0, bytes));
   const Score scored = score(session, ids);
-  CHECK(scored.bits_per_token() == Approx(expected().at("bits_per_byte").get<double>()).margin(0.0005));
+  CHECK(scored.bits_per_token() ==
+        Approx(expected().at("bits_per_byte").get<double>()).margin(0.0005));
   CHECK(scored.nll == Approx(expected().at("nll_sum_nats").get<double>()).epsilon(1e-5));
 }
 #endif

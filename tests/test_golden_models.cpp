@@ -15,14 +15,18 @@ struct Expected {
 
   Expected() {
     const auto file = SafetensorsFile::open(golden::path<Model>("expected.safetensors"));
-    for (const auto id : read_tensor<std::int64_t>(file, "input_ids")) ids.push_back(static_cast<std::int32_t>(id));
+    for (const auto id : read_tensor<std::int64_t>(file, "input_ids"))
+      ids.push_back(static_cast<std::int32_t>(id));
     logits = read_tensor<double>(file, "logits");
     rows = static_cast<std::size_t>(file.find("input_ids")->shape[0]);
     seq_len = static_cast<std::size_t>(file.find("input_ids")->shape[1]);
   }
-  std::span<const std::int32_t> ids_of(std::size_t row) const { return std::span(ids).subspan(row * seq_len, seq_len); }
+  std::span<const std::int32_t> ids_of(std::size_t row) const {
+    return std::span(ids).subspan(row * seq_len, seq_len);
+  }
   std::span<const double> logits_of(std::size_t row) const {
-    return std::span(logits).subspan(row * seq_len * Model::vocab_size, seq_len * Model::vocab_size);
+    return std::span(logits).subspan(row * seq_len * Model::vocab_size,
+                                     seq_len * Model::vocab_size);
   }
 };
 
@@ -36,17 +40,21 @@ void check_case(double tolerance) {
     for (std::size_t row = 0; row < expected.rows; ++row) {
       CAPTURE(Model::folder, chunk, row);
       Session session(weights, {.chunk = chunk});
-      CHECK(relative_error(all_logits(session, expected.ids_of(row)), expected.logits_of(row)) <= tolerance);
+      CHECK(relative_error(all_logits(session, expected.ids_of(row)), expected.logits_of(row)) <=
+            tolerance);
     }
 
-    // A batch gives the logits of a chunk's last tokens: read all tokens one by one, then all at once.
+    // A batch gives the logits of a chunk's last tokens: read all tokens one by one, then all at
+    // once.
     Batch batch(weights, 2, {.chunk = chunk});
     std::vector<Real<T>> stepped(expected.logits.size());
     for (std::size_t i = 0; i < expected.seq_len; ++i) {
       const auto logits = batch.step(std::array{expected.ids_of(0)[i], expected.ids_of(1)[i]});
       for (std::size_t row = 0; row < 2; ++row)
-        std::copy_n(logits.begin() + static_cast<std::ptrdiff_t>(row * Model::vocab_size), Model::vocab_size,
-                    stepped.begin() + static_cast<std::ptrdiff_t>((row * expected.seq_len + i) * Model::vocab_size));
+        std::copy_n(logits.begin() + static_cast<std::ptrdiff_t>(row * Model::vocab_size),
+                    Model::vocab_size,
+                    stepped.begin() + static_cast<std::ptrdiff_t>((row * expected.seq_len + i) *
+                                                                  Model::vocab_size));
     }
     CAPTURE(Model::folder, chunk);
     CHECK(relative_error(stepped, expected.logits) <= tolerance);
@@ -54,15 +62,18 @@ void check_case(double tolerance) {
     batch.reset(0), batch.reset(1);
     batch.prefill(std::array{expected.ids_of(0), expected.ids_of(1)});
     for (int row = 0; row < 2; ++row)
-      CHECK(relative_error(batch.logits(row), expected.logits_of(static_cast<std::size_t>(row)).last(Model::vocab_size)) <=
+      CHECK(relative_error(
+                batch.logits(row),
+                expected.logits_of(static_cast<std::size_t>(row)).last(Model::vocab_size)) <=
             tolerance);
   }
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("golden logits", "", golden::SambaTiny, golden::SambaOdd, golden::SambaBias, golden::SambaNope,
-                   golden::SambaBf16Rope, golden::MambaSwaMlp, golden::MambaMlp, golden::SwaMlp, golden::MambaOnly) {
+TEMPLATE_TEST_CASE("golden logits", "", golden::SambaTiny, golden::SambaOdd, golden::SambaBias,
+                   golden::SambaNope, golden::SambaBf16Rope, golden::MambaSwaMlp, golden::MambaMlp,
+                   golden::SwaMlp, golden::MambaOnly) {
   SECTION("float") { check_case<TestType, float>(2e-5); }
   SECTION("double, reference kernels") { check_case<TestType, double>(1e-10); }
 }

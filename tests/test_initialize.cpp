@@ -7,13 +7,15 @@ using namespace samba_test;
 namespace {
 
 struct Model : LanguageModel<HybridStack<Mamba<96>, SwiGLU<96, 200, MlpOptions{.bias = true}>,
-                                         SWA<8, AttentionOptions{.n_heads = 4, .bias = true}>, Parallel<Mamba<96>, SwiGLU<96, 200>>>,
+                                         SWA<8, AttentionOptions{.n_heads = 4, .bias = true}>,
+                                         Parallel<Mamba<96>, SwiGLU<96, 200>>>,
                              golden::untied(300)> {};
 
 template <class T>
 std::vector<Real<T>> values(const TensorRef<Real<T>>& tensor) {
   std::vector<Real<T>> all(static_cast<std::size_t>(tensor.rows * tensor.row_size));
-  for (std::int64_t r = 0; r < tensor.rows; ++r) tensor.get_row(r, all.data() + r * tensor.row_size);
+  for (std::int64_t r = 0; r < tensor.rows; ++r)
+    tensor.get_row(r, all.data() + r * tensor.row_size);
   return all;
 }
 
@@ -51,7 +53,8 @@ TEST_CASE("initialize draws every tensor from its distribution") {
   for (const double v : embedding) squares += v * v, fourth += v * v * v * v;
   const auto n = static_cast<double>(embedding.size());
   CHECK(std::sqrt(squares / n) == Approx(0.02).epsilon(0.02));
-  CHECK(fourth / n / (squares / n * squares / n) == Approx(3).epsilon(0.1));  // of a normal distribution
+  // Of a normal distribution.
+  CHECK(fourth / n / (squares / n * squares / n) == Approx(3).epsilon(0.1));
   check_uniform(values(weights, -1, "head"), 1 / std::sqrt(96.));
   check_all(values(weights, -1, "norm"), 1);
 
@@ -61,13 +64,16 @@ TEST_CASE("initialize draws every tensor from its distribution") {
     check_all(values(weights, branch, "norm.weight"), 1);
     check_uniform(values(weights, branch, at + "in_proj.weight"), 1 / std::sqrt(96.));
     check_uniform(values(weights, branch, at + "x_proj.weight"), 1 / std::sqrt(192.));
-    check_uniform(values(weights, branch, at + "out_proj.weight"), 1 / std::sqrt(192. * 4));  // 4 branches
-    check_uniform(values(weights, branch, at + "dt_proj.weight"), 1 / std::sqrt(6.));         // dt_rank
+    // 4 branches.
+    check_uniform(values(weights, branch, at + "out_proj.weight"), 1 / std::sqrt(192. * 4));
+    // Dt_rank.
+    check_uniform(values(weights, branch, at + "dt_proj.weight"), 1 / std::sqrt(6.));
     check_uniform(values(weights, branch, at + "conv1d.weight"), 1 / std::sqrt(4.));
     check_all(values(weights, branch, at + "conv1d.bias"), 0);
     check_all(values(weights, branch, at + "D"), 1);
     const auto A_log = values(weights, branch, at + "A_log");
-    for (std::size_t i = 0; i < A_log.size(); ++i) CHECK(A_log[i] == Approx(std::log(1. + static_cast<double>(i % 16))));
+    for (std::size_t i = 0; i < A_log.size(); ++i)
+      CHECK(A_log[i] == Approx(std::log(1. + static_cast<double>(i % 16))));
     double log_sum = 0;
     for (const double b : values(weights, branch, at + "dt_proj.bias")) {
       const double dt = std::log1p(std::exp(b));
@@ -75,14 +81,16 @@ TEST_CASE("initialize draws every tensor from its distribution") {
       CHECK(dt < 0.101);
       log_sum += std::log(dt);
     }
-    CHECK(log_sum / 192 == Approx(std::log(0.01)).epsilon(0.1));  // the middle of [1e-3, 1e-1] by logarithm
+    // The middle of [1e-3, 1e-1] by logarithm.
+    CHECK(log_sum / 192 == Approx(std::log(0.01)).epsilon(0.1));
   }
 
   check_uniform(values(weights, 1, "swiglu.w1.weight"), 1 / std::sqrt(96.));
   check_uniform(values(weights, 1, "swiglu.w2.weight"), 1 / std::sqrt(96.));
   check_uniform(values(weights, 1, "swiglu.w3.weight"), 1 / std::sqrt(200. * 4));
   check_uniform(values(weights, 3, "1.mlp.swiglu.w3.weight"), 1 / std::sqrt(200. * 4));
-  for (const char* bias : {"swiglu.w1.bias", "swiglu.w2.bias", "swiglu.w3.bias"}) check_all(values(weights, 1, bias), 0);
+  for (const char* bias : {"swiglu.w1.bias", "swiglu.w2.bias", "swiglu.w3.bias"})
+    check_all(values(weights, 1, bias), 0);
   check_uniform(values(weights, 2, "attn.weight"), 1 / std::sqrt(96.));
   check_uniform(values(weights, 2, "proj.weight"), 1 / std::sqrt(96. * 4));
   for (const char* bias : {"attn.bias", "proj.bias"}) check_all(values(weights, 2, bias), 0);

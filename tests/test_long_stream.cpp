@@ -8,7 +8,10 @@ using namespace samba_test;
 
 namespace {
 
-struct Small : LanguageModel<HybridStack<Mamba<16, 4>, SwiGLU<16, 32>, SWA<32, AttentionOptions{.n_heads = 1}>>, golden::tied(32)> {};
+struct Small
+    : LanguageModel<
+          HybridStack<Mamba<16, 4>, SwiGLU<16, 32>, SWA<32, AttentionOptions{.n_heads = 1}>>,
+          golden::tied(32)> {};
 
 /// A line of /proc/self/status, in KiB.
 long status_kib(const std::string& key) {
@@ -41,9 +44,11 @@ TEST_CASE("memory stays constant over a long stream") {
     session.prefill(text);
     for (int i = 0; i < 1000; ++i) {
       const auto logits = session.step(token);
-      token = static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+      token = static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) -
+                                        logits.begin());
     }
-    if (resident == 0 && session.position() >= 10'000) resident = status_kib("VmRSS"), peak = status_kib("VmHWM");
+    if (resident == 0 && session.position() >= 10'000)
+      resident = status_kib("VmRSS"), peak = status_kib("VmHWM");
   }
   REQUIRE(resident > 0);
 #ifndef __SANITIZE_ADDRESS__  // whose own memory grows

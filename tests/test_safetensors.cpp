@@ -62,9 +62,7 @@ constexpr Dtype all_dtypes[] = {Dtype::f64,     Dtype::f32,     Dtype::f16,    D
                                 Dtype::i16,     Dtype::i8,      Dtype::u64,    Dtype::u32,
                                 Dtype::u16,     Dtype::u8,      Dtype::boolean};
 
-bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != text.npos;
-}
+bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
 
 }  // namespace
 
@@ -652,13 +650,9 @@ TEST_CASE("safetensors: what a writer refuses, and what is left behind") {
   CHECK(contains(with([&](W& w) { w.declare("__metadata__", Dtype::u8, {}); }),
                  "this name is reserved"));
   CHECK(contains(with([&](W& w) { w.declare("\xff", Dtype::u8, {}); }), "not valid UTF-8"));
-  CHECK(contains(with([&](W& w) {
-                   w.declare("c", Dtype::u8, {2, -1});
-                 }),
+  CHECK(contains(with([&](W& w) { w.declare("c", Dtype::u8, {2, -1}); }),
                  "shape [2, -1] has a negative extent"));
-  CHECK(contains(with([&](W& w) {
-                   w.declare("c", Dtype::u8, {1ll << 62, 4});
-                 }),
+  CHECK(contains(with([&](W& w) { w.declare("c", Dtype::u8, {1ll << 62, 4}); }),
                  "makes the file too large"));
   CHECK(contains(with([&](W& w) {
                    w.declare("c", Dtype::u8, {1ll << 62});
@@ -811,9 +805,12 @@ TEST_CASE("checkpoint: one file, an index, or a folder of either") {
 
   const TempDir empty;
   CHECK(message_of([&] { Checkpoint::open(empty.path()); }) ==
-        empty.path() + ": expected model.safetensors or model.safetensors.index.json in this folder");
-  CHECK(contains(message_of([&] { Checkpoint::open(empty.file("x.safetensors")); }), "No such file"));
-  CHECK(contains(message_of([&] { Checkpoint::open(empty.file("x.index.json")); }), "No such file"));
+        empty.path() +
+            ": expected model.safetensors or model.safetensors.index.json in this folder");
+  CHECK(
+      contains(message_of([&] { Checkpoint::open(empty.file("x.safetensors")); }), "No such file"));
+  CHECK(
+      contains(message_of([&] { Checkpoint::open(empty.file("x.index.json")); }), "No such file"));
 }
 
 TEST_CASE("checkpoint: an index in the working folder finds its shards there") {

@@ -465,8 +465,9 @@ TEST_CASE("options out of range are named") {
 
   std::vector<Candidate> two = make({1, 2});
   Ids recent;
-  CHECK(message_of([&] { static_cast<void>(sampling::temperature(two, -1)); }).find("temperature") !=
-        std::string::npos);
+  CHECK(message_of([&] {
+          static_cast<void>(sampling::temperature(two, -1));
+        }).find("temperature") != std::string::npos);
   CHECK(message_of([&] { static_cast<void>(sampling::top_k(two, -1)); }).find("top_k") !=
         std::string::npos);
   CHECK(message_of([&] { static_cast<void>(sampling::top_p(two, 2)); }).find("top_p") !=
@@ -490,15 +491,16 @@ TEST_CASE("logits that cannot be sampled are refused and change nothing") {
   Sampler tried(options), untouched(options);
   CHECK(run(tried, logits, 5) == run(untouched, logits, 5));
 
-  const auto refused = [&](const std::vector<float>& bad) { return message_of([&] { tried(bad); }); };
+  const auto refused = [&](const std::vector<float>& bad) {
+    return message_of([&] { tried(bad); });
+  };
   CHECK(refused({}) == "sampling: there are no logits");
   CHECK(refused({1, 2, std::nanf(""), 3}) == "sampling: the logit at index 2 is NaN");
   CHECK(refused({1, -std::nanf("")}) == "sampling: the logit at index 1 is NaN");
   CHECK(refused({infinity, 1}) == "sampling: the logit at index 0 is +inf");
   CHECK(refused({-infinity, -infinity, -infinity}) == "sampling: all 3 logits are -inf");
-  CHECK(message_of([&] {
-          tried.observe(Ids{1, 2, -1});
-        }) == "Sampler: observed token -1 at index 2 is negative");
+  CHECK(message_of([&] { tried.observe(Ids{1, 2, -1}); }) ==
+        "Sampler: observed token -1 at index 2 is negative");
 
   CHECK(run(tried, logits, 50) == run(untouched, logits, 50));
 }

@@ -84,17 +84,15 @@ TEST_CASE("log softmax of large, far and many logits") {
 TEST_CASE("log softmax names what it cannot take") {
   const std::vector<float> two = {1, 2};
   CHECK(message_of([&] { log_softmax_at(two, 2); }) == "log_softmax_at: token 2 is outside [0, 2)");
-  CHECK(message_of([&] { log_softmax_at(two, -1); }) == "log_softmax_at: token -1 is outside [0, 2)");
+  CHECK(message_of([&] { log_softmax_at(two, -1); }) ==
+        "log_softmax_at: token -1 is outside [0, 2)");
   CHECK(message_of([&] { log_softmax_at({}, 0); }) == "log_softmax_at: token 0 is outside [0, 0)");
-  CHECK(message_of([&] {
-          log_softmax_at(std::vector<float>{1, std::nanf("")}, 0);
-        }) == "log_softmax_at: the logit at index 1 is NaN or +inf");
-  CHECK(message_of([&] {
-          log_softmax_at(std::vector<float>{infinity, 1}, 0);
-        }) == "log_softmax_at: the logit at index 0 is NaN or +inf");
-  CHECK(message_of([&] {
-          log_softmax_at(std::vector<float>{1, -infinity}, 1);
-        }) == "log_softmax_at: the logit of token 1 is -inf");
+  CHECK(message_of([&] { log_softmax_at(std::vector<float>{1, std::nanf("")}, 0); }) ==
+        "log_softmax_at: the logit at index 1 is NaN or +inf");
+  CHECK(message_of([&] { log_softmax_at(std::vector<float>{infinity, 1}, 0); }) ==
+        "log_softmax_at: the logit at index 0 is NaN or +inf");
+  CHECK(message_of([&] { log_softmax_at(std::vector<float>{1, -infinity}, 1); }) ==
+        "log_softmax_at: the logit of token 1 is -inf");
 }
 
 TEST_CASE("a score in its usual forms") {

@@ -5,9 +5,6 @@
 #include <tests/support.hpp>
 
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -39,28 +36,12 @@ const std::vector<std::string> sentences = {
     "They sang the same song every evening, and never the same way.",
 };
 
-/// A directory of its own, removed at the end of the program.
-class TempDirectory {
- public:
-  TempDirectory() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "samba-sentencepiece-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw Error("cannot create " + name);
-    path_ = name;
-  }
-  ~TempDirectory() { std::filesystem::remove_all(path_); }
-  std::string write(const std::string& name, const std::string& content) const {
-    std::ofstream(path_ / name, std::ios::binary) << content;
-    return (path_ / name).string();
-  }
-
- private:
-  std::filesystem::path path_;
-};
-
-const TempDirectory& directory() {
-  static const TempDirectory temp;
-  return temp;
+/// Writes a file into a folder of this program and returns its path.
+std::string written(const std::string& name, const std::string& content) {
+  static const samba_test::TempDir folder;
+  const std::string path = folder.file(name);
+  samba_test::write_file(path, content);
+  return path;
 }
 
 class Sentences : public sentencepiece::SentenceIterator {
@@ -100,8 +81,7 @@ const std::vector<std::string>& models() {
 }
 
 SentencePieceTokenizer tokenizer(std::size_t i) {
-  return SentencePieceTokenizer(
-      directory().write("model" + std::to_string(i) + ".model", models()[i]));
+  return SentencePieceTokenizer(written("model" + std::to_string(i) + ".model", models()[i]));
 }
 
 std::string stream(const SentencePieceTokenizer& tokenizer, const Ids& ids) {
@@ -130,8 +110,8 @@ TEST_CASE("text comes back from its ids, at once and streamed") {
   for (std::size_t i = 0; i < models().size(); ++i) {
     const SentencePieceTokenizer t = tokenizer(i);
     CHECK(t.vocab_size() == 400);
-    for (const std::string text :
-         {"The river runs past the old mill.", "one", "x = {1, 2};", "naïve — 日本語 🎵 done", ""}) {
+    for (const std::string text : {"The river runs past the old mill.", "one", "x = {1, 2};",
+                                   "naïve — 日本語 🎵 done", ""}) {
       CAPTURE(i, text);
       const Ids ids = t.encode(text);
       CHECK(t.decode(ids) == text);
@@ -166,8 +146,7 @@ TEST_CASE("the beginning of text is a token on request") {
   CHECK(t.decode(with_bos) == "the sea");
   CHECK(stream(t, with_bos) == "the sea");
 
-  const SentencePieceTokenizer without(
-      directory().write("no_bos.model", train({{"bos_id", "-1"}})));
+  const SentencePieceTokenizer without(written("no_bos.model", train({{"bos_id", "-1"}})));
   CHECK(without.bos_id() == -1);
   CHECK(message_of([&] { without.encode("the sea", true); }) ==
         "SentencePieceTokenizer: the model has no beginning-of-text token");
@@ -247,9 +226,8 @@ TEST_CASE("a stream keeps a fixed number of ids") {
 
 TEST_CASE("ids outside the vocabulary are named") {
   const SentencePieceTokenizer t = tokenizer(0);
-  CHECK(message_of([&] {
-          t.decode(Ids{5, 400});
-        }) == "SentencePieceTokenizer: id 400 at index 1 is outside [0, 400)");
+  CHECK(message_of([&] { t.decode(Ids{5, 400}); }) ==
+        "SentencePieceTokenizer: id 400 at index 1 is outside [0, 400)");
   CHECK(message_of([&] { t.decode(Ids{-1}); }) ==
         "SentencePieceTokenizer: id -1 at index 0 is outside [0, 400)");
   StreamDecoder decoder(t);
@@ -260,17 +238,15 @@ TEST_CASE("files that are no model are refused by name") {
   const auto found = [](const std::string& path) {
     return message_of([&] { SentencePieceTokenizer t(path); });
   };
-  const std::string absent = directory().write("x", "") + ".absent";
+  const std::string absent = written("x", "") + ".absent";
   CHECK(contains(found(absent), absent + ": expected a SentencePiece model; the library says: "));
-  CHECK(contains(found(directory().write("empty.model", "")), "empty.model: expected"));
-  CHECK(contains(found(directory().write("text.model", "not a model, only text")),
-                 "text.model: expected"));
+  CHECK(contains(found(written("empty.model", "")), "empty.model: expected"));
+  CHECK(contains(found(written("text.model", "not a model, only text")), "text.model: expected"));
   const std::string& model = models()[0];
   for (std::size_t size = 1; size <= 100; ++size) {
     CAPTURE(size);
-    CHECK(contains(found(directory().write("cut.model", model.substr(0, size))),
-                   "cut.model: expected"));
+    CHECK(contains(found(written("cut.model", model.substr(0, size))), "cut.model: expected"));
   }
-  CHECK(contains(found(directory().write("half.model", model.substr(0, model.size() / 2))),
+  CHECK(contains(found(written("half.model", model.substr(0, model.size() / 2))),
                  "half.model: expected"));
 }

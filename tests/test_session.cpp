@@ -14,7 +14,8 @@ void check_copies(Case<Model, T, KV>) {
   Random rng;
   CAPTURE(rng.seed);
   const auto weights = random_weights<Model, T>(21);
-  const auto prompt = random_tokens<Model>(rng, 37), one = random_tokens<Model>(rng, 30), other = random_tokens<Model>(rng, 30);
+  const auto prompt = random_tokens<Model>(rng, 37), one = random_tokens<Model>(rng, 30),
+             other = random_tokens<Model>(rng, 30);
 
   Session<Model, T, KV> session(weights, {.threads = 1});
   session.prefill(prompt);
@@ -81,7 +82,8 @@ void check_copies(Case<Model, T, KV>) {
 
 /// Tokens read at positions from `position` on, in the state that `session` is in.
 template <class Model>
-std::vector<float> at_position(const Session<Model>& session, std::int64_t position, std::span<const std::int32_t> tokens) {
+std::vector<float> at_position(const Session<Model>& session, std::int64_t position,
+                               std::span<const std::int32_t> tokens) {
   Snapshot snapshot = session.snapshot();
   snapshot.position = position;
   Session<Model> there = session;
@@ -95,16 +97,20 @@ constexpr std::int64_t two_31 = std::int64_t{1} << 31, two_33 = std::int64_t{1} 
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("snapshots and copies diverge and meet again", "", (Case<tiny::Samba, float, float>),
-                   (Case<tiny::Samba, float, bf16>), (Case<tiny::AttentionOnly, float, float>),
+TEMPLATE_TEST_CASE("snapshots and copies diverge and meet again", "",
+                   (Case<tiny::Samba, float, float>), (Case<tiny::Samba, float, bf16>),
+                   (Case<tiny::AttentionOnly, float, float>),
                    (Case<tiny::MambaOnly, double, double>), (Case<tiny::Mixed, float, float>)) {
   check_copies(TestType{});
 }
 
 TEST_CASE("a window is full attention while the position is below it, and only then") {
   using golden::heads_4_2;
-  struct Windowed : LanguageModel<Repeat<2, HybridStack<SWA<20, heads_4_2>, SwiGLU<32>>>, golden::tied(31)> {};
-  struct Full : LanguageModel<Repeat<2, HybridStack<Attention<heads_4_2>, SwiGLU<32>>>, golden::tied(31)> {};
+  struct Windowed
+      : LanguageModel<Repeat<2, HybridStack<SWA<20, heads_4_2>, SwiGLU<32>>>, golden::tied(31)> {};
+  struct Full
+      : LanguageModel<Repeat<2, HybridStack<Attention<heads_4_2>, SwiGLU<32>>>, golden::tied(31)> {
+  };
   const auto windowed = random_weights<Windowed>(23);
   const auto full = random_weights<Full>(23);
   Random rng;
@@ -114,13 +120,16 @@ TEST_CASE("a window is full attention while the position is below it, and only t
     Session a(windowed, {.chunk = chunk});
     Session b(full, {.capacity = 60, .chunk = chunk});
     const auto x = all_logits(a, tokens), y = all_logits(b, tokens);
-    for (std::int64_t i = 0; i < 20; ++i) CHECK(same_result(row_of<Full>(x, i), row_of<Full>(y, i)));
-    for (std::int64_t i = 20; i < 60; ++i) CHECK(relative_error(row_of<Full>(x, i), row_of<Full>(y, i)) > 1e-4);
+    for (std::int64_t i = 0; i < 20; ++i)
+      CHECK(same_result(row_of<Full>(x, i), row_of<Full>(y, i)));
+    for (std::int64_t i = 20; i < 60; ++i)
+      CHECK(relative_error(row_of<Full>(x, i), row_of<Full>(y, i)) > 1e-4);
   }
 }
 
 TEST_CASE("a token leaves the window's sight exactly when it should") {
-  struct One : LanguageModel<HybridStack<DModel<16>, SWA<5, AttentionOptions{.n_heads = 2}>>, golden::tied(31)> {};
+  struct One : LanguageModel<HybridStack<DModel<16>, SWA<5, AttentionOptions{.n_heads = 2}>>,
+                             golden::tied(31)> {};
   const auto weights = random_weights<One>(29);
   Random rng;
   CAPTURE(rng.seed);
@@ -166,7 +175,8 @@ TEST_CASE("positions past 2^31 and 2^33: the same bits where only the window cou
     const auto next = random_tokens<Model>(rng, 80);
     const auto expected = at_position(session, 91, next);
     for (const std::int64_t past : {two_31 - 100, two_31, two_33, two_33 * 1000}) {
-      const std::int64_t shift = past / period * period;  // the ring and the tiles of keys begin where they did
+      // The ring and the tiles of keys begin where they did.
+      const std::int64_t shift = past / period * period;
       CAPTURE(shift);
       CHECK(same_result(at_position(session, 91 + shift, next), expected));
     }
@@ -183,11 +193,13 @@ TEST_CASE("positions past 2^31 and 2^33: rotary embedding stays relative") {
   const Session session(weights);
   const auto tokens = random_tokens<tiny::LongWindow>(rng, 130);
   const auto expected = at_position(session, 0, tokens);
-  for (const std::int64_t position : {std::int64_t{10'000'000}, two_31 - 60, two_31 + 17, two_33 - 110, two_33 * 4}) {
+  for (const std::int64_t position :
+       {std::int64_t{10'000'000}, two_31 - 60, two_31 + 17, two_33 - 110, two_33 * 4}) {
     CAPTURE(position);
     const auto logits = at_position(session, position, tokens);
     for (std::int64_t i = 99; i < 130; ++i)
-      CHECK(relative_error(row_of<tiny::LongWindow>(logits, i), row_of<tiny::LongWindow>(expected, i)) < 2e-5);
+      CHECK(relative_error(row_of<tiny::LongWindow>(logits, i),
+                           row_of<tiny::LongWindow>(expected, i)) < 2e-5);
   }
 
   const auto check_finite = [&](auto tag) {
@@ -196,7 +208,8 @@ TEST_CASE("positions past 2^31 and 2^33: rotary embedding stays relative") {
     Session start(model);
     start.prefill(random_tokens<Model>(rng, 40));
     for (const std::int64_t position : {two_31 - 5, two_33 - 5})
-      for (const float logit : at_position(start, position, random_tokens<Model>(rng, 10))) CHECK(is_finite(logit));
+      for (const float logit : at_position(start, position, random_tokens<Model>(rng, 10)))
+        CHECK(is_finite(logit));
   };
   check_finite(std::type_identity<tiny::Samba>{});
   check_finite(std::type_identity<golden::SambaBf16Rope>{});

@@ -24,7 +24,8 @@ void rewrite(const std::string& from, const std::string& to, F change) {
   write_safetensors(to, tensors, metadata);
 }
 
-/// Loading the file fails with these parts in the message, and the session goes on as if nothing had been.
+/// Loading the file fails with these parts in the message, and the session goes on as if nothing
+/// had been.
 template <class S>
 void check_rejected(S& session, const std::string& path, std::initializer_list<std::string> parts) {
   S untouched = session;
@@ -80,8 +81,9 @@ void check_round_trip(Case<Model, T, KV>) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a saved state continues with the same bits", "", (Case<Model, float, float>), (Case<Model, float, bf16>),
-                   (Case<Full, float, float>), (Case<tiny::Mixed, float, float>), (Case<tiny::Odd, double, double>)) {
+TEMPLATE_TEST_CASE("a saved state continues with the same bits", "", (Case<Model, float, float>),
+                   (Case<Model, float, bf16>), (Case<Full, float, float>),
+                   (Case<tiny::Mixed, float, float>), (Case<tiny::Odd, double, double>)) {
   check_round_trip(TestType{});
 }
 
@@ -91,7 +93,8 @@ TEST_CASE("the file holds what it is documented to hold") {
   const auto shapes = [&] {
     std::map<std::string, std::pair<std::string, Shape>> all;
     const auto file = SafetensorsFile::open(path);
-    for (const TensorView& t : file.tensors()) all[std::string(t.name)] = {dtype_name(t.dtype), t.shape};
+    for (const TensorView& t : file.tensors())
+      all[std::string(t.name)] = {dtype_name(t.dtype), t.shape};
     return all;
   };
   using Shapes = decltype(shapes());
@@ -122,11 +125,15 @@ TEST_CASE("the file holds what it is documented to hold") {
     for (std::size_t i = 0; i < k.size(); ++i) CHECK((std::abs(k[i]) > 0) == (i < 3 * 16));
   }
 
-  // Full attention: as many slots as the session has capacity. Position 24 of a window of 24 is in slot 0.
+  // Full attention: as many slots as the session has capacity. Position 24 of a window of 24 is in
+  // slot 0.
   const auto full_weights = random_weights<Full>(2);
   Session full(full_weights, {.capacity = 9});
   full.save(path);
-  CHECK(shapes() == Shapes{{"0.k", {"F32", {9, 12}}}, {"0.v", {"F32", {9, 12}}}, {"1.k", {"F32", {9, 36}}}, {"1.v", {"F32", {9, 36}}}});
+  CHECK(shapes() == Shapes{{"0.k", {"F32", {9, 12}}},
+                           {"0.v", {"F32", {9, 12}}},
+                           {"1.k", {"F32", {9, 36}}},
+                           {"1.v", {"F32", {9, 36}}}});
   CHECK(SafetensorsFile::open(path).metadata().at("samba.capacity") == "9");
 
   Session windowed(weights);
@@ -198,12 +205,14 @@ TEST_CASE("a damaged state file") {
   }
   for (const char* position : {"", "3x", "3.0", " 3", "9223372036854775808"}) {
     with("position", position);
-    check_rejected(session, bad, {"samba.position", "expected an integer", std::string("\"") + position + "\""});
+    check_rejected(session, bad,
+                   {"samba.position", "expected an integer", std::string("\"") + position + "\""});
   }
   with("capacity", "many");
   check_rejected(session, bad, {"samba.capacity", "expected an integer", "many"});
   for (const char* key : {"state", "structure", "hash", "dtypes", "capacity", "position"}) {
-    rewrite(good, bad, [&](Metadata& metadata, auto&) { metadata.erase(std::string("samba.") + key); });
+    rewrite(good, bad,
+            [&](Metadata& metadata, auto&) { metadata.erase(std::string("samba.") + key); });
     check_rejected(session, bad, {"not a state file", std::string("samba.") + key});
   }
 
@@ -221,7 +230,8 @@ TEST_CASE("a damaged state file") {
   check_rejected(session, bad, {"expected 4 tensors", "found 5"});
 
   const std::string bytes = read_file(good);
-  for (const std::size_t length : {bytes.size() - 1, bytes.size() / 2, std::size_t{100}, std::size_t{7}, std::size_t{0}}) {
+  for (const std::size_t length :
+       {bytes.size() - 1, bytes.size() / 2, std::size_t{100}, std::size_t{7}, std::size_t{0}}) {
     CAPTURE(length);
     write_file(bad, bytes.substr(0, length));
     check_rejected(session, bad, {});

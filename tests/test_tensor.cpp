@@ -261,8 +261,8 @@ TEST_CASE("ScratchPlacer: buffers for all rows and all threads, apart") {
 TEST_CASE("fail: joins text, integers and shapes") {
   std::string message;
   try {
-    fail({"tensor ", std::string("x"), ": expected ", Shape{2, 3}, ", found ",
-          Shape{}, " and ", std::int64_t{-5}});
+    fail({"tensor ", std::string("x"), ": expected ", Shape{2, 3}, ", found ", Shape{}, " and ",
+          std::int64_t{-5}});
   } catch (const Error& error) {
     message = error.what();
   }

@@ -46,9 +46,8 @@ TEST_CASE("every byte is the id of its value and comes back") {
 
 TEST_CASE("an id that is no byte is named with its index") {
   const ByteTokenizer tokenizer;
-  CHECK(message_of([&] {
-          tokenizer.decode(std::vector<std::int32_t>{65, 66, 256});
-        }) == "ByteTokenizer: id 256 at index 2 is outside [0, 256)");
+  CHECK(message_of([&] { tokenizer.decode(std::vector<std::int32_t>{65, 66, 256}); }) ==
+        "ByteTokenizer: id 256 at index 2 is outside [0, 256)");
   CHECK(message_of([&] { tokenizer.decode(std::vector<std::int32_t>{-1}); }) ==
         "ByteTokenizer: id -1 at index 0 is outside [0, 256)");
 }
@@ -142,7 +141,8 @@ TEST_CASE("a stream survives a wrong id and starts afresh after finish") {
   const ByteTokenizer tokenizer;
   StreamDecoder decoder(tokenizer);
   CHECK(decoder(0xc3) == "");
-  CHECK(message_of([&] { decoder(256); }) == "ByteTokenizer: id 256 at index 0 is outside [0, 256)");
+  CHECK(message_of([&] { decoder(256); }) ==
+        "ByteTokenizer: id 256 at index 0 is outside [0, 256)");
   CHECK(decoder(0xa9) == "é");
   CHECK(decoder(0xc3) == "");
   CHECK(decoder.finish() == replacement);

@@ -10,13 +10,14 @@ namespace {
 
 struct TinyBlock
     : samba::HybridStack<samba::Mamba<64>, samba::SwiGLU<64>,
-                         samba::SWA<8, samba::AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>, samba::SwiGLU<64>> {};
+                         samba::SWA<8, samba::AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>,
+                         samba::SwiGLU<64>> {};
 struct TinyModel
-    : samba::LanguageModel<samba::Repeat<2, TinyBlock>, samba::ModelOptions{.vocab_size = 50, .tie_embeddings = true}> {
-};
+    : samba::LanguageModel<samba::Repeat<2, TinyBlock>,
+                           samba::ModelOptions{.vocab_size = 50, .tie_embeddings = true}> {};
 
-/// The logits after a prompt longer than the window and one step. In an unnamed namespace, because each
-/// translation unit compiles it with flags of its own.
+/// The logits after a prompt longer than the window and one step. In an unnamed namespace, because
+/// each translation unit compiles it with flags of its own.
 [[maybe_unused]] std::vector<float> tiny_logits() {
   samba::Weights<TinyModel> weights;
   std::uint32_t random = 1;

@@ -5,8 +5,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A reference to a callable that takes Args; a plain pointer pair, so that code which calls back is
-/// compiled once. Valid while the callable lives.
+/// A reference to a callable that takes Args; a plain pointer pair, so that code which calls back
+/// is compiled once. Valid while the callable lives.
 template <class... Args>
 class Callback {
  public:

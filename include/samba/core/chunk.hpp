@@ -43,7 +43,7 @@ class States {
   }
   /// One tensor of every state: `tensor(&State::ssm)[segment]`.
   template <class Tensor>
-  auto tensor(Tensor State::*member) const {
+  auto tensor(Tensor State::* member) const {
     return States<Tensor>{reinterpret_cast<std::byte*>(&((*this)[0].*member)), stride_};
   }
 

@@ -52,7 +52,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Name of the compiled path: the instruction set, then `_fast` under -ffast-math and `_serial` without OpenMP.
+/// Name of the compiled path: the instruction set, then `_fast` under -ffast-math and `_serial`
+/// without OpenMP.
 inline constexpr const char* target = SAMBA_TEXT(SAMBA_TARGET);
 
 /// Floats in one vector register of the compiled path.

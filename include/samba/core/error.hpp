@@ -31,8 +31,8 @@ struct Quoted {
 
 namespace detail {
 
-/// A part of a message, by reference: text, a number, or a shape. Plain data, written out in one place, so
-/// that the many places that throw cost little to compile.
+/// A part of a message, by reference: text, a number, or a shape. Plain data, written out in one
+/// place, so that the many places that throw cost little to compile.
 class Part {
  public:
   constexpr Part(const char* s) : Part(std::string_view(s)) {}
@@ -43,7 +43,8 @@ class Part {
   constexpr Part(bool b) : Part(b ? "true" : "false") {}
   constexpr Part(float x) : Part(Kind::real, nullptr, std::bit_cast<std::uint32_t>(x)) {}
   constexpr Part(std::integral auto i)
-      : Part(std::is_signed_v<decltype(i)> ? Kind::integer : Kind::natural, nullptr, static_cast<std::uint64_t>(i)) {}
+      : Part(std::is_signed_v<decltype(i)> ? Kind::integer : Kind::natural, nullptr,
+             static_cast<std::uint64_t>(i)) {}
 
   [[gnu::cold, gnu::noinline]] void append_to(std::string& message) const {
     const auto* const text = static_cast<const char*>(data_);
@@ -52,7 +53,8 @@ class Part {
       case Kind::quoted: return put_quoted(message, {text, number_});
       case Kind::integer: return put_integer(message, static_cast<std::int64_t>(number_));
       case Kind::natural: return put_number(message, number_);
-      case Kind::real: return put_number(message, std::bit_cast<float>(static_cast<std::uint32_t>(number_)));
+      case Kind::real:
+        return put_number(message, std::bit_cast<float>(static_cast<std::uint32_t>(number_)));
       case Kind::shape: break;
     }
     put(message, "[", 1);
@@ -66,13 +68,17 @@ class Part {
  private:
   enum class Kind { text, quoted, integer, natural, real, shape };
 
-  constexpr Part(Kind kind, const void* data, std::uint64_t number) : data_(data), number_(number), kind_(kind) {}
+  constexpr Part(Kind kind, const void* data, std::uint64_t number)
+      : data_(data), number_(number), kind_(kind) {}
 
-  [[gnu::noinline]] static void put(std::string& message, const char* text, std::size_t n) { message.append(text, n); }
+  [[gnu::noinline]] static void put(std::string& message, const char* text, std::size_t n) {
+    message.append(text, n);
+  }
   /// The shortest text that reads back as the same number, whatever the locale.
   static void put_number(std::string& message, auto x) {
     char text[32];
-    put(message, text, static_cast<std::size_t>(std::to_chars(text, text + sizeof text, x).ptr - text));
+    put(message, text,
+        static_cast<std::size_t>(std::to_chars(text, text + sizeof text, x).ptr - text));
   }
   static void put_integer(std::string& message, std::int64_t i) {
     if (i < 0) put(message, "-", 1);
@@ -105,8 +111,8 @@ class Part {
 
 }  // namespace detail
 
-/// Throws Error with the parts joined; parts are strings, Quoted, numbers and shapes. A list, not a pack: no
-/// place that throws costs a template.
+/// Throws Error with the parts joined; parts are strings, Quoted, numbers and shapes. A list, not a
+/// pack: no place that throws costs a template.
 [[noreturn, gnu::cold, gnu::noinline]] inline void fail(std::initializer_list<detail::Part> parts) {
   throw Error(detail::join(parts));
 }

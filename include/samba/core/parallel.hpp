@@ -26,8 +26,8 @@ struct Team {
   int rank = 0, size = 1;
   Barrier* shared = nullptr;
 
-  /// This thread's contiguous share of n items, in whole units of `grain`. The results of a kernel do
-  /// not depend on the shares: whatever is added up, is added up by one thread.
+  /// This thread's contiguous share of n items, in whole units of `grain`. The results of a kernel
+  /// do not depend on the shares: whatever is added up, is added up by one thread.
   [[gnu::noinline]] Range share(std::int64_t n, std::int64_t grain = 1) const {
     const std::int64_t units = (n + grain - 1) / grain;
     const std::int64_t begin = units * rank / size * grain, end = units * (rank + 1) / size * grain;
@@ -56,7 +56,8 @@ struct Team {
   }
 };
 
-/// Threads that a caller gets by default: OpenMP's maximum, or 1 where the caller is parallel already.
+/// Threads that a caller gets by default: OpenMP's maximum, or 1 where the caller is parallel
+/// already.
 inline int default_threads() {
 #ifdef _OPENMP
   return omp_in_parallel() ? 1 : omp_get_max_threads();

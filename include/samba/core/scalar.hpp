@@ -37,6 +37,8 @@ struct Range {
 };
 
 /// The smallest multiple of `unit` that is not below n.
-constexpr std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
+constexpr std::int64_t round_up(std::int64_t n, std::int64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
 
 }  // namespace samba::inline SAMBA_TARGET

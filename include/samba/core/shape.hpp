@@ -8,17 +8,19 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The extents of a tensor in a file; none for a scalar. At most max_rank of them, in place, so that lists of
-/// tensors are plain data.
+/// The extents of a tensor in a file; none for a scalar. At most max_rank of them, in place, so
+/// that lists of tensors are plain data.
 class Shape {
  public:
   static constexpr std::size_t max_rank = 8;
 
   constexpr Shape() = default;
-  constexpr Shape(std::initializer_list<std::int64_t> extents) : Shape(std::span(extents.begin(), extents.size())) {}
+  constexpr Shape(std::initializer_list<std::int64_t> extents)
+      : Shape(std::span(extents.begin(), extents.size())) {}
   /// Throws Error where they are more than max_rank.
   constexpr Shape(std::span<const std::int64_t> extents) {
-    if (extents.size() > max_rank) fail({"a shape has at most ", max_rank, " extents, found ", extents.size()});
+    if (extents.size() > max_rank)
+      fail({"a shape has at most ", max_rank, " extents, found ", extents.size()});
     for (const std::int64_t extent : extents) push_back(extent);
   }
 

@@ -28,10 +28,12 @@ struct Rows {
   }
 };
 
+/// Activations a function reads.
 template <class R, int C>
-using In = Rows<const R, C>;  ///< activations a function reads
+using In = Rows<const R, C>;
+/// Activations a function writes; never overlap its inputs unless it says so.
 template <class R, int C>
-using Out = Rows<R, C>;  ///< activations a function writes; never overlap its inputs unless it says so
+using Out = Rows<R, C>;
 
 /// Columns [First, First + Width) of every row.
 template <int First, int Width, class R, int C>
@@ -55,9 +57,9 @@ enum class Layout {
   columns,  ///< (K, N): kernels that run over N channels read it contiguously
 };
 
-/// Place of element (row, col) of an (N, K) matrix in its packed form: panels of `panel_width` rows,
-/// within a panel k by k, the rows of the panel side by side. A one-token step and a long chunk both
-/// add up over k in this order.
+/// Place of element (row, col) of an (N, K) matrix in its packed form: panels of `panel_width`
+/// rows, within a panel k by k, the rows of the panel side by side. A one-token step and a long
+/// chunk both add up over k in this order.
 constexpr std::int64_t packed_index(std::int64_t row, std::int64_t col, std::int64_t K) {
   return (row / panel_width * K + col) * panel_width + row % panel_width;
 }
@@ -78,24 +80,26 @@ constexpr RowPlace row_place(Layout layout, std::int64_t row, std::int64_t N, st
 /// data[place of element k] = values[k] for the `size` elements of a row, and the other way round.
 template <class T>
 void set_row(T* data, RowPlace place, std::int64_t size, const Real<T>* values) {
-  for (std::int64_t k = 0; k < size; ++k) data[place.first + k * place.step] = static_cast<T>(values[k]);
+  for (std::int64_t k = 0; k < size; ++k)
+    data[place.first + k * place.step] = static_cast<T>(values[k]);
 }
 template <class T>
 void get_row(const T* data, RowPlace place, std::int64_t size, Real<T>* values) {
-  for (std::int64_t k = 0; k < size; ++k) values[k] = static_cast<Real<T>>(data[place.first + k * place.step]);
+  for (std::int64_t k = 0; k < size; ++k)
+    values[k] = static_cast<Real<T>>(data[place.first + k * place.step]);
 }
 
 namespace detail {
 
-/// A weight tensor: a pointer, and the shape it has in a file. `rows` rows of `row_size` elements stand
-/// under the indices of its first extent; a vector is one row.
+/// A weight tensor: a pointer, and the shape it has in a file. `rows` rows of `row_size` elements
+/// stand under the indices of its first extent; a vector is one row.
 template <class T, Layout L, std::int64_t Rows, std::int64_t RowSize>
 struct Stored {
   using value_type = T;
   static constexpr Layout layout = L;
   static constexpr std::int64_t rows = Rows, row_size = RowSize;
-  static constexpr std::int64_t bytes =
-      (L == Layout::packed ? round_up(Rows, panel_width) : Rows) * RowSize * static_cast<std::int64_t>(sizeof(T));
+  static constexpr std::int64_t bytes = (L == Layout::packed ? round_up(Rows, panel_width) : Rows) *
+                                        RowSize * static_cast<std::int64_t>(sizeof(T));
 
   void bind(std::byte* place) { data_ = reinterpret_cast<T*>(place); }
   constexpr const T* data() const { return data_; }
@@ -201,7 +205,8 @@ struct ScratchPlacer {
   }
   template <class R, int N>
   void operator()(PerThread<R, N>& x) {
-    const std::int64_t bytes = threads * round_up(N, alignment) * static_cast<std::int64_t>(sizeof(R));
+    const std::int64_t bytes =
+        threads * round_up(N, alignment) * static_cast<std::int64_t>(sizeof(R));
     x = {reinterpret_cast<R*>(placer.take(bytes))};
   }
 };

@@ -14,8 +14,9 @@ class CheckpointMap {
  public:
   [[gnu::cold]] CheckpointMap(const std::string& path, std::vector<BranchInfo> branches, bool tied)
       : file_(Checkpoint::open(path)),
-        naming_(file_.find("backbone.embeddings.weight") || file_.find("backbone.norm_f.weight") ? CheckpointNames::fla
-                                                                                               : CheckpointNames::samba,
+        naming_(file_.find("backbone.embeddings.weight") || file_.find("backbone.norm_f.weight")
+                    ? CheckpointNames::fla
+                    : CheckpointNames::samba,
                 std::move(branches)),
         tied_(tied),
         used_(file_.tensors().size()) {}
@@ -36,28 +37,33 @@ class CheckpointMap {
       Shape shape = tensor.shape;
       shape[0] = part.file_rows;
       const TensorView* found = find(part.name);
-      if (!found) return missing_.add(join({part.name, " ", shape, " of ", naming_.owner(tensor.branch)}));
+      if (!found)
+        return missing_.add(join({part.name, " ", shape, " of ", naming_.owner(tensor.branch)}));
       used_[static_cast<std::size_t>(found - file_.tensors().data())] = true;
       if (found->shape != shape)
-        shapes_.add(join({part.name, ": expected ", shape, " by ", naming_.owner(tensor.branch), ", found ", found->shape}));
+        shapes_.add(join({part.name, ": expected ", shape, " by ", naming_.owner(tensor.branch),
+                          ", found ", found->shape}));
     });
   }
 
   /// Throws with all that is wrong, after all tensors were checked.
   [[gnu::cold]] void check_all(const std::string& structure) {
-    const TensorView *embedding = file_.find(naming_.embedding()), *head = file_.find(naming_.head());
+    const TensorView *embedding = file_.find(naming_.embedding()),
+                     *head = file_.find(naming_.head());
     Lines unexpected{"unexpected"};
     for (std::size_t i = 0; i < used_.size(); ++i) {
       const TensorView& tensor = file_.tensors()[i];
-      if (!used_[i] && !(tied_ && &tensor == head)) unexpected.add(join({tensor.name, " ", tensor.shape}));
+      if (!used_[i] && !(tied_ && &tensor == head))
+        unexpected.add(join({tensor.name, " ", tensor.shape}));
     }
     if (missing_.count + unexpected.count + shapes_.count > 0)
-      fail({file_.path(), ": the checkpoint does not fit the model ", structure, missing_.text(), unexpected.text(),
-           shapes_.text()});
+      fail({file_.path(), ": the checkpoint does not fit the model ", structure, missing_.text(),
+            unexpected.text(), shapes_.text()});
     if (tied_ && head && embedding &&
         (head->dtype != embedding->dtype || head->shape != embedding->shape ||
          std::memcmp(head->data.data(), embedding->data.data(), head->data.size()) != 0))
-      fail({file_.path(), ": the model ties head and embedding, but ", head->name, " and ", embedding->name, " differ"});
+      fail({file_.path(), ": the model ties head and embedding, but ", head->name, " and ",
+            embedding->name, " differ"});
   }
 
  private:
@@ -86,8 +92,9 @@ class CheckpointMap {
 
 /// Fills the tensors from a checkpoint.
 template <class R>
-[[gnu::cold]] void load_tensors(const std::string& path, const std::string& structure, std::vector<BranchInfo> branches,
-                                bool tied, const std::vector<TensorRef<R>>& tensors) {
+[[gnu::cold]] void load_tensors(const std::string& path, const std::string& structure,
+                                std::vector<BranchInfo> branches, bool tied,
+                                const std::vector<TensorRef<R>>& tensors) {
   CheckpointMap map(path, std::move(branches), tied);
   for (const TensorRef<R>& tensor : tensors) map.check(tensor);
   map.check_all(structure);
@@ -100,13 +107,15 @@ template <class R>
       const TensorView& stored = *map.find(part.name);
       const std::int64_t unit = vector ? 1 : tensor.row_size, step = vector ? part.rows : 1;
       for (std::int64_t r = 0; r < part.rows; r += step) {
-        const auto values = vector ? std::span(row).subspan(static_cast<std::size_t>(part.row), static_cast<std::size_t>(part.rows))
+        const auto values = vector ? std::span(row).subspan(static_cast<std::size_t>(part.row),
+                                                            static_cast<std::size_t>(part.rows))
                                    : std::span(row);
         const std::int64_t first = (part.file_row + r) * unit;
         read_floats(stored, first, values);
         for (std::size_t i = 0; i < values.size(); ++i)
           if (!is_finite(static_cast<float>(values[i])))
-            fail({path, ": tensor ", stored.name, ": element ", first + static_cast<std::int64_t>(i), " is not finite"});
+            fail({path, ": tensor ", stored.name, ": element ",
+                  first + static_cast<std::int64_t>(i), " is not finite"});
         if (!vector) tensor.set_row(part.row + r, row.data());
       }
     });
@@ -115,13 +124,15 @@ template <class R>
 }
 
 template <class R>
-[[gnu::cold]] void save_tensors(const std::string& path, std::vector<BranchInfo> branches, const std::vector<TensorRef<R>>& tensors, Dtype dtype) {
+[[gnu::cold]] void save_tensors(const std::string& path, std::vector<BranchInfo> branches,
+                                const std::vector<TensorRef<R>>& tensors, Dtype dtype) {
   if (dtype != Dtype::f32 && dtype != Dtype::bf16)
     fail({path, ": save: expected dtype F32 or BF16, found ", dtype_name(dtype)});
   const CheckpointNaming naming(CheckpointNames::samba, std::move(branches));
   SafetensorsWriter writer(path, {{"format", "pt"}});
   const auto dtype_for = [&](const TensorRef<R>& t) { return t.is_matrix ? dtype : Dtype::f32; };
-  for (const auto& tensor : tensors) writer.declare(naming.name(tensor), dtype_for(tensor), tensor.shape);
+  for (const auto& tensor : tensors)
+    writer.declare(naming.name(tensor), dtype_for(tensor), tensor.shape);
   std::vector<R> row;
   std::vector<float> wide;
   std::vector<bf16> narrow;
@@ -145,23 +156,24 @@ template <class R>
 
 }  // namespace detail
 
-/// Reads the weights of a Model from a checkpoint: a .safetensors file, a *.safetensors.index.json, or
-/// a folder with model.safetensors or model.safetensors.index.json. Tensors may be float32, bfloat16,
-/// float16 or float64, under the names of the public Samba code or of fla's Samba; a tied head may be
-/// stored once or twice.
+/// Reads the weights of a Model from a checkpoint: a .safetensors file, a *.safetensors.index.json,
+/// or a folder with model.safetensors or model.safetensors.index.json. Tensors may be float32,
+/// bfloat16, float16 or float64, under the names of the public Samba code or of fla's Samba; a tied
+/// head may be stored once or twice.
 ///
-/// Throws Error before reading any weight where the file does not fit the type, with all missing and
-/// unexpected tensors and wrong shapes in one message; also where a value is not finite.
+/// Throws Error before reading any weight where the file does not fit the type, with all missing
+/// and unexpected tensors and wrong shapes in one message; also where a value is not finite.
 template <class Model, class T = float>
 Weights<Model, T> load(const std::string& path) {
   Weights<Model, T> weights;
-  detail::load_tensors(path, structure<Model>(), branches<Model>(), Model::tie_embeddings, weights.tensors());
+  detail::load_tensors(path, structure<Model>(), branches<Model>(), Model::tie_embeddings,
+                       weights.tensors());
   weights.derive();
   return weights;
 }
 
-/// Writes weights as one safetensors file under the public code's names; a tied head once. dtype f32,
-/// or bf16, which rounds matrices and embeddings and keeps the other tensors (norms, biases,
+/// Writes weights as one safetensors file under the public code's names; a tied head once. dtype
+/// f32, or bf16, which rounds matrices and embeddings and keeps the other tensors (norms, biases,
 /// convolutions, A_log, D) in float32. Replaces an existing file only when all is written.
 template <class Model, class T>
 void save(const Weights<Model, T>& weights, const std::string& path, Dtype dtype = Dtype::f32) {

@@ -26,7 +26,9 @@ class CheckpointNaming {
       if (follows(schedule)) schedule_ = &schedule;
   }
 
-  const char* embedding() const { return fla_ ? "backbone.embeddings.weight" : "transformer.wte.weight"; }
+  const char* embedding() const {
+    return fla_ ? "backbone.embeddings.weight" : "transformer.wte.weight";
+  }
   static const char* head() { return "lm_head.weight"; }
   const char* norm() const { return fla_ ? "backbone.norm_f.weight" : "transformer.ln_f.weight"; }
 
@@ -44,7 +46,8 @@ class CheckpointNaming {
     return first;
   }
 
-  /// Calls f for each of the file tensors that hold a tensor: one of the same shape, or parts of several.
+  /// Calls f for each of the file tensors that hold a tensor: one of the same shape, or parts of
+  /// several.
   [[gnu::cold]] void parts(const TensorInfo& t, Callback<const NamedRows&> f) const {
     NamedRows whole{"", 0, t.shape[0], 0, t.shape[0]};
     if (t.branch < 0) {
@@ -53,16 +56,19 @@ class CheckpointNaming {
     }
     const auto i = static_cast<std::size_t>(t.branch), period = schedule_->period;
     const BranchInfo& branch = branches_[i];
-    const std::string block = detail::join({fla_ ? "backbone.layers." : "transformer.h.", i / period, "."});
+    const std::string block =
+        detail::join({fla_ ? "backbone.layers." : "transformer.h.", i / period, "."});
     const std::string_view name = t.name;
     const bool is_norm = name == "norm.weight";
     if (!fla_) {
       const Member& member = schedule_->members[i % period];
-      whole.name = is_norm ? detail::join({block, member.norm, ".weight"})
-                           : detail::join({block, member.layer ? member.layer : branch.layer, ".", name});
+      whole.name =
+          is_norm ? detail::join({block, member.norm, ".weight"})
+                  : detail::join({block, member.layer ? member.layer : branch.layer, ".", name});
       return f(whole);
     }
-    if (name.starts_with("attn.") && branch.n_kv_heads > 0) return fla_attention(block, branch, name.substr(4), f);
+    if (name.starts_with("attn.") && branch.n_kv_heads > 0)
+      return fla_attention(block, branch, name.substr(4), f);
     const bool is_mlp = name.starts_with("swiglu.w") && name.size() > 8;
     constexpr const char* mlp[] = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
     if (is_norm)
@@ -78,8 +84,8 @@ class CheckpointNaming {
   struct Member {
     const char *norm, *layer;  // layer: null for the layer's own name
   };
-  /// A block of the public code: which layers follow each other, one letter each, and what they are called.
-  /// M: Mamba; A: attention; X: either; S: MLP; ?: anything.
+  /// A block of the public code: which layers follow each other, one letter each, and what they are
+  /// called. M: Mamba; A: attention; X: either; S: MLP; ?: anything.
   struct Schedule {
     std::size_t period;
     char layers[4];
@@ -98,22 +104,29 @@ class CheckpointNaming {
     for (std::size_t i = 0; i < branches_.size(); ++i) {
       const BranchInfo& b = branches_[i];
       const std::string_view layer = b.layer;
-      const char letter = layer == "mamba" ? 'M' : layer == "swa" || layer == "attention" ? 'A' : layer == "mlp" ? 'S' : '-';
+      const char letter = layer == "mamba"                         ? 'M'
+                          : layer == "swa" || layer == "attention" ? 'A'
+                          : layer == "mlp"                         ? 'S'
+                                                                   : '-';
       const char wanted = schedule.layers[i % schedule.period];
-      fits = fits && b.normed && !b.shared && (wanted == letter || (wanted == 'X' && (letter == 'M' || letter == 'A')));
+      fits = fits && b.normed && !b.shared &&
+             (wanted == letter || (wanted == 'X' && (letter == 'M' || letter == 'A')));
     }
     return fits;
   }
 
   /// fla has q, k and v apart; the fused rows here are grouped by key/value head.
-  [[gnu::cold]] static void fla_attention(const std::string& block, const BranchInfo& branch, std::string_view suffix,
-                                          Callback<const NamedRows&> f) {
+  [[gnu::cold]] static void fla_attention(const std::string& block, const BranchInfo& branch,
+                                          std::string_view suffix, Callback<const NamedRows&> f) {
     const std::int64_t head = branch.head_dim, kv_heads = branch.n_kv_heads;
     const std::int64_t q = branch.n_heads / kv_heads * head, group = q + 2 * head;
     for (std::int64_t g = 0; g < kv_heads; ++g) {
-      f({detail::join({block, "mixer.q_proj", suffix}), g * group, q, g * q, branch.n_heads * head});
-      f({detail::join({block, "mixer.k_proj", suffix}), g * group + q, head, g * head, kv_heads * head});
-      f({detail::join({block, "mixer.v_proj", suffix}), g * group + q + head, head, g * head, kv_heads * head});
+      f({detail::join({block, "mixer.q_proj", suffix}), g * group, q, g * q,
+         branch.n_heads * head});
+      f({detail::join({block, "mixer.k_proj", suffix}), g * group + q, head, g * head,
+         kv_heads * head});
+      f({detail::join({block, "mixer.v_proj", suffix}), g * group + q + head, head, g * head,
+         kv_heads * head});
     }
   }
 

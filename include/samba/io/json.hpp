@@ -58,8 +58,8 @@ class JsonReader {
     at_ = 0;
   }
 
-  /// Reads an object; calls member(key), which must read the value, for each of its members. Two with the same
-  /// key are found at the object's end.
+  /// Reads an object; calls member(key), which must read the value, for each of its members. Two
+  /// with the same key are found at the object's end.
   [[gnu::cold]] void object(Callback<const std::string&> member) {
     open('{', "an object");
     std::vector<std::string> keys;
@@ -201,11 +201,14 @@ class JsonReader {
   static void sort(std::vector<std::string_view>& texts) {
     if (texts.empty()) return;
     std::qsort(texts.data(), texts.size(), sizeof(texts[0]), [](const void* a, const void* b) {
-      return static_cast<const std::string_view*>(a)->compare(*static_cast<const std::string_view*>(b));
+      return static_cast<const std::string_view*>(a)->compare(
+          *static_cast<const std::string_view*>(b));
     });
   }
 
-  [[noreturn, gnu::cold]] void expected(const char* what) const { error({"expected ", what, ", found ", found()}); }
+  [[noreturn, gnu::cold]] void expected(const char* what) const {
+    error({"expected ", what, ", found ", found()});
+  }
 
   /// What comes next, for messages.
   [[gnu::cold]] std::string found() const {
@@ -301,7 +304,8 @@ class JsonReader {
   std::string where_;
   std::size_t at_ = 0;
   int depth_ = 0;
-  const std::string* path_[max_depth] = {};  // keys that lead to the value being read, by depth; null in an array
+  // Keys that lead to the value being read, by depth; null in an array.
+  const std::string* path_[max_depth] = {};
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -26,13 +26,13 @@ namespace samba::inline SAMBA_TARGET {
 
 /// True for a directory, or a link to one.
 inline bool is_directory(const std::string& path) {
-  struct ::stat status {};
+  struct ::stat status{};
   return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
 /// True for anything that stands at this path, links followed.
 inline bool path_exists(const std::string& path) {
-  struct ::stat status {};
+  struct ::stat status{};
   return ::stat(path.c_str(), &status) == 0;
 }
 
@@ -70,10 +70,11 @@ class MappedFile {
     // O_NONBLOCK: opening a pipe by mistake returns, and is then refused, instead of waiting.
     const FileDescriptor file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (file.get() < 0) fail_errno(path_, "cannot open for reading");
-    struct ::stat status {};
+    struct ::stat status{};
     if (::fstat(file.get(), &status) != 0) fail_errno(path_, "cannot read its size");
     if (S_ISDIR(status.st_mode)) fail({path_, ": expected a file, found a directory"});
-    if (!S_ISREG(status.st_mode)) fail({path_, ": expected a regular file, found a device or pipe"});
+    if (!S_ISREG(status.st_mode))
+      fail({path_, ": expected a regular file, found a device or pipe"});
     size_ = static_cast<std::size_t>(status.st_size);
     if (size_ == 0) return;
     void* const address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);

@@ -83,8 +83,8 @@ constexpr int dtype_bytes(Dtype dtype) {
   return detail::dtype_table[static_cast<std::size_t>(dtype)].bytes;
 }
 
-/// One tensor of a file. All that it points to, its bytes, its name and the path, lives as long as the file's
-/// object; `data` is exactly shape x dtype bytes, at any alignment.
+/// One tensor of a file. All that it points to, its bytes, its name and the path, lives as long as
+/// the file's object; `data` is exactly shape x dtype bytes, at any alignment.
 struct TensorView {
   std::string_view name;
   Dtype dtype = Dtype::f32;
@@ -123,7 +123,8 @@ inline int by_name(const void* a, const void* b) {
 }
 /// By the place of the data in the file.
 inline int by_data(const void* a, const void* b) {
-  const auto &x = static_cast<const TensorView*>(a)->data, &y = static_cast<const TensorView*>(b)->data;
+  const auto &x = static_cast<const TensorView*>(a)->data,
+             &y = static_cast<const TensorView*>(b)->data;
   if (x.data() != y.data()) return x.data() < y.data() ? -1 : 1;
   return x.size() != y.size() ? x.size() < y.size() ? -1 : 1 : 0;
 }
@@ -140,8 +141,8 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
 }
 
 /// Reads the value of one tensor's key in the header.
-[[gnu::cold]] inline TensorView read_entry(JsonReader& json, std::string_view name, std::span<const std::byte> data,
-                                           std::string_view path) {
+[[gnu::cold]] inline TensorView read_entry(JsonReader& json, std::string_view name,
+                                           std::span<const std::byte> data, std::string_view path) {
   TensorView tensor;
   tensor.name = name;
   tensor.file = path;
@@ -149,7 +150,8 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
   bool has_dtype = false, has_shape = false, has_offsets = false;
   const auto read = [&json](Shape& extents) {
     json.array([&] {
-      if (!extents.push_back(json.whole_number())) json.error({"expected at most ", Shape::max_rank, " numbers"});
+      if (!extents.push_back(json.whole_number()))
+        json.error({"expected at most ", Shape::max_rank, " numbers"});
     });
   };
   json.object([&](const std::string& field) {
@@ -157,7 +159,8 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
       const std::string text = json.string();
       for (const DtypeRow& row : dtype_table)
         if (text == row.name) tensor.dtype = row.dtype, has_dtype = true;
-      if (!has_dtype) json.error({"tensor ", Quoted{name}, " has the unknown dtype ", Quoted{text}});
+      if (!has_dtype)
+        json.error({"tensor ", Quoted{name}, " has the unknown dtype ", Quoted{text}});
     } else if (field == "shape") {
       read(tensor.shape);
       has_shape = true;
@@ -185,24 +188,26 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
     wrong({"data_offsets ", offsets, " end beyond the file's ", data.size(), " bytes of data"});
   if (bytes < 0) wrong({"shape ", tensor.shape, " is too large"});
   if (bytes != end - begin)
-    wrong({"expected ", bytes, " bytes for ", dtype_name(tensor.dtype), " ", tensor.shape, ", found ", end - begin,
-           " in data_offsets ", offsets});
+    wrong({"expected ", bytes, " bytes for ", dtype_name(tensor.dtype), " ", tensor.shape,
+           ", found ", end - begin, " in data_offsets ", offsets});
   tensor.data = data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(bytes));
   return tensor;
 }
 
-/// Checks that the tensors, sorted by_data, cover the data exactly: no byte unused, none used twice.
-[[gnu::cold]] inline void check_coverage(const std::vector<TensorView>& tensors, std::span<const std::byte> data,
-                                         std::string_view path) {
+/// Checks that the tensors, sorted by_data, cover the data exactly: no byte unused, none used
+/// twice.
+[[gnu::cold]] inline void check_coverage(const std::vector<TensorView>& tensors,
+                                         std::span<const std::byte> data, std::string_view path) {
   std::int64_t covered = 0;
   const TensorView* before = nullptr;
   for (const TensorView& tensor : tensors) {
     const std::int64_t begin = tensor.data.data() - data.data();
     if (begin < covered)
-      fail({path, ": tensors ", Quoted{before->name}, " and ", Quoted{tensor.name}, " overlap in the data"});
+      fail({path, ": tensors ", Quoted{before->name}, " and ", Quoted{tensor.name},
+            " overlap in the data"});
     if (begin > covered)
       fail({path, ": ", begin - covered, " bytes of data before tensor ", Quoted{tensor.name},
-           " belong to no tensor"});
+            " belong to no tensor"});
     covered = begin + static_cast<std::int64_t>(tensor.data.size());
     before = &tensor;
   }
@@ -219,17 +224,19 @@ struct SafetensorsContent {
   std::unique_ptr<char[]> text;                 ///< the path and the tensors' names
 };
 
-/// Reads and checks the bytes of a whole safetensors file; the views point into `bytes` and into the result.
-/// `path` is for messages only. Throws Error on anything that the format does not allow.
-[[gnu::cold]] inline SafetensorsContent parse_safetensors(std::span<const std::byte> bytes, std::string_view path) {
+/// Reads and checks the bytes of a whole safetensors file; the views point into `bytes` and into
+/// the result. `path` is for messages only. Throws Error on anything that the format does not
+/// allow.
+[[gnu::cold]] inline SafetensorsContent parse_safetensors(std::span<const std::byte> bytes,
+                                                          std::string_view path) {
   if (bytes.size() < 8)
     fail({path, ": not a safetensors file: it has ", bytes.size(),
-         " bytes, and the length of the header alone takes 8"});
+          " bytes, and the length of the header alone takes 8"});
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
   if (length > static_cast<std::uint64_t>(max_header_bytes))
-    fail({path, ": not a safetensors file: its first 8 bytes announce a header of ", length, " bytes, at most ",
-         max_header_bytes, " are allowed"});
+    fail({path, ": not a safetensors file: its first 8 bytes announce a header of ", length,
+          " bytes, at most ", max_header_bytes, " are allowed"});
   if (length > bytes.size() - 8)
     fail({path, ": truncated: the header takes ", length, " bytes, found ", bytes.size() - 8});
   std::string_view header = detail::as_text(bytes.subspan(8, static_cast<std::size_t>(length)));
@@ -305,9 +312,12 @@ class SafetensorsFile {
       has_map = true;
       json.object([&](const std::string& name) {
         const std::string shard = json.string();
-        const bool plain = !shard.empty() && shard != "." && shard.find("..") == std::string::npos &&
+        const bool plain = !shard.empty() && shard != "." &&
+                           shard.find("..") == std::string::npos &&
                            shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-        if (!plain) json.error({"expected the name of a file in the index's own folder, found ", Quoted{shard}});
+        if (!plain)
+          json.error(
+              {"expected the name of a file in the index's own folder, found ", Quoted{shard}});
         weight_map[name] = shard;
       });
     } else {
@@ -332,7 +342,9 @@ class Checkpoint {
   const std::vector<TensorView>& tensors() const { return tensors_; }
 
   /// The tensor of this name, or null.
-  const TensorView* find(std::string_view name) const { return detail::find_tensor(tensors_, name); }
+  const TensorView* find(std::string_view name) const {
+    return detail::find_tensor(tensors_, name);
+  }
 
   /// The file or index that was opened.
   const std::string& path() const { return path_; }
@@ -343,7 +355,8 @@ class Checkpoint {
       const std::string single = detail::join({path_, "/model.safetensors"});
       const std::string index = detail::join({single, ".index.json"});
       if (!path_exists(single) && !path_exists(index))
-        fail({path_, ": expected model.safetensors or model.safetensors.index.json in this folder"});
+        fail(
+            {path_, ": expected model.safetensors or model.safetensors.index.json in this folder"});
       path_ = path_exists(single) ? single : index;
     }
     if (path_.ends_with(".json"))
@@ -369,22 +382,24 @@ class Checkpoint {
         if (opened.path() == path) file = &opened;
       if (!file) {
         if (!path_exists(path))
-          fail({path_, ": shard ", Quoted{shard}, ", named for tensor ", Quoted{name}, ", does not exist"});
+          fail({path_, ": shard ", Quoted{shard}, ", named for tensor ", Quoted{name},
+                ", does not exist"});
         open_file(path);
         file = &files_.front();
       }
       if (!file->find(name))
         fail({path_, ": tensor ", Quoted{name}, " is not in shard ", Quoted{shard},
-             ", where the index places it"});
+              ", where the index places it"});
     }
     for (const TensorView& tensor : tensors_) {
       const std::string_view shard = tensor.file.substr(folder.size());
       const auto at = weight_map.find(std::string(tensor.name));
       if (at == weight_map.end())
-        fail({path_, ": tensor ", Quoted{tensor.name}, " of shard ", Quoted{shard}, " is not in the index"});
+        fail({path_, ": tensor ", Quoted{tensor.name}, " of shard ", Quoted{shard},
+              " is not in the index"});
       if (at->second != shard)
-        fail({path_, ": tensor ", Quoted{tensor.name}, " is in two shards, ", Quoted{at->second}, " and ",
-             Quoted{shard}});
+        fail({path_, ": tensor ", Quoted{tensor.name}, " is in two shards, ", Quoted{at->second},
+              " and ", Quoted{shard}});
     }
   }
 
@@ -415,7 +430,7 @@ inline void check_elements(const TensorView& tensor, std::int64_t first, std::si
   const std::int64_t size = tensor.size();
   if (first < 0 || first > size || count > static_cast<std::size_t>(size - first)) {
     fail({tensor.file, ": tensor ", Quoted{tensor.name}, " has ", size, " elements; asked for ",
-         count, " from ", first});
+          count, " from ", first});
   }
 }
 
@@ -436,8 +451,8 @@ void read_elements(const TensorView& tensor, std::int64_t first, std::span<Out> 
 }
 
 [[noreturn]] inline void fail_dtype(const TensorView& tensor, const char* expected) {
-  fail({tensor.file, ": tensor ", Quoted{tensor.name}, ": expected dtype ", expected,
-       ", found ", dtype_name(tensor.dtype)});
+  fail({tensor.file, ": tensor ", Quoted{tensor.name}, ": expected dtype ", expected, ", found ",
+        dtype_name(tensor.dtype)});
 }
 
 template <class Real>
@@ -445,16 +460,12 @@ void read_reals(const TensorView& tensor, std::int64_t first, std::span<Real> ou
   constexpr auto same = [](auto x) { return x; };
   check_elements(tensor, first, out.size());
   switch (tensor.dtype) {
-    case Dtype::f64:
-      return read_elements<double>(tensor, first, out, same);
-    case Dtype::f32:
-      return read_elements<float>(tensor, first, out, same);
-    case Dtype::f16:
-      return read_elements<std::uint16_t>(tensor, first, out, f16_to_float);
+    case Dtype::f64: return read_elements<double>(tensor, first, out, same);
+    case Dtype::f32: return read_elements<float>(tensor, first, out, same);
+    case Dtype::f16: return read_elements<std::uint16_t>(tensor, first, out, f16_to_float);
     case Dtype::bf16:
       return read_elements<bf16>(tensor, first, out, [](bf16 x) { return float(x); });
-    default:
-      fail_dtype(tensor, "F64, F32, F16 or BF16");
+    default: fail_dtype(tensor, "F64, F32, F16 or BF16");
   }
 }
 
@@ -478,12 +489,9 @@ inline void read_integers(const TensorView& tensor, std::int64_t first,
   constexpr auto same = [](auto x) { return x; };
   detail::check_elements(tensor, first, out.size());
   switch (tensor.dtype) {
-    case Dtype::i64:
-      return detail::read_elements<std::int64_t>(tensor, first, out, same);
-    case Dtype::i32:
-      return detail::read_elements<std::int32_t>(tensor, first, out, same);
-    default:
-      detail::fail_dtype(tensor, "I64 or I32");
+    case Dtype::i64: return detail::read_elements<std::int64_t>(tensor, first, out, same);
+    case Dtype::i32: return detail::read_elements<std::int32_t>(tensor, first, out, same);
+    default: detail::fail_dtype(tensor, "I64 or I32");
   }
 }
 
@@ -536,8 +544,9 @@ class SafetensorsWriter {
     const std::int64_t bytes = detail::tensor_bytes(shape, dtype), begin = total_;
     if (bytes < 0 || __builtin_add_overflow(begin, bytes, &total_))
       fail({which, "shape ", shape, " makes the file too large"});
-    header_ += detail::join({header_.size() > 1 ? "," : "", key, ":{\"dtype\":\"", dtype_name(dtype), "\",\"shape\":",
-                            shape, ",\"data_offsets\":", Shape{begin, total_}, "}"});
+    header_ +=
+        detail::join({header_.size() > 1 ? "," : "", key, ":{\"dtype\":\"", dtype_name(dtype),
+                      "\",\"shape\":", shape, ",\"data_offsets\":", Shape{begin, total_}, "}"});
     tensors_.push_back({std::string(name), bytes});
     closed_ = false;
   }
@@ -553,12 +562,12 @@ class SafetensorsWriter {
     }
     if (current_ == tensors_.size() || tensors_[current_].name != name) {
       fail({path_, ": tensor ", quoted(name), " is not the one to be written next, ",
-           current_ == tensors_.size() ? "none" : quoted(tensors_[current_].name)});
+            current_ == tensors_.size() ? "none" : quoted(tensors_[current_].name)});
     }
     std::int64_t& missing = tensors_[current_].missing;
     if (bytes.size() > static_cast<std::size_t>(missing)) {
       fail({path_, ": tensor ", quoted(name), ": expected ", missing, " more bytes, found ",
-           bytes.size()});
+            bytes.size()});
     }
     append(bytes);
     missing -= static_cast<std::int64_t>(bytes.size());
@@ -572,7 +581,7 @@ class SafetensorsWriter {
     for (const Declared& tensor : tensors_) {
       if (tensor.missing != 0) {
         fail({path_, ": tensor ", quoted(tensor.name), ": ", tensor.missing,
-             " bytes were not written"});
+              " bytes were not written"});
       }
     }
     if (::fsync(file_.get()) != 0) fail_errno(temporary_, "cannot write");
@@ -608,7 +617,7 @@ class SafetensorsWriter {
                    ' ');
     if (header_.size() > static_cast<std::size_t>(max_header_bytes)) {
       fail({path_, ": the header takes ", header_.size(), " bytes, at most ", max_header_bytes,
-           " are allowed"});
+            " are allowed"});
     }
     const std::uint64_t length = header_.size();
     append(std::as_bytes(std::span(&length, 1)));

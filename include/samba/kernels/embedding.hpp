@@ -9,7 +9,8 @@ namespace samba::inline SAMBA_TARGET::kernels {
 template <class Weight, class R, int D>
 void embedding(const Team& team, const Weight& table, const std::int32_t* tokens, Rows<R, D> out) {
   const Range rows = team.share(out.count);
-  for (std::int64_t i = rows.begin; i < rows.end; ++i) reference::embedding(table, tokens[i], out.row(i));
+  for (std::int64_t i = rows.begin; i < rows.end; ++i)
+    reference::embedding(table, tokens[i], out.row(i));
   team.barrier();
 }
 

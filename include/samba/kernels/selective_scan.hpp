@@ -5,9 +5,9 @@
 namespace samba::inline SAMBA_TARGET::kernels {
 
 /// The selective scan of every sequence of the chunk, gated: y = (C h + D x) silu(z), where
-/// h = exp(delta A) h + delta B x and delta = softplus(dt + dt_bias). A: (N, d_inner), negative;
-/// dt, x, z, y: (rows, d_inner), y may be dt; B, C: (rows, N) of the same stride; h: each sequence's
-/// (N, d_inner), advanced. Threads take channels.
+/// h = exp(delta A) h + delta B x, delta = softplus(dt + dt_bias). A: (N, d_inner), negative; dt, x,
+/// z, y: (rows, d_inner), y may be dt; B, C: (rows, N) of the same stride;
+/// h: each sequence's (N, d_inner), advanced. Threads take channels.
 template <class R, int N, int d_inner>
 void selective_scan(const Chunk& chunk, const Table<R, N, d_inner>& A, const Vector<R, d_inner>& D,
                     const Vector<R, d_inner>& dt_bias, std::type_identity_t<In<R, d_inner>> dt,
@@ -17,9 +17,23 @@ void selective_scan(const Chunk& chunk, const Table<R, N, d_inner>& A, const Vec
   const Range channels = chunk.team.share(d_inner, vector_floats);
   for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
     const auto [position, row, n_rows] = chunk.segments[s];
-    const SelectiveScanArgs<R> args{
-        A.data(), D.data(), dt_bias.data(), dt.row(row), dt.stride, B.row(row), C.row(row), B.stride,
-        x.row(row), x.stride, z.row(row), z.stride, h[s].data, y.row(row), y.stride, n_rows, d_inner};
+    const SelectiveScanArgs<R> args{.A = A.data(),
+                                    .D = D.data(),
+                                    .dt_bias = dt_bias.data(),
+                                    .dt = dt.row(row),
+                                    .dt_stride = dt.stride,
+                                    .B = B.row(row),
+                                    .C = C.row(row),
+                                    .BC_stride = B.stride,
+                                    .x = x.row(row),
+                                    .x_stride = x.stride,
+                                    .z = z.row(row),
+                                    .z_stride = z.stride,
+                                    .h = h[s].data,
+                                    .y = y.row(row),
+                                    .y_stride = y.stride,
+                                    .n_rows = n_rows,
+                                    .channels = d_inner};
     if constexpr (std::is_same_v<R, float>)
       simd::selective_scan<N>(args, channels);
     else

@@ -14,20 +14,21 @@ struct AttentionOptions {
   int n_heads = 0;
   int n_kv_heads = 0;
   int head_dim = 0;
-  bool rope = true;            ///< rotary position embedding of queries and keys
-  float rope_theta = 10000.f;  ///< base of the rotary frequencies
-  float rotary_fraction = 1.f; ///< share of each head's channels that turn, from the first on
+  bool rope = true;             ///< rotary position embedding of queries and keys
+  float rope_theta = 10000.f;   ///< base of the rotary frequencies
+  float rotary_fraction = 1.f;  ///< share of each head's channels that turn, from the first on
   RopeTable rope_table = RopeTable::exact;
-  bool bias = false;           ///< biases of the qkv and output projections
+  bool bias = false;  ///< biases of the qkv and output projections
 };
 
 /// Causal attention with grouped queries on d_model channels; Window = 0: over all earlier tokens.
 ///
-///   [q k v] = W_qkv u      q, k turned by their position      out = W_o softmax(q k^T / sqrt(head_dim)) v
+///   [q k v] = W_qkv u      q, k turned by their position
+///   out = W_o softmax(q k^T / sqrt(head_dim)) v
 ///
-/// The query at position i sees the keys j with i - Window < j <= i. The rows of W_qkv are grouped by
-/// key/value head: its query heads, its key head, its value head. State per sequence: two rings of
-/// Window (or capacity) rows, slot = position % slots, keys already turned.
+/// The query at position i sees the keys j with i - Window < j <= i. The rows of W_qkv are grouped
+/// by key/value head: its query heads, its key head, its value head. State per sequence: two rings
+/// of Window (or capacity) rows, slot = position % slots, keys already turned.
 template <int D, int Window, AttentionOptions O>
 struct AttentionLayer {
   static constexpr const char* name = Window ? "swa" : "attention";
@@ -37,7 +38,8 @@ struct AttentionLayer {
   static constexpr int n_kv_heads = O.n_kv_heads ? O.n_kv_heads : n_heads;
   static constexpr int group = n_heads / n_kv_heads, kv_width = n_kv_heads * head_dim;
   static constexpr int qkv_width = (n_heads + 2 * n_kv_heads) * head_dim;
-  static constexpr int rotary = O.rope ? static_cast<int>(O.rotary_fraction * static_cast<float>(head_dim)) : 0;
+  static constexpr int rotary =
+      O.rope ? static_cast<int>(O.rotary_fraction * static_cast<float>(head_dim)) : 0;
   static constexpr bool bias = O.bias, unbounded = Window == 0;
   // Constants of their own: clang 14 reads an option at run time from the wrong place in O.
   static constexpr float rope_theta = O.rope_theta;
@@ -48,9 +50,11 @@ struct AttentionLayer {
                 "SWA, Attention: head_dim (128 unless given) must divide d_model, or give n_heads");
   static_assert(n_heads > 0 && n_kv_heads > 0 && head_dim > 0,
                 "SWA, Attention: n_heads, n_kv_heads and head_dim must be positive");
-  static_assert(n_heads % n_kv_heads == 0, "SWA, Attention: n_heads must be a multiple of n_kv_heads");
-  static_assert(O.rotary_fraction >= 0 && O.rotary_fraction <= 1 && rotary % 2 == 0,
-                "SWA, Attention: rotary_fraction must lie in [0, 1] and make an even number of channels");
+  static_assert(n_heads % n_kv_heads == 0,
+                "SWA, Attention: n_heads must be a multiple of n_kv_heads");
+  static_assert(
+      O.rotary_fraction >= 0 && O.rotary_fraction <= 1 && rotary % 2 == 0,
+      "SWA, Attention: rotary_fraction must lie in [0, 1] and make an even number of channels");
 
   template <class T>
   struct Weights {
@@ -87,7 +91,8 @@ struct AttentionLayer {
   };
 
   static constexpr void visit_options(auto&& f) {
-    f("n_heads", n_heads), f("n_kv_heads", n_kv_heads), f("head_dim", head_dim), f("window", window);
+    f("n_heads", n_heads), f("n_kv_heads", n_kv_heads), f("head_dim", head_dim),
+        f("window", window);
     f("rotary", rotary);
     if constexpr (rotary > 0) {
       f("rope_theta", rope_theta);
@@ -104,8 +109,8 @@ struct AttentionLayer {
 
   /// out = attention(u) for the rows of the chunk; advances the states. u, out: (rows, d_model).
   template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
-                      In<Real<T>, D> u, Out<Real<T>, D> out) {
+  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
+                      Scratch<T>& t, In<Real<T>, D> u, Out<Real<T>, D> out) {
     using namespace kernels;
     const auto k = s.tensor(&State<T, KV>::k), v = s.tensor(&State<T, KV>::v);
     constexpr std::int64_t keys = unbounded ? std::numeric_limits<std::int64_t>::max() : window;
@@ -122,8 +127,8 @@ struct AttentionLayer {
   }
 };
 
-/// Sliding-window attention over the last Window tokens, the token's own included (Beltagy et al. 2020).
-/// d_model comes from the stack it stands in.
+/// Sliding-window attention over the last Window tokens, the token's own included (Beltagy et al.
+/// 2020). d_model comes from the stack it stands in.
 template <int Window, AttentionOptions O = AttentionOptions{}>
 struct SWA {
   static_assert(Window > 0, "SWA<Window>: the window counts the token itself and must be positive");

@@ -12,21 +12,25 @@ struct MambaOptions {
   int dt_rank = 0;  ///< rank of the time-step projection; 0: ceil(d_model / 16)
 };
 
-/// Mamba, a selective state space layer (Gu & Dao 2023, Algorithm 2 and section 3.4). For each token u in R^D:
+/// Mamba, a selective state space layer (Gu & Dao 2023, Algorithm 2 and section 3.4). For each
+/// token u in R^D:
 ///
-///   [x z] = W_in u      x = silu(conv1d(x))      [r B C] = W_x x      delta = softplus(W_dt r + b_dt)
-///   h = exp(delta A) h + delta B x               y = C h + D x        out = W_out (y silu(z))
+///   [x z] = W_in u      x = silu(conv1d(x))      [r B C] = W_x x
+///   delta = softplus(W_dt r + b_dt)              h = exp(delta A) h + delta B x
+///   y = C h + D x                                out = W_out (y silu(z))
 ///
 /// with A = -exp(A_log). State per sequence: the last d_conv - 1 inputs of the convolution and h,
 /// d_state x d_inner; constant in the position.
 template <int D, int N = 16, MambaOptions O = MambaOptions{}>
 struct Mamba {
   static constexpr const char* name = "mamba";
-  static constexpr int d_model = D, d_state = N, d_conv = O.d_conv, expand = O.expand, d_inner = expand * D;
+  static constexpr int d_model = D, d_state = N, d_conv = O.d_conv, expand = O.expand,
+                       d_inner = expand * D;
   static constexpr int dt_rank = O.dt_rank ? O.dt_rank : (D + 15) / 16;
   static_assert(D > 0 && N > 0, "Mamba<D, N>: d_model and d_state must be positive");
   static_assert(d_conv > 1, "Mamba: d_conv must be at least 2");
-  static_assert(expand > 0 && dt_rank > 0, "Mamba: expand must be positive and dt_rank not negative");
+  static_assert(expand > 0 && dt_rank > 0,
+                "Mamba: expand must be positive and dt_rank not negative");
 
   template <class T>
   struct Weights {  // named and shaped as in the checkpoint
@@ -89,8 +93,8 @@ struct Mamba {
 
   /// out = Mamba(u) for the rows of the chunk; advances the states. u, out: (rows, d_model).
   template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
-                      In<Real<T>, D> u, Out<Real<T>, D> out) {
+  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
+                      Scratch<T>& t, In<Real<T>, D> u, Out<Real<T>, D> out) {
     using namespace kernels;
     const Team& team = chunk.team;
     using S = State<T, KV>;

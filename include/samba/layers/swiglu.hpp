@@ -48,7 +48,9 @@ struct SwiGLU {
   static constexpr void visit_options(auto&& f) { f("d_ff", d_ff), f("bias", bias); }
 
   /// FLOPs per token beside the matrices: silu and product.
-  static constexpr std::int64_t other_flops(std::int64_t /*position*/) { return std::int64_t{d_ff} * 5; }
+  static constexpr std::int64_t other_flops(std::int64_t /*position*/) {
+    return std::int64_t{d_ff} * 5;
+  }
 
   /// out = SwiGLU(u). u, out: (rows, d_model).
   template <class T>

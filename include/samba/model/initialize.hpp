@@ -20,22 +20,20 @@ struct Initial {
         const double radius = std::sqrt(-2 * std::log(1 - random.uniform()));
         return scale * radius * std::cos(2 * std::numbers::pi * random.uniform());
       }
-      case uniform:
-        return scale * (2 * random.uniform() - 1);
-      case log_of_column:
-        return std::log(static_cast<double>(column + 1));
+      case uniform: return scale * (2 * random.uniform() - 1);
+      case log_of_column: return std::log(static_cast<double>(column + 1));
       case dt_bias: {  // softplus of it is log-uniform in [0.001, 0.1]
         const double dt = 0.001 * std::pow(100, random.uniform());
         return dt + std::log(-std::expm1(-dt));
       }
-      default:
-        return scale;
+      default: return scale;
     }
   }
 };
 
 /// Of tensor `name`, with rows of row_size, of a layer; depth: residual branches of the model.
-inline Initial initial(std::string_view layer, std::string_view name, bool matrix, std::int64_t row_size, int depth) {
+inline Initial initial(std::string_view layer, std::string_view name, bool matrix,
+                       std::int64_t row_size, int depth) {
   if (name == "norm" || name == "norm.weight") return {Initial::constant, 1};
   if (name == "embedding") return {Initial::normal, 0.02};
   while (layer == "parallel") {  // its tensors are called <number>.<layer>.<tensor>
@@ -44,12 +42,14 @@ inline Initial initial(std::string_view layer, std::string_view name, bool matri
     layer = name.substr(first + 1, second - first - 1);
     name = name.substr(second + 1);
   }
-  const bool mamba = layer == "mamba", attention = layer == "swa" || layer == "attention", mlp = layer == "mlp";
+  const bool mamba = layer == "mamba", attention = layer == "swa" || layer == "attention",
+             mlp = layer == "mlp";
   if (mamba && name == "A_log") return {Initial::log_of_column};
   if (mamba && name == "D") return {Initial::constant, 1};
   if (mamba && name == "dt_proj.bias") return {Initial::dt_bias};
   const double bound = 1 / std::sqrt(static_cast<double>(row_size));
-  if ((mamba && name == "out_proj.weight") || (attention && name == "proj.weight") || (mlp && name == "swiglu.w3.weight"))
+  if ((mamba && name == "out_proj.weight") || (attention && name == "proj.weight") ||
+      (mlp && name == "swiglu.w3.weight"))
     return {Initial::uniform, bound / std::sqrt(static_cast<double>(depth))};
   if (matrix || (mamba && name == "conv1d.weight")) return {Initial::uniform, bound};
   return {};
@@ -57,8 +57,9 @@ inline Initial initial(std::string_view layer, std::string_view name, bool matri
 
 }  // namespace detail
 
-/// Random weights to begin training with, the same for one seed, as the public code (microsoft/Samba,
-/// lit_gpt/model.py and mamba_simple.py) makes them for its Samba models (`mamba_init`):
+/// Random weights to begin training with, the same for one seed, as the public code
+/// (microsoft/Samba, lit_gpt/model.py and mamba_simple.py) makes them for its Samba models
+/// (`mamba_init`):
 ///
 ///   embedding                      normal, standard deviation 0.02
 ///   norms, D of the scan           1
@@ -70,19 +71,22 @@ inline Initial initial(std::string_view layer, std::string_view name, bool matri
 ///   other biases and vectors       0
 ///
 /// A user's layer falls under "matrices" and "other vectors". Two differences: that code leaves the
-/// convolution's bias at PyTorch's default, and counts two branches a block where a block has three.
+/// convolution's bias at PyTorch's default, and counts two branches a block where a block has
+/// three.
 template <class Model, class T>
 void initialize(Weights<Model, T>& weights, std::uint64_t seed) {
   const std::vector<BranchInfo> all = branches<Model>();
   SplitMix64 random(seed);
   std::vector<Real<T>> row;
   for (const auto& tensor : weights.tensors()) {
-    const std::string layer = tensor.branch < 0 ? "" : all[static_cast<std::size_t>(tensor.branch)].layer;
+    const std::string layer =
+        tensor.branch < 0 ? "" : all[static_cast<std::size_t>(tensor.branch)].layer;
     const detail::Initial initial =
         detail::initial(layer, tensor.name, tensor.is_matrix, tensor.row_size, Model::depth);
     row.resize(static_cast<std::size_t>(tensor.row_size));
     for (std::int64_t r = 0; r < tensor.rows; ++r) {
-      for (std::size_t k = 0; k < row.size(); ++k) row[k] = static_cast<Real<T>>(initial.draw(random, k));
+      for (std::size_t k = 0; k < row.size(); ++k)
+        row[k] = static_cast<Real<T>>(initial.draw(random, k));
       tensor.set_row(r, row.data());
     }
   }

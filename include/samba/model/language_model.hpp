@@ -17,7 +17,9 @@ struct ModelOptions {
 /// function of the capacity in positions. As a number it stands for the default capacity.
 template <class Model, class KV>
 struct StateBytes {
-  constexpr std::int64_t operator()(std::int64_t capacity) const { return Model::template count_state_bytes<KV>(capacity); }
+  constexpr std::int64_t operator()(std::int64_t capacity) const {
+    return Model::template count_state_bytes<KV>(capacity);
+  }
   constexpr operator std::int64_t() const { return (*this)(Model::default_capacity); }
 };
 
@@ -33,9 +35,11 @@ struct SharedSeen {
   constexpr bool first(Use use) {
     if (!use.shared) return true;
     for (int i = 0; i < count; ++i)
-      if (uses[static_cast<std::size_t>(i)].shared == use.shared && uses[static_cast<std::size_t>(i)].number == use.number)
+      if (uses[static_cast<std::size_t>(i)].shared == use.shared &&
+          uses[static_cast<std::size_t>(i)].number == use.number)
         return false;
-    uses[static_cast<std::size_t>(count++)] = use;  // past the end: not a constant, so the compilation stops
+    // Past the end: not a constant, so the compilation stops.
+    uses[static_cast<std::size_t>(count++)] = use;
     return true;
   }
 };
@@ -75,7 +79,8 @@ struct LanguageModel {
   template <class T, class KV>
   using State = typename Stack::template Tree<StateOf<T, KV>>;
 
-  /// f(name, tensor) for the tensors of a branch that a file holds: "norm.weight", then the layer's.
+  /// f(name, tensor) for the tensors of a branch that a file holds: "norm.weight", then the
+  /// layer's.
   template <class B, class T>
   static constexpr void visit_stored(auto&& weights, auto&& f) {
     if constexpr (B::normed) f("norm.weight", weights.norm);
@@ -87,7 +92,8 @@ struct LanguageModel {
   static constexpr void visit_branch(auto&& weights, auto&& f) {
     using W = typename B::Layer::template Weights<T>;
     visit_stored<B, T>(weights, f);
-    if constexpr (requires { W::visit_derived(weights.layer, f); }) W::visit_derived(weights.layer, f);
+    if constexpr (requires { W::visit_derived(weights.layer, f); })
+      W::visit_derived(weights.layer, f);
   }
 
   /// Parameters of one branch, its norm included.
@@ -106,7 +112,8 @@ struct LanguageModel {
     visit_stored<B, float>(typename B::template Weights<float>{}, [&]<class X>(auto, const X&) {
       if constexpr (requires { X::is_matrix; }) flops += 2 * detail::elements<X>();
     });
-    if constexpr (requires { B::Layer::other_flops(position); }) flops += B::Layer::other_flops(position);
+    if constexpr (requires { B::Layer::other_flops(position); })
+      flops += B::Layer::other_flops(position);
     return flops;
   }
 
@@ -116,7 +123,8 @@ struct LanguageModel {
     using State = typename B::template State<T, KV>;
     State state{};
     std::int64_t bytes = 0;
-    State::visit(state, [&]<class X>(auto, const X&) { bytes += round_up(X::bytes(capacity), alignment); });
+    State::visit(
+        state, [&]<class X>(auto, const X&) { bytes += round_up(X::bytes(capacity), alignment); });
     return bytes;
   }
 
@@ -137,7 +145,8 @@ struct LanguageModel {
     return n;
   }();
 
-  /// Bytes of the weights as they are held for matrices of type T, padding and derived tensors included.
+  /// Bytes of the weights as they are held for matrices of type T, padding and derived tensors
+  /// included.
   template <class T>
   static constexpr std::int64_t weight_bytes = [] {
     std::int64_t bytes = 0;
@@ -148,7 +157,8 @@ struct LanguageModel {
     detail::SharedSeen seen;
     for_each_branch<Stack>([&](auto branch, Use use) {
       using B = typename decltype(branch)::type;
-      if (seen.first(use)) visit_branch<B, T>(typename B::template Weights<T>{}, [&](auto, const auto& x) { add(x); });
+      if (seen.first(use))
+        visit_branch<B, T>(typename B::template Weights<T>{}, [&](auto, const auto& x) { add(x); });
     });
     return bytes;
   }();
@@ -167,12 +177,16 @@ struct LanguageModel {
   }
 
   /// True if some layer keeps every position, so that a session has a capacity.
-  static constexpr bool has_capacity = count_state_bytes<float>(2 * alignment) != count_state_bytes<float>(alignment);
+  static constexpr bool has_capacity =
+      count_state_bytes<float>(2 * alignment) != count_state_bytes<float>(alignment);
 
-  /// FLOPs of one token at a position: two per weight of a product, and what layers count themselves.
+  /// FLOPs of one token at a position: two per weight of a product, and what layers count
+  /// themselves.
   static constexpr std::int64_t flops_per_token(std::int64_t position) {
     std::int64_t flops = std::int64_t{2} * vocab_size * d_model;
-    for_each_branch<Stack>([&](auto branch, Use) { flops += branch_flops<typename decltype(branch)::type>(position); });
+    for_each_branch<Stack>([&](auto branch, Use) {
+      flops += branch_flops<typename decltype(branch)::type>(position);
+    });
     return flops;
   }
 

@@ -28,23 +28,27 @@ struct BranchInfo {
   /// Of its attention, if it has one.
   int n_heads = 0, n_kv_heads = 0, head_dim = 0;
   bool normed = true;
-  std::uint64_t shared = 0;      ///< equal for branches that share weights
+  std::uint64_t shared = 0;  ///< equal for branches that share weights
   int shared_number = 0;
-  bool first_use = true;         ///< of the shared weights
+  bool first_use = true;  ///< of the shared weights
   std::int64_t parameters = 0, state_bytes = 0, flops = 0, far_flops = 0;
 
   /// "name(option=value, ...)"
-  std::string text() const { return detail::join({normed ? "" : "no_norm:", layer, "(", options, ")"}); }
+  std::string text() const {
+    return detail::join({normed ? "" : "no_norm:", layer, "(", options, ")"});
+  }
 };
 
 namespace detail {
 
 // The functions that a generic visitor calls for each option or tensor take plain types and are not
 // inlined: they are compiled once, and cost little at the many places that call them.
-[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name, Part value) {
+[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name,
+                                                    Part value) {
   info.options += join({info.options.empty() ? "" : ", ", name, "=", value});
 }
-[[gnu::cold, gnu::noinline]] inline void add_tensor(BranchInfo& info, std::string_view name, const Shape& shape) {
+[[gnu::cold, gnu::noinline]] inline void add_tensor(BranchInfo& info, std::string_view name,
+                                                    const Shape& shape) {
   info.tensors += join({" ", name, shape});
 }
 
@@ -63,7 +67,8 @@ std::size_t period(const Items& items) {
   return items.size();
 }
 
-[[gnu::cold]] inline std::string structure_text(const std::string& model, const std::vector<BranchInfo>& branches) {
+[[gnu::cold]] inline std::string structure_text(const std::string& model,
+                                                const std::vector<BranchInfo>& branches) {
   std::vector<std::string> parts;
   std::vector<std::uint64_t> keys;  // of shared weights, in order of first use
   for (const BranchInfo& branch : branches) {
@@ -100,7 +105,8 @@ template <class Model>
     if constexpr (requires { L::n_heads, L::n_kv_heads, L::head_dim; })
       info.n_heads = L::n_heads, info.n_kv_heads = L::n_kv_heads, info.head_dim = L::head_dim;
     if constexpr (requires { L::visit_options([](auto, auto) {}); })
-      L::visit_options([&](const char* name, auto value) { detail::add_option(info, name, value); });
+      L::visit_options(
+          [&](const char* name, auto value) { detail::add_option(info, name, value); });
     info.normed = B::normed;
     info.shared = use.shared, info.shared_number = use.number, info.first_use = seen.first(use);
     Model::template visit_stored<B, float>(
@@ -115,13 +121,13 @@ template <class Model>
   return all;
 }
 
-/// What a model is, in one canonical line: vocabulary, width and every branch with its options; no C++
-/// names. Models with the same line have the same weights and states.
+/// What a model is, in one canonical line: vocabulary, width and every branch with its options; no
+/// C++ names. Models with the same line have the same weights and states.
 template <class Model>
 std::string structure() {
   return detail::structure_text(
-      detail::join({"vocab_size=", Model::vocab_size, ", d_model=", Model::d_model, ", tie_embeddings=",
-                   Model::tie_embeddings, ", norm_eps=", Model::norm_eps}),
+      detail::join({"vocab_size=", Model::vocab_size, ", d_model=", Model::d_model,
+                    ", tie_embeddings=", Model::tie_embeddings, ", norm_eps=", Model::norm_eps}),
       branches<Model>());
 }
 

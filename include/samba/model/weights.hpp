@@ -3,8 +3,9 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// One tensor of some weights with elements of type Element, whatever its C++ type: read and written by
-/// rows, a row being what stands under one index of the first extent; a vector is one row.
+/// One tensor of some weights with elements of type Element, whatever its C++ type: read and
+/// written by rows, a row being what stands under one index of the first extent; a vector is one
+/// row.
 template <class Element>
 struct TensorRef : TensorInfo {
   bool is_matrix = false;  ///< the operand of a product, or an embedding
@@ -48,9 +49,10 @@ class Weights {
   const auto& tree() const { return tree_; }
   std::int64_t bytes() const { return arena_.bytes(); }
 
-  /// Calls f(branch, tag, name, tensor) for every tensor a file holds, in file order: the embedding,
-  /// the branches, the final norm, the head if it is not tied. branch: number of the residual branch,
-  /// -1 outside; tag: std::type_identity of the Branch, of void outside; shared tensors at their first use.
+  /// Calls f(branch, tag, name, tensor) for every tensor a file holds, in file order: the
+  /// embedding, the branches, the final norm, the head if it is not tied. branch: number of the
+  /// residual branch, -1 outside; tag: std::type_identity of the Branch, of void outside; shared
+  /// tensors at their first use.
   template <class F>
   void visit(F&& f) {
     visit(tree_, f);
@@ -63,11 +65,12 @@ class Weights {
   /// The tensors that visit() visits, in its order.
   std::vector<TensorRef<T>> tensors() const {
     std::vector<TensorRef<T>> all;
-    visit(const_cast<typename Model::template Tree<T>&>(tree_), [&]<class X>(int branch, auto, auto name, X& x) {
+    const auto list = [&]<class X>(int branch, auto, auto name, X& x) {
       constexpr bool is_matrix = requires { X::is_matrix; };
-      add(all, branch, detail::name_text(name), X::shape, is_matrix || (branch < 0 && X::rows > 1), X::layout, X::rows,
-          X::row_size, x.data());
-    });
+      add(all, branch, detail::name_text(name), X::shape, is_matrix || (branch < 0 && X::rows > 1),
+          X::layout, X::rows, X::row_size, x.data());
+    };
+    visit(const_cast<typename Model::template Tree<T>&>(tree_), list);
     return all;
   }
 
@@ -80,7 +83,8 @@ class Weights {
 
  private:
   /// What stands in for weights that are shared: those of their first use, which is noted.
-  [[gnu::cold, gnu::noinline]] static void* first_use(std::vector<std::pair<Use, void*>>& shared, Use use, void* weights) {
+  [[gnu::cold, gnu::noinline]] static void* first_use(std::vector<std::pair<Use, void*>>& shared,
+                                                      Use use, void* weights) {
     if (!use.shared) return weights;
     for (const auto& [first, at] : shared)
       if (first.shared == use.shared && first.number == use.number) return at;
@@ -88,9 +92,10 @@ class Weights {
     return weights;
   }
 
-  [[gnu::cold, gnu::noinline]] static void add(std::vector<TensorRef<T>>& all, int branch, std::string_view name,
-                                               const Shape& shape, bool is_matrix, Layout layout,
-                                               std::int64_t rows, std::int64_t row_size, T* data) {
+  [[gnu::cold, gnu::noinline]] static void add(std::vector<TensorRef<T>>& all, int branch,
+                                               std::string_view name, const Shape& shape,
+                                               bool is_matrix, Layout layout, std::int64_t rows,
+                                               std::int64_t row_size, T* data) {
     all.push_back({{branch, std::string(name), shape}, is_matrix, layout, rows, row_size, data});
   }
 

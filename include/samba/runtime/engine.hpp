@@ -11,7 +11,8 @@ namespace samba::inline SAMBA_TARGET {
 struct SessionOptions {
   std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
   int threads = 0;               ///< 0: what OpenMP gives, or 1 inside a parallel region
-  int chunk = 256;               ///< tokens that go through the model together; sets the scratch memory, not the result
+  /// Tokens that go through the model together; sets the scratch memory, not the result.
+  int chunk = 256;
 };
 
 namespace detail {
@@ -21,27 +22,33 @@ inline constexpr Dtype dtype_of = std::is_same_v<R, double> ? Dtype::f64
                                   : std::is_same_v<R, bf16> ? Dtype::bf16
                                                             : Dtype::f32;
 
-/// What Session and Batch share: the states of some sequences, scratch memory, and the walk of a chunk
-/// through the model. Checks its input; `who` in messages is the caller's name.
+/// What Session and Batch share: the states of some sequences, scratch memory, and the walk of a
+/// chunk through the model. Checks its input; `who` in messages is the caller's name.
 template <class Model, class T, class KV>
 class Engine {
  public:
   using R = Real<T>;
   using Tokens = std::span<const std::int32_t>;
 
-  [[gnu::cold]] Engine(const char* who, const Weights<Model, T>& weights, int sequences, SessionOptions options)
-      : who_(who), weights_(&weights), sequences_(sequences), options_(check(who, sequences, options)) {
+  [[gnu::cold]] Engine(const char* who, const Weights<Model, T>& weights, int sequences,
+                       SessionOptions options)
+      : who_(who),
+        weights_(&weights),
+        sequences_(sequences),
+        options_(check(who, sequences, options)) {
     own_ = Arena(lay_out(nullptr));
     lay_out(own_.data());
     info_.structure = structure<Model>();
-    info_.dtypes = join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
+    info_.dtypes =
+        join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
     info_.bytes = place(states_[0], nullptr, &info_.tensors);
     block_ = Arena(info_.bytes * sequences);
     for (int i = 0; i < sequences; ++i) place(states_[i], block_of(i), nullptr);
 
     Placer rows;
-    const std::int64_t stream = std::int64_t{options_.chunk} * Model::d_model * static_cast<std::int64_t>(sizeof(R));
+    const std::int64_t stream =
+        std::int64_t{options_.chunk} * Model::d_model * static_cast<std::int64_t>(sizeof(R));
     rows.take(stream), rows.take(stream);
     std::int64_t layer = 0;
     for_each_branch<typename Model::Stack>([&](auto branch, Use) {
@@ -57,7 +64,8 @@ class Engine {
   }
 
   /// A fork: the same weights, a copy of all states.
-  Engine(const Engine& other) : Engine(other.who_, *other.weights_, other.sequences(), other.options_) {
+  Engine(const Engine& other)
+      : Engine(other.who_, *other.weights_, other.sequences(), other.options_) {
     std::memcpy(block_.data(), other.block_.data(), static_cast<std::size_t>(block_.bytes()));
     std::copy_n(other.positions_, sequences_, positions_);
     std::copy_n(other.logits_, std::ptrdiff_t{sequences_} * Model::vocab_size, logits_);
@@ -77,28 +85,33 @@ class Engine {
   std::span<const R> logits(int i) const {
     return {logits_ + std::ptrdiff_t{i} * Model::vocab_size, std::size_t{Model::vocab_size}};
   }
-  std::span<const R> logits() const { return {logits_, static_cast<std::size_t>(sequences_) * Model::vocab_size}; }
+  std::span<const R> logits() const {
+    return {logits_, static_cast<std::size_t>(sequences_) * Model::vocab_size};
+  }
 
   void check_sequence(int i) const {
-    if (i < 0 || i >= sequences()) fail({who_, ": sequence ", i, " is outside [0, ", sequences(), ")"});
+    if (i < 0 || i >= sequences())
+      fail({who_, ": sequence ", i, " is outside [0, ", sequences(), ")"});
   }
 
   /// Throws unless sequence i can read these tokens.
   void check_tokens(int i, Tokens tokens, const char* call) const {
     for (std::size_t k = 0; k < tokens.size(); ++k)
       if (tokens[k] < 0 || tokens[k] >= Model::vocab_size)
-        fail({who_, "::", call, ": ", "token ", tokens[k], " at index ", k, " is outside the vocabulary [0, ", Model::vocab_size, ")"});
+        fail({who_, "::", call, ": ", "token ", tokens[k], " at index ", k,
+              " is outside the vocabulary [0, ", Model::vocab_size, ")"});
     if constexpr (Model::has_capacity)
       if (static_cast<std::int64_t>(tokens.size()) > options_.capacity - position(i))
-        fail({who_, "::", call, ": ", "position ", position(i), " and ", tokens.size(), " tokens pass the capacity of ",
-             options_.capacity, " positions; give SessionOptions{.capacity = ...}"});
+        fail({who_, "::", call, ": ", "position ", position(i), " and ", tokens.size(),
+              " tokens pass the capacity of ", options_.capacity,
+              " positions; give SessionOptions{.capacity = ...}"});
   }
   void check_not_empty(Tokens tokens, const char* call) const {
     if (tokens.empty()) fail({who_, "::", call, ": expected at least one token, found none"});
   }
 
-  /// Reads the next tokens of every sequence; prompts[i] may be empty. The logits of each sequence's
-  /// last token go to logits(i); those of the others stay.
+  /// Reads the next tokens of every sequence; prompts[i] may be empty. The logits of each
+  /// sequence's last token go to logits(i); those of the others stay.
   void read(std::span<const Tokens> prompts) {
     std::size_t first = 0;  // sequences before it are done
     std::int64_t done = 0;  // tokens of `first` that are done
@@ -156,12 +169,15 @@ class Engine {
   void restore(int i, const Snapshot& s) {
     info_.check(who_, "::restore: the snapshot", s.structure, s.dtypes, s.capacity, s.position);
     if (s.block.bytes() != info_.bytes)
-      fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ", s.block.bytes()});
+      fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ",
+            s.block.bytes()});
     std::memcpy(block_of(i), s.block.data(), static_cast<std::size_t>(info_.bytes));
     positions_[i] = s.position;
   }
 
-  void save(int i, const std::string& path) const { save_state(path, info_, block_of(i), position(i)); }
+  void save(int i, const std::string& path) const {
+    save_state(path, info_, block_of(i), position(i));
+  }
   void load(int i, const std::string& path) {
     positions_[i] = load_state(path, info_, block_of(i));
   }
@@ -174,20 +190,24 @@ class Engine {
 
   static SessionOptions check(const char* who, int sequences, SessionOptions o) {
     if (sequences < 1) fail({who, ": expected at least one sequence, found ", sequences});
-    if (o.capacity < 1) fail({who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity});
-    if (o.threads < 0) fail({who, ": SessionOptions::threads: expected 0 or more, found ", o.threads});
+    if (o.capacity < 1)
+      fail({who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity});
+    if (o.threads < 0)
+      fail({who, ": SessionOptions::threads: expected 0 or more, found ", o.threads});
     if (o.chunk < 1) fail({who, ": SessionOptions::chunk: expected at least 1, found ", o.chunk});
     if (o.threads == 0) o.threads = default_threads();
     return o;
   }
 
-  /// Places what the engine keeps beside states and scratch, or only counts, if block is null; returns the bytes.
+  /// Places what the engine keeps beside states and scratch, or only counts, if block is null;
+  /// returns the bytes.
   std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
       x = reinterpret_cast<X*>(placer.take(n * static_cast<std::int64_t>(sizeof(X))));
     };
-    take(states_, sequences_), take(active_, sequences_), take(segments_, sequences_), take(wanted_, sequences_);
+    take(states_, sequences_), take(active_, sequences_), take(segments_, sequences_),
+        take(wanted_, sequences_);
     take(positions_, sequences_), take(tokens_, options_.chunk);
     take(logits_, std::int64_t{sequences_} * Model::vocab_size);
     return placer.offset;
@@ -197,14 +217,16 @@ class Engine {
 
   /// Binds a state's tensors to a block (or only counts, if it is null) and lists them if asked to;
   /// returns the bytes of the block.
-  std::int64_t place(typename Model::template State<T, KV>& state, std::byte* block, std::vector<StateTensor>* list) const {
+  std::int64_t place(typename Model::template State<T, KV>& state, std::byte* block,
+                     std::vector<StateTensor>* list) const {
     Placer placer{block};
     int number = 0;
     Model::Stack::walk(state, [&](auto branch, auto& part, Use) {
       decltype(branch)::type::template State<T, KV>::visit(part, [&]<class X>(auto name, X& x) {
         using Element = std::remove_reference_t<decltype(*x.data)>;
         const std::int64_t bytes = X::bytes(options_.capacity);
-        if (list) add(*list, number, name_text(name), dtype_of<Element>, X::shape, placer.offset, bytes);
+        if (list)
+          add(*list, number, name_text(name), dtype_of<Element>, X::shape, placer.offset, bytes);
         x.bind(placer.take(bytes), options_.capacity);
       });
       ++number;
@@ -212,15 +234,17 @@ class Engine {
     return placer.offset;
   }
 
-  [[gnu::cold, gnu::noinline]] void add(std::vector<StateTensor>& list, int branch, std::string_view name, Dtype dtype,
-                             const Shape& shape, std::int64_t offset, std::int64_t bytes) const {
+  [[gnu::cold, gnu::noinline]] void add(std::vector<StateTensor>& list, int branch,
+                                        std::string_view name, Dtype dtype, const Shape& shape,
+                                        std::int64_t offset, std::int64_t bytes) const {
     list.push_back({join({branch, ".", name}), dtype, shape, offset, bytes});
     if (shape[0] == 0) list.back().shape[0] = options_.capacity;
   }
 
   /// Takes the first `rows` of tokens_ through the model, segment i with active_[i]. Logits of the
   /// wanted rows go where they say; if `all` is given, those of every row go there instead.
-  void run(std::span<const Segment> segments, std::int64_t rows, std::span<const Wanted> wanted, R* all) {
+  void run(std::span<const Segment> segments, std::int64_t rows, std::span<const Wanted> wanted,
+           R* all) {
     using namespace kernels;
     const auto& w = weights_->tree();
     const Rows<R, Model::d_model> x{x_, rows}, normed{normed_, rows};
@@ -230,9 +254,10 @@ class Engine {
         embedding(team, w.head, tokens_, x);
       else
         embedding(team, w.embedding, tokens_, x);
-      const States<typename Model::template State<T, KV>> states(reinterpret_cast<std::byte*>(active_), sizeof(active_[0]));
-      Model::Stack::template forward<T, KV>(chunk, w.stack, states, {workspace_, rows, options_.threads},
-                                            Model::norm_eps, x);
+      const States<typename Model::template State<T, KV>> states(
+          reinterpret_cast<std::byte*>(active_), sizeof(active_[0]));
+      Model::Stack::template forward<T, KV>(
+          chunk, w.stack, states, {workspace_, rows, options_.threads}, Model::norm_eps, x);
       if (all) {
         rmsnorm(team, w.norm, Model::norm_eps, x, normed);
         matmul(team, w.head, normed, {all, rows});
@@ -243,7 +268,9 @@ class Engine {
         const auto [row, logits] = wanted[begin];
         for (end = begin + 1; end < wanted.size(); ++end) {
           const auto step = static_cast<std::int64_t>(end - begin);
-          if (wanted[end].row != row + step || wanted[end].logits != logits + step * Model::vocab_size) break;
+          if (wanted[end].row != row + step ||
+              wanted[end].logits != logits + step * Model::vocab_size)
+            break;
         }
         const auto n = static_cast<std::int64_t>(end - begin);
         rmsnorm(team, w.norm, Model::norm_eps, {x.row(row), n}, {normed.row(row), n});
@@ -257,7 +284,8 @@ class Engine {
   int sequences_;
   SessionOptions options_;
   StateInfo info_;
-  Arena block_, scratch_, own_;  // the states of all sequences; x_, normed_, workspace_; what follows
+  // The states of all sequences; x_, normed_, workspace_; what follows.
+  Arena block_, scratch_, own_;
   R *x_ = nullptr, *normed_ = nullptr;
   std::byte* workspace_ = nullptr;
   typename Model::template State<T, KV>*states_, *active_;  // (sequences), views into block_

@@ -3,8 +3,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// One sequence that reads tokens and predicts the next: owns its state and scratch memory, shares the
-/// weights, which must outlive it. Copying a session forks it.
+/// One sequence that reads tokens and predicts the next: owns its state and scratch memory, shares
+/// the weights, which must outlive it. Copying a session forks it.
 ///
 /// prefill, step and forward continue from the state and advance it. However a sequence is split
 /// between them, and on any number of threads, the logits are the same to the last bit. Bad input
@@ -19,9 +19,11 @@ class Session {
 
   explicit Session(const Weights<Model, T>& weights, SessionOptions options = SessionOptions{})
       : engine_("Session", weights, 1, options) {}
-  Session(const Weights<Model, T>&&, SessionOptions = SessionOptions{}) = delete;  // the weights must outlive it
+  // The weights must outlive it.
+  Session(const Weights<Model, T>&&, SessionOptions = SessionOptions{}) = delete;
 
-  /// Reads tokens (at least one); returns the logits of the last, [vocab_size], valid until the next call.
+  /// Reads tokens (at least one); returns the logits of the last, [vocab_size], valid until the
+  /// next call.
   std::span<const R> prefill(std::span<const std::int32_t> tokens) {
     engine_.check_not_empty(tokens, "prefill");
     engine_.check_tokens(0, tokens, "prefill");
@@ -37,12 +39,13 @@ class Session {
     return engine_.logits(0);
   }
 
-  /// Reads tokens (at least one) and writes the logits of all: logits, [tokens, vocab_size], row major.
+  /// Reads tokens (at least one) and writes the logits of all: logits, [tokens, vocab_size], row
+  /// major.
   void forward(std::span<const std::int32_t> tokens, std::span<R> logits) {
     engine_.check_not_empty(tokens, "forward");
     if (logits.size() != tokens.size() * vocab_size)
-      fail({"Session::forward: logits: expected room for ", tokens.size() * vocab_size, " values ([",
-           tokens.size(), ", ", vocab_size, "]), found ", logits.size()});
+      fail({"Session::forward: logits: expected room for ", tokens.size() * vocab_size,
+            " values ([", tokens.size(), ", ", vocab_size, "]), found ", logits.size()});
     engine_.check_tokens(0, tokens, "forward");
     engine_.forward(0, tokens, logits.data());
   }
@@ -78,8 +81,8 @@ class Session {
 template <class Model, class T>
 Session(const Weights<Model, T>&, SessionOptions = SessionOptions{}) -> Session<Model, T>;
 
-/// Several sequences that share weights and go through the model together: a weight is read once for
-/// all of them. Each sequence's logits have the same bits as in a Session of its own.
+/// Several sequences that share weights and go through the model together: a weight is read once
+/// for all of them. Each sequence's logits have the same bits as in a Session of its own.
 template <class Model, class T = float, class KV = Real<T>>
 class Batch {
   using Engine = detail::Engine<Model, T, KV>;
@@ -96,12 +99,13 @@ class Batch {
   /// Sequences.
   int size() const { return engine_.sequences(); }
 
-  /// Reads prompts[i] into sequence i; an empty prompt leaves its sequence alone. Returns the logits of
-  /// each sequence's last token, [batch, vocab_size], valid until the next call.
+  /// Reads prompts[i] into sequence i; an empty prompt leaves its sequence alone. Returns the
+  /// logits of each sequence's last token, [batch, vocab_size], valid until the next call.
   std::span<const R> prefill(std::span<const Tokens> prompts) {
     if (std::ssize(prompts) != size())
       fail({"Batch::prefill: expected ", size(), " prompts, found ", prompts.size()});
-    for (int i = 0; i < size(); ++i) engine_.check_tokens(i, prompts[static_cast<std::size_t>(i)], "prefill");
+    for (int i = 0; i < size(); ++i)
+      engine_.check_tokens(i, prompts[static_cast<std::size_t>(i)], "prefill");
     engine_.read(prompts);
     return engine_.logits();
   }
@@ -119,7 +123,8 @@ class Batch {
 
   /// Reads tokens[i] into sequence i; returns the logits, [batch, vocab_size].
   std::span<const R> step(Tokens tokens) {
-    if (std::ssize(tokens) != size()) fail({"Batch::step: expected ", size(), " tokens, found ", tokens.size()});
+    if (std::ssize(tokens) != size())
+      fail({"Batch::step: expected ", size(), " tokens, found ", tokens.size()});
     for (int i = 0; i < size(); ++i) {
       prompts_[static_cast<std::size_t>(i)] = tokens.subspan(static_cast<std::size_t>(i), 1);
       engine_.check_tokens(i, prompts_[static_cast<std::size_t>(i)], "step");

@@ -1,8 +1,8 @@
 #pragma once
-/// \file
-/// What a sequence's state consists of, and its file. That is a safetensors file with one tensor
-/// `<branch>.<name>` for every tensor of the state (rings by slot = position % slots) and in its
-/// metadata the model's structure and hash, the types, capacity and position. The same on every machine.
+/// \file What a sequence's state consists of, and its file. That is a safetensors file with one
+/// tensor `<branch>.<name>` for every tensor of the state (rings by slot = position % slots) and in
+/// its metadata the model's structure and hash, the types, capacity and position. The same on every
+/// machine.
 #include <samba/core/error.hpp>
 #include <samba/io/safetensors.hpp>
 #include <samba/model/structure.hpp>
@@ -27,21 +27,26 @@ struct StateInfo {
   std::int64_t bytes = 0;     ///< of the block
   std::vector<StateTensor> tensors;
 
-  /// Throws, with `where` and `what` in front, unless a state with these properties is one of this kind.
-  /// (Two parts, because restore allocates nothing.)
-  [[gnu::cold]] void check(std::string_view where, const char* what, const std::string& other_structure,
-                           const std::string& other_dtypes, std::int64_t other_capacity, std::int64_t position) const {
+  /// Throws, with `where` and `what` in front, unless a state with these properties is one of this
+  /// kind. (Two parts, because restore allocates nothing.)
+  [[gnu::cold]] void check(std::string_view where, const char* what,
+                           const std::string& other_structure, const std::string& other_dtypes,
+                           std::int64_t other_capacity, std::int64_t position) const {
     if (other_structure != structure)
-      fail({where, what, " is of another model: expected ", structure, ", found ", other_structure});
-    if (other_dtypes != dtypes) fail({where, what, " has other types: expected ", dtypes, ", found ", other_dtypes});
+      fail(
+          {where, what, " is of another model: expected ", structure, ", found ", other_structure});
+    if (other_dtypes != dtypes)
+      fail({where, what, " has other types: expected ", dtypes, ", found ", other_dtypes});
     if (other_capacity != capacity)
       fail({where, what, " has another capacity: expected ", capacity, ", found ", other_capacity});
-    if (position < 0 || position > (capacity ? capacity : std::int64_t{1} << 62))  // far from overflow
+    // Far from overflow.
+    if (position < 0 || position > (capacity ? capacity : std::int64_t{1} << 62))
       fail({where, what, " has an impossible position: ", position});
   }
 };
 
-[[gnu::cold]] inline void save_state(const std::string& path, const StateInfo& info, const std::byte* block, std::int64_t position) {
+[[gnu::cold]] inline void save_state(const std::string& path, const StateInfo& info,
+                                     const std::byte* block, std::int64_t position) {
   SafetensorsWriter writer(path, {{"samba.state", "1"},
                                   {"samba.structure", info.structure},
                                   {"samba.hash", std::to_string(fnv1a(info.structure))},
@@ -54,12 +59,15 @@ struct StateInfo {
   writer.finish();
 }
 
-/// Fills the block and returns the position. Throws, and changes nothing, where the file does not fit.
-[[gnu::cold]] inline std::int64_t load_state(const std::string& path, const StateInfo& info, std::byte* block) {
+/// Fills the block and returns the position. Throws, and changes nothing, where the file does not
+/// fit.
+[[gnu::cold]] inline std::int64_t load_state(const std::string& path, const StateInfo& info,
+                                             std::byte* block) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   const auto entry = [&](const char* key) -> const std::string& {
     const auto at = file.metadata().find(detail::join({"samba.", key}));
-    if (at == file.metadata().end()) fail({path, ": not a state file: its metadata has no \"samba.", key, "\""});
+    if (at == file.metadata().end())
+      fail({path, ": not a state file: its metadata has no \"samba.", key, "\""});
     return at->second;
   };
   const auto number = [&](const char* key) {
@@ -70,7 +78,8 @@ struct StateInfo {
       fail({path, ": metadata \"samba.", key, "\": expected an integer, found \"", text, "\""});
     return n;
   };
-  if (entry("state") != "1") fail({path, ": layout version of the state: expected 1, found ", entry("state")});
+  if (entry("state") != "1")
+    fail({path, ": layout version of the state: expected 1, found ", entry("state")});
   if (entry("hash") != std::to_string(fnv1a(entry("structure"))))
     fail({path, ": \"samba.hash\" is not the hash of \"samba.structure\""});
   const std::int64_t position = number("position");
@@ -78,15 +87,18 @@ struct StateInfo {
 
   for (const StateTensor& t : info.tensors) {
     const TensorView* found = file.find(t.name);
-    if (!found) fail({path, ": tensor ", t.name, " is missing, expected ", dtype_name(t.dtype), " ", t.shape});
+    if (!found)
+      fail(
+          {path, ": tensor ", t.name, " is missing, expected ", dtype_name(t.dtype), " ", t.shape});
     if (found->dtype != t.dtype || found->shape != t.shape)
       fail({path, ": tensor ", t.name, ": expected ", dtype_name(t.dtype), " ", t.shape, ", found ",
-           dtype_name(found->dtype), " ", found->shape});
+            dtype_name(found->dtype), " ", found->shape});
   }
   if (file.tensors().size() != info.tensors.size())
     fail({path, ": expected ", info.tensors.size(), " tensors, found ", file.tensors().size()});
   for (const StateTensor& t : info.tensors)
-    std::memcpy(block + t.offset, file.find(t.name)->data.data(), static_cast<std::size_t>(t.bytes));
+    std::memcpy(block + t.offset, file.find(t.name)->data.data(),
+                static_cast<std::size_t>(t.bytes));
   return position;
 }
 

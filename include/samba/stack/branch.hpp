@@ -51,7 +51,9 @@ struct Branch {
   template <class Kind>
   using Tree = typename Kind::template of<Branch>;
 
-  static constexpr void walk(auto& tree, auto&& f, Use use) { f(std::type_identity<Branch>{}, tree, use); }
+  static constexpr void walk(auto& tree, auto&& f, Use use) {
+    f(std::type_identity<Branch>{}, tree, use);
+  }
 
   template <class T>
   struct Scratch {

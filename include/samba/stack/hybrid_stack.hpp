@@ -33,7 +33,8 @@ constexpr int agreed_d_model() {
   return 0;
 }
 
-/// Stops the compilation with a sentence where an element does not fit; names element, expected, found.
+/// Stops the compilation with a sentence where an element does not fit; names element, expected,
+/// found.
 template <class Element, int stack_d_model, int element_d_model>
 struct CheckDModel {
   static_assert(stack_d_model == element_d_model || element_d_model == 0,
@@ -44,13 +45,21 @@ template <std::size_t... sizes>
 inline constexpr bool all_complete = true;
 template <class L>
 struct CheckLayer {
-  static_assert(HasName<L>, "HybridStack: not a layer: it has no `static constexpr const char* name`");
+  static_assert(HasName<L>,
+                "HybridStack: not a layer: it has no `static constexpr const char* name`");
   static_assert(HasDModel<L>, "HybridStack: not a layer: it has no `static constexpr int d_model`");
-  static_assert(HasWeights<L>, "HybridStack: not a layer: it has no `template <class T> struct Weights` with visit");
-  static_assert(HasState<L>, "HybridStack: not a layer: it has no `template <class T, class KV> struct State` "
-                             "with visit (use Stateless if it keeps nothing)");
-  static_assert(HasScratch<L>, "HybridStack: not a layer: it has no `template <class T> struct Scratch` with visit");
-  static_assert(HasForward<L>, "HybridStack: not a layer: it has no forward(chunk, weights, states, scratch, in, out)");
+  static_assert(
+      HasWeights<L>,
+      "HybridStack: not a layer: it has no `template <class T> struct Weights` with visit");
+  static_assert(HasState<L>,
+                "HybridStack: not a layer: it has no `template <class T, class KV> struct State` "
+                "with visit (use Stateless if it keeps nothing)");
+  static_assert(
+      HasScratch<L>,
+      "HybridStack: not a layer: it has no `template <class T> struct Scratch` with visit");
+  static_assert(
+      HasForward<L>,
+      "HybridStack: not a layer: it has no forward(chunk, weights, states, scratch, in, out)");
 };
 
 template <class L, int D>
@@ -62,12 +71,13 @@ struct Bound<L, D> {
   using type = typename L::template with_d_model<D>;
 };
 
-/// A number for a type: the FNV-1a hash of its name. (Not an address: with -fsanitize=undefined g++ 12
-/// compares no addresses of templates in constants.)
+/// A number for a type: the FNV-1a hash of its name. (Not an address: with -fsanitize=undefined g++
+/// 12 compares no addresses of templates in constants.)
 template <class Key>
 consteval std::uint64_t shared_key() {
   std::uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : std::string_view(__PRETTY_FUNCTION__)) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  for (const char c : std::string_view(__PRETTY_FUNCTION__))
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
   return hash;
 }
 
@@ -76,7 +86,9 @@ template <class Node, class Key>
 struct SharedNode : Node {
   static constexpr void walk(auto& tree, auto&& f, Use) {
     int number = 0;
-    Node::walk(tree, [&](auto branch, auto& t, Use) { f(branch, t, Use{shared_key<Key>(), number++}); }, Use{});
+    Node::walk(
+        tree, [&](auto branch, auto& t, Use) { f(branch, t, Use{shared_key<Key>(), number++}); },
+        Use{});
   }
 };
 
@@ -136,7 +148,8 @@ auto leaf_states(const auto& states) {
 template <class Kind, class Indices, class... Nodes>
 struct Leaves;
 template <class Kind, std::size_t... I, class... Nodes>
-struct Leaves<Kind, std::index_sequence<I...>, Nodes...> : Leaf<I, typename Nodes::template Tree<Kind>>... {};
+struct Leaves<Kind, std::index_sequence<I...>, Nodes...>
+    : Leaf<I, typename Nodes::template Tree<Kind>>... {};
 
 template <class Indices, class... Nodes>
 struct Sequence;
@@ -153,31 +166,36 @@ struct Sequence<std::index_sequence<I...>, Nodes...> {
   }
 
   template <class T, class KV, int D>
-  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w, States<Tree<StateOf<T, KV>>> s,
-                      const Workspace& workspace, float norm_eps, Rows<Real<T>, D> x) {
+  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                      States<Tree<StateOf<T, KV>>> s, const Workspace& workspace, float norm_eps,
+                      Rows<Real<T>, D> x) {
     [[maybe_unused]] const int in_order[] = {
         0, (Nodes::template forward<T, KV>(
                 chunk, leaf<I, typename Nodes::template Tree<WeightsOf<T>>>(w),
-                leaf_states<I, typename Nodes::template Tree<StateOf<T, KV>>>(s), workspace, norm_eps, x),
+                leaf_states<I, typename Nodes::template Tree<StateOf<T, KV>>>(s), workspace,
+                norm_eps, x),
             0)...};
   }
 };
 
 }  // namespace detail
 
-/// Layers and stacks one after another on a residual stream of d_model channels: a stack runs as it is,
-/// a layer stands in a pre-norm residual branch, x += layer(rmsnorm(x)). d_model is the one that the
-/// elements agree on; where none names one (attention alone), begin with DModel<...>.
+/// Layers and stacks one after another on a residual stream of d_model channels: a stack runs as it
+/// is, a layer stands in a pre-norm residual branch, x += layer(rmsnorm(x)). d_model is the one
+/// that the elements agree on; where none names one (attention alone), begin with DModel<...>.
 template <class... Elements>
 struct HybridStack {
   using StackTag = void;
   static constexpr int d_model = detail::agreed_d_model<Elements...>();
-  static_assert(d_model > 0, "HybridStack: no element names d_model; begin with DModel<...>, "
-                             "as in HybridStack<DModel<512>, SWA<256>>");
-  static_assert(detail::all_complete<sizeof(detail::CheckDModel<Elements, d_model, detail::named_d_model<Elements>>)...>);
+  static_assert(d_model > 0,
+                "HybridStack: no element names d_model; begin with DModel<...>, "
+                "as in HybridStack<DModel<512>, SWA<256>>");
+  static_assert(detail::all_complete<sizeof(
+                    detail::CheckDModel<Elements, d_model, detail::named_d_model<Elements>>)...>);
 
  private:
-  using Nodes = detail::Sequence<std::index_sequence_for<Elements...>, typename detail::NodeOf<Elements, d_model>::type...>;
+  using Nodes = detail::Sequence<std::index_sequence_for<Elements...>,
+                                 typename detail::NodeOf<Elements, d_model>::type...>;
 
  public:
   /// The tree of weights, states or nothing at all branches (see WeightsOf, StateOf, NothingOf).
@@ -195,9 +213,11 @@ struct HybridStack {
 
   /// Runs the chunk's residual stream x, (rows, d_model), through all branches in place.
   template <class T, class KV>
-  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w, States<Tree<StateOf<T, KV>>> s,
-                      const Workspace& workspace, float norm_eps, Rows<Real<T>, d_model> x) {
-    Nodes::template forward<T, KV>(chunk, w.nodes, s.tensor(&Tree<StateOf<T, KV>>::nodes), workspace, norm_eps, x);
+  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                      States<Tree<StateOf<T, KV>>> s, const Workspace& workspace, float norm_eps,
+                      Rows<Real<T>, d_model> x) {
+    Nodes::template forward<T, KV>(chunk, w.nodes, s.tensor(&Tree<StateOf<T, KV>>::nodes),
+                                   workspace, norm_eps, x);
   }
 };
 
@@ -219,8 +239,9 @@ struct Repeat {
   }
 
   template <class T, class KV>
-  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w, States<Tree<StateOf<T, KV>>> s,
-                      const Workspace& workspace, float norm_eps, Rows<Real<T>, d_model> x) {
+  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                      States<Tree<StateOf<T, KV>>> s, const Workspace& workspace, float norm_eps,
+                      Rows<Real<T>, d_model> x) {
     for (std::size_t i = 0; i < n; ++i)
       Stack::template forward<T, KV>(chunk, w[i], s.element(i), workspace, norm_eps, x);
   }

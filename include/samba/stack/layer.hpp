@@ -27,10 +27,10 @@ concept HasScratch = requires(typename L::template Scratch<float> t) {
   L::template Scratch<float>::visit(t, [](auto&) {});
 };
 template <class L>
-concept HasForward =
-    requires(const Chunk& chunk, const typename L::template Weights<float>& w,
-             States<typename L::template State<float, float>> s, typename L::template Scratch<float>& t,
-             In<float, L::d_model> in, Out<float, L::d_model> out) { L::forward(chunk, w, s, t, in, out); };
+concept HasForward = requires(const Chunk& chunk, const typename L::template Weights<float>& w,
+                              States<typename L::template State<float, float>> s,
+                              typename L::template Scratch<float>& t, In<float, L::d_model> in,
+                              Out<float, L::d_model> out) { L::forward(chunk, w, s, t, in, out); };
 
 /// A layer that takes its d_model from the stack it stands in.
 template <class L>
@@ -43,18 +43,19 @@ concept IsStack = requires { typename E::StackTag; };
 
 /// A layer: any type with
 ///
-///     static constexpr const char* name;             // in checkpoint names and tables
+///     static constexpr const char* name;          // in checkpoint names and tables
 ///     static constexpr int d_model;
-///     template <class T> struct Weights;             // with static visit(w, f): f(name, tensor) for each tensor
-///     template <class T, class KV> struct State;     // with visit as above; Stateless if there is none
-///     template <class T> struct Scratch;             // with static visit(t, f): f(rows) for each buffer
-///     forward(chunk, weights, states, scratch, in, out)   // out = layer(in), advancing the states
+///     template <class T> struct Weights;          // static visit(w, f): f(name, tensor) for each
+///     template <class T, class KV> struct State;  // visit as above; Stateless if there is none
+///     template <class T> struct Scratch;          // static visit(t, f): f(rows) for each buffer
+///     forward(chunk, weights, states, scratch, in, out)  // out = layer(in), advancing the states
 ///
-/// and, if wanted, visit_options(f): f(name, value) for each hyperparameter, and other_flops(position).
-/// Nothing is registered. A type with `template <int D> using with_d_model` is made a layer by the stack.
+/// and, if wanted, visit_options(f): f(name, value) for each hyperparameter, and
+/// other_flops(position). Nothing is registered. A type with `template <int D> using with_d_model`
+/// is made a layer by the stack.
 template <class L>
-concept Layer = detail::HasName<L> && detail::HasDModel<L> && detail::HasWeights<L> && detail::HasState<L> &&
-                detail::HasScratch<L> && detail::HasForward<L>;
+concept Layer = detail::HasName<L> && detail::HasDModel<L> && detail::HasWeights<L> &&
+                detail::HasState<L> && detail::HasScratch<L> && detail::HasForward<L>;
 
 /// The d_model of a stack whose layers name none: the first element of HybridStack.
 template <int D>
@@ -64,8 +65,8 @@ struct DModel {};
 template <class L>
 struct NoNorm {};
 
-/// An element whose weights are stored once and used wherever the same Shared<Element, Id> stands in a
-/// model; states stay separate. Element: a layer or a stack. Id tells equal elements apart.
+/// An element whose weights are stored once and used wherever the same Shared<Element, Id> stands
+/// in a model; states stay separate. Element: a layer or a stack. Id tells equal elements apart.
 template <class Element, int Id = 0>
 struct Shared {};
 

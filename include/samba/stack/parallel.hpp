@@ -25,14 +25,15 @@ struct Sum;
 
 }  // namespace detail
 
-/// Mixers in parallel in one branch: out = sum of layer(u) (as in Hymba, without its per-head norms).
-/// Tensors are called `<number>.<layer>.<tensor>`.
+/// Mixers in parallel in one branch: out = sum of layer(u) (as in Hymba, without its per-head
+/// norms). Tensors are called `<number>.<layer>.<tensor>`.
 template <class... Layers>
 struct Parallel {
   static_assert(sizeof...(Layers) >= 2, "Parallel: give at least two layers");
 
   template <int D>
-  using with_d_model = detail::Sum<std::index_sequence_for<Layers...>, typename detail::Bound<Layers, D>::type...>;
+  using with_d_model =
+      detail::Sum<std::index_sequence_for<Layers...>, typename detail::Bound<Layers, D>::type...>;
 
   static constexpr int d_model = detail::agreed_d_model<Layers...>();
 };
@@ -49,7 +50,8 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
     static constexpr void visit(auto& w, auto&& f) {
       (Layers::template Weights<T>::visit(leaf<I, typename Layers::template Weights<T>>(w),
                                           [&](auto tensor, auto& x) {
-                                            f(Prefixed<decltype(tensor)>{I, Layers::name, tensor}, x);
+                                            f(Prefixed<decltype(tensor)>{I, Layers::name, tensor},
+                                              x);
                                           }),
        ...);
     }
@@ -74,7 +76,8 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
     static constexpr void visit(auto& s, auto&& f) {
       (Layers::template State<T, KV>::visit(leaf<I, typename Layers::template State<T, KV>>(s),
                                             [&](auto tensor, auto& x) {
-                                              f(Prefixed<decltype(tensor)>{I, Layers::name, tensor}, x);
+                                              f(Prefixed<decltype(tensor)>{I, Layers::name, tensor},
+                                                x);
                                             }),
        ...);
     }
@@ -86,7 +89,8 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
 
     static void visit(auto& t, auto&& f) {
       f(t.term);
-      (Layers::template Scratch<T>::visit(leaf<I, typename Layers::template Scratch<T>>(t), f), ...);
+      (Layers::template Scratch<T>::visit(leaf<I, typename Layers::template Scratch<T>>(t), f),
+       ...);
     }
   };
 
@@ -98,9 +102,10 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
       if constexpr (requires { L::visit_options(f); })
         L::visit_options(f);
       else
-        L::template Weights<float>::visit(typename L::template Weights<float>{}, [&]<class X>(auto name, const X&) {
-          f("tensor", detail::join({std::string(name), X::shape}));
-        });
+        L::template Weights<float>::visit(
+            typename L::template Weights<float>{}, [&]<class X>(auto name, const X&) {
+              f("tensor", detail::join({std::string(name), X::shape}));
+            });
     };
     (one(std::type_identity<Layers>{}), ...);
   }
@@ -117,8 +122,8 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
   }
 
   template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
-                      In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {
+  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
+                      Scratch<T>& t, In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {
     (term<I, Layers>(chunk, w, s, t, u, out), ...);
   }
 

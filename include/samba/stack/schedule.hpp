@@ -1,7 +1,6 @@
 #pragma once
-/// \file
-/// Three ways to write a layer schedule beside naming every layer: by period and offset, by a list of
-/// indices, and by a string. Each gives a stack; elements are layers or stacks.
+/// \file Three ways to write a layer schedule beside naming every layer: by period and offset, by a
+/// list of indices, and by a string. Each gives a stack; elements are layers or stacks.
 #include <samba/stack/hybrid_stack.hpp>
 
 namespace samba::inline SAMBA_TARGET {
@@ -33,7 +32,8 @@ std::type_identity<E> element_of(const Is<letter, E>&);
 template <char letter, class... Map>
 struct ElementAt {
   static constexpr bool known = requires(Letters<Map...> map) { element_of<letter>(map); };
-  static_assert(known, "Pattern: a letter of the string has no Is<letter, Element>, or more than one");
+  static_assert(known,
+                "Pattern: a letter of the string has no Is<letter, Element>, or more than one");
   using type = typename decltype(element_of<letter>(Letters<Map...>{}))::type;
 };
 
@@ -49,7 +49,8 @@ struct PeriodOf;
 template <int offset, class At, class Else, std::size_t... i>
 struct PeriodOf<offset, At, Else, std::index_sequence<i...>> {
   // The width is named: a rest of the schedule may consist of attention alone.
-  using type = HybridStack<DModel<agreed_d_model<At, Else>()>, std::conditional_t<i == offset, At, Else>...>;
+  using type =
+      HybridStack<DModel<agreed_d_model<At, Else>()>, std::conditional_t<i == offset, At, Else>...>;
 };
 
 template <int n, int period, int offset, class At, class Else>
@@ -82,15 +83,18 @@ struct AtIndicesOf<Indices<at...>, At, Else, std::index_sequence<i...>> {
 
 }  // namespace detail
 
-/// The stack that a string spells: Pattern<"MSAS", Is<'M', Mamba<512>>, Is<'S', SwiGLU<512>>, Is<'A', SWA<256>>>.
+/// The stack that a string spells: Pattern<"MSAS", Is<'M', Mamba<512>>, Is<'S', SwiGLU<512>>,
+/// Is<'A', SWA<256>>>.
 template <detail::FixedString pattern, class... Map>
-using Pattern = typename detail::PatternOf<pattern, std::make_index_sequence<pattern.size>, Map...>::type;
+using Pattern =
+    typename detail::PatternOf<pattern, std::make_index_sequence<pattern.size>, Map...>::type;
 
 /// n elements: At where i % period == offset, Else elsewhere.
 template <int n, int period, int offset, class At, class Else>
 using Periodic = typename detail::PeriodicOf<n, period, offset, At, Else>::type;
 
-/// n elements: At at the listed indices, Else elsewhere: AtIndices<8, Indices<1, 5>, Attending, Recurrent>.
+/// n elements: At at the listed indices, Else elsewhere: AtIndices<8, Indices<1, 5>, Attending,
+/// Recurrent>.
 template <int n, class List, class At, class Else>
 using AtIndices = typename detail::AtIndicesOf<List, At, Else, std::make_index_sequence<n>>::type;
 

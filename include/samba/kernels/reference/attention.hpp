@@ -7,20 +7,20 @@
 namespace samba::inline SAMBA_TARGET::kernels {
 
 /// One sequence's queries, its new keys and values (both in the fused rows of qkv) and its ring of
-/// earlier ones. A row of qkv holds, for each key/value head, `group` query heads, the key head, the
-/// value head; a slot of a ring holds all key (value) heads.
+/// earlier ones. A row of qkv holds, for each key/value head, `group` query heads, the key head,
+/// the value head; a slot of a ring holds all key (value) heads.
 template <class R, class KV>
 struct AttentionArgs {
-  const R* qkv;             ///< (n_rows, n_kv_heads * (group + 2) * head_dim)
+  const R* qkv;  ///< (n_rows, n_kv_heads * (group + 2) * head_dim)
   std::int64_t qkv_stride;
-  const KV* ring_k;         ///< (slots, n_kv_heads * head_dim), slot = position % slots
+  const KV* ring_k;  ///< (slots, n_kv_heads * head_dim), slot = position % slots
   const KV* ring_v;
   std::int64_t slots;
-  std::int64_t window;      ///< keys a query sees, itself included
-  std::int64_t position;    ///< of row 0
+  std::int64_t window;    ///< keys a query sees, itself included
+  std::int64_t position;  ///< of row 0
   std::int64_t n_rows;
   int n_kv_heads, group;
-  R* out;                   ///< (n_rows, n_kv_heads * group * head_dim)
+  R* out;  ///< (n_rows, n_kv_heads * group * head_dim)
   std::int64_t out_stride;
 };
 
@@ -51,7 +51,9 @@ void attention(const AttentionArgs<R, KV>& a, int g, Range rows) {
         const std::int64_t at = j % a.slots * kv_width + g * HeadDim;
         const bool old = j < a.position;
         const auto key = [&](int d) { return old ? static_cast<R>(a.ring_k[at + d]) : row[d]; };
-        const auto value = [&](int d) { return old ? static_cast<R>(a.ring_v[at + d]) : row[HeadDim + d]; };
+        const auto value = [&](int d) {
+          return old ? static_cast<R>(a.ring_v[at + d]) : row[HeadDim + d];
+        };
 
         R score = 0;
         for (int d = 0; d < HeadDim; ++d) score += q[d] * key(d);

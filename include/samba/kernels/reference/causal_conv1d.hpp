@@ -10,8 +10,8 @@ struct CausalConv1dArgs {
   const R* bias;    ///< (channels)
   const R* x;       ///< (n_rows, channels)
   std::int64_t x_stride;
-  R* past;          ///< (Taps - 1, channels): the inputs before x, oldest first; updated
-  R* y;             ///< (n_rows, channels)
+  R* past;  ///< (Taps - 1, channels): the inputs before x, oldest first; updated
+  R* y;     ///< (n_rows, channels)
   std::int64_t y_stride;
   std::int64_t n_rows, channels;
 };

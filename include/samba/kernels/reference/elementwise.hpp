@@ -17,7 +17,8 @@ R softplus(R x) {
   return (x > R{0} ? x : R{0}) + std::log1p(std::exp(x > R{0} ? -x : x));
 }
 
-/// out = silu(gate) * up for the columns [columns.begin, columns.end) of one row. out may be an input.
+/// out = silu(gate) * up for the columns [columns.begin, columns.end) of one row. out may be an
+/// input.
 template <class R>
 void silu_mul(const R* gate, const R* up, Range columns, R* out) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) out[i] = silu(gate[i]) * up[i];

@@ -5,14 +5,15 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and the outputs n of panels [panels.begin, panels.end).
+/// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and the outputs n of panels
+/// [panels.begin, panels.end).
 template <class T>
 struct MatmulArgs {
-  const T* w;              ///< (N, K), packed (see packed_index)
-  const Real<T>* bias;     ///< (N), or null
-  const Real<T>* x;        ///< (rows, K)
+  const T* w;           ///< (N, K), packed (see packed_index)
+  const Real<T>* bias;  ///< (N), or null
+  const Real<T>* x;     ///< (rows, K)
   std::int64_t x_stride;
-  Real<T>* out;            ///< (rows, N)
+  Real<T>* out;  ///< (rows, N)
   std::int64_t out_stride;
   std::int64_t rows, N, K;
 };

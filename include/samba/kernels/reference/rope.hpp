@@ -5,8 +5,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Precision of the rotary cosines and sines: `exact`, or rounded to bfloat16 with angles in float32
-/// (the public Samba code trained its checkpoints with those).
+/// Precision of the rotary cosines and sines: `exact`, or rounded to bfloat16 with angles in
+/// float32 (the public Samba code trained its checkpoints with those).
 enum class RopeTable { exact, bfloat16 };
 
 namespace kernels {
@@ -16,8 +16,8 @@ namespace kernels {
 ///
 /// Exact angles: a position is written in digits of 6 bits, cos and sin of every digit's angle are
 /// tabulated in double, and a position's are their complex product. So they are right to 6e-8 +
-/// position * 2^-52 (a float's precision up to 2^28), cost no trigonometry below 2^30, and depend on
-/// nothing but the position.
+/// position * 2^-52 (a float's precision up to 2^28), cost no trigonometry below 2^30, and depend
+/// on nothing but the position.
 template <int Rotary>
 class RotaryTable {
  public:

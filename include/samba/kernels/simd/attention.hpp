@@ -4,17 +4,19 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in: every
-/// query adds them up in the same order for any split of its sequence.
+/// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in:
+/// every query adds them up in the same order for any split of its sequence.
 inline constexpr int attention_tile = 64;
 
 /// Query rows (tokens times heads of a group) that share the keys of a tile.
 inline constexpr int attention_rows = 64;
 
-/// Floats of scratch per thread: running outputs and sums of the rows, and a tile of widened keys and values.
+/// Floats of scratch per thread: running outputs and sums of the rows, and a tile of widened keys
+/// and values.
 template <int HeadDim>
 inline constexpr int attention_scratch =
-    attention_rows * (static_cast<int>(round_up(HeadDim, lanes)) + lanes + 1) + 2 * attention_tile * HeadDim;
+    attention_rows * (static_cast<int>(round_up(HeadDim, lanes)) + lanes + 1) +
+    2 * attention_tile * HeadDim;
 
 namespace detail {
 
@@ -39,14 +41,15 @@ inline vec sum_each(const float (*rows)[lanes]) {
 /// Vector d of a head.
 template <int HeadDim>
 inline vec load_head(const float* head, int d) {
-  return HeadDim % lanes == 0 ? load(head + d * lanes) : load_part(head + d * lanes, std::min(lanes, HeadDim - d * lanes));
+  return HeadDim % lanes == 0 ? load(head + d * lanes)
+                              : load_part(head + d * lanes, std::min(lanes, HeadDim - d * lanes));
 }
 
 /// One query row against one tile: scores, running maximum and sum, and output.
 /// keys, values: addresses of the tile's rows; those outside [begin, end) are never read.
 template <int HeadDim>
-inline void attend_tile(const float* q, const float* const* keys, const float* const* values, int begin,
-                        int end, float& maximum, float* total, float* out) {
+inline void attend_tile(const float* q, const float* const* keys, const float* const* values,
+                        int begin, int end, float& maximum, float* total, float* out) {
   constexpr int width = (HeadDim + lanes - 1) / lanes;
   alignas(alignment) float weight[attention_tile];
   vec query[width];
@@ -73,7 +76,8 @@ inline void attend_tile(const float* q, const float* const* keys, const float* c
       unroll<4>([&](auto i) __attribute__((always_inline)) { store(products[l + i], dot[i]); });
     }
     const vec scale(1.f / std::sqrt(static_cast<float>(HeadDim)));
-    const auto seen = lane >= vec(static_cast<float>(begin - j)) && lane < vec(static_cast<float>(end - j));
+    const auto seen =
+        lane >= vec(static_cast<float>(begin - j)) && lane < vec(static_cast<float>(end - j));
     const vec score = xsimd::select(seen, sum_each(products) * scale, lowest);
     highest = xsimd::max(highest, score);
     store(weight + j, score);
@@ -95,17 +99,20 @@ inline void attend_tile(const float* q, const float* const* keys, const float* c
   constexpr int block = width < 8 ? width : 8;
   const auto weigh = [&]<int d0, int n>() {
     vec acc[n];
-    unroll<n>([&](auto d) __attribute__((always_inline)) { acc[d] = load(out + (d0 + d) * lanes) * keep; });
+    unroll<n>([&](auto d)
+                  __attribute__((always_inline)) { acc[d] = load(out + (d0 + d) * lanes) * keep; });
     for (int j = begin; j < end; ++j) {
       const vec w(weight[j]);
       unroll<n>([&](auto d) __attribute__((always_inline)) {
         acc[d] = fma(w, load_head<HeadDim>(values[j], d0 + d), acc[d]);
       });
     }
-    unroll<n>([&](auto d) __attribute__((always_inline)) { store(out + (d0 + d) * lanes, acc[d]); });
+    unroll<n>([&](auto d)
+                  __attribute__((always_inline)) { store(out + (d0 + d) * lanes, acc[d]); });
   };
   unroll<width / block>([&](auto i) { weigh.template operator()<i * block, block>(); });
-  if constexpr (width % block > 0) weigh.template operator()<width / block * block, width % block>();
+  if constexpr (width % block > 0)
+    weigh.template operator()<width / block * block, width % block>();
 }
 
 }  // namespace detail
@@ -119,16 +126,17 @@ void attention(const AttentionArgs<float, KV>& a, int g, Range rows, float* scra
   const std::int64_t kv_width = std::int64_t{a.n_kv_heads} * HeadDim;
   const std::int64_t group_at = std::int64_t{g} * (a.group + 2) * HeadDim;
   const int n = static_cast<int>(rows.end - rows.begin) * a.group;
-  float* out = scratch;                           // (n, width)
-  float* total = out + attention_rows * width;    // (n, lanes)
+  float* out = scratch;                             // (n, width)
+  float* total = out + attention_rows * width;      // (n, lanes)
   float* maximum = total + attention_rows * lanes;  // (n)
-  float* wide = maximum + attention_rows;         // (2, tile, HeadDim)
+  float* wide = maximum + attention_rows;           // (2, tile, HeadDim)
   std::fill(out, maximum, 0.f);
   std::fill(maximum, wide, -3.0e38f);
 
   const std::int64_t end = a.position + rows.end;
   const std::int64_t begin = first_visible(a.position + rows.begin, a.window);
-  for (std::int64_t tile = begin / attention_tile * attention_tile; tile < end; tile += attention_tile) {
+  for (std::int64_t tile = begin / attention_tile * attention_tile; tile < end;
+       tile += attention_tile) {
     const float *keys[attention_tile], *values[attention_tile];
     const std::int64_t from = std::max(begin, tile), to = std::min(end, tile + attention_tile);
     for (std::int64_t j = from; j < to; ++j) {
@@ -156,9 +164,10 @@ void attention(const AttentionArgs<float, KV>& a, int g, Range rows, float* scra
       const std::int64_t low = std::max(first_visible(position, a.window), tile);
       const std::int64_t high = std::min(position + 1, tile + attention_tile);
       if (low >= high) continue;
-      detail::attend_tile<HeadDim>(a.qkv + row * a.qkv_stride + group_at + r % a.group * HeadDim, keys,
-                                   values, static_cast<int>(low - tile), static_cast<int>(high - tile),
-                                   maximum[r], total + r * lanes, out + r * width);
+      detail::attend_tile<HeadDim>(a.qkv + row * a.qkv_stride + group_at + r % a.group * HeadDim,
+                                   keys, values, static_cast<int>(low - tile),
+                                   static_cast<int>(high - tile), maximum[r], total + r * lanes,
+                                   out + r * width);
     }
   }
   for (int r = 0; r < n; ++r) {

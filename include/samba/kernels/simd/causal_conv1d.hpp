@@ -4,7 +4,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// A vector of channels at a time: its taps, bias and last inputs stay in registers over all tokens.
+/// A vector of channels at a time: its taps, bias and last inputs stay in registers over all
+/// tokens.
 template <int Taps, bool Silu>
 void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
   for_each_vec(channels, [&](std::int64_t c, std::int64_t n) {
@@ -15,7 +16,8 @@ void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
     for (std::int64_t t = 0; t < a.n_rows; ++t) {
       window[Taps - 1] = load_part(a.x + t * a.x_stride + c, n);
       vec sum = bias;
-      unroll<Taps>([&](auto j) __attribute__((always_inline)) { sum = fma(weight[j], window[j], sum); });
+      unroll<Taps>([&](auto j)
+                       __attribute__((always_inline)) { sum = fma(weight[j], window[j], sum); });
       store_part(a.y + t * a.y_stride + c, Silu ? silu(sum) : sum, n);
       unroll<Taps - 1>([&](auto j) __attribute__((always_inline)) { window[j] = window[j + 1]; });
     }

@@ -4,7 +4,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-[[gnu::noinline]] inline void silu_mul(const float* gate, const float* up, Range columns, float* out) {
+[[gnu::noinline]] inline void silu_mul(const float* gate, const float* up, Range columns,
+                                       float* out) {
   for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
     store_part(out + i, silu(load_part(gate + i, n)) * load_part(up + i, n), n);
   });

@@ -14,7 +14,8 @@ namespace detail {
 template <int Rows>
 inline void matmul_tile(const MatmulArgs<float>& a, std::int64_t panel, std::int64_t row) {
   vec sum[Rows][2];
-  const std::int64_t n = panel * panel_width, outputs = std::min<std::int64_t>(a.N - n, panel_width);
+  const std::int64_t n = panel * panel_width,
+                     outputs = std::min<std::int64_t>(a.N - n, panel_width);
   const std::size_t bytes = static_cast<std::size_t>(outputs) * sizeof(float);
   alignas(alignment) float part[panel_width] = {};
   if (a.bias) std::memcpy(part, a.bias + n, bytes);
@@ -47,7 +48,8 @@ inline void matmul_tile(const MatmulArgs<float>& a, std::int64_t panel, std::int
 [[gnu::noinline]] inline void matmul(const MatmulArgs<float>& a, Range panels) {
   for (std::int64_t p = panels.begin; p < panels.end; ++p) {
     std::int64_t row = 0;
-    for (; row + matmul_rows <= a.rows; row += matmul_rows) detail::matmul_tile<matmul_rows>(a, p, row);
+    for (; row + matmul_rows <= a.rows; row += matmul_rows)
+      detail::matmul_tile<matmul_rows>(a, p, row);
     for (; row + 4 <= a.rows; row += 4) detail::matmul_tile<4>(a, p, row);
     for (; row < a.rows; ++row) detail::matmul_tile<1>(a, p, row);
   }

@@ -4,7 +4,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-[[gnu::noinline]] inline void rmsnorm(const float* x, const float* weight, float eps, std::int64_t n, float* out) {
+[[gnu::noinline]] inline void rmsnorm(const float* x, const float* weight, float eps,
+                                      std::int64_t n, float* out) {
   vec squares(0.f);
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
     const vec v = load_part(x + i, m);

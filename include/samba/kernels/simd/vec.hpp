@@ -28,7 +28,8 @@ inline void store_part(float* p, vec v, std::int64_t n) {
   std::memcpy(p, buffer, static_cast<std::size_t>(n) * sizeof(float));
 }
 
-/// Calls f(i, n) for vectors of n elements from i that cover [begin, end); n < lanes at most once, last.
+/// Calls f(i, n) for vectors of n elements from i that cover [begin, end); n < lanes at most once,
+/// last.
 template <class F>
 inline void for_each_vec(Range r, F&& f) {
   std::int64_t i = r.begin;
@@ -36,8 +37,8 @@ inline void for_each_vec(Range r, F&& f) {
   if (i < r.end) f(i, r.end - i);
 }
 
-/// Calls f(0), ..., f(n - 1) with constants: arrays of vectors that it indexes stay in registers, which a
-/// loop does not promise at -O2.
+/// Calls f(0), ..., f(n - 1) with constants: arrays of vectors that it indexes stay in registers,
+/// which a loop does not promise at -O2.
 template <int n, class F>
 [[gnu::always_inline]] inline void unroll(F&& f) {
   [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
@@ -75,8 +76,8 @@ inline vec exp(vec x) {
   q = fma(f, q, vec(1.66665767e-1f));
   q = fma(f, q, vec(0.5f));
   const vec p = fma(f, fma(f, q, vec(1.f)), vec(1.f));
-  // p 2^n by adding n to the exponent. A product would not do: -ffast-math spreads it over the sum, whose small
-  // term then is flushed to zero where e^x is near the smallest normal number.
+  // p 2^n by adding n to the exponent. A product would not do: -ffast-math spreads it over the sum,
+  // whose small term then is flushed to zero where e^x is near the smallest normal number.
   return std::bit_cast<vec>(std::bit_cast<std::remove_const_t<decltype(n)>>(p) + (n << 23));
 }
 

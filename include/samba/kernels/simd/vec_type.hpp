@@ -2,7 +2,8 @@
 #include <samba/core/tensor.hpp>
 
 #if defined(__GNUC__) && !defined(__clang__)
-// g++ 12 takes the undefined operands inside its own AVX-512 intrinsics for uninitialised variables.
+// g++ 12 takes the undefined operands inside its own AVX-512 intrinsics for uninitialised
+// variables.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
