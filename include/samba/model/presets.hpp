@@ -1,5 +1,6 @@
 #pragma once
-/// \file Published sizes of the family (arXiv 2406.07522; its public code for the 421M, 1.3B, 438M
+/// \file
+/// Published sizes of the family (arXiv 2406.07522; its public code for the 421M, 1.3B, 438M
 /// and 1.3B models, the paper's tables for the others). In a namespace of their own,
 /// samba::presets, so that a program can give its models these names. See docs/presets.md.
 #include <samba/layers/attention.hpp>

@@ -1,5 +1,6 @@
 #pragma once
-/// \file What a sequence's state consists of, and its file. That is a safetensors file with one
+/// \file
+/// What a sequence's state consists of, and its file. That is a safetensors file with one
 /// tensor `<branch>.<name>` for every tensor of the state (rings by slot = position % slots) and in
 /// its metadata the model's structure and hash, the types, capacity and position. The same on every
 /// machine.
