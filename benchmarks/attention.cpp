@@ -16,12 +16,23 @@ struct Case {
 
   std::int64_t first_key() const { return kernels::first_visible(position, Window); }
 
-  Cost cost() const {
+  std::string name(const std::string& variant, const std::string& model) const {
+    return path({"attention", variant, model,
+                 extents({rows, KvHeads * Group, HeadDim})
+                     .append("_at_")
+                     .append(std::to_string(position))});
+  }
+
+  template <class KV>
+  Cost cost(bool cold) const {
     double flops = 0;
     for (std::int64_t i = position; i < position + rows; ++i)
       flops += static_cast<double>(i + 1 - kernels::first_visible(i, Window)) * 4 * width;
     const std::int64_t keys = position + rows - first_key();
-    return {.bytes = floats(2 * keys * kv_width + 2 * rows * width), .flops = flops};
+    const double rings = sizeof(KV) * 2.0 * static_cast<double>(keys * kv_width);
+    Cost cost{.bytes = rings + floats(2 * rows * width), .flops = flops, .dot = dot_of<KV>};
+    if (cold) cost.footprint = floats(pool_floats);
+    return cost;
   }
 
   /// Softmax attention over plain arrays: q, out: (rows, width), k, v: (keys, kv_width) from
@@ -53,20 +64,38 @@ struct Case {
 };
 
 /// Cold: the rings come from memory.
+template <class KV, int KvHeads, int Group, int HeadDim, int Window>
+void add_simd(const std::string& model, bool cold, Case<KvHeads, Group, HeadDim, Window> shape) {
+  using Shape = Case<KvHeads, Group, HeadDim, Window>;
+  using KeyRing = Ring<KV, KvHeads, Window, HeadDim>;
+  using Scratch = kernels::AttentionScratch<HeadDim, float>;
+  for (const int threads : thread_counts())
+    row(shape.name("simd" + suffix<KV>(), model), threads, shape.template cost<KV>(cold), [=] {
+      return [=, all_rings = reinterpret_cast<KV*>(pool()),
+              qkv = Floats(shape.rows * Shape::qkv_width), out = Floats(shape.rows * Shape::width),
+              scratch = Floats(threads * round_up(Scratch::size, alignment))](const Team& team,
+                                                                              std::int64_t call) {
+        KV* rings = all_rings + pool_offset<KV>(2 * Window * Shape::kv_width, cold ? call : 0);
+        KeyRing k, v;
+        k.bind(reinterpret_cast<std::byte*>(rings), Window);
+        v.bind(reinterpret_cast<std::byte*>(rings + Window * Shape::kv_width), Window);
+        const Segment segment{shape.position, 0, shape.rows};
+        kernels::attention<HeadDim>(Chunk{team, {&segment, 1}, shape.rows}, Window,
+                                    Rows<float, Shape::qkv_width>{qkv.data(), shape.rows},
+                                    States<KeyRing>(reinterpret_cast<std::byte*>(&k), 0),
+                                    States<KeyRing>(reinterpret_cast<std::byte*>(&v), 0),
+                                    Scratch{scratch.data()},
+                                    Rows<float, Shape::width>{out.data(), shape.rows});
+      };
+    });
+}
+
 template <int KvHeads, int Group, int HeadDim, int Window>
 void add(const std::string& model, bool cold, std::int64_t position, std::int64_t rows) {
   using Shape = Case<KvHeads, Group, HeadDim, Window>;
-  using KeyRing = Ring<float, Window, Shape::kv_width>;
   const Shape shape{position, rows};
-  Cost cost = shape.cost();
-  if (cold) cost.footprint = floats(pool_floats);
-  const auto name = [=](const std::string& variant) {
-    return path({"attention", variant, model,
-                 extents({rows, KvHeads * Group, HeadDim})
-                     .append("_at_")
-                     .append(std::to_string(position))});
-  };
-  row(name("raw_loop"), 1, cost, [=] {
+  const Cost cost = shape.template cost<float>(cold);
+  row(shape.name("raw_loop", model), 1, cost, [=] {
     const std::int64_t keys = position + rows - shape.first_key();
     return [=, q = Floats(rows * Shape::width), k = Floats(keys * Shape::kv_width),
             v = Floats(keys * Shape::kv_width), weights = Floats(Window),
@@ -74,39 +103,18 @@ void add(const std::string& model, bool cold, std::int64_t position, std::int64_
       shape.raw_loop(q.data(), k.data(), v.data(), weights.data(), out.data());
     };
   });
-  // attend(team, k, v, qkv, scratch, out)
-  const auto add_row = [=](const std::string& variant, int threads, auto attend) {
-    row(name(variant), threads, cost, [=] {
-      return [=, all_rings = pool(), qkv = Floats(rows * Shape::qkv_width),
-              out = Floats(rows * Shape::width),
-              scratch =
-                  Floats(threads * round_up(kernels::simd::attention_scratch<HeadDim>, alignment))](
-                 const Team& team, std::int64_t call) {
-        float* rings = all_rings + pool_offset(2 * Window * Shape::kv_width, cold ? call : 0);
-        KeyRing k{rings}, v{rings + Window * Shape::kv_width};
-        attend(team, k, v, qkv.data(), scratch.data(), out.data());
-      };
-    });
-  };
-  add_row("reference", 1, [=](const Team&, KeyRing& k, KeyRing& v, float* qkv, float*, float* out) {
-    for (int g = 0; g < KvHeads; ++g)
-      kernels::reference::attention<HeadDim>(
-          kernels::AttentionArgs<float, float>{qkv, Shape::qkv_width, k.data, v.data, Window,
-                                               Window, position, rows, KvHeads, Group, out,
-                                               Shape::width},
-          g, {0, rows});
+  row(shape.name("reference", model), 1, cost, [=] {
+    return [=, rings = pool(), qkv = Floats(rows * Shape::qkv_width),
+            out = Floats(rows * Shape::width)](const Team&, std::int64_t) {
+      kernels::reference::attention(
+          kernels::AttentionArgs<float, float>{
+              qkv.data(), Shape::qkv_width, rings, rings + Window * Shape::kv_width, Window, Window,
+              position, rows, KvHeads, Group, HeadDim, out.data(), Shape::width},
+          {0, KvHeads}, {0, rows});
+    };
   });
-  for (const int threads : thread_counts())
-    add_row("simd", threads,
-            [=](const Team& team, KeyRing& k, KeyRing& v, float* qkv, float* scratch, float* out) {
-              const Segment segment{position, 0, rows};
-              kernels::attention<HeadDim>(Chunk{team, {&segment, 1}, rows}, Window,
-                                          Rows<float, Shape::qkv_width>{qkv, rows},
-                                          States<KeyRing>(reinterpret_cast<std::byte*>(&k), 0),
-                                          States<KeyRing>(reinterpret_cast<std::byte*>(&v), 0),
-                                          kernels::AttentionScratch<HeadDim, float>{scratch},
-                                          Rows<float, Shape::width>{out, rows});
-            });
+  add_simd<float, KvHeads, Group, HeadDim, Window>(model, cold, shape);
+  add_simd<bf16, KvHeads, Group, HeadDim, Window>(model, cold, shape);
 }
 
 [[maybe_unused]] const bool registered = [] {
@@ -115,6 +123,7 @@ void add(const std::string& model, bool cold, std::int64_t position, std::int64_
   add<12, 1, 128, 2048>("samba421m", true, 4096, 1);
   add<12, 1, 128, 2048>("samba421m", true, 0, 512);
   add<12, 1, 128, 2048>("samba421m", true, 4096, 512);
+  add<12, 1, 128, 2048>("samba421m", true, 0, 4096);
   return true;
 }();
 

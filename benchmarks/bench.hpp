@@ -4,12 +4,14 @@
 /// `<kernel>/<variant>/<model>/<size>/threads:<n>`, where the sizes are those of a model: `demo`
 /// (d_model 256, weights in the cache) or `samba421m` (d_model 1536, weights from memory).
 /// Variants: `raw_loop`, the plain loop over plain arrays; `reference`, the scalar kernel; `simd`,
-/// the function that the layers call.
-#include <samba/core/parallel.hpp>
+/// `simd_bf16`, `simd_int8`, the function that the layers call, with factors of that type.
+#include "ceiling.hpp"
+
 #include <samba/core/tensor.hpp>
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <string>
 #include <vector>
@@ -23,11 +25,21 @@ inline const bool context = (benchmark::AddCustomContext("samba_target", samba::
 
 /// What one call of an operation needs at least.
 struct Cost {
-  double bytes = 0;  ///< every input read once, every output written once
-  double flops = 0;  ///< as the layers count them; an exp, a log or a division is one
+  double bytes = 0;    ///< every input read once, every output written once
+  double flops = 0;    ///< as the layers count them; an exp, a log or a division is one
+  Dot dot = Dot::f32;  ///< the type of the factors of its products
   /// Bytes touched before the same ones come again: tells which cache they can come from.
   double footprint = bytes;
 };
+
+template <class T>
+inline constexpr Dot dot_of = std::is_same_v<T, samba::int8>   ? Dot::int8
+                              : std::is_same_v<T, samba::bf16> ? Dot::bf16
+                                                               : Dot::f32;
+template <class T>
+std::string suffix() {
+  return dot_of<T> == Dot::int8 ? "_int8" : dot_of<T> == Dot::bf16 ? "_bf16" : "";
+}
 
 /// Bytes of n floats.
 constexpr double floats(std::int64_t n) { return 4.0 * static_cast<double>(n); }
@@ -66,12 +78,20 @@ class Floats {
 /// cache.
 inline constexpr std::int64_t pool_floats = std::int64_t{1} << 26;
 inline float* pool() {
-  static const Floats numbers(pool_floats);
+  static const Floats numbers = [] {
+    Floats all(pool_floats);
+    // Both halves of a float are numbers in bf16 too.
+    auto* bits = reinterpret_cast<std::uint32_t*>(all.data());
+    for (std::int64_t i = 0; i < pool_floats; ++i)
+      bits[i] = (bits[i] & 0xffff0000u) | bits[i * 7919 % pool_floats] >> 16;
+    return all;
+  }();
   return numbers.data();
 }
-/// Where n floats of the pool begin for call number `call`.
-inline std::int64_t pool_offset(std::int64_t n, std::int64_t call) {
-  return call % (pool_floats / n) * n;
+/// Where n elements of the pool begin for call number `call`, in elements of T.
+template <class T = float>
+std::int64_t pool_offset(std::int64_t n, std::int64_t call) {
+  return call % (pool_floats * 4 / static_cast<std::int64_t>(sizeof(T)) / n) * n;
 }
 
 /// One thread, and all that OpenMP gives.
@@ -84,8 +104,26 @@ inline std::string with_threads(int threads) {
   return std::string("threads:").append(std::to_string(threads));
 }
 
-inline void report(benchmark::State& state, int threads, Cost cost) {
+/// What the machine can do at this moment, which on a shared one is another thing a minute later.
+struct Ceiling {
+  double dot = 0, read = 0;  ///< FLOP/s in factors of the row's type, bytes/s from memory
+
+  static Ceiling now(int threads, Dot dot) {
+    Ceiling c;
+    for (int i = 0; i < 3; ++i) {
+      c.dot = std::max(c.dot, dot_rate(dot, threads));
+      c.read = std::max(c.read, read_rate(pool(), pool_floats, threads));
+    }
+    return c;
+  }
+};
+
+/// The ceilings are the means of those before and after the row.
+inline void report(benchmark::State& state, int threads, Cost cost, Ceiling before) {
   using benchmark::Counter;
+  const Ceiling after = Ceiling::now(threads, cost.dot);
+  state.counters["dot"] = (before.dot + after.dot) / 2;
+  state.counters["read"] = (before.read + after.read) / 2;
   state.counters["bytes"] = cost.bytes;
   state.counters["flops"] = cost.flops;
   state.counters["footprint"] = cost.footprint;
@@ -114,6 +152,7 @@ template <class Make>
 void row(const std::string& name, int threads, Cost cost, Make make) {
   const auto run = [=](benchmark::State& state) {
     const auto operation = make();
+    const Ceiling before = Ceiling::now(threads, cost.dot);
     // Short operations run in groups, so that what is measured is not the meeting of the threads
     // around them.
     const int group = cost.bytes + cost.flops < 1e6 ? 64 : 1;
@@ -130,7 +169,7 @@ void row(const std::string& name, int threads, Cost cost, Make make) {
         team.barrier();
       }
     });
-    report(state, threads, cost);
+    report(state, threads, cost, before);
   };
   benchmark::RegisterBenchmark(path({name, with_threads(threads)}).c_str(), run)->UseRealTime();
 }

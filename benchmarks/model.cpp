@@ -1,10 +1,15 @@
-// Whole models with random weights: `prefill` reads 512 tokens, `decode` steps one by one at small
-// positions. Rows of Samba421M (1.7 GB of weights) are there when SAMBA_BENCH_LARGE is set.
+// Whole models with random weights: `prefill` reads tokens, `decode` steps one by one from a position
+// on, `batch` steps 8 sequences together. Variants end in the type of the matrices; `kv_bf16`: keys
+// and values in bf16. Rows of Samba421M (1.7 GB of weights in float) are there when
+// SAMBA_BENCH_LARGE is set.
 #include "bench.hpp"
 
 #include <samba/samba.hpp>
 
+#include <array>
+#include <bit>
 #include <cstdlib>
+#include <cstring>
 
 using namespace bench;
 using namespace samba;
@@ -19,36 +24,58 @@ struct Demo
 struct Mamba130M : LanguageModel<Repeat<24, Mamba<768>>,
                                  ModelOptions{.vocab_size = 50280, .tie_embeddings = true}> {};
 
-constexpr int prompt_tokens = 512, decode_tokens = 64;
+/// The numbers of a packed matrix, or of any other tensor, as quickly as they can be made up.
+template <class X>
+void fill(X& tensor, Random& random) {
+  if constexpr (std::is_same_v<typename X::value_type, int8>) {
+    auto* block = reinterpret_cast<Int8Block*>(tensor.data());
+    for (auto* end = block + X::bytes / std::int64_t{sizeof(Int8Block)}; block < end; ++block) {
+      for (auto& q : block->q)
+        for (auto& row : q) std::memcpy(row, std::to_array({random()}).data(), sizeof(row));
+      std::fill_n(block->scale, panel_width, 0.05f / 254);
+    }
+  } else {
+    auto* data = reinterpret_cast<float*>(tensor.data());
+    random.fill(data, X::bytes / 4, 0.05f);
+    if constexpr (std::is_same_v<typename X::value_type, bf16>)
+      for (std::int64_t i = 0; i < X::bytes / 4; ++i) {  // each half a number
+        const auto bits = std::bit_cast<std::uint32_t>(data[i]) >> 16;
+        std::memcpy(data + i, std::to_array({bits | bits << 16}).data(), sizeof(bits));
+      }
+  }
+}
 
-template <class Model>
-const Weights<Model>& random_weights() {
-  static const Weights<Model> weights = [] {
-    Weights<Model> w;
+template <class Model, class T>
+const Weights<Model, T>& random_weights() {
+  static const Weights<Model, T> weights = [] {
+    Weights<Model, T> w;
     Random random;
-    w.visit([&]<class X>(int, auto, auto, X& x) { random.fill(x.data(), X::bytes / 4, 0.05f); });
+    w.visit([&](int, auto, auto, auto& x) { fill(x, random); });
     w.derive();
     return w;
   }();
   return weights;
 }
 
-/// Bytes of the weights that a token needs: all but the rows of an embedding that stands alone.
-template <class Model>
+/// Bytes of the weights that a token needs: all but an embedding that stands alone.
+template <class Model, class T>
 constexpr double weights_read =
-    floats(Model::parameters -
-           (Model::tie_embeddings ? 0 : std::int64_t{Model::vocab_size} * Model::d_model));
+    static_cast<double>(Model::template weight_bytes<T>) -
+    (Model::tie_embeddings
+         ? 0.
+         : static_cast<double>(Table<TableElement<T>, Model::vocab_size, Model::d_model>::bytes));
 
 /// Bytes of state that are read and written by a chunk of `rows` tokens from `position` on.
-template <class Model>
+template <class Model, class KV>
 double state_traffic(std::int64_t position, std::int64_t rows) {
   double bytes = 0;
   for_each_branch<typename Model::Stack>([&](auto branch, Use) {
-    using State = typename decltype(branch)::type::template State<float, float>;
+    using State = typename decltype(branch)::type::template State<float, KV>;
     State state{};
     State::visit(state, [&]<class X>(auto, const X&) {
       if constexpr (requires(X x) { x.slots; })
-        bytes += floats(std::min<std::int64_t>(position + rows, X::shape[0]) * X::shape[1]);
+        bytes += static_cast<double>(X::bytes(0) / X::shape[1] *
+                                     std::min<std::int64_t>(position + rows, X::shape[1]));
       else
         bytes += 2.0 * static_cast<double>(X::bytes(0));
     });
@@ -56,62 +83,124 @@ double state_traffic(std::int64_t position, std::int64_t rows) {
   return bytes;
 }
 
-/// run(state) measures and returns the cost of what it measured.
+template <class Model>
+std::int32_t token(std::int64_t i) {
+  return static_cast<std::int32_t>(i * 7919 % Model::vocab_size);
+}
+template <class Model>
+std::vector<std::int32_t> tokens(std::int64_t n) {
+  std::vector<std::int32_t> all;
+  for (std::int64_t i = 0; i < n; ++i) all.push_back(token<Model>(i));
+  return all;
+}
+
+template <class Model, class T, class KV>
+std::string variant(const std::string& what) {
+  const std::string name = what + (std::is_same_v<T, float> ? "_f32" : suffix<T>());
+  return std::is_same_v<KV, float> ? name : name + "_kv_bf16";
+}
+
+/// run(state) measures and returns the cost of what it measured; `n` tokens at once.
 template <class Run>
-void add_row(const std::string& name, int threads, int tokens, Run run) {
+void add_row(const std::string& name, int threads, std::int64_t n, Dot dot, Run run) {
   const auto measure = [=](benchmark::State& state) {
-    report(state, threads, run(state));
+    const Ceiling before = Ceiling::now(threads, dot);
+    Cost cost = run(state);
+    cost.dot = dot;
+    report(state, threads, cost, before);
     state.counters["tokens/s"] =
-        benchmark::Counter(tokens, benchmark::Counter::kIsIterationInvariantRate);
+        benchmark::Counter(static_cast<double>(n), benchmark::Counter::kIsIterationInvariantRate);
   };
   benchmark::RegisterBenchmark(path({name, with_threads(threads)}).c_str(), measure)
       ->UseRealTime()
       ->Unit(benchmark::kMillisecond);
 }
 
-template <class Model>
-void add(const std::string& model) {
+template <class Model, class T, class KV = float>
+void add_prefill(const std::string& model, std::int64_t n) {
   for (const int threads : thread_counts())
-    add_row(path({"model/prefill", model, std::to_string(prompt_tokens)}), threads, prompt_tokens,
-            [=](benchmark::State& state) {
-              Session session(random_weights<Model>(), {.threads = threads});
-              std::vector<std::int32_t> tokens;
-              for (int i = 0; i < prompt_tokens; ++i)
-                tokens.push_back(i * 7919 % Model::vocab_size);
+    add_row(path({"model", variant<Model, T, KV>("prefill"), model, std::to_string(n)}), threads, n,
+            dot_of<T>, [=](benchmark::State& state) {
+              Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
+              const auto prompt = tokens<Model>(n);
               while (state.KeepRunning()) {
-                state.PauseTiming();
                 session.reset();
-                state.ResumeTiming();
-                session.prefill(tokens);
+                session.prefill(prompt);
               }
               // The head is needed for the last token only.
-              double flops = -2.0 * Model::vocab_size * Model::d_model * (prompt_tokens - 1);
-              for (int i = 0; i < prompt_tokens; ++i)
+              double flops = -2.0 * Model::vocab_size * Model::d_model * static_cast<double>(n - 1);
+              for (std::int64_t i = 0; i < n; ++i)
                 flops += static_cast<double>(Model::flops_per_token(i));
-              return Cost{.bytes = weights_read<Model> + state_traffic<Model>(0, prompt_tokens),
+              return Cost{.bytes = weights_read<Model, T> + state_traffic<Model, KV>(0, n),
                           .flops = flops};
             });
+}
+
+/// Steps from `position` on; a restored state costs nothing beside them.
+template <class Model, class T, class KV = float>
+void add_decode(const std::string& model, std::int64_t position) {
+  constexpr int most = 512;
   for (const int threads : thread_counts())
-    add_row(path({"model/decode", model, "1"}), threads, 1, [=](benchmark::State& state) {
-      Session session(random_weights<Model>(), {.threads = threads});
-      while (state.KeepRunning()) {
-        if (session.position() == decode_tokens) {
-          state.PauseTiming();
-          session.reset();
-          state.ResumeTiming();
-        }
-        session.step(static_cast<std::int32_t>(session.position() * 7919 % Model::vocab_size));
-      }
-      constexpr std::int64_t middle = decode_tokens / 2;
-      return Cost{.bytes = weights_read<Model> + state_traffic<Model>(middle, 1),
-                  .flops = static_cast<double>(Model::flops_per_token(middle))};
-    });
+    add_row(path({"model", variant<Model, T, KV>("decode"), model,
+                  std::string("1_at_").append(std::to_string(position))}),
+            threads, 1, dot_of<T>, [=](benchmark::State& state) {
+              Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
+              if (position > 0) session.prefill(tokens<Model>(position));
+              const Snapshot begin = session.snapshot();
+              session.step(0), session.restore(begin);
+              while (state.KeepRunning()) {
+                if (session.position() == position + most) session.restore(begin);
+                session.step(token<Model>(session.position()));
+              }
+              const std::int64_t middle =
+                  position + std::min<std::int64_t>(most, state.iterations()) / 2;
+              return Cost{.bytes = weights_read<Model, T> + state_traffic<Model, KV>(middle, 1),
+                          .flops = static_cast<double>(Model::flops_per_token(middle))};
+            });
+}
+
+template <class Model, class T, class KV = float>
+void add_batch(const std::string& model, int batch_size) {
+  for (const int threads : thread_counts())
+    add_row(
+        path({"model", variant<Model, T, KV>("batch"), model, std::to_string(batch_size)}), threads,
+        batch_size, dot_of<T>, [=](benchmark::State& state) {
+          Batch<Model, T, KV> batch(random_weights<Model, T>(), batch_size, {.threads = threads});
+          const auto next = tokens<Model>(batch_size);
+          while (state.KeepRunning()) {
+            if (batch.position(0) == 512)
+              for (int i = 0; i < batch_size; ++i) batch.reset(i);
+            batch.step(next);
+          }
+          const std::int64_t middle = std::min<std::int64_t>(512, state.iterations()) / 2;
+          return Cost{
+              .bytes = weights_read<Model, T> + batch_size * state_traffic<Model, KV>(middle, 1),
+              .flops = static_cast<double>(batch_size * Model::flops_per_token(middle))};
+        });
+}
+
+template <class Model>
+void add(const std::string& model) {
+  add_prefill<Model, float>(model, 512);
+  add_prefill<Model, bf16, bf16>(model, 512);
+  add_prefill<Model, int8, bf16>(model, 512);
+  add_decode<Model, float>(model, 0);
+  add_decode<Model, bf16>(model, 0);
+  add_decode<Model, int8>(model, 0);
 }
 
 [[maybe_unused]] const bool registered = [] {
   add<Demo>("demo");
   add<Mamba130M>("mamba130m");
-  if (std::getenv("SAMBA_BENCH_LARGE")) add<presets::Samba421M>("samba421m");
+  if (!std::getenv("SAMBA_BENCH_LARGE")) return true;
+  using Large = presets::Samba421M;
+  add<Large>("samba421m");
+  add_prefill<Large, bf16, bf16>("samba421m", 4096);
+  add_decode<Large, float>("samba421m", 2048);
+  add_decode<Large, bf16, bf16>("samba421m", 2048);
+  add_decode<Large, int8, bf16>("samba421m", 2048);
+  add_batch<Large, bf16, bf16>("samba421m", 1);
+  add_batch<Large, bf16, bf16>("samba421m", 8);
   return true;
 }();
 

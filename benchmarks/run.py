@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Runs the benchmarks and holds every row against the machine's ceilings, measured just before and after.
 
-floor = max(bytes / bandwidth, flops / FMA rate), at the row's number of threads; the bandwidth is that of the largest
-array read by `ceilings` that is not larger than the row's footprint. In a cache a row can come out below 1: reads and
-writes pass each other, the ceiling only reads. Prints a table; writes bench.csv and bench.svg.
+floor = max(bytes / bandwidth, flops / dot rate), at the row's number of threads and in the type of its factors. The dot
+rate, and for what comes from memory the bandwidth, are measured before and after the row itself, because those of a
+shared machine change from minute to minute; the bandwidth of a cache is that of the largest array read by `ceilings`
+that is not larger than the row's footprint. In a cache a row can come out below 1: reads and writes pass each other, the
+ceiling only reads. Prints a table; writes bench.csv and bench.svg.
 scripts/bench builds the programs and calls this."""
 import argparse
 import csv
@@ -33,7 +35,10 @@ class Row:
     bytes: float
     flops: float
     footprint: float
+    dot: list   # FLOP/s that the machine could do at that time, one per repetition
+    read: list  # bytes/s from memory
     floor: float = 0.0
+    over_floor: float = 0.0
     bound: str = ""
 
     @property
@@ -48,10 +53,6 @@ class Row:
     def spread(self):
         """Largest less smallest time, as a part of the median."""
         return (max(self.times) - min(self.times)) / self.time
-
-    @property
-    def over_floor(self):
-        return self.time / self.floor
 
 
 def run(program, pattern, min_time, repetitions, environment):
@@ -77,34 +78,47 @@ def run(program, pattern, min_time, repetitions, environment):
         key = (name, int(threads))
         if key not in rows:
             rows[key] = Row(kernel, variant, size[0] if size else "", int(threads), [], b["bytes"], b["flops"],
-                            b["footprint"])
+                            b["footprint"], [], [])
+        rows[key].dot.append(b["dot"])
+        rows[key].read.append(b["read"])
         rows[key].times.append(b["real_time"] * {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}[b["time_unit"]])
     return list(rows.values()), report["context"]
+
+
+MEMORY = 2 ** 26  # bytes that no cache holds
 
 
 class Ceilings:
     """The best rates seen, by number of threads."""
 
     def __init__(self):
-        self.fma = {}   # threads -> FLOP/s
+        self.dot = {}   # threads -> {name: FLOP/s}
         self.read = {}  # threads -> {bytes of the array: bytes/s}
 
     def add(self, rows):
         for r in rows:
             best = min(r.times)
-            if r.variant == "fma":
-                self.fma[r.threads] = max(self.fma.get(r.threads, 0.0), r.flops / best)
-            else:
+            if r.variant == "read":
                 sizes = self.read.setdefault(r.threads, {})
                 sizes[r.footprint] = max(sizes.get(r.footprint, 0.0), r.bytes / best)
+            else:
+                names = self.dot.setdefault(r.threads, {})
+                names[r.variant] = max(names.get(r.variant, 0.0), r.flops / best)
 
     def apply(self, row):
-        if row.threads not in self.fma or row.threads not in self.read:
+        """The row's time over its floor, each repetition with the ceilings of its own time; the median counts."""
+        if row.threads not in self.read:
             sys.exit(f"{row.name}: no ceilings were measured for {row.threads} threads")
         sizes = self.read[row.threads]
         array = max((s for s in sizes if s <= row.footprint), default=min(sizes))
-        memory, arithmetic = row.bytes / sizes[array], row.flops / self.fma[row.threads]
-        row.floor, row.bound = max((memory, "read " + binary(array)), (arithmetic, "FMA"))
+        floors = []
+        for dot, read in zip(row.dot, row.read):
+            memory = row.bytes / (read if row.footprint >= MEMORY else sizes[array])
+            floors.append(max((memory, "memory" if row.footprint >= MEMORY else "read " + binary(array)),
+                              (row.flops / dot, "dot")))
+        ratios = sorted(zip((time / floor for time, (floor, _) in zip(row.times, floors)), floors))
+        row.over_floor, (row.floor, row.bound) = ratios[len(ratios) // 2]
+        row.dot_rate, row.read_rate = statistics.median(row.dot), statistics.median(row.read)
 
 
 def binary(n):
@@ -123,30 +137,33 @@ def ratio(x):
 
 
 def print_table(rows, ceilings):
-    for threads in sorted(ceilings.fma):
+    for threads in sorted(ceilings.dot):
         reads = ", ".join(f"{binary(s)} {v / 1e9:.0f}" for s, v in sorted(ceilings.read[threads].items()))
-        print(f"{threads} thread{'s' if threads > 1 else ''}: FMA {ceilings.fma[threads] / 1e9:.0f} GFLOP/s; "
-              f"reading an array of {reads} GB/s")
+        dots = ", ".join(f"{name} {v / 1e9:.0f}" for name, v in ceilings.dot[threads].items())
+        print(f"{threads} thread{'s' if threads > 1 else ''}: {dots} GFLOP/s; reading an array of {reads} GB/s")
     width = max(len(r.name) for r in rows)
-    print(f"\n{'row':{width}} threads       time  spread      floor  x floor     GB/s  GFLOP/s  bound")
+    print(f"\n{'row':{width}} threads       time  spread      floor  x floor     GB/s  GFLOP/s  of GB/s  GFLOP/s  bound")
     for r in rows:
         print(f"{r.name:{width}} {r.threads:7} {duration(r.time):>10} {r.spread:6.0%} {duration(r.floor):>11} "
-              f"{ratio(r.over_floor):>8} {r.bytes / r.time / 1e9:8.2f} {r.flops / r.time / 1e9:8.2f}  {r.bound}")
+              f"{ratio(r.over_floor):>8} {r.bytes / r.time / 1e9:8.2f} {r.flops / r.time / 1e9:8.1f} {r.read_rate / 1e9:8.1f} "
+              f"{r.dot_rate / 1e9:8.0f}  {r.bound}")
 
 
 def write_csv(path, rows, ceilings):
     with open(path, "w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["row", "threads", "seconds", "spread", "floor_seconds", "time_over_floor", "bound", "bytes",
-                      "flops", "footprint", "gb_per_s", "gflop_per_s"])
-        for threads in sorted(ceilings.fma):
-            out.writerow(["ceilings/fma", threads] + [""] * 9 + [f"{ceilings.fma[threads] / 1e9:.6g}"])
+                      "flops", "footprint", "gb_per_s", "gflop_per_s", "ceiling_gb_per_s", "ceiling_gflop_per_s"])
+        for threads in sorted(ceilings.dot):
+            for name, rate in ceilings.dot[threads].items():
+                out.writerow([f"ceilings/{name}", threads] + [""] * 9 + [f"{rate / 1e9:.6g}", "", ""])
             for size, rate in sorted(ceilings.read[threads].items()):
-                out.writerow(["ceilings/read", threads] + [""] * 7 + [f"{size:.0f}", f"{rate / 1e9:.6g}", ""])
+                out.writerow(["ceilings/read", threads] + [""] * 7 + [f"{size:.0f}", f"{rate / 1e9:.6g}", "", "", ""])
         for r in rows:
             out.writerow([r.name, r.threads, f"{r.time:.6g}", f"{r.spread:.4f}", f"{r.floor:.6g}",
                           f"{r.over_floor:.4f}", r.bound, f"{r.bytes:.0f}", f"{r.flops:.0f}", f"{r.footprint:.0f}",
-                          f"{r.bytes / r.time / 1e9:.6g}", f"{r.flops / r.time / 1e9:.6g}"])
+                          f"{r.bytes / r.time / 1e9:.6g}", f"{r.flops / r.time / 1e9:.6g}",
+                          f"{r.read_rate / 1e9:.6g}", f"{r.dot_rate / 1e9:.6g}"])
 
 
 def steps_125(low, high):

@@ -100,8 +100,7 @@ class Problem {
     for (std::int64_t j = oldest; j < c_.position; ++j)
       for (int g = 0; g < c_.n_kv_heads; ++g)
         for (int d = 0; d < HeadDim; ++d) {
-          const std::int64_t slot =
-              j % slots * static_cast<std::int64_t>(kv_width_) + g * HeadDim + d;
+          const std::int64_t slot = (g * slots + j % slots) * HeadDim + d;
           ring_k.data()[slot] = Stored(static_cast<R>(at(j, g, c_.group, d)));
           ring_v.data()[slot] = Stored(static_cast<R>(at(j, g, c_.group + 1, d)));
         }
@@ -113,8 +112,9 @@ class Problem {
     const Guarded<R> out(n_rows, out_width_, out_width_ + c_.gap, c_.out_offset);
     const AttentionArgs<R, Stored> args{qkv.data(),    qkv.stride(), ring_k.data(), ring_v.data(),
                                         slots,         c_.window,    c_.position,   c_.n_rows,
-                                        c_.n_kv_heads, c_.group,     out.data(),    out.stride()};
-    for (int g = 0; g < c_.n_kv_heads; ++g) kernel(args, g);
+                                        c_.n_kv_heads, c_.group,     HeadDim,       out.data(),
+                                        out.stride()};
+    kernel(args);
     CHECK((out.guarded() && qkv.guarded() && ring_k.guarded() && ring_v.guarded()));
     return out.values();
   }
@@ -143,22 +143,34 @@ void check(const Case& c, Random& rng) {
   Problem<HeadDim, KV> problem(c, rng);
   problem.solve();
 
-  const Guarded<float> scratch(static_cast<std::size_t>(simd::attention_scratch<HeadDim>));
-  const std::int64_t block = std::max(1, simd::attention_rows / c.group);
-  const auto simd = problem.template run<float>([&](const auto& args, int g) {
-    for (std::int64_t row = 0; row < args.n_rows; row += block)
-      simd::attention<HeadDim>(args, g, {row, std::min(row + block, args.n_rows)}, scratch.data());
-  });
-  const auto naive_kernel = [](const auto& args, int g) {
-    reference::attention<HeadDim>(args, g, {0, args.n_rows});
+  const Guarded<float> scratch(
+      static_cast<std::size_t>(simd::attention_scratch_bytes(HeadDim) / 4));
+  // Every head alone, then as many together as the scratch has room for.
+  const auto by_heads = [&](std::int64_t together) {
+    return problem.template run<float>([&](const auto& args) {
+      const std::int64_t block =
+          std::max<std::int64_t>(1, simd::attention_rows / args.group / together);
+      for (std::int64_t g = 0; g < args.n_kv_heads; g += together)
+        for (std::int64_t row = 0; row < args.n_rows; row += block)
+          simd::attention(args, {g, std::min<std::int64_t>(g + together, args.n_kv_heads)},
+                          {row, std::min(row + block, args.n_rows)},
+                          reinterpret_cast<std::byte*>(scratch.data()));
+    });
+  };
+  const auto by_one = by_heads(1);
+  if (c.n_kv_heads * c.group <= simd::attention_rows)
+    CHECK(same_result(by_heads(c.n_kv_heads), by_one));
+  const auto naive_kernel = [](const auto& args) {
+    reference::attention(args, {0, args.n_kv_heads}, {0, args.n_rows});
   };
   const auto naive = problem.template run<float>(naive_kernel);
   const auto naive_double = problem.template run<double>(naive_kernel);
 
   // A score's roundings, relative to the sum of its terms' magnitudes, are absolute errors of the
   // exponent; exp, weights, their sum and the division add a few.
-  const double tiny = (8 + 2 * problem.scores) * unit_roundoff;
-  CHECK(error_to(simd, problem.exact, problem.magnitude) <=
+  // Of bf16, weights are rounded too, each by as much as it likes.
+  const double tiny = (8 + 2 * problem.scores) * unit_roundoff + (sizeof(KV) == 2 ? 0x1p-9 : 0);
+  CHECK(error_to(by_one, problem.exact, problem.magnitude) <=
         2 * error_to(naive, problem.exact, problem.magnitude) + tiny);
   CHECK(error_to(naive_double, problem.exact, problem.magnitude) <= 1e-14 * (1 + problem.scores));
   CHECK(scratch.guarded());
@@ -180,7 +192,7 @@ template <class KV, class R = float>
 struct Sequence {
   static constexpr int head_dim = 12, n_kv_heads = 2, group = 2, kv_width = n_kv_heads * head_dim;
   static constexpr int width = n_kv_heads * (group + 2) * head_dim, out_width = group * kv_width;
-  using Slots = Ring<KV, 0, kv_width>;  // as many as it is bound with
+  using Slots = Ring<KV, n_kv_heads, 0, head_dim>;  // as many as it is bound with
 
   /// The memory of one sequence's rings, NaN at first.
   struct State {
@@ -201,15 +213,13 @@ struct Sequence {
     const auto rows = static_cast<std::int64_t>(qkv.size() / width);
     std::vector<R> y(static_cast<std::size_t>(rows * out_width));
     std::vector<R> memory(static_cast<std::size_t>(threads) *
-                          round_up(simd::attention_scratch<head_dim>, alignment));
+                          round_up(AttentionScratch<head_dim, R>::size, alignment));
     const AttentionScratch<head_dim, R> scratch{memory.data()};
     const Rows<R, width> fused{qkv.data(), rows};
     const Rows<R, out_width> out{y.data(), rows};
     parallel(threads, [&](Team team) {
       const Chunk chunk{team, segments, rows};
-      round_keys_values<KV, head_dim>(chunk, group, fused);
       attention<head_dim>(chunk, window, fused, states_of(k), states_of(v), scratch, out);
-      store_keys_values<head_dim>(chunk, fused, states_of(k), states_of(v));
     });
     return y;
   }
@@ -461,56 +471,34 @@ TEST_CASE("attention: segments of a chunk as alone, for any number of threads") 
   run(Sequence<double, double>{});
 }
 
-TEST_CASE("round_keys_values: keys and values become what KV holds, queries stay") {
-  Random rng;
-  CAPTURE(rng.seed);
-  using S = Sequence<bf16>;
-  const auto before = S::tokens(5, rng);
-  for (int threads = 1; threads <= 4; ++threads) {
-    auto qkv = before, same = before;
-    const std::vector<Segment> segments{{3, 0, 5}};
-    parallel(threads, [&](Team team) {
-      round_keys_values<bf16, S::head_dim>({team, segments, 5}, S::group,
-                                           Rows<float, S::width>{qkv.data(), 5});
-      round_keys_values<float, S::head_dim>({team, segments, 5}, S::group,
-                                            Rows<float, S::width>{same.data(), 5});
-    });
-    CHECK(same_bits(same, before));
-    int wrong = 0;
-    for (std::size_t i = 0; i < qkv.size(); ++i) {
-      const bool query = i % S::width / S::head_dim % (S::group + 2) < S::group;
-      wrong += qkv[i] != (query ? before[i] : static_cast<float>(bf16(before[i])));
-    }
-    CHECK(wrong == 0);
-  }
-}
-
 TEST_CASE("attention: keys and values in bfloat16 are rounded before any use") {
   Random rng;
   CAPTURE(rng.seed);
-  // Rings of bfloat16 give the bits that rings of float give for inputs rounded before.
+  // Rings of bfloat16 give the same bits for inputs that were rounded before, and what rings of
+  // float give for those, but for the rounding of weights.
   using Narrow = Sequence<bf16>;
   using Wide = Sequence<float>;
   constexpr std::int64_t window = 20, length = 90;
   const auto qkv = Narrow::tokens(length, rng);
-  auto rounded = qkv;
-  for (std::size_t i = 0; i < qkv.size(); ++i)
-    if (i % Narrow::width / Narrow::head_dim % (Narrow::group + 2) >= Narrow::group)
-      rounded[i] = static_cast<float>(bf16(qkv[i]));
-  Narrow::State narrow(window);
+  std::vector<float> rounded;
+  for (const float x : qkv) rounded.push_back(static_cast<float>(bf16(x)));
+  Narrow::State narrow(window), narrow_rounded(window);
   Wide::State wide(window);
   std::int64_t at = 0;
   for (const std::int64_t n : {50, 1, 39}) {
     const std::vector<Segment> segments{{at, 0, n}};
-    CHECK(same_result(Narrow::run(Narrow::part(qkv, at, at + n), window, segments, {&narrow}),
-                      Wide::run(Wide::part(rounded, at, at + n), window, segments, {&wide})));
+    const auto some = Narrow::part(rounded, at, at + n);
+    const auto y = Narrow::run(Narrow::part(qkv, at, at + n), window, segments, {&narrow});
+    CHECK(same_result(y, Narrow::run(some, window, segments, {&narrow_rounded})));
+    const double off = relative_error(y, Wide::run(some, window, segments, {&wide}));
+    CHECK((off > 1e-4 && off < 0x1p-8));
     at += n;
   }
   CHECK(convert<float>(narrow.k) == wide.k);
   CHECK(convert<float>(narrow.v) == wide.v);
 }
 
-TEST_CASE("store_keys_values: the last tokens, slot = position modulo slots") {
+TEST_CASE("attention: the rings take the last tokens, slot = position modulo slots") {
   Random rng;
   CAPTURE(rng.seed);
   using S = Sequence<float>;
@@ -528,7 +516,7 @@ TEST_CASE("store_keys_values: the last tokens, slot = position modulo slots") {
         if ((position + i) % slots == slot) token = i;
       for (int g = 0; g < S::n_kv_heads; ++g)
         for (int d = 0; d < S::head_dim; ++d) {
-          const auto at = static_cast<std::size_t>(slot * S::kv_width + g * S::head_dim + d);
+          const auto at = static_cast<std::size_t>((g * slots + slot) * S::head_dim + d);
           const auto key = static_cast<std::size_t>(
               token * S::width + (g * (S::group + 2) + S::group) * S::head_dim + d);
           if (token < 0)

@@ -16,7 +16,7 @@ using Tensors = std::vector<TensorView>;
 using Names = std::set<std::string>;
 
 template <class Model, class T>
-std::vector<Real<T>> values(const TensorRef<T>& tensor) {
+std::vector<T> values(const TensorRef<T>& tensor) {
   std::vector<Real<T>> all(static_cast<std::size_t>(tensor.rows * tensor.row_size));
   for (std::int64_t r = 0; r < tensor.rows; ++r)
     tensor.get_row(r, all.data() + r * tensor.row_size);

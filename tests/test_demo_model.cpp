@@ -18,7 +18,10 @@ std::string read_text(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-Weights<DemoModel> demo_weights() { return load<DemoModel>(demo_path("model.safetensors")); }
+template <class T = float>
+Weights<DemoModel, T> demo_weights() {
+  return load<DemoModel, T>(demo_path("model.safetensors"));
+}
 
 const nlohmann::json& expected() {
   static const auto json = nlohmann::json::parse(read_text(demo_path("expected.json")));
@@ -66,6 +69,20 @@ TEST_CASE("demo: bits per byte of held-out text") {
   CHECK(scored.bits_per_token() ==
         Approx(expected().at("bits_per_byte").get<double>()).margin(0.0005));
   CHECK(scored.nll == Approx(expected().at("nll_sum_nats").get<double>()).epsilon(1e-5));
+}
+
+TEMPLATE_TEST_CASE("demo: what matrices of fewer bits cost, in bits per byte", "",
+                   (Session<DemoModel, bf16>), (Session<DemoModel, bf16, bf16>),
+                   (Session<DemoModel, int8>), (Session<DemoModel, int8, bf16>)) {
+  constexpr bool is_int8 = std::is_constructible_v<TestType, const Weights<DemoModel, int8>&>;
+  const auto weights = demo_weights<std::conditional_t<is_int8, int8, bf16>>();
+  TestType session(weights);
+  const auto ids = ByteTokenizer{}.encode(read_text(demo_path("heldout.txt")).substr(0, 4096));
+  const double more =
+      score(session, ids).bits_per_token() / expected().at("bits_per_byte").get<double>() - 1;
+  CAPTURE(is_int8, more);
+  CHECK(more < (is_int8 ? 0.003 : 0.0015));
+  CHECK(std::abs(more) > 1e-6);  // it did round
 }
 #endif
 

@@ -30,7 +30,7 @@ struct Expected {
   }
 };
 
-template <class Model, class T>
+template <class Model, class T, class KV = Real<T>>
 void check_case(double tolerance) {
   const Expected<Model> expected;
   REQUIRE(expected.rows == 2);
@@ -39,14 +39,14 @@ void check_case(double tolerance) {
   for (const int chunk : {1, 7, 256}) {
     for (std::size_t row = 0; row < expected.rows; ++row) {
       CAPTURE(Model::folder, chunk, row);
-      Session session(weights, {.chunk = chunk});
+      Session<Model, T, KV> session(weights, {.chunk = chunk});
       CHECK(relative_error(all_logits(session, expected.ids_of(row)), expected.logits_of(row)) <=
             tolerance);
     }
 
     // A batch gives the logits of a chunk's last tokens: read all tokens one by one, then all at
     // once.
-    Batch batch(weights, 2, {.chunk = chunk});
+    Batch<Model, T, KV> batch(weights, 2, {.chunk = chunk});
     std::vector<Real<T>> stepped(expected.logits.size());
     for (std::size_t i = 0; i < expected.seq_len; ++i) {
       const auto logits = batch.step(std::array{expected.ids_of(0)[i], expected.ids_of(1)[i]});
@@ -75,5 +75,7 @@ TEMPLATE_TEST_CASE("golden logits", "", golden::SambaTiny, golden::SambaOdd, gol
                    golden::SambaNope, golden::SambaBf16Rope, golden::MambaSwaMlp, golden::MambaMlp,
                    golden::SwaMlp, golden::MambaOnly) {
   SECTION("float") { check_case<TestType, float>(2e-5); }
+  SECTION("bf16") { check_case<TestType, bf16>(3e-2); }
+  SECTION("bf16, keys and values too") { check_case<TestType, bf16, bf16>(3e-2); }
   SECTION("double, reference kernels") { check_case<TestType, double>(1e-10); }
 }

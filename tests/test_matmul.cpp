@@ -11,12 +11,9 @@ namespace {
 
 /// Packed as Matrix packs; the rows that fill up the last panel are zero.
 template <class T>
-std::vector<T> pack(const std::vector<T>& w, std::int64_t N, std::int64_t K) {
-  std::vector<T> packed(static_cast<std::size_t>(round_up(N, panel_width) * K));
-  for (std::int64_t n = 0; n < N; ++n)
-    for (std::int64_t k = 0; k < K; ++k)
-      packed[static_cast<std::size_t>(packed_index(n, k, K))] =
-          w[static_cast<std::size_t>(n * K + k)];
+std::vector<T> pack(const std::vector<Real<T>>& w, std::int64_t N, std::int64_t K) {
+  std::vector<T> packed(static_cast<std::size_t>(Packing<T>::bytes(N, K)) / sizeof(T));
+  for (std::int64_t n = 0; n < N; ++n) Packing<T>::set_row(packed.data(), n, K, w.data() + n * K);
   return packed;
 }
 
@@ -27,13 +24,30 @@ struct Case {
   std::size_t w_offset = 0, x_offset = 0, out_offset = 0, bias_offset = 0, gap = 0;
 };
 
-/// simd and reference against a plain loop over the unpacked matrix in double.
-void check(const Case& c, Random& rng) {
-  CAPTURE(rng.seed, c.rows, c.N, c.K, c.bias, c.w_offset, c.x_offset, c.out_offset, c.bias_offset,
-          c.gap);
+/// Rows of K values that T holds without rounding: for int8 integers, of which the first of every 32
+/// is the largest, so that all scales are one.
+template <class T>
+std::vector<float> held(std::vector<float> values, std::size_t K) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    float& x = values[i];
+    if constexpr (std::is_same_v<T, int8>)
+      x = i % K % 32 == 0 ? 127.f : std::round(127 * x);
+    else
+      x = static_cast<float>(static_cast<T>(x));
+  }
+  return values;
+}
+
+/// simd and reference for a matrix of T against a plain loop over the unpacked matrix in double. The
+/// factors are what T holds, so that rounding them makes no difference.
+template <class T>
+void check_as(const Case& c, Random& rng) {
+  CAPTURE(rng.seed, sizeof(T), c.rows, c.N, c.K, c.bias, c.w_offset, c.x_offset, c.out_offset,
+          c.bias_offset, c.gap);
   const auto rows = static_cast<std::size_t>(c.rows), N = static_cast<std::size_t>(c.N),
              K = static_cast<std::size_t>(c.K);
-  const auto w = rng.values(N * K), x = rng.values(rows * K), bias = rng.values(N);
+  const auto w = held<T>(rng.values(N * K), K), x = held<T>(rng.values(rows * K), K);
+  const auto bias = rng.values(N);
 
   std::vector<double> exact(rows * N), magnitude(rows * N);
   for (std::size_t i = 0; i < rows; ++i)
@@ -46,19 +60,22 @@ void check(const Case& c, Random& rng) {
       exact[i * N + n] = sum, magnitude[i * N + n] = absolute;
     }
 
-  const auto product = [&]<class T>(T, auto kernel) {
-    const Guarded<T> packed(pack(convert<T>(w), c.N, c.K), c.w_offset);
-    const Guarded<T> in(convert<T>(x), rows, c.gap, c.x_offset);
-    const Guarded<T> b(convert<T>(bias), c.bias_offset);
-    const Guarded<T> out(rows, N, N + c.gap, c.out_offset);
-    kernel(MatmulArgs<T>{packed.data(), c.bias ? b.data() : nullptr, in.data(), in.stride(),
-                         out.data(), out.stride(), c.rows, c.N, c.K},
+  const auto product = [&]<class Stored>(Stored, auto kernel) {
+    using R = Real<Stored>;
+    // Blocks of int8 hold floats: they stand where floats can.
+    const std::size_t offset = c.w_offset * (std::is_same_v<Stored, int8> ? 4 : 1);
+    const Guarded<Stored> packed(pack<Stored>(convert<R>(w), c.N, c.K), offset);
+    const Guarded<R> in(convert<R>(x), rows, c.gap, c.x_offset);
+    const Guarded<R> b(convert<R>(bias), c.bias_offset);
+    const Guarded<R> out(rows, N, N + c.gap, c.out_offset);
+    kernel(MatmulArgs<Stored>{packed.data(), c.bias ? b.data() : nullptr, in.data(), in.stride(),
+                              out.data(), out.stride(), c.rows, c.N, c.K},
            Range{0, (c.N + panel_width - 1) / panel_width});
     CHECK(out.guarded());
     return out.values();
   };
-  const auto simd = product(0.f, [](auto a, Range p) { simd::matmul(a, p); });
-  const auto naive = product(0.f, [](auto a, Range p) { reference::matmul(a, p); });
+  const auto simd = product(T(0.f), [](auto a, Range p) { simd::matmul(a, p); });
+  const auto naive = product(T(0.f), [](auto a, Range p) { reference::matmul(a, p); });
   const auto naive_double = product(0., [](auto a, Range p) { reference::matmul(a, p); });
 
   // Each of the K roundings is at most a unit roundoff of a partial sum, which for random signs is
@@ -69,13 +86,19 @@ void check(const Case& c, Random& rng) {
   CHECK(error_to(naive_double, exact, magnitude) <= 1e-15);
 }
 
+void check(const Case& c, Random& rng) {
+  check_as<float>(c, rng);
+  check_as<bf16>(c, rng);
+  check_as<int8>(c, rng);
+}
+
 /// A bound matrix with its memory.
 template <class T, int N, int K>
 struct Owned {
   Arena arena{Matrix<T, N, K>::bytes};
   Matrix<T, N, K> matrix;
 
-  explicit Owned(const std::vector<T>& w) {
+  explicit Owned(const std::vector<Real<T>>& w) {
     matrix.bind(arena.data());
     for (int n = 0; n < N; ++n) matrix.set_row(n, w.data() + std::ptrdiff_t{n} * K);
   }
@@ -100,14 +123,15 @@ TEST_CASE("matmul: simd against reference, every number of inputs") {
 
 TEST_CASE("matmul: simd against reference, every number of rows") {
   Random rng;
-  for (int rows = 1; rows <= 2 * simd::matmul_rows + 1; ++rows)
+  for (int rows = 1; rows <= simd::detail::matmul_rows + 3; ++rows)
     for (const bool bias : {false, true})
       check({.rows = rows, .N = panel_width + vector_floats - 1, .K = 11, .bias = bias}, rng);
 }
 
-TEST_CASE("matmul: simd against reference, a long sum") {
+TEST_CASE("matmul: simd against reference, a long sum, many panels") {
   Random rng;
   check({.rows = 7, .N = 2 * panel_width, .K = 3001}, rng);
+  check({.rows = 53, .N = 20 * panel_width - 5, .K = 70}, rng);
 }
 
 TEST_CASE("matmul: simd against reference, every misalignment, rows with gaps") {
@@ -125,21 +149,63 @@ TEST_CASE("matmul: simd against reference, every misalignment, rows with gaps") 
   }
 }
 
-TEST_CASE("matmul: rows together are the rows alone, bit for bit") {
+TEMPLATE_TEST_CASE("matmul: rows together are the rows alone, bit for bit", "", float, bf16, int8) {
   Random rng;
   CAPTURE(rng.seed);
-  const Owned<float, any_N, any_K> w(rng.values(any_N * any_K));
-  const auto bias = rng.values(any_N);
-  for (int rows = 1; rows <= 25; ++rows) {
-    CAPTURE(rows);
-    const auto x = rng.values(static_cast<std::size_t>(rows * any_K));
-    std::vector<float> together(static_cast<std::size_t>(rows * any_N)), alone(together.size());
-    kernels::matmul(Team{}, w.matrix, bias.data(), {x.data(), rows}, {together.data(), rows});
-    for (std::int64_t i = 0; i < rows; ++i)
-      kernels::matmul(Team{}, w.matrix, bias.data(), {x.data() + i * any_K, 1},
-                      {alone.data() + i * any_N, 1});
-    CHECK(same_result(together, alone));
+  const auto check_rows = [&]<int K>(std::integral_constant<int, K>) {
+    const Owned<TestType, any_N, K> w(rng.values(any_N * K));
+    const auto bias = rng.values(any_N);
+    for (const int rows : {1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 23, 24, 25, 50}) {
+      CAPTURE(rows, K);
+      const auto x = rng.values(static_cast<std::size_t>(rows * K));
+      std::vector<float> together(static_cast<std::size_t>(rows * any_N)), alone(together.size());
+      kernels::matmul(Team{}, w.matrix, bias.data(), {x.data(), rows}, {together.data(), rows});
+      for (std::int64_t i = 0; i < rows; ++i)
+        kernels::matmul(Team{}, w.matrix, bias.data(), {x.data() + i * K, 1},
+                        {alone.data() + i * any_N, 1});
+      CHECK(same_result(together, alone));
+    }
+  };
+  check_rows(std::integral_constant<int, any_K>{});
+  check_rows(std::integral_constant<int, 4131>{});  // more than any number of rows takes at once
+}
+
+TEMPLATE_TEST_CASE("matmul: a row that T does not hold is off by its rounding, no less", "", bf16,
+                   int8) {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto w = held<TestType>(rng.values(any_N * any_K), any_K);
+  const auto x = rng.values(any_K);
+  const Owned<TestType, any_N, any_K> matrix(w);
+  // bf16: relative to each term; int8: half a step of the row, 1/254 of its largest number.
+  constexpr bool is_int8 = std::is_same_v<TestType, int8>;
+  double largest = 0, off = 0;
+  for (const float value : x) largest = std::max(largest, std::abs(double{value}));
+  std::vector<float> out(any_N);
+  kernels::matmul(Team{}, matrix.matrix, {x.data(), 1}, {out.data(), 1});
+  for (std::size_t n = 0; n < any_N; ++n) {
+    double sum = 0, magnitude = 0;
+    for (std::size_t k = 0; k < any_K; ++k) {
+      const double weight = double{w[n * any_K + k]}, product = double{x[k]} * weight;
+      sum += product;
+      magnitude += is_int8 ? std::abs(weight) * largest / 254 : std::abs(product) * 0x1p-9;
+    }
+    const double error = std::abs(double{out[n]} - sum);
+    CHECK(error <= magnitude * 1.001);
+    off = std::max(off, error / magnitude);
   }
+  CHECK(off > 0.05);  // it is rounded, also where the instructions would not ask for it
+}
+
+TEST_CASE("matmul: int8 of a row of zeros, and of one too small for a scale") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const Owned<int8, any_N, any_K> w(rng.values(any_N * any_K));
+  const auto bias = rng.values(any_N);
+  std::vector<float> x(2 * any_K), out(2 * any_N);
+  std::fill(x.begin() + any_K, x.end(), 1e-38f);
+  kernels::matmul(Team{}, w.matrix, bias.data(), {x.data(), 2}, {out.data(), 2});
+  for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == bias[i % any_N]);
 }
 
 TEST_CASE("matmul: the same bits for any number of threads") {
@@ -147,21 +213,23 @@ TEST_CASE("matmul: the same bits for any number of threads") {
   CAPTURE(rng.seed);
   constexpr int rows = 14;
   const auto run = [&]<class T>(T) {
-    const auto values = rng.values<T>(any_N * any_K);
+    using R = Real<T>;
+    const auto values = convert<R>(held<T>(rng.values(any_N * any_K), any_K));
     const Owned<T, any_N, any_K> w(values);
-    const auto x = rng.values<T>(rows * any_K), bias = rng.values<T>(any_N);
+    const auto x = convert<R>(held<T>(rng.values(rows * any_K), any_K));
+    const auto bias = rng.values<R>(any_N);
     const auto product = [&](int threads) {
-      std::vector<T> out(rows * any_N);
+      std::vector<R> out(rows * any_N);
       parallel(threads, [&](Team team) {
         kernels::matmul(team, w.matrix, bias.data(), {x.data(), rows}, {out.data(), rows});
       });
       return out;
     };
     const auto alone = product(1);
-    std::vector<T> expected;
+    std::vector<R> expected;
     for (std::size_t i = 0; i < rows; ++i)
       for (std::size_t n = 0; n < any_N; ++n) {
-        T sum = bias[n];
+        R sum = bias[n];
         for (std::size_t k = 0; k < any_K; ++k) sum += x[i * any_K + k] * values[n * any_K + k];
         expected.push_back(sum);
       }
@@ -172,6 +240,8 @@ TEST_CASE("matmul: the same bits for any number of threads") {
     }
   };
   run(0.f);
+  run(bf16(0.f));
+  run(int8(0));
   run(0.);
 }
 
@@ -179,7 +249,7 @@ TEST_CASE("matmul: panels of a team member are the only ones written") {
   Random rng;
   CAPTURE(rng.seed);
   constexpr int panels = 5;
-  const auto w = pack(rng.values(any_N * any_K), any_N, any_K), x = rng.values(any_K);
+  const auto w = pack<float>(rng.values(any_N * any_K), any_N, any_K), x = rng.values(any_K);
   for (int first = 0; first < panels; ++first) {
     CAPTURE(first);
     const Guarded<float> out(1, any_N, any_N, 0), untouched(1, any_N, any_N, 0);

@@ -134,6 +134,9 @@ TEMPLATE_TEST_CASE("same bits for any split, any threads, alone or in a batch", 
                    (Case<tiny::Samba, double, double>), (Case<tiny::MambaOnly, float, float>),
                    (Case<tiny::AttentionOnly, float, float>), (Case<tiny::Mixed, float, float>),
                    (Case<tiny::Odd, float, float>), (Case<tiny::LongWindow, float, float>),
-                   (Case<tiny::LongWindow, float, bf16>)) {
+                   (Case<tiny::LongWindow, float, bf16>), (Case<tiny::Samba, bf16, float>),
+                   (Case<tiny::Samba, bf16, bf16>), (Case<tiny::Odd, bf16, bf16>),
+                   (Case<tiny::Mixed, int8, float>), (Case<tiny::Samba, int8, bf16>),
+                   (Case<tiny::Odd, int8, float>)) {
   check(TestType{});
 }

@@ -163,9 +163,14 @@ TEST_CASE("Matrix: packed in panels, padded with zeros") {
   };
   check_rows<Matrix<float, N, K>>(place);
   check_rows<Matrix<double, N, K>>(place);
-  check_rows<Matrix<bf16, N, K>>(place);
+  // Pairs of k stand together.
+  check_rows<Matrix<bf16, N, K>>([](std::int64_t n, std::int64_t k) {
+    return n / panel_width * panel_width * (K + 1) + k / 2 * 2 * panel_width + n % panel_width * 2 +
+           k % 2;
+  });
   CHECK(Matrix<float, N, K>::bytes == 3 * panel_width * K * 4);
-  CHECK(Matrix<bf16, panel_width, K>::bytes == panel_width * K * 2);
+  CHECK(Matrix<bf16, panel_width, K>::bytes == panel_width * (K + 1) * 2);
+  CHECK(Matrix<int8, panel_width + 1, 33>::bytes == 2 * 2 * panel_width * (32 + 4));
   CHECK(Matrix<float, N, K>::shape == Shape{N, K});
 }
 
@@ -181,13 +186,13 @@ TEST_CASE("Table, Vector, Transposed, Filter: places of their elements") {
 TEST_CASE("Array and Ring: bytes and slots") {
   CHECK(Array<float, 3, 5>::bytes(99) == 60);
   CHECK(Array<double, 3>::bytes(99) == 24);
-  CHECK(Ring<bf16, 7, 6>::bytes(99) == 84);
-  CHECK(Ring<float, 0, 6>::bytes(99) == 99 * 24);
+  CHECK(Ring<bf16, 3, 7, 2>::bytes(99) == 84);
+  CHECK(Ring<float, 2, 0, 3>::bytes(99) == 99 * 24);
   std::array<float, 1> memory{};
-  Ring<float, 7, 6> window;
+  Ring<float, 1, 7, 6> window;
   window.bind(reinterpret_cast<std::byte*>(memory.data()), 99);
   CHECK((window.slots == 7 && window.data == memory.data()));
-  Ring<float, 0, 6> unbounded;
+  Ring<float, 1, 0, 6> unbounded;
   unbounded.bind(reinterpret_cast<std::byte*>(memory.data()), 99);
   CHECK(unbounded.slots == 99);
 }

@@ -21,7 +21,7 @@ from compilation import BASE_FLAGS, INCLUDE
 BUDGET = 6.0  # times the baseline
 MEMORY = 600.0  # MB
 DEPTH = 1.25  # times the shallow stack
-RUNS = 3
+RUNS = 7
 
 SESSION = """#include <samba/samba.hpp>
 using namespace samba;

@@ -5,7 +5,13 @@
 /// translation units built with different flags can be linked together: each keeps its own code.
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+#define SAMBA_INSTRUCTION_SET avx512_bf16
+#elif defined(__AVX512VNNI__)
+#define SAMBA_INSTRUCTION_SET avx512_vnni
+#else
 #define SAMBA_INSTRUCTION_SET avx512
+#endif
 #define SAMBA_VECTOR_FLOATS 16
 #elif defined(__AVX2__) && defined(__FMA__)
 #define SAMBA_INSTRUCTION_SET avx2
@@ -43,7 +49,7 @@
 #define SAMBA_TEXT_(a) #a
 #define SAMBA_TEXT(a) SAMBA_TEXT_(a)
 
-/// The inline namespace that all of the library stands in, for example `avx512` or `avx2_fast`.
+/// The inline namespace that all of the library stands in, for example `avx512_bf16` or `avx2_fast`.
 #define SAMBA_TARGET SAMBA_JOIN(SAMBA_INSTRUCTION_SET, SAMBA_MATH_MODE, SAMBA_THREADING)
 
 #define SAMBA_VERSION_MAJOR 0
@@ -59,8 +65,9 @@ inline constexpr const char* target = SAMBA_TEXT(SAMBA_TARGET);
 /// Floats in one vector register of the compiled path.
 inline constexpr int vector_floats = SAMBA_VECTOR_FLOATS;
 
-/// Outputs that stand side by side in a packed weight matrix: two vectors.
-inline constexpr int panel_width = 2 * vector_floats;
+/// Outputs that stand side by side in a packed weight matrix: two of the widest vectors, whatever
+/// the instruction set, so that packed weights are the same for all.
+inline constexpr int panel_width = 32;
 
 /// Bytes to which every tensor in an arena is aligned: a cache line and the widest vector.
 inline constexpr int alignment = 64;

@@ -34,8 +34,9 @@ struct Team {
     return {std::min(begin, n), std::min(end, n)};
   }
 
-  /// Returns when every thread of the team has called it. Threads spin for some microseconds, then
-  /// offer their processor to others: on a busy machine the one they wait for may need it.
+  /// Returns when every thread of the team has called it. Threads spin for about as long as it takes
+  /// the system to wake one that sleeps, then offer their processor to others: on a busy machine the
+  /// one they wait for may need it.
   void barrier() const {
     if (size > 1) wait();
   }
@@ -49,7 +50,7 @@ struct Team {
       return;
     }
     for (int spins = 0; shared->passed.load(std::memory_order_acquire) == round;)
-      if (spins < 2000)
+      if (spins < 20000)
         ++spins;
       else
         ::sched_yield();

@@ -22,9 +22,17 @@ struct bf16 {
   }
 };
 
+/// Weights of one byte, quantised in groups; see Packing<int8>.
+using int8 = std::int8_t;
+
 /// The type of activations, states and accumulation when the matrices are of type T.
 template <class T>
 using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// The type of a look-up table beside matrices of type T: as T, but no int8, whose scales serve
+/// products.
+template <class T>
+using TableElement = std::conditional_t<std::is_same_v<T, int8>, bf16, T>;
 
 /// True for a number that is neither infinite nor NaN; tests bits, so it holds under -ffast-math.
 constexpr bool is_finite(float f) {

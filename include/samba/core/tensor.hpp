@@ -4,7 +4,7 @@
 /// arena or a memory map. Three kinds: activations (Rows), weights (Matrix, Table, Vector,
 /// Transposed, Filter) and states (Array, Ring).
 #include <samba/core/arena.hpp>
-#include <samba/core/scalar.hpp>
+#include <samba/core/packing.hpp>
 #include <samba/core/shape.hpp>
 
 #include <cstdint>
@@ -52,41 +52,27 @@ constexpr Rows<R, Width> last(Rows<R, C> x) {
 
 /// How a weight tensor of (N, K) in a file stands in memory.
 enum class Layout {
-  packed,   ///< in panels of outputs, see packed_index
+  packed,   ///< in panels of outputs, see Packing
   rows,     ///< as in the file, row major
   columns,  ///< (K, N): kernels that run over N channels read it contiguously
 };
 
-/// Place of element (row, col) of an (N, K) matrix in its packed form: panels of `panel_width`
-/// rows, within a panel k by k, the rows of the panel side by side. A one-token step and a long
-/// chunk both add up over k in this order.
-constexpr std::int64_t packed_index(std::int64_t row, std::int64_t col, std::int64_t K) {
-  return (row / panel_width * K + col) * panel_width + row % panel_width;
-}
-
-/// The elements of one row of a weight tensor in memory: from `first`, `step` apart.
-struct RowPlace {
-  std::int64_t first = 0, step = 1;
-};
-constexpr RowPlace row_place(Layout layout, std::int64_t row, std::int64_t N, std::int64_t K) {
-  switch (layout) {
-    case Layout::packed: return {packed_index(row, 0, K), panel_width};
-    case Layout::columns: return {row, N};
-    case Layout::rows: break;
-  }
-  return {row * K, 1};
-}
-
-/// data[place of element k] = values[k] for the `size` elements of a row, and the other way round.
+/// data of row r = values, (K), for a tensor of (N, K) in a layout, and the other way round.
 template <class T>
-void set_row(T* data, RowPlace place, std::int64_t size, const Real<T>* values) {
-  for (std::int64_t k = 0; k < size; ++k)
-    data[place.first + k * place.step] = static_cast<T>(values[k]);
+void set_row(T* data, Layout layout, std::int64_t r, std::int64_t N, std::int64_t K,
+             const Real<T>* values) {
+  if (layout == Layout::packed) return Packing<T>::set_row(data, r, K, values);
+  const bool rows = layout == Layout::rows;
+  T* to = data + (rows ? r * K : r);
+  for (std::int64_t k = 0; k < K; ++k) to[rows ? k : k * N] = static_cast<T>(values[k]);
 }
 template <class T>
-void get_row(const T* data, RowPlace place, std::int64_t size, Real<T>* values) {
-  for (std::int64_t k = 0; k < size; ++k)
-    values[k] = static_cast<Real<T>>(data[place.first + k * place.step]);
+void get_row(const T* data, Layout layout, std::int64_t r, std::int64_t N, std::int64_t K,
+             Real<T>* values) {
+  if (layout == Layout::packed) return Packing<T>::get_row(data, r, K, values);
+  const bool rows = layout == Layout::rows;
+  const T* from = data + (rows ? r * K : r);
+  for (std::int64_t k = 0; k < K; ++k) values[k] = static_cast<Real<T>>(from[rows ? k : k * N]);
 }
 
 namespace detail {
@@ -98,18 +84,19 @@ struct Stored {
   using value_type = T;
   static constexpr Layout layout = L;
   static constexpr std::int64_t rows = Rows, row_size = RowSize;
-  static constexpr std::int64_t bytes = (L == Layout::packed ? round_up(Rows, panel_width) : Rows) *
-                                        RowSize * static_cast<std::int64_t>(sizeof(T));
+  static constexpr std::int64_t bytes = L == Layout::packed
+                                            ? Packing<T>::bytes(Rows, RowSize)
+                                            : Rows * RowSize * static_cast<std::int64_t>(sizeof(T));
 
   void bind(std::byte* place) { data_ = reinterpret_cast<T*>(place); }
   constexpr const T* data() const { return data_; }
   constexpr T* data() { return data_; }
 
   void set_row(std::int64_t r, const Real<T>* values) {
-    samba::set_row(data_, row_place(L, r, Rows, RowSize), RowSize, values);
+    samba::set_row(data_, L, r, Rows, RowSize, values);
   }
   void get_row(std::int64_t r, Real<T>* values) const {
-    samba::get_row(data_, row_place(L, r, Rows, RowSize), RowSize, values);
+    samba::get_row(data_, L, r, Rows, RowSize, values);
   }
 
  private:
@@ -149,35 +136,45 @@ struct Filter : detail::Stored<R, Layout::columns, Channels, Taps> {
   static constexpr Shape shape{Channels, 1, Taps};
 };
 
+/// What kernels see of a state: its numbers, whatever their shape.
+template <class R>
+struct ArrayData {
+  R* data = nullptr;
+};
+
 /// State of fixed shape, row major.
 template <class R, int... Extents>
-struct Array {
+struct Array : ArrayData<R> {
   static constexpr Shape shape{Extents...};
 
   static constexpr std::int64_t bytes(std::int64_t /*capacity*/) {
     return (std::int64_t{Extents} * ... * static_cast<std::int64_t>(sizeof(R)));
   }
-  void bind(std::byte* place, std::int64_t /*capacity*/) { data = reinterpret_cast<R*>(place); }
-
-  R* data = nullptr;
+  void bind(std::byte* place, std::int64_t /*capacity*/) {
+    this->data = reinterpret_cast<R*>(place);
+  }
 };
 
-/// State that holds one row of Width values per position, in slot `position % slots`.
-/// Slots = 0: as many slots as the session has capacity.
-template <class KV, int Slots, int Width>
-struct Ring {
-  static constexpr Shape shape{Slots, Width};
+/// What kernels see of a ring.
+template <class KV>
+struct RingData {
+  KV* data = nullptr;
+  std::int64_t slots = 0;
+};
+
+/// State that holds, for each head, one row of Width values per position, in slot
+/// `position % slots`. Slots = 0: as many slots as the session has capacity.
+template <class KV, int Heads, int Slots, int Width>
+struct Ring : RingData<KV> {
+  static constexpr Shape shape{Heads, Slots, Width};
 
   static constexpr std::int64_t bytes(std::int64_t capacity) {
-    return (Slots ? Slots : capacity) * Width * static_cast<std::int64_t>(sizeof(KV));
+    return Heads * (Slots ? Slots : capacity) * Width * static_cast<std::int64_t>(sizeof(KV));
   }
   void bind(std::byte* place, std::int64_t capacity) {
-    data = reinterpret_cast<KV*>(place);
-    slots = Slots ? Slots : capacity;
+    this->data = reinterpret_cast<KV*>(place);
+    this->slots = Slots ? Slots : capacity;
   }
-
-  KV* data = nullptr;
-  std::int64_t slots = Slots;
 };
 
 /// The state of a layer that keeps nothing from token to token.
@@ -188,6 +185,8 @@ struct Stateless {
 /// Scratch that each thread has for itself: N values.
 template <class R, int N>
 struct PerThread {
+  static constexpr int size = N;
+
   R* data = nullptr;
 
   R* of(int rank) const { return data + rank * round_up(N, alignment); }

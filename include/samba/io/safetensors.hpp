@@ -217,11 +217,59 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
 
 }  // namespace detail
 
+/// Pairs of texts from one JSON text, as views into one buffer: a std::map<std::string, std::string>
+/// that costs little to compile.
+class TextPairs {
+ public:
+  struct Pair {
+    std::string_view key, value;
+  };
+
+  TextPairs() = default;
+  /// With room for `bytes` of text; what is kept never moves.
+  explicit TextPairs(std::size_t bytes)
+      : text_(std::make_unique<char[]>(bytes)), end_(text_.get()) {}
+
+  /// A copy of the text, which lives as long as the object or what it was moved into.
+  std::string_view keep(std::string_view text) {
+    if (!text.empty()) std::memcpy(end_, text.data(), text.size());
+    end_ += text.size();
+    return {end_ - text.size(), text.size()};
+  }
+  void add(std::string_view key, std::string_view value) {
+    const std::string_view kept = keep(key);
+    pairs_.push_back({kept, keep(value)});
+  }
+  void sort() {
+    if (!pairs_.empty()) std::qsort(pairs_.data(), pairs_.size(), sizeof(Pair), by_key);
+  }
+
+  /// The value of a key, or null; after sort().
+  const std::string_view* find(std::string_view key) const {
+    const Pair wanted{key, {}};
+    if (pairs_.empty()) return nullptr;
+    const void* const found =
+        std::bsearch(&wanted, pairs_.data(), pairs_.size(), sizeof(Pair), by_key);
+    return found ? &static_cast<const Pair*>(found)->value : nullptr;
+  }
+  std::size_t size() const { return pairs_.size(); }
+  const Pair* begin() const { return pairs_.data(); }
+  const Pair* end() const { return pairs_.data() + pairs_.size(); }
+
+ private:
+  static int by_key(const void* a, const void* b) {
+    return static_cast<const Pair*>(a)->key.compare(static_cast<const Pair*>(b)->key);
+  }
+
+  std::vector<Pair> pairs_;
+  std::unique_ptr<char[]> text_;
+  char* end_ = nullptr;
+};
+
 /// What a safetensors file holds.
 struct SafetensorsContent {
-  std::vector<TensorView> tensors;              ///< sorted by name
-  std::map<std::string, std::string> metadata;  ///< `__metadata__`
-  std::unique_ptr<char[]> text;                 ///< the path and the tensors' names
+  std::vector<TensorView> tensors;  ///< sorted by name
+  TextPairs metadata;               ///< `__metadata__`, and the texts of path and names
 };
 
 /// Reads and checks the bytes of a whole safetensors file; the views point into `bytes` and into
@@ -244,23 +292,18 @@ struct SafetensorsContent {
   header = header.substr(0, header.find_last_not_of(' ') + 1);  // the format pads with spaces, only
 
   SafetensorsContent content;
-  // No name is longer than it stands in the header, so this never moves.
-  content.text = std::make_unique<char[]>(path.size() + header.size());
-  char* end = content.text.get();
-  const auto keep = [&end](std::string_view text) {
-    if (!text.empty()) std::memcpy(end, text.data(), text.size());
-    end += text.size();
-    return std::string_view(end - text.size(), text.size());
-  };
-  path = keep(path);
+  // No text is longer than it stands in the header.
+  content.metadata = TextPairs(path.size() + header.size());
+  path = content.metadata.keep(path);
   JsonReader json(header, detail::join({path, ": header"}));
   if (!header.starts_with('{')) json.error({"expected '{' as the first character"});
   json.object([&](const std::string& name) {
     if (name == "__metadata__")
-      json.object([&](const std::string& key) { content.metadata[key] = json.string(); });
+      json.object([&](const std::string& key) { content.metadata.add(key, json.string()); });
     else
-      content.tensors.push_back(detail::read_entry(json, keep(name), data, path));
+      content.tensors.push_back(detail::read_entry(json, content.metadata.keep(name), data, path));
   });
+  content.metadata.sort();
   if (!header.ends_with('}')) json.error({"expected only spaces after the header's last '}'"});
   json.end();
 
@@ -285,7 +328,17 @@ class SafetensorsFile {
     return detail::find_tensor(content_.tensors, name);
   }
 
-  const std::map<std::string, std::string>& metadata() const { return content_.metadata; }
+  /// `__metadata__`.
+  template <int = 0>
+  std::map<std::string, std::string> metadata() const {
+    std::map<std::string, std::string> all;
+    for (const auto& [key, value] : content_.metadata) all.emplace(key, value);
+    return all;
+  }
+  /// One entry of it, or null.
+  const std::string_view* metadata(std::string_view key) const {
+    return content_.metadata.find(key);
+  }
   const std::string& path() const { return map_.path(); }
 
  private:
@@ -298,11 +351,10 @@ class SafetensorsFile {
 
 /// Reads the text of a `model.safetensors.index.json`: which file, beside the index, holds which
 /// tensor. `path` is for messages only.
-[[gnu::cold]] inline std::map<std::string, std::string> parse_shard_index(std::string_view text,
-                                                                          std::string_view path) {
+[[gnu::cold]] inline TextPairs parse_shard_index(std::string_view text, std::string_view path) {
   if (text.size() > static_cast<std::size_t>(max_header_bytes))
     fail({path, ": an index has at most ", max_header_bytes, " bytes, found ", text.size()});
-  std::map<std::string, std::string> weight_map;
+  TextPairs weight_map(text.size());
   bool has_map = false;
   JsonReader json(text, std::string(path));
   json.object([&](const std::string& field) {
@@ -318,7 +370,7 @@ class SafetensorsFile {
         if (!plain)
           json.error(
               {"expected the name of a file in the index's own folder, found ", Quoted{shard}});
-        weight_map[name] = shard;
+        weight_map.add(name, shard);
       });
     } else {
       json.error({"unknown field; an index has metadata and weight_map"});
@@ -326,6 +378,7 @@ class SafetensorsFile {
   });
   json.end();
   if (!has_map) fail({path, ": an index of shards needs the field \"weight_map\""});
+  weight_map.sort();
   return weight_map;
 }
 
@@ -393,12 +446,12 @@ class Checkpoint {
     }
     for (const TensorView& tensor : tensors_) {
       const std::string_view shard = tensor.file.substr(folder.size());
-      const auto at = weight_map.find(std::string(tensor.name));
-      if (at == weight_map.end())
+      const std::string_view* const placed = weight_map.find(tensor.name);
+      if (!placed)
         fail({path_, ": tensor ", Quoted{tensor.name}, " of shard ", Quoted{shard},
               " is not in the index"});
-      if (at->second != shard)
-        fail({path_, ": tensor ", Quoted{tensor.name}, " is in two shards, ", Quoted{at->second},
+      if (*placed != shard)
+        fail({path_, ": tensor ", Quoted{tensor.name}, " is in two shards, ", Quoted{*placed},
               " and ", Quoted{shard}});
     }
   }
@@ -484,8 +537,8 @@ inline void read_floats(const TensorView& tensor, std::int64_t first, std::span<
 }
 
 /// out[i] = element first + i of an I64 or I32 tensor. Throws Error as read_floats.
-inline void read_integers(const TensorView& tensor, std::int64_t first,
-                          std::span<std::int64_t> out) {
+template <int = 0>
+void read_integers(const TensorView& tensor, std::int64_t first, std::span<std::int64_t> out) {
   constexpr auto same = [](auto x) { return x; };
   detail::check_elements(tensor, first, out.size());
   switch (tensor.dtype) {
@@ -500,10 +553,12 @@ inline void read_integers(const TensorView& tensor, std::int64_t first,
 /// finish() returns the bytes are in `<path>.tmp-<process>` beside the target; whatever was at
 /// `path` stays as it is, and a writer that is destroyed early, or after an error, removes what it
 /// wrote. Errors are Error and name the path; after one, as after finish(), every call is an error.
-class SafetensorsWriter {
+/// (A template, of nothing: a program that writes no file does not compile it.)
+template <class = void>
+class BasicSafetensorsWriter {
  public:
-  explicit SafetensorsWriter(std::string path,
-                             const std::map<std::string, std::string>& metadata = {})
+  explicit BasicSafetensorsWriter(std::string path,
+                                  const std::map<std::string, std::string>& metadata = {})
       : path_(std::move(path)) {
     if (is_directory(path_))
       fail({path_, ": expected the name of a file to write, found a directory"});
@@ -525,9 +580,9 @@ class SafetensorsWriter {
     }
     if (file_.get() < 0) fail_errno(temporary_, "cannot create");
   }
-  SafetensorsWriter(const SafetensorsWriter&) = delete;
-  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
-  ~SafetensorsWriter() {
+  BasicSafetensorsWriter(const BasicSafetensorsWriter&) = delete;
+  BasicSafetensorsWriter& operator=(const BasicSafetensorsWriter&) = delete;
+  ~BasicSafetensorsWriter() {
     if (!finished_) ::unlink(temporary_.c_str());
   }
 
@@ -642,10 +697,13 @@ class SafetensorsWriter {
   bool header_written_ = false, closed_ = false, finished_ = false;
 };
 
+using SafetensorsWriter = BasicSafetensorsWriter<>;
+
 /// Writes the tensors, in their order, as a safetensors file; their `file` is not used. Replaces
 /// what is at `path` only once all is on the disk.
-inline void write_safetensors(std::string path, std::span<const TensorView> tensors,
-                              const std::map<std::string, std::string>& metadata = {}) {
+template <int = 0>
+void write_safetensors(std::string path, std::span<const TensorView> tensors,
+                       const std::map<std::string, std::string>& metadata = {}) {
   SafetensorsWriter writer(std::move(path), metadata);
   for (const TensorView& tensor : tensors) writer.declare(tensor.name, tensor.dtype, tensor.shape);
   for (const TensorView& tensor : tensors) writer.write(tensor.name, tensor.data);

@@ -4,18 +4,28 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
+namespace detail {
+
+template <class T>
+[[gnu::noinline]] void matmul_panels(const Team& team, const MatmulArgs<T>& args) {
+  const Range panels = team.share((args.N + panel_width - 1) / panel_width);
+  if constexpr (std::is_same_v<T, double>)
+    reference::matmul(args, panels);
+  else
+    simd::matmul(args, panels);
+  team.barrier();
+}
+
+}  // namespace detail
+
 /// out = x w^T (+ bias), the linear map of a chunk. x: (rows, K), out: (rows, N), not overlapping.
-/// Threads take panels of outputs.
+/// Threads take panels of outputs. x in the type of the weights: T = bf16 rounds it to bf16, T = int8
+/// quantises each row by its largest magnitude; sums are float (of int8 within 32 k integers).
 template <class T, int N, int K>
 void matmul(const Team& team, const Matrix<T, N, K>& w, const Real<T>* bias,
             std::type_identity_t<In<Real<T>, K>> x, std::type_identity_t<Out<Real<T>, N>> out) {
-  const MatmulArgs<T> args{w.data(), bias, x.data, x.stride, out.data, out.stride, x.count, N, K};
-  const Range panels = team.share((N + panel_width - 1) / panel_width);
-  if constexpr (std::is_same_v<T, float>)
-    simd::matmul(args, panels);
-  else
-    reference::matmul(args, panels);
-  team.barrier();
+  detail::matmul_panels<T>(team,
+                           {w.data(), bias, x.data, x.stride, out.data, out.stride, x.count, N, K});
 }
 
 template <class T, int N, int K>

@@ -6,22 +6,28 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 namespace detail {
 
-/// Rotates the heads of n_rows fused rows, the first at `position`.
+/// Rotates the heads of the chunk's fused rows. Compiled once for all layers that turn so many
+/// channels.
 template <int Rotary, class R>
-[[gnu::noinline]] void rope_rows(const RotaryTable<Rotary>& table, std::int64_t position,
-                                 std::int64_t n_rows, int heads, int group, int head_dim, R* row,
-                                 std::int64_t stride) {
+[[gnu::noinline]] void rope_segments(const Chunk& chunk, const RotaryTable<Rotary>& table,
+                                     int heads, int group, int head_dim, R* qkv,
+                                     std::int64_t stride) {
   R cos[Rotary / 2], sin[Rotary / 2];
-  for (std::int64_t i = 0; i < n_rows; ++i, row += stride) {
-    table.at(position + i, cos, sin);
-    for (int head = 0; head < heads; ++head) {
-      if (head % (group + 2) == group + 1) continue;  // a value head
-      if constexpr (std::is_same_v<R, float>)
-        simd::rope(cos, sin, Rotary / 2, row + head * head_dim);
-      else
-        reference::rope(cos, sin, Rotary / 2, row + head * head_dim);
+  for (const auto& [position, first_row, n_rows] : chunk.segments) {
+    const Range rows = chunk.team.share(n_rows);
+    for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+      R* const row = qkv + (first_row + i) * stride;
+      table.at(position + i, cos, sin);
+      for (int head = 0; head < heads; ++head) {
+        if (head % (group + 2) == group + 1) continue;  // a value head
+        if constexpr (std::is_same_v<R, float>)
+          simd::rope(cos, sin, Rotary / 2, row + head * head_dim);
+        else
+          reference::rope(cos, sin, Rotary / 2, row + head * head_dim);
+      }
     }
   }
+  chunk.team.barrier();
 }
 
 }  // namespace detail
@@ -34,12 +40,7 @@ template <int HeadDim, int Rotary, class R, int C>
 void rope(const Chunk& chunk, int group, const RotaryTable<Rotary>& table, Rows<R, C> qkv) {
   static_assert(Rotary % 2 == 0 && Rotary <= HeadDim,
                 "rope: Rotary must be even and at most HeadDim");
-  for (const auto& segment : chunk.segments) {
-    const Range rows = chunk.team.share(segment.n_rows);
-    detail::rope_rows(table, segment.position + rows.begin, rows.end - rows.begin, C / HeadDim,
-                      group, HeadDim, qkv.row(segment.first_row + rows.begin), qkv.stride);
-  }
-  chunk.team.barrier();
+  detail::rope_segments(chunk, table, C / HeadDim, group, HeadDim, qkv.data, qkv.stride);
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

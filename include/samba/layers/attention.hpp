@@ -73,7 +73,7 @@ struct AttentionLayer {
 
   template <class T, class KV>
   struct State {
-    Ring<KV, Window, kv_width> k, v;
+    Ring<KV, n_kv_heads, Window, head_dim> k, v;
 
     static constexpr void visit(auto& s, auto&& f) {
       f("k", s.k);
@@ -120,9 +120,7 @@ struct AttentionLayer {
       static const RotaryTable<rotary> table(rope_theta, rope_table);
       rope<head_dim>(chunk, group, table, t.qkv);
     }
-    round_keys_values<KV, head_dim>(chunk, group, t.qkv);
     attention<head_dim>(chunk, keys, t.qkv, k, v, t.tile, t.y);
-    store_keys_values<head_dim>(chunk, t.qkv, k, v);
     matmul(chunk.team, w.proj, w.proj_bias.data(), t.y, out);
   }
 };

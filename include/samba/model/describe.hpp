@@ -15,8 +15,10 @@ inline std::string grouped(std::int64_t n) {
   return s;
 }
 
-/// Rows of cells in columns; the first two aligned to the left.
-inline std::string table(const std::vector<std::vector<std::string>>& rows) {
+/// Rows of cells in columns; the first two aligned to the left. (This and describe_text are
+/// templates, of nothing: a program that describes no model does not compile them.)
+template <int = 0>
+std::string table(const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::size_t> width(rows.front().size());
   for (const auto& row : rows)
     for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
@@ -36,7 +38,8 @@ struct ModelSize {
   bool tied, has_capacity;
 };
 
-inline std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& branches) {
+template <int = 0>
+std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& branches) {
   std::vector<std::vector<std::string>> cells;  // one row a branch
   for (const BranchInfo& b : branches)
     cells.push_back({b.text() + (b.first_use ? "" : " (shared)"),

@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/kernels/embedding.hpp>
+#include <samba/kernels/matmul.hpp>
 #include <samba/stack/parallel.hpp>
 #include <samba/stack/schedule.hpp>
 
@@ -69,7 +70,7 @@ struct LanguageModel {
   /// Views of all weights.
   template <class T>
   struct Tree {
-    Table<T, tie_embeddings ? 1 : vocab_size, d_model> embedding;  // not used if tied
+    Table<TableElement<T>, tie_embeddings ? 1 : vocab_size, d_model> embedding;  // not used if tied
     typename Stack::template Tree<WeightsOf<T>> stack;
     Vector<Real<T>, d_model> norm;
     Matrix<T, vocab_size, d_model> head;  // the embedding too if tied

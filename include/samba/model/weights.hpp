@@ -3,29 +3,40 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// One tensor of some weights with elements of type Element, whatever its C++ type: read and
-/// written by rows, a row being what stands under one index of the first extent; a vector is one
-/// row.
-template <class Element>
+/// One tensor of some weights, whatever its C++ type: read and written by rows of R, a row being
+/// what stands under one index of the first extent; a vector is one row.
+template <class R>
 struct TensorRef : TensorInfo {
   bool is_matrix = false;  ///< the operand of a product, or an embedding
   Layout layout = Layout::rows;
   std::int64_t rows = 0, row_size = 0;
-  Element* data = nullptr;
+  void* data = nullptr;
+  void (*set)(const TensorRef&, std::int64_t row, const R* values) = nullptr;
+  void (*get)(const TensorRef&, std::int64_t row, R* values) = nullptr;
 
-  void set_row(std::int64_t r, const Real<Element>* values) const {
-    samba::set_row(data, row_place(layout, r, rows, row_size), row_size, values);
-  }
-  void get_row(std::int64_t r, Real<Element>* values) const {
-    samba::get_row(data, row_place(layout, r, rows, row_size), row_size, values);
+  void set_row(std::int64_t r, const R* values) const { set(*this, r, values); }
+  void get_row(std::int64_t r, R* values) const { get(*this, r, values); }
+
+  /// Sets what depends on the type of the elements.
+  template <class T>
+  void bind(T* elements) {
+    data = elements;
+    set = [](const TensorRef& t, std::int64_t r, const R* values) {
+      samba::set_row(static_cast<T*>(t.data), t.layout, r, t.rows, t.row_size, values);
+    };
+    get = [](const TensorRef& t, std::int64_t r, R* values) {
+      samba::get_row(static_cast<const T*>(t.data), t.layout, r, t.rows, t.row_size, values);
+    };
   }
 };
 
-/// The weights of a model, matrices of type T, in one arena. Sessions share them by reference.
+/// The weights of a model, matrices of type T (float, bf16, int8, or double for checking), all
+/// others of Real<T>, in one arena. Sessions share them by reference.
 template <class Model, class T = float>
 class Weights {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>,
-                "Weights<Model, T>: T must be float, or double for checking");
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, int8> ||
+                    std::is_same_v<T, double>,
+                "Weights<Model, T>: T must be float, bf16 or int8, or double for checking");
 
  public:
   /// All zero; fill them through visit() and then call derive(), or use load().
@@ -63,12 +74,12 @@ class Weights {
   }
 
   /// The tensors that visit() visits, in its order.
-  std::vector<TensorRef<T>> tensors() const {
-    std::vector<TensorRef<T>> all;
+  std::vector<TensorRef<Real<T>>> tensors() const {
+    std::vector<TensorRef<Real<T>>> all;
     const auto list = [&]<class X>(int branch, auto, auto name, X& x) {
       constexpr bool is_matrix = requires { X::is_matrix; };
-      add(all, branch, detail::name_text(name), X::shape, is_matrix || (branch < 0 && X::rows > 1),
-          X::layout, X::rows, X::row_size, x.data());
+      set(all.emplace_back(), branch, detail::name_text(name), X::shape,
+          is_matrix || (branch < 0 && X::rows > 1), X::layout, X::rows, X::row_size, x.data());
     };
     visit(const_cast<typename Model::template Tree<T>&>(tree_), list);
     return all;
@@ -92,11 +103,15 @@ class Weights {
     return weights;
   }
 
-  [[gnu::cold, gnu::noinline]] static void add(std::vector<TensorRef<T>>& all, int branch,
+  template <class Element>
+  [[gnu::cold, gnu::noinline]] static void set(TensorRef<Real<T>>& tensor, int branch,
                                                std::string_view name, const Shape& shape,
                                                bool is_matrix, Layout layout, std::int64_t rows,
-                                               std::int64_t row_size, T* data) {
-    all.push_back({{branch, std::string(name), shape}, is_matrix, layout, rows, row_size, data});
+                                               std::int64_t row_size, Element* data) {
+    tensor.branch = branch, tensor.name = name, tensor.shape = shape;
+    tensor.is_matrix = is_matrix, tensor.layout = layout;
+    tensor.rows = rows, tensor.row_size = row_size;
+    tensor.bind(data);
   }
 
   template <class Tree, class F>

@@ -237,8 +237,11 @@ class Engine {
   [[gnu::cold, gnu::noinline]] void add(std::vector<StateTensor>& list, int branch,
                                         std::string_view name, Dtype dtype, const Shape& shape,
                                         std::int64_t offset, std::int64_t bytes) const {
-    list.push_back({join({branch, ".", name}), dtype, shape, offset, bytes});
-    if (shape[0] == 0) list.back().shape[0] = options_.capacity;
+    StateTensor& tensor = list.emplace_back();
+    tensor.name = join({branch, ".", name});
+    tensor.dtype = dtype, tensor.shape = shape, tensor.offset = offset, tensor.bytes = bytes;
+    for (std::int64_t& extent : tensor.shape)
+      if (extent == 0) extent = options_.capacity;
   }
 
   /// Takes the first `rows` of tokens_ through the model, segment i with active_[i]. Logits of the

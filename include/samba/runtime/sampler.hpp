@@ -33,7 +33,8 @@ struct SamplerOptions {
 /// it keeps, possibly in another order; none needs another one to run before it. Where a stage
 /// speaks of probabilities, they are those of the candidates it is given (softmax of their logits,
 /// sum 1). Of equal logits the lower id counts as the more likely. An option out of range is an
-/// Error.
+/// Error. (Those that sort are templates, of nothing: a program that does not use them does not
+/// compile them.)
 namespace sampling {
 
 struct Candidate {
@@ -115,9 +116,10 @@ inline float clamp_to_float(double x) {
 /// Divides positive logits by `penalty` and multiplies the others by it, once for each id in
 /// `recent` (Keskar et al. 2019, section 4.1, extended to negative logits so that it always lowers
 /// them). Sorts `recent`, and the candidates by rising id. Ids that are no candidates are ignored.
-[[nodiscard]] inline std::span<Candidate> repetition_penalty(std::span<Candidate> candidates,
-                                                             std::span<std::int32_t> recent,
-                                                             float penalty) {
+template <int = 0>
+[[nodiscard]] std::span<Candidate> repetition_penalty(std::span<Candidate> candidates,
+                                                      std::span<std::int32_t> recent,
+                                                      float penalty) {
   detail::check_penalty(penalty);
   const auto by_id = [](Candidate a, Candidate b) { return a.id < b.id; };
   if (!std::is_sorted(candidates.begin(), candidates.end(), by_id))
@@ -151,7 +153,8 @@ inline float clamp_to_float(double x) {
 
 /// The k most likely, most likely first; all, in their order, if k is 0 or there are no more than
 /// k.
-[[nodiscard]] inline std::span<Candidate> top_k(std::span<Candidate> candidates, int k) {
+template <int = 0>
+[[nodiscard]] std::span<Candidate> top_k(std::span<Candidate> candidates, int k) {
   detail::check_top_k(k);
   const auto count = static_cast<std::size_t>(k);
   if (count == 0 || count >= candidates.size()) return candidates;
@@ -162,7 +165,8 @@ inline float clamp_to_float(double x) {
 
 /// The nucleus (Holtzman et al. 2020): the fewest of the most likely whose probabilities add up to
 /// p or more, at least one, most likely first. p = 1 keeps all, in their order.
-[[nodiscard]] inline std::span<Candidate> top_p(std::span<Candidate> candidates, float p) {
+template <int = 0>
+[[nodiscard]] std::span<Candidate> top_p(std::span<Candidate> candidates, float p) {
   detail::check_top_p(p);
   if (p >= 1 || candidates.empty()) return candidates;
   const float max = detail::most_likely(candidates).logit;
@@ -185,7 +189,8 @@ inline float clamp_to_float(double x) {
 }
 
 /// Those at least p times as probable as the most likely, in their order.
-[[nodiscard]] inline std::span<Candidate> min_p(std::span<Candidate> candidates, float p) {
+template <int = 0>
+[[nodiscard]] std::span<Candidate> min_p(std::span<Candidate> candidates, float p) {
   detail::check_min_p(p);
   if (!(p > 0) || candidates.empty()) return candidates;
   const float max = detail::most_likely(candidates).logit;
@@ -238,6 +243,7 @@ class Sampler {
   /// The next token for `logits`, [vocab_size]; -inf excludes a token. Logits that are empty, all
   /// -inf, or contain a NaN or +inf are an Error that names the index and changes nothing.
   /// Allocates only when vocab_size is larger than in any call before.
+  template <int = 0>
   std::int32_t operator()(std::span<const float> logits) {
     candidates_.resize(logits.size());
     auto kept = sampling::candidates(logits, candidates_);

@@ -46,8 +46,9 @@ struct StateInfo {
   }
 };
 
-[[gnu::cold]] inline void save_state(const std::string& path, const StateInfo& info,
-                                     const std::byte* block, std::int64_t position) {
+template <int = 0>
+[[gnu::cold]] void save_state(const std::string& path, const StateInfo& info,
+                              const std::byte* block, std::int64_t position) {
   SafetensorsWriter writer(path, {{"samba.state", "1"},
                                   {"samba.structure", info.structure},
                                   {"samba.hash", std::to_string(fnv1a(info.structure))},
@@ -62,17 +63,17 @@ struct StateInfo {
 
 /// Fills the block and returns the position. Throws, and changes nothing, where the file does not
 /// fit.
-[[gnu::cold]] inline std::int64_t load_state(const std::string& path, const StateInfo& info,
-                                             std::byte* block) {
+template <int = 0>
+[[gnu::cold]] std::int64_t load_state(const std::string& path, const StateInfo& info,
+                                      std::byte* block) {
   const SafetensorsFile file = SafetensorsFile::open(path);
-  const auto entry = [&](const char* key) -> const std::string& {
-    const auto at = file.metadata().find(detail::join({"samba.", key}));
-    if (at == file.metadata().end())
-      fail({path, ": not a state file: its metadata has no \"samba.", key, "\""});
-    return at->second;
+  const auto entry = [&](const char* key) {
+    const std::string_view* const found = file.metadata(detail::join({"samba.", key}));
+    if (!found) fail({path, ": not a state file: its metadata has no \"samba.", key, "\""});
+    return std::string(*found);
   };
   const auto number = [&](const char* key) {
-    const std::string& text = entry(key);
+    const std::string text = entry(key);
     std::int64_t n = 0;
     const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
     if (code != std::errc{} || end != text.data() + text.size())

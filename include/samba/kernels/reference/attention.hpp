@@ -6,20 +6,20 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// One sequence's queries, its new keys and values (both in the fused rows of qkv) and its ring of
+/// One sequence's queries, its new keys and values (both in the fused rows of qkv) and its rings of
 /// earlier ones. A row of qkv holds, for each key/value head, `group` query heads, the key head,
-/// the value head; a slot of a ring holds all key (value) heads.
+/// the value head.
 template <class R, class KV>
 struct AttentionArgs {
   const R* qkv;  ///< (n_rows, n_kv_heads * (group + 2) * head_dim)
   std::int64_t qkv_stride;
-  const KV* ring_k;  ///< (slots, n_kv_heads * head_dim), slot = position % slots
+  const KV* ring_k;  ///< (n_kv_heads, slots, head_dim), slot = position % slots
   const KV* ring_v;
   std::int64_t slots;
   std::int64_t window;    ///< keys a query sees, itself included
   std::int64_t position;  ///< of row 0
   std::int64_t n_rows;
-  int n_kv_heads, group;
+  int n_kv_heads, group, head_dim;
   R* out;  ///< (n_rows, n_kv_heads * group * head_dim)
   std::int64_t out_stride;
 };
@@ -31,41 +31,45 @@ constexpr std::int64_t first_visible(std::int64_t position, std::int64_t window)
 
 namespace reference {
 
-/// softmax(q k^T / sqrt(HeadDim)) v over the keys j with position - window < j <= position, for the
-/// query rows of the range and all query heads of key/value head g. One pass with a running maximum
-/// (Milakov & Gimelshein 2018); no scores are stored.
-template <int HeadDim, class R, class KV>
-void attention(const AttentionArgs<R, KV>& a, int g, Range rows) {
-  const std::int64_t kv_width = std::int64_t{a.n_kv_heads} * HeadDim;
-  const std::int64_t group_at = std::int64_t{g} * (a.group + 2) * HeadDim;
+/// softmax(q k^T / sqrt(head_dim)) v over the keys j with position - window < j <= position, for the
+/// query rows of the range and all query heads of some key/value heads. One pass with a running
+/// maximum (Milakov & Gimelshein 2018); no scores are stored. All factors are rounded to KV: queries,
+/// new keys and values, and weights, which are added up as they were before.
+template <class R, class KV>
+void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
+  const int D = a.head_dim;
+  const auto as_factor = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
   for (std::int64_t i = rows.begin; i < rows.end; ++i)
-    for (int h = 0; h < a.group; ++h) {
-      const R* q = a.qkv + i * a.qkv_stride + group_at + h * HeadDim;
-      R* out = a.out + i * a.out_stride + (std::int64_t{g} * a.group + h) * HeadDim;
+    for (std::int64_t head = heads.begin * a.group; head < heads.end * a.group; ++head) {
+      const std::int64_t g = head / a.group, group_at = g * (a.group + 2) * D;
+      const R* q = a.qkv + i * a.qkv_stride + group_at + head % a.group * D;
+      R* out = a.out + i * a.out_stride + head * D;
       R maximum = 0, total = 0;
-      for (int d = 0; d < HeadDim; ++d) out[d] = 0;
+      for (int d = 0; d < D; ++d) out[d] = 0;
 
       const std::int64_t begin = first_visible(a.position + i, a.window);
       for (std::int64_t j = begin; j <= a.position + i; ++j) {
-        const R* row = a.qkv + (j - a.position) * a.qkv_stride + group_at + a.group * HeadDim;
-        const std::int64_t at = j % a.slots * kv_width + g * HeadDim;
+        const R* row = a.qkv + (j - a.position) * a.qkv_stride + group_at + a.group * D;
+        const std::int64_t at = (g * a.slots + j % a.slots) * D;
         const bool old = j < a.position;
-        const auto key = [&](int d) { return old ? static_cast<R>(a.ring_k[at + d]) : row[d]; };
+        const auto key = [&](int d) {
+          return old ? static_cast<R>(a.ring_k[at + d]) : as_factor(row[d]);
+        };
         const auto value = [&](int d) {
-          return old ? static_cast<R>(a.ring_v[at + d]) : row[HeadDim + d];
+          return old ? static_cast<R>(a.ring_v[at + d]) : as_factor(row[D + d]);
         };
 
         R score = 0;
-        for (int d = 0; d < HeadDim; ++d) score += q[d] * key(d);
-        score /= std::sqrt(R{HeadDim});
+        for (int d = 0; d < D; ++d) score += as_factor(q[d]) * key(d);
+        score /= std::sqrt(static_cast<R>(D));
         const R new_maximum = j == begin || score > maximum ? score : maximum;
         const R keep = j == begin ? R{0} : std::exp(maximum - new_maximum);
         const R weight = std::exp(score - new_maximum);
-        for (int d = 0; d < HeadDim; ++d) out[d] = keep * out[d] + weight * value(d);
+        for (int d = 0; d < D; ++d) out[d] = keep * out[d] + as_factor(weight) * value(d);
         total = keep * total + weight;
         maximum = new_maximum;
       }
-      for (int d = 0; d < HeadDim; ++d) out[d] /= total;
+      for (int d = 0; d < D; ++d) out[d] /= total;
     }
 }
 

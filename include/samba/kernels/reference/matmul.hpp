@@ -2,14 +2,16 @@
 #include <samba/core/tensor.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
 /// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and the outputs n of panels
-/// [panels.begin, panels.end).
+/// [panels.begin, panels.end). x in the type of the weights: bf16 rounds it, int8 quantises each
+/// row, symmetrically, by its largest magnitude / 127.
 template <class T>
 struct MatmulArgs {
-  const T* w;           ///< (N, K), packed (see packed_index)
+  const T* w;           ///< (N, K), packed (see Packing)
   const Real<T>* bias;  ///< (N), or null
   const Real<T>* x;     ///< (rows, K)
   std::int64_t x_stride;
@@ -20,16 +22,45 @@ struct MatmulArgs {
 
 namespace reference {
 
+/// The largest magnitude of a row.
+inline float largest(const float* row, std::int64_t K) {
+  float most = 0;
+  for (std::int64_t k = 0; k < K; ++k) most = std::max(most, std::abs(row[k]));
+  return most;
+}
+
+/// sum_k x[k] * w[n, k]
+template <class T>
+Real<T> dot(const T* w, std::int64_t n, std::int64_t K, const Real<T>* x, Real<T> start) {
+  Real<T> sum = start;
+  for (std::int64_t k = 0; k < K; ++k)
+    sum += static_cast<Real<T>>(static_cast<T>(x[k])) *
+           static_cast<Real<T>>(w[Packing<T>::index(n, k, K)]);
+  return sum;
+}
+/// Integers within 32 k, floats across.
+inline float dot(const int8* w, std::int64_t n, std::int64_t K, const float* x, float start) {
+  const auto* block =
+      reinterpret_cast<const Int8Block*>(w) + n / panel_width * Packing<int8>::groups(K);
+  const auto r = n % panel_width;
+  const Int8Scale scale(largest(x, K));
+  float sum = 0;
+  for (std::int64_t begin = 0; begin < K; begin += Int8Block::size, ++block) {
+    long part = 0;
+    for (std::int64_t k = 0; k < std::min<std::int64_t>(K - begin, Int8Block::size); ++k)
+      part += std::lrint(x[begin + k] * scale.inverse) * (block->q[k / 4][r][k % 4] - 128);
+    sum += static_cast<float>(part) * block->scale[r];
+  }
+  return start + sum * scale.value;
+}
+
 template <class T>
 void matmul(const MatmulArgs<T>& a, Range panels) {
   const std::int64_t end = std::min(panels.end * panel_width, a.N);
   for (std::int64_t i = 0; i < a.rows; ++i)
-    for (std::int64_t n = panels.begin * panel_width; n < end; ++n) {
-      Real<T> sum = a.bias ? a.bias[n] : Real<T>{0};
-      for (std::int64_t k = 0; k < a.K; ++k)
-        sum += a.x[i * a.x_stride + k] * static_cast<Real<T>>(a.w[packed_index(n, k, a.K)]);
-      a.out[i * a.out_stride + n] = sum;
-    }
+    for (std::int64_t n = panels.begin * panel_width; n < end; ++n)
+      a.out[i * a.out_stride + n] =
+          dot(a.w, n, a.K, a.x + i * a.x_stride, a.bias ? a.bias[n] : Real<T>{0});
 }
 
 }  // namespace reference

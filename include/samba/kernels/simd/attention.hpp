@@ -1,6 +1,6 @@
 #pragma once
 #include <samba/kernels/reference/attention.hpp>
-#include <samba/kernels/simd/vec.hpp>
+#include <samba/kernels/simd/operand_bf16.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
@@ -9,175 +9,289 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 inline constexpr int attention_tile = 64;
 
 /// Query rows (tokens times heads of a group) that share the keys of a tile.
-inline constexpr int attention_rows = 64;
+inline constexpr int attention_rows = 96;
 
-/// Floats of scratch per thread: running outputs and sums of the rows, and a tile of widened keys
-/// and values.
-template <int HeadDim>
-inline constexpr int attention_scratch =
-    attention_rows * (static_cast<int>(round_up(HeadDim, lanes)) + lanes + 1) +
-    2 * attention_tile * HeadDim;
+/// What a thread needs while it attends; the pointers stand in its scratch memory.
+template <class KV>
+struct AttentionBuffers {
+  float *out = nullptr, *total = nullptr,
+        *maximum = nullptr;  ///< of the rows: (rows, width), (rows, lanes), (rows)
+  typename Operand<KV>::Element *query = nullptr,
+                                *weight = nullptr;  ///< rows as factors, and some rows' weights
+  KV* rows = nullptr;  ///< keys and values that do not stand in KV, a row of zeros
+  std::int32_t *keys = nullptr, *values = nullptr;  ///< a tile, packed
+
+  /// Places the buffers from `scratch` on, or only counts; returns their bytes.
+  constexpr std::int64_t place(std::byte* scratch, std::int64_t head_dim) {
+    const std::int64_t width = round_up(head_dim, panel_width),
+                       units = Packing<KV>::groups(head_dim);
+    std::int64_t at = 0;
+    const auto take = [&]<class X>(X*& x, std::int64_t n) {
+      if (scratch) x = reinterpret_cast<X*>(scratch + at);
+      at += round_up(n * static_cast<std::int64_t>(sizeof(X)), alignment);
+    };
+    take(out, attention_rows * width), take(total, attention_rows * lanes);
+    take(maximum, attention_rows);
+    take(query, attention_rows * units);
+    take(weight, Operand<KV>::rows * attention_tile);
+    take(rows, (2 * attention_tile + 1) * head_dim);
+    take(keys, attention_tile * units), take(values, attention_tile * width);
+    return at;
+  }
+};
+
+/// Bytes of scratch per thread, for any KV.
+constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
+  return std::max(AttentionBuffers<float>{}.place(nullptr, head_dim),
+                  AttentionBuffers<bf16>{}.place(nullptr, head_dim));
+}
 
 namespace detail {
 
-/// Lane l of the result is the sum of rows[l]: quarters of a row are added up, then four rows
-/// interleaved. (In four lanes: xsimd 8.1 interleaves vectors of sixteen in another order.)
-inline vec sum_each(const float (*rows)[lanes]) {
-  using quad = xsimd::make_sized_batch_t<float, 4>;
-  alignas(alignment) float sums[lanes];
-  for (int l = 0; l < lanes; l += 4) {
-    quad q[4];
-    unroll<4>([&](auto i) __attribute__((always_inline)) {
-      q[i] = quad::load_unaligned(rows[l + i]);
-      for (int j = 4; j < lanes; j += 4) q[i] += quad::load_unaligned(rows[l + i] + j);
-    });
-    const quad even = xsimd::zip_lo(q[0], q[2]) + xsimd::zip_hi(q[0], q[2]);
-    const quad odd = xsimd::zip_lo(q[1], q[3]) + xsimd::zip_hi(q[1], q[3]);
-    (xsimd::zip_lo(even, odd) + xsimd::zip_hi(even, odd)).store_unaligned(sums + l);
+/// The 32 bits at p: one float or two bf16.
+template <class KV>
+std::int32_t unit(const KV* p) {
+  std::int32_t bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return bits;
+}
+
+#ifdef __AVX512F__
+/// Rows of 16 units to columns: to[u * stride + r] = rows[r][first + u] for r, u < 16.
+template <class KV>
+void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,
+                     std::int32_t* to, std::int64_t stride) {
+  __m512i a[16], b[16];
+  unroll<16>([&](auto r) __attribute__((always_inline)) {
+    a[r] = _mm512_loadu_si512(rows[r] + first);
+    __builtin_prefetch(rows[r] + first + ahead, 0, 2);
+  });
+  unroll<8>([&](auto i) __attribute__((always_inline)) {
+    constexpr int r = i / 2 * 4 + i % 2 * 2;
+    b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
+    b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
+  });
+  unroll<4>([&](auto i) __attribute__((always_inline)) {
+    constexpr int r = i * 4;  // a[r + k]: unit k of every lane of four, of rows r to r + 3
+    a[r] = _mm512_unpacklo_epi64(b[r], b[r + 2]);
+    a[r + 1] = _mm512_unpackhi_epi64(b[r], b[r + 2]);
+    a[r + 2] = _mm512_unpacklo_epi64(b[r + 1], b[r + 3]);
+    a[r + 3] = _mm512_unpackhi_epi64(b[r + 1], b[r + 3]);
+  });
+  unroll<4>([&](auto k) __attribute__((always_inline)) {
+    const __m512i low = _mm512_shuffle_i32x4(a[k], a[k + 4], 0x88);
+    const __m512i low_odd = _mm512_shuffle_i32x4(a[k], a[k + 4], 0xdd);
+    const __m512i high = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0x88);
+    const __m512i high_odd = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0xdd);
+    _mm512_storeu_si512(to + k * stride, _mm512_shuffle_i32x4(low, high, 0x88));
+    _mm512_storeu_si512(to + (k + 4) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
+    _mm512_storeu_si512(to + (k + 8) * stride, _mm512_shuffle_i32x4(low, high, 0xdd));
+    _mm512_storeu_si512(to + (k + 12) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
+  });
+}
+#endif
+
+/// A tile's keys packed as a matrix (64 outputs, head_dim inputs). Asks for what stands `ahead`
+/// elements behind each row: what will be packed next.
+template <class KV>
+[[gnu::noinline]] void pack_keys(const KV* const* keys, int head_dim,
+                                 [[maybe_unused]] std::int64_t ahead, std::int32_t* packed) {
+  constexpr int group = static_cast<int>(Packing<KV>::group);
+  const int units = head_dim / group;  // whole ones
+  const std::int64_t all = Packing<KV>::groups(head_dim);
+  for (int panel = 0; panel < attention_tile; panel += panel_width, packed += all * panel_width) {
+    int u = 0;
+#ifdef __AVX512F__
+    for (; u + 16 <= units; u += 16)
+      for (int r = 0; r < panel_width; r += 16)
+        transpose_units(keys + panel + r, u * group, ahead, packed + u * panel_width + r,
+                        panel_width);
+#endif
+    for (; u < units; ++u)
+      for (int r = 0; r < panel_width; ++r)
+        packed[u * panel_width + r] = unit(keys[panel + r] + u * group);
+    if constexpr (group > 1)
+      if (u < all)  // one bf16 without a partner
+        for (int r = 0; r < panel_width; ++r)
+          packed[u * panel_width + r] = keys[panel + r][u * group].bits;
   }
-  return load(sums);
 }
 
-/// Vector d of a head.
-template <int HeadDim>
-inline vec load_head(const float* head, int d) {
-  return HeadDim % lanes == 0 ? load(head + d * lanes)
-                              : load_part(head + d * lanes, std::min(lanes, HeadDim - d * lanes));
-}
-
-/// One query row against one tile: scores, running maximum and sum, and output.
-/// keys, values: addresses of the tile's rows; those outside [begin, end) are never read.
-template <int HeadDim>
-inline void attend_tile(const float* q, const float* const* keys, const float* const* values,
-                        int begin, int end, float& maximum, float* total, float* out) {
-  constexpr int width = (HeadDim + lanes - 1) / lanes;
-  alignas(alignment) float weight[attention_tile];
-  vec query[width];
-  for (int d = 0; d < width; ++d) query[d] = load_head<HeadDim>(q, d);
-
-  const int first = begin / lanes * lanes, last = (end + lanes - 1) / lanes * lanes;
-  alignas(alignment) float index[lanes];
-  for (int l = 0; l < lanes; ++l) index[l] = static_cast<float>(l);
-  const vec lane = load(index), lowest(-3.0e38f);
-  vec highest = lowest;
-  for (int j = first; j < last; j += lanes) {
-    alignas(alignment) float products[lanes][lanes];
-    for (int l = 0; l < lanes; l += 4) {
-      const float* key[4];
-      vec dot[4];
-      unroll<4>([&](auto i) __attribute__((always_inline)) {
-        key[i] = keys[std::min(std::max(j + l + i, begin), end - 1)];
-        dot[i] = vec(0.f);
-      });
-      for (int d = 0; d < width; ++d)
-        unroll<4>([&](auto i) __attribute__((always_inline)) {
-          dot[i] = fma(query[d], load_head<HeadDim>(key[i], d), dot[i]);
-        });
-      unroll<4>([&](auto i) __attribute__((always_inline)) { store(products[l + i], dot[i]); });
+/// A tile's values packed as a matrix (head_dim outputs, 64 inputs).
+template <class KV>
+[[gnu::noinline]] void pack_values(const KV* const* values, int head_dim, std::int64_t ahead,
+                                   std::int32_t* packed) {
+  constexpr int group = static_cast<int>(Packing<KV>::group);
+  for (int panel = 0; panel < head_dim; panel += panel_width) {
+    const auto n = static_cast<std::size_t>(std::min(head_dim - panel, panel_width));
+    KV row[group][panel_width] = {};
+    for (int j = 0; j < attention_tile; j += group, packed += panel_width) {
+      for (int i = 0; i < group; ++i) {
+        __builtin_prefetch(values[j + i] + panel + ahead, 0, 2);
+        if constexpr (group == 1) __builtin_prefetch(values[j + i] + panel + ahead + 16, 0, 2);
+        if (n == panel_width)
+          std::memcpy(row[i], values[j + i] + panel, sizeof(row[i]));
+        else
+          std::memcpy(row[i], values[j + i] + panel, n * sizeof(KV));
+      }
+      if constexpr (group == 1)
+        std::memcpy(packed, row, sizeof(row));
+      else
+        for (int d = 0; d < panel_width; ++d)
+          packed[d] =
+              static_cast<std::int32_t>(row[0][d].bits | std::uint32_t{row[1][d].bits} << 16);
     }
-    const vec scale(1.f / std::sqrt(static_cast<float>(HeadDim)));
-    const auto seen =
-        lane >= vec(static_cast<float>(begin - j)) && lane < vec(static_cast<float>(end - j));
-    const vec score = xsimd::select(seen, sum_each(products) * scale, lowest);
-    highest = xsimd::max(highest, score);
-    store(weight + j, score);
   }
+}
 
+/// Turns a row's scores into weights, 0 outside `seen`; maximum and total (a vector) run on.
+/// Returns what the weights of earlier tiles are to be multiplied by. scale: of the scores, times
+/// log2(e).
+inline float attention_weights(Range seen, float scale, float* score, float& maximum,
+                               float* total) {
+  const vec lowest(-3.0e38f);
+  for (std::int64_t j = 0; j < std::min<std::int64_t>(seen.begin, attention_tile); ++j)
+    score[j] = -3.0e38f;
+  for (std::int64_t j = std::max<std::int64_t>(seen.end, 0); j < attention_tile; ++j)
+    score[j] = -3.0e38f;
+  vec highest = lowest;
+  for (int j = 0; j < attention_tile; j += lanes) highest = xsimd::max(highest, load(score + j));
   const float new_maximum = std::max(maximum, max(highest));
-  const vec keep = exp(vec(maximum - new_maximum));  // 0 before the first tile, up to e^-87
-  vec sum = load(total) * keep;
-  for (int j = first; j < last; j += lanes) {
-    const vec score = load(weight + j);
-    const vec w = xsimd::select(score > lowest, exp(score - vec(new_maximum)), vec(0.f));
-    sum += w;
-    store(weight + j, w);
+  const float keep =
+      maximum == new_maximum
+          ? 1.f
+          : exp2_below(vec(std::max(scale * (maximum - new_maximum), -200.f))).get(0);
+  vec sum = load(total) * vec(keep);
+  for (int j = 0; j < attention_tile; j += lanes) {
+    const vec s = load(score + j);
+    const vec w = exp2_below((s - vec(new_maximum)) * vec(scale));
+    const vec seen_only = xsimd::select(s > lowest, w, vec(0.f));
+    sum += seen_only;
+    store(score + j, seen_only);
   }
   store(total, sum);
   maximum = new_maximum;
-
-  // Up to 8 vectors of the output stay in registers over the tile.
-  constexpr int block = width < 8 ? width : 8;
-  const auto weigh = [&]<int d0, int n>() {
-    vec acc[n];
-    unroll<n>([&](auto d)
-                  __attribute__((always_inline)) { acc[d] = load(out + (d0 + d) * lanes) * keep; });
-    for (int j = begin; j < end; ++j) {
-      const vec w(weight[j]);
-      unroll<n>([&](auto d) __attribute__((always_inline)) {
-        acc[d] = fma(w, load_head<HeadDim>(values[j], d0 + d), acc[d]);
-      });
-    }
-    unroll<n>([&](auto d)
-                  __attribute__((always_inline)) { store(out + (d0 + d) * lanes, acc[d]); });
-  };
-  unroll<width / block>([&](auto i) { weigh.template operator()<i * block, block>(); });
-  if constexpr (width % block > 0)
-    weigh.template operator()<width / block * block, width % block>();
+  return keep;
 }
 
 }  // namespace detail
 
-/// As reference::attention, by tiles of keys; at most attention_rows / group rows at a time.
-/// scratch: attention_scratch<HeadDim> floats of this thread.
-template <int HeadDim, class KV>
-void attention(const AttentionArgs<float, KV>& a, int g, Range rows, float* scratch) {
-  constexpr int width = static_cast<int>(round_up(HeadDim, lanes));
-  constexpr bool widen = !std::is_same_v<KV, float>;
-  const std::int64_t kv_width = std::int64_t{a.n_kv_heads} * HeadDim;
-  const std::int64_t group_at = std::int64_t{g} * (a.group + 2) * HeadDim;
-  const int n = static_cast<int>(rows.end - rows.begin) * a.group;
-  float* out = scratch;                             // (n, width)
-  float* total = out + attention_rows * width;      // (n, lanes)
-  float* maximum = total + attention_rows * lanes;  // (n)
-  float* wide = maximum + attention_rows;           // (2, tile, HeadDim)
-  std::fill(out, maximum, 0.f);
-  std::fill(maximum, wide, -3.0e38f);
+/// As reference::attention, for the heads of a range, by tiles of keys; at most attention_rows
+/// rows, counting tokens x group x heads. A tile's keys and values are packed as weights are; the
+/// rows' scores and outputs are products with them. scratch: attention_scratch_bytes of this thread.
+template <class KV>
+[[gnu::noinline]] void attention(const AttentionArgs<float, KV>& a, Range heads, Range rows,
+                                 std::byte* scratch) {
+  constexpr std::int64_t tile = attention_tile, some = Operand<KV>::rows,
+                         tile_units = tile / Packing<KV>::group;
+  const int D = a.head_dim;
+  const std::int64_t width = round_up(D, panel_width), units = Packing<KV>::groups(D);
+  const std::int64_t group_width = std::int64_t{a.group + 2} * D;
+  const std::int64_t per_head = (rows.end - rows.begin) * a.group;
+  const std::int64_t n_rows = per_head * (heads.end - heads.begin);
+  const float scale = 1.44269504f / std::sqrt(static_cast<float>(D));
+  AttentionBuffers<KV> t;
+  t.place(scratch, D);
+  std::fill_n(t.out, n_rows * width, 0.f);
+  std::fill_n(t.total, n_rows * lanes, 0.f);
+  std::fill_n(t.maximum, n_rows, -3.0e38f);
+  KV* const zeros = t.rows + 2 * tile * D;
+  std::fill_n(zeros, D, KV(0.f));
+  // Row r of a head: token r / group, its head r % group.
+  const auto place = [&](std::int64_t g, std::int64_t r) {
+    return (g - heads.begin) * per_head + r;
+  };
+  for (std::int64_t g = heads.begin; g < heads.end; ++g)
+    for (std::int64_t r = 0; r < per_head; ++r)
+      Operand<KV>::prepare(
+          a.qkv + (rows.begin + r / a.group) * a.qkv_stride + g * group_width + r % a.group * D, D,
+          t.query + place(g, r) * units);
 
   const std::int64_t end = a.position + rows.end;
   const std::int64_t begin = first_visible(a.position + rows.begin, a.window);
-  for (std::int64_t tile = begin / attention_tile * attention_tile; tile < end;
-       tile += attention_tile) {
-    const float *keys[attention_tile], *values[attention_tile];
-    const std::int64_t from = std::max(begin, tile), to = std::min(end, tile + attention_tile);
-    for (std::int64_t j = from; j < to; ++j) {
-      const std::int64_t at = j - tile;
-      if (j >= a.position) {
-        keys[at] = a.qkv + (j - a.position) * a.qkv_stride + group_at + a.group * HeadDim;
-        values[at] = keys[at] + HeadDim;
-      } else {
-        const std::int64_t slot = j % a.slots * kv_width + g * HeadDim;
-        if constexpr (widen) {
-          float* k = wide + at * HeadDim;
-          float* v = k + attention_tile * HeadDim;
-          for (int d = 0; d < HeadDim; ++d) {
-            k[d] = static_cast<float>(a.ring_k[slot + d]);
-            v[d] = static_cast<float>(a.ring_v[slot + d]);
-          }
-          keys[at] = k, values[at] = v;
-        } else {
+  for (std::int64_t g = heads.begin; g < heads.end; ++g)
+    for (std::int64_t start = begin / tile * tile; start < end; start += tile) {
+      const KV *keys[tile], *values[tile];
+      std::int64_t next = start % a.slots;
+      for (std::int64_t at = 0; at < tile; ++at) {
+        const std::int64_t j = start + at, slot = (g * a.slots + next) * D;
+        if (++next == a.slots) next = 0;
+        if (j < begin || j >= end) {  // out of sight
+          keys[at] = values[at] = zeros;
+        } else if (j < a.position) {
           keys[at] = a.ring_k + slot, values[at] = a.ring_v + slot;
+        } else {
+          const float* const row =
+              a.qkv + (j - a.position) * a.qkv_stride + g * group_width + a.group * D;
+          if constexpr (std::is_same_v<KV, float>) {
+            keys[at] = row, values[at] = row + D;
+          } else {
+            KV* const copy = t.rows + 2 * at * D;
+            for (int d = 0; d < 2 * D; ++d) copy[d] = static_cast<KV>(row[d]);
+            keys[at] = copy, values[at] = copy + D;
+          }
         }
       }
+      const std::int64_t ahead = tile * D;
+      detail::pack_keys(keys, D, ahead, t.keys);
+      // Rows of floats that follow each other are packed already.
+      const bool in_place = std::is_same_v<KV, float> && D % panel_width == 0 && start >= begin &&
+                            start + tile <= a.position && start % a.slots + tile <= a.slots;
+      if (!in_place) detail::pack_values(values, D, ahead, t.values);
+      const auto* const value_panels = in_place ? reinterpret_cast<const std::byte*>(values[0])
+                                                : reinterpret_cast<const std::byte*>(t.values);
+
+      for (std::int64_t r = 0, n; r < per_head; r += n) {
+        n = std::min(some, per_head - r);
+        const auto seen = [&](std::int64_t i) {
+          const std::int64_t position = a.position + rows.begin + (r + i) / a.group;
+          return Range{first_visible(position, a.window) - start, position + 1 - start};
+        };
+        if (seen(n - 1).end <= 0 || seen(0).begin >= tile) continue;
+        alignas(alignment) float score[some * tile];
+        std::fill_n(score, n * tile, 0.f);
+        accumulate<KV>({.x = t.query + place(g, r) * units,
+                        .x_stride = units,
+                        .w = reinterpret_cast<const std::byte*>(t.keys),
+                        .w_panel = units * Operand<KV>::group_bytes,
+                        .groups = units,
+                        .out = score,
+                        .out_panel = panel_width,
+                        .out_stride = tile},
+                       tile / panel_width, n);
+        for (std::int64_t i = 0; i < n; ++i) {
+          const std::int64_t row = place(g, r + i);
+          const float keep = detail::attention_weights(seen(i), scale, score + i * tile,
+                                                       t.maximum[row], t.total + row * lanes);
+          if (keep != 1.f)
+            for (float* o = t.out + row * width; o < t.out + (row + 1) * width; o += lanes)
+              store(o, load(o) * vec(keep));
+          Operand<KV>::prepare(score + i * tile, tile, t.weight + i * tile_units);
+        }
+        accumulate<KV>(
+            {.x = t.weight,
+             .x_stride = tile_units,
+             .w = value_panels,
+             .w_panel = in_place ? 4 * panel_width : tile_units * Operand<KV>::group_bytes,
+             .groups = tile_units,
+             .out = t.out + place(g, r) * width,
+             .out_panel = panel_width,
+             .out_stride = width,
+             .w_group = in_place ? 4 * D : Operand<KV>::group_bytes},
+            width / panel_width, n);
+      }
     }
-    for (int r = 0; r < n; ++r) {
-      const std::int64_t row = rows.begin + r / a.group, position = a.position + row;
-      const std::int64_t low = std::max(first_visible(position, a.window), tile);
-      const std::int64_t high = std::min(position + 1, tile + attention_tile);
-      if (low >= high) continue;
-      detail::attend_tile<HeadDim>(a.qkv + row * a.qkv_stride + group_at + r % a.group * HeadDim,
-                                   keys, values, static_cast<int>(low - tile),
-                                   static_cast<int>(high - tile), maximum[r], total + r * lanes,
-                                   out + r * width);
+
+  for (std::int64_t g = heads.begin; g < heads.end; ++g)
+    for (std::int64_t r = 0; r < per_head; ++r) {
+      const float* const from = t.out + place(g, r) * width;
+      float* const to =
+          a.out + (rows.begin + r / a.group) * a.out_stride + (g * a.group + r % a.group) * D;
+      const vec scale_out(1.f / sum(load(t.total + place(g, r) * lanes)));
+      for_each_vec({0, D}, [&](std::int64_t d, std::int64_t m) {
+        store_part(to + d, load(from + d) * scale_out, m);
+      });
     }
-  }
-  for (int r = 0; r < n; ++r) {
-    float* to = a.out + (rows.begin + r / a.group) * a.out_stride +
-                (std::int64_t{g} * a.group + r % a.group) * HeadDim;
-    const vec scale(1.f / sum(load(total + r * lanes)));
-    for_each_vec({0, HeadDim}, [&](std::int64_t d, std::int64_t m) {
-      store_part(to + d, load(out + r * width + d) * scale, m);
-    });
-  }
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd

@@ -14,6 +14,7 @@ void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
     for (int j = 0; j < Taps - 1; ++j) window[j] = load_part(a.past + j * a.channels + c, n);
     const vec bias = load_part(a.bias + c, n);
     for (std::int64_t t = 0; t < a.n_rows; ++t) {
+      prefetch_row(a.x + c, t, a.n_rows, a.x_stride);
       window[Taps - 1] = load_part(a.x + t * a.x_stride + c, n);
       vec sum = bias;
       unroll<Taps>([&](auto j)

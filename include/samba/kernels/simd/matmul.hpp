@@ -1,58 +1,101 @@
 #pragma once
 #include <samba/kernels/reference/matmul.hpp>
-#include <samba/kernels/simd/vec.hpp>
+#include <samba/kernels/simd/operand_bf16.hpp>
+#include <samba/kernels/simd/operand_int8.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// Rows that share one pass over a panel: as many as the registers hold accumulators for.
-inline constexpr int matmul_rows = lanes == 16 ? 12 : 6;
-
 namespace detail {
 
-/// One panel of outputs for Rows rows. Each output has one accumulator, which runs over k in order
-/// whatever Rows is: hence the same bits for any number of rows.
-template <int Rows>
-inline void matmul_tile(const MatmulArgs<float>& a, std::int64_t panel, std::int64_t row) {
-  vec sum[Rows][2];
-  const std::int64_t n = panel * panel_width,
-                     outputs = std::min<std::int64_t>(a.N - n, panel_width);
-  const std::size_t bytes = static_cast<std::size_t>(outputs) * sizeof(float);
-  alignas(alignment) float part[panel_width] = {};
-  if (a.bias) std::memcpy(part, a.bias + n, bytes);
-  const vec b0 = load(part), b1 = load(part + lanes);
-  unroll<Rows>([&](auto i) __attribute__((always_inline)) { sum[i][0] = b0, sum[i][1] = b1; });
+/// Rows that go over the weights together, panels that they go over before the next rows come, and
+/// bytes of a piece of the rows, which stay in the nearest cache.
+inline constexpr std::int64_t matmul_rows = 24, matmul_piece_bytes = 48 * 1024;
+template <class T>
+inline constexpr std::int64_t matmul_panels = 16 / sizeof(T);
 
-  const float* w = a.w + n * a.K;
-  const float* x = a.x + row * a.x_stride;
-  for (std::int64_t k = 0; k < a.K; ++k, w += panel_width) {
-    const vec w0 = load(w), w1 = load(w + lanes);
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-      const vec xi(x[i * a.x_stride + k]);
-      sum[i][0] = fma(xi, w0, sum[i][0]);
-      sum[i][1] = fma(xi, w1, sum[i][1]);
-    });
-  }
-
-  float* out = a.out + row * a.out_stride + n;
-  const bool whole = outputs == panel_width;
-  unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-    float* const to = whole ? out + i * a.out_stride : part;
-    store(to, sum[i][0]);
-    store(to + lanes, sum[i][1]);
-    if (!whole) std::memcpy(out + i * a.out_stride, part, bytes);
+inline float largest(const float* row, std::int64_t K) {
+  vec most(0.f);
+  for_each_vec({0, K}, [&](std::int64_t k, std::int64_t m) {
+    most = xsimd::max(most, xsimd::abs(load_part(row + k, m)));
   });
+  return max(most);
 }
 
 }  // namespace detail
 
-[[gnu::noinline]] inline void matmul(const MatmulArgs<float>& a, Range panels) {
-  for (std::int64_t p = panels.begin; p < panels.end; ++p) {
-    std::int64_t row = 0;
-    for (; row + matmul_rows <= a.rows; row += matmul_rows)
-      detail::matmul_tile<matmul_rows>(a, p, row);
-    for (; row + 4 <= a.rows; row += 4) detail::matmul_tile<4>(a, p, row);
-    for (; row < a.rows; ++row) detail::matmul_tile<1>(a, p, row);
-  }
+/// The loops, from the outside: some panels, some rows, pieces of K (of which the rows are made
+/// factors of the type of the weights), panels, tiles of rows. Sums wait from piece to piece.
+template <class T>
+[[gnu::noinline]] void matmul(const MatmulArgs<T>& a, Range panels) {
+  using Element = typename Operand<T>::Element;
+  constexpr std::int64_t group = Packing<T>::group, most_rows = detail::matmul_rows;
+  constexpr bool is_float = std::is_same_v<T, float>, is_int8 = std::is_same_v<T, int8>;
+  constexpr std::int64_t capacity = detail::matmul_piece_bytes / sizeof(Element);
+  alignas(alignment) Element elements[is_float ? 1 : capacity + most_rows + 1];
+  alignas(alignment) float sums[detail::matmul_panels<T> * most_rows * panel_width];
+  float scale[is_int8 ? most_rows : 1], inverse[is_int8 ? most_rows : 1];
+
+  const std::int64_t groups = Packing<T>::groups(a.K), tile = std::min(a.rows, most_rows);
+  const std::int64_t pieces = is_float ? 1 : groups * tile / (capacity + 1) + 1;
+  const std::int64_t piece = (groups + pieces - 1) / pieces;
+  const std::int64_t some = detail::matmul_panels<T> * most_rows / tile;
+  for (std::int64_t panel = panels.begin; panel < panels.end; panel += some)
+    for (std::int64_t row = 0; row < a.rows; row += tile) {
+      const std::int64_t n = std::min(tile, a.rows - row), end = std::min(panel + some, panels.end);
+      const auto each_panel = [&](auto f) {
+        for (std::int64_t p = panel; p < end; ++p) {
+          const std::int64_t outputs = std::min<std::int64_t>(a.N - p * panel_width, panel_width);
+          f(p, sums + (p - panel) * tile * panel_width, static_cast<std::size_t>(outputs) * 4);
+        }
+      };
+      each_panel([&](std::int64_t p, float* sum, std::size_t bytes) {
+        alignas(alignment) float start[panel_width] = {};
+        if (a.bias && !is_int8) std::memcpy(start, a.bias + p * panel_width, bytes);
+        for (std::int64_t i = 0; i < n; ++i)
+          std::memcpy(sum + i * panel_width, start, sizeof(start));
+      });
+      if constexpr (is_int8)
+        for (std::int64_t i = 0; i < n; ++i) {
+          const Int8Scale s(detail::largest(a.x + (row + i) * a.x_stride, a.K));
+          scale[i] = s.value, inverse[i] = s.inverse;
+        }
+
+      for (std::int64_t g = 0; g < groups; g += piece) {
+        const std::int64_t count = std::min(piece, groups - g);
+        const std::int64_t values = std::min(count * group, a.K - g * group);
+        const Element* x = elements;
+        std::int64_t x_stride = count;
+        if constexpr (is_float) x = a.x + row * a.x_stride, x_stride = a.x_stride;
+        for (std::int64_t i = 0; i < (is_float ? 0 : n); ++i) {
+          const float* const from = a.x + (row + i) * a.x_stride + g * group;
+          if constexpr (is_int8)
+            Operand<T>::prepare(from, values, inverse[i], elements + i * count);
+          else if constexpr (!is_float)
+            Operand<T>::prepare(from, values, elements + i * count);
+        }
+        const std::int64_t w_panel = groups * Operand<T>::group_bytes;
+        const auto* const w = reinterpret_cast<const std::byte*>(a.w);
+        accumulate<T>({.x = x,
+                       .x_stride = x_stride,
+                       .w = w + panel * w_panel + g * Operand<T>::group_bytes,
+                       .w_panel = w_panel,
+                       .groups = count,
+                       .out = sums,
+                       .out_panel = tile * panel_width,
+                       .out_stride = panel_width},
+                      end - panel, n);
+      }
+
+      each_panel([&](std::int64_t p, float* sum, std::size_t bytes) {
+        alignas(alignment) float bias[panel_width] = {};
+        if (a.bias && is_int8) std::memcpy(bias, a.bias + p * panel_width, bytes);
+        for (std::int64_t i = 0; i < n; ++i, sum += panel_width) {
+          for (int v = 0; v < (is_int8 ? panel_width : 0); v += lanes)
+            store(sum + v, fma(load(sum + v), vec(scale[i]), load(bias + v)));
+          std::memcpy(a.out + (row + i) * a.out_stride + p * panel_width, sum, bytes);
+        }
+      });
+    }
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd

@@ -5,6 +5,7 @@
 /// arithmetic, so a value does not depend on where in a vector it stands.
 #include <samba/kernels/simd/fma.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <utility>
@@ -46,39 +47,104 @@ template <int n, class F>
   }(std::make_integer_sequence<int, n>{});
 }
 
+/// The vector in a register: g++ takes a loaded one for memory, and loads it anew for each use.
+[[gnu::always_inline]] inline vec in_register(vec v) {
+#ifdef __AVX512F__
+  __asm__("" : "+v"(v.data));
+#endif
+  return v;
+}
+
+/// Asks for the place that a loop over rows will read four rows later, or in the last one: rows are
+/// often more than a page long, and no processor guesses an address in another page.
+inline void prefetch_row(const float* rows, std::int64_t row, std::int64_t n_rows,
+                         std::int64_t stride) {
+  __builtin_prefetch(rows + std::min(row + 4, n_rows - 1) * stride);
+}
+
 /// Sum of the lanes, halves added to halves.
 inline float sum(vec v) {
+#ifdef __AVX512F__
+  return _mm512_reduce_add_ps(v);
+#else
   alignas(alignment) float x[lanes];
   store(x, v);
   for (int half = lanes / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) x[i] += x[i + half];
   return x[0];
+#endif
 }
 inline float max(vec v) {
+#ifdef __AVX512F__
+  return _mm512_reduce_max_ps(v);
+#else
   alignas(alignment) float x[lanes];
   store(x, v);
   for (int half = lanes / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) x[i] = x[i] < x[i + half] ? x[i + half] : x[i];
   return x[0];
+#endif
 }
 
-/// e^x to 2 units in the last place; below -87.3 it stays at e^-87.3 (1e-38), above 88.3 at e^88.3.
-inline vec exp(vec x) {
-  x = xsimd::min(xsimd::max(x, vec(-87.3f)), vec(88.3f));
-  const vec t = x * vec(1.44269504f);
-  const auto n = xsimd::to_int(t + xsimd::select(t < vec(0.f), vec(-0.5f), vec(0.5f)));
-  const vec m = xsimd::to_float(n);
-  vec f = fma(m, vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
-  f = fma(m, vec(2.12194440e-4f), f);
+/// Integers of 32 bits, as many as a vec has floats.
+using ints = xsimd::batch<std::int32_t>;
+
+/// The nearest integers, ties to even.
+inline ints nearest_ints(vec x) {
+#if defined(__AVX512F__)
+  return ints(_mm512_cvtps_epi32(x));
+#elif defined(__AVX__)
+  return ints(_mm256_cvtps_epi32(x));
+#elif defined(__SSE2__)
+  return ints(_mm_cvtps_epi32(x));
+#else
+  return ints(vcvtnq_s32_f32(x));
+#endif
+}
+
+/// The nearest integer, and p 2^n for an integer n. (The sum of two exponents where there is no
+/// instruction: -ffast-math would spread a product over the terms of p, and flush small ones to 0.)
+inline vec nearest(vec t) {
+#ifdef __AVX512F__
+  return _mm512_roundscale_ps(t, 0);
+#else
+  return xsimd::to_float(nearest_ints(t));
+#endif
+}
+inline vec times_exp2(vec p, vec n) {
+#ifdef __AVX512F__
+  return _mm512_scalef_ps(p, n);
+#else
+  return std::bit_cast<vec>(std::bit_cast<ints>(p) + (xsimd::to_int(n) << 23));
+#endif
+}
+
+/// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it stays at e^-87.3 (1e-38).
+inline vec exp_below(vec x) {
+  x = xsimd::max(x, vec(-87.3f));
+  const vec n = nearest(x * vec(1.44269504f));
+  vec f = fma(n, vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
+  f = fma(n, vec(2.12194440e-4f), f);
   // e^f = 1 + f + f^2 q(f) on [-ln 2 / 2, ln 2 / 2], q minimax, relative error 8e-9
   vec q = fma(f, vec(1.39262508e-3f), vec(8.36323288e-3f));
   q = fma(f, q, vec(4.16665542e-2f));
   q = fma(f, q, vec(1.66665767e-1f));
   q = fma(f, q, vec(0.5f));
-  const vec p = fma(f, fma(f, q, vec(1.f)), vec(1.f));
-  // p 2^n by adding n to the exponent. A product would not do: -ffast-math spreads it over the sum,
-  // whose small term then is flushed to zero where e^x is near the smallest normal number.
-  return std::bit_cast<vec>(std::bit_cast<std::remove_const_t<decltype(n)>>(p) + (n << 23));
+  return times_exp2(fma(f, fma(f, q, vec(1.f)), vec(1.f)), n);
+}
+/// As exp_below for any x; above 88.3 it stays at e^88.3.
+inline vec exp(vec x) { return exp_below(xsimd::min(x, vec(88.3f))); }
+
+/// 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it stays at 2^-126.
+inline vec exp2_below(vec t) {
+  t = xsimd::max(t, vec(-126.f));
+  const vec n = nearest(t), f = t - n;
+  // 2^f = 1 + f q(f) on [-1/2, 1/2], q minimax
+  vec q = fma(f, vec(1.32647273e-3f), vec(9.67151269e-3f));
+  q = fma(f, q, vec(5.55073374e-2f));
+  q = fma(f, q, vec(2.40222421e-1f));
+  q = fma(f, q, vec(6.93146978e-1f));
+  return times_exp2(fma(f, q, vec(1.f)), n);
 }
 
 /// x / (1 + e^-x)
@@ -86,7 +152,7 @@ inline vec silu(vec x) { return x / (vec(1.f) + exp(-x)); }
 
 /// log(1 + e^x) = max(x, 0) + log1p(e^-|x|), and log1p(u) = 2 atanh(s) with s = u / (2 + u) <= 1/3.
 inline vec softplus(vec x) {
-  const vec u = exp(-xsimd::abs(x));
+  const vec u = exp_below(-xsimd::abs(x));
   const vec s = u / (vec(2.f) + u), t = s * s;
   // (2 atanh(s) - 2 s) / s^3 in t = s^2 on [0, 1/9], minimax, relative error 3e-10
   vec r = fma(t, vec(2.32243292e-1f), vec(2.17065758e-1f));

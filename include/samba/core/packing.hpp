@@ -1,0 +1,94 @@
+#pragma once
+#include <samba/core/scalar.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// How the matrix of a linear map, (N outputs, K inputs), is packed: in panels of panel_width rows,
+/// within a panel k by k, the rows of the panel side by side. Of types below 32 bits as many k as
+/// make 32 bits stand together, for the instructions that multiply such a group at once. Rows are
+/// padded to whole panels and groups. A one-token step and a long chunk add up over k in this
+/// order.
+template <class T>
+struct Packing {
+  static constexpr std::int64_t group = sizeof(T) < 4 ? 4 / sizeof(T) : 1;  // k side by side
+
+  static constexpr std::int64_t groups(std::int64_t K) { return (K + group - 1) / group; }
+  static constexpr std::int64_t bytes(std::int64_t N, std::int64_t K) {
+    return round_up(N, panel_width) * groups(K) * group * static_cast<std::int64_t>(sizeof(T));
+  }
+  static constexpr std::int64_t index(std::int64_t row, std::int64_t k, std::int64_t K) {
+    return ((row / panel_width * groups(K) + k / group) * panel_width + row % panel_width) * group +
+           k % group;
+  }
+
+  static void set_row(T* data, std::int64_t row, std::int64_t K, const Real<T>* values) {
+    T* to = data + index(row, 0, K);
+    for (std::int64_t k = 0; k < K; ++k)
+      to[k / group * group * panel_width + k % group] = static_cast<T>(values[k]);
+  }
+  static void get_row(const T* data, std::int64_t row, std::int64_t K, Real<T>* values) {
+    const T* from = data + index(row, 0, K);
+    for (std::int64_t k = 0; k < K; ++k)
+      values[k] = static_cast<Real<T>>(from[k / group * group * panel_width + k % group]);
+  }
+};
+
+/// What turns numbers of at most a magnitude into integers in [-127, 127], and back.
+struct Int8Scale {
+  float value = 0, inverse = 0;
+
+  /// Numbers too small for an inverse count as zeros.
+  constexpr explicit Int8Scale(float most) {
+    if (most > 1e-30f) value = most / 127.f, inverse = 127.f / most;
+  }
+};
+
+/// 32 k of a panel of int8 weights: weight = scale * (q - 128). (Unsigned, because the instruction
+/// that multiplies four bytes at once takes one factor of either sign.)
+struct Int8Block {
+  static constexpr int size = 32;
+
+  std::uint8_t q[size / 4][panel_width][4];
+  float scale[panel_width];
+};
+
+/// Weights of one byte, symmetric, one float scale per row and 32 k: the largest magnitude of these
+/// / 127. In memory a sequence of Int8Block, of which `data` is the first.
+template <>
+struct Packing<int8> {
+  static constexpr std::int64_t group = Int8Block::size;
+
+  static constexpr std::int64_t groups(std::int64_t K) { return (K + group - 1) / group; }
+  static constexpr std::int64_t bytes(std::int64_t N, std::int64_t K) {
+    return round_up(N, panel_width) / panel_width * groups(K) *
+           static_cast<std::int64_t>(sizeof(Int8Block));
+  }
+
+  static void set_row(int8* data, std::int64_t row, std::int64_t K, const float* values) {
+    Int8Block* block = reinterpret_cast<Int8Block*>(data) + row / panel_width * groups(K);
+    const auto r = row % panel_width;
+    for (std::int64_t begin = 0; begin < K; begin += group, ++block) {
+      const std::int64_t n = std::min(K - begin, group);
+      float most = 0;
+      for (std::int64_t k = 0; k < n; ++k) most = std::max(most, std::abs(values[begin + k]));
+      const Int8Scale scale(most);
+      block->scale[r] = scale.value;
+      for (std::int64_t k = 0; k < n; ++k)
+        block->q[k / 4][r][k % 4] =
+            static_cast<std::uint8_t>(128 + std::lrint(values[begin + k] * scale.inverse));
+    }
+  }
+  static void get_row(const int8* data, std::int64_t row, std::int64_t K, float* values) {
+    const auto* block = reinterpret_cast<const Int8Block*>(data) + row / panel_width * groups(K);
+    const auto r = row % panel_width;
+    for (std::int64_t k = 0; k < K; ++k) {
+      const Int8Block& b = block[k / group];
+      values[k] = b.scale[r] * static_cast<float>(b.q[k % group / 4][r][k % 4] - 128);
+    }
+  }
+};
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,172 @@
+#pragma once
+#include <samba/kernels/simd/operand.hpp>
+
+namespace samba::inline SAMBA_TARGET::kernels::simd {
+
+/// 32 quantised numbers of a row, and what takes the 128 off the weights: -128 times their sum. The
+/// sums of a block are integers, the same on every path; floats across blocks.
+struct Int8Row {
+#if defined(__AVX512VNNI__)
+  std::int32_t quads[8];  ///< four bytes each
+#elif defined(__AVX2__)
+  std::int32_t even[8], odd[8];  ///< two numbers of 16 bits each
+#else
+  float x[Int8Block::size];
+#endif
+  std::int32_t offset;
+};
+
+namespace detail {
+
+#if defined(__AVX512VNNI__)
+
+inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
+  const __m128i low = _mm512_cvtepi32_epi8(_mm512_loadu_si512(q));
+  const __m128i high = _mm512_cvtepi32_epi8(_mm512_loadu_si512(q + 16));
+  std::memcpy(x.quads, &low, sizeof(low));
+  std::memcpy(x.quads + 4, &high, sizeof(high));
+}
+
+/// sum[i][v] = the products of a block, integers as floats.
+template <int Rows, int vecs>
+[[gnu::always_inline]] inline void multiply_int8(const Int8Row* x, std::int64_t x_stride,
+                                                 const std::byte* w, std::int64_t w_panel, int c,
+                                                 vec (&product)[Rows][vecs]) {
+  __m512i sum[Rows][vecs];
+  unroll<Rows * vecs>([&](auto i) __attribute__((always_inline)) {
+    sum[i / vecs][i % vecs] = _mm512_set1_epi32(x[i / vecs * x_stride].offset);
+  });
+  for (std::size_t j = 0; j < Int8Block::size / 4; ++j) {
+    __m512i weight[vecs];
+    unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+      weight[v] = _mm512_loadu_si512(weights_at<v>(w + j * sizeof(Int8Block::q[0]), w_panel, c));
+    });
+    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+      const __m512i xi = _mm512_set1_epi32(x[i * x_stride].quads[j]);
+      unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+        sum[i][v] = _mm512_dpbusd_epi32(sum[i][v], weight[v], xi);
+      });
+    });
+  }
+  unroll<Rows * vecs>([&](auto i) __attribute__((always_inline)) {
+    product[i / vecs][i % vecs] = _mm512_cvtepi32_ps(sum[i / vecs][i % vecs]);
+  });
+}
+
+#elif defined(__AVX2__)
+
+inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
+  for (int j = 0; j < 8; ++j, q += 4) {
+    x.even[j] = (q[0] & 0xffff) | q[2] * 0x10000;
+    x.odd[j] = (q[1] & 0xffff) | q[3] * 0x10000;
+  }
+}
+
+#ifdef __AVX512F__
+inline ints multiply_add_pairs(ints a, ints b) { return ints(_mm512_madd_epi16(a, b)); }
+inline ints odd_bytes(ints a) { return ints(_mm512_srli_epi16(a, 8)); }
+#else
+inline ints multiply_add_pairs(ints a, ints b) { return ints(_mm256_madd_epi16(a, b)); }
+inline ints odd_bytes(ints a) { return ints(_mm256_srli_epi16(a, 8)); }
+#endif
+
+template <int Rows, int vecs>
+[[gnu::always_inline]] inline void multiply_int8(const Int8Row* x, std::int64_t x_stride,
+                                                 const std::byte* w, std::int64_t w_panel, int c,
+                                                 vec (&product)[Rows][vecs]) {
+  unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+    ints sum[Rows];
+    unroll<Rows>([&](auto i)
+                     __attribute__((always_inline)) { sum[i] = ints(x[i * x_stride].offset); });
+    for (std::size_t j = 0; j < Int8Block::size / 4; ++j) {
+      std::int32_t bits[lanes];
+      std::memcpy(bits, weights_at<v>(w + j * sizeof(Int8Block::q[0]), w_panel, c), sizeof(bits));
+      const ints weight = ints::load_unaligned(bits);
+      const ints even = weight & ints(0x00ff00ff), odd = odd_bytes(weight);
+      unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+        const Int8Row& xi = x[i * x_stride];
+        sum[i] +=
+            multiply_add_pairs(even, ints(xi.even[j])) + multiply_add_pairs(odd, ints(xi.odd[j]));
+      });
+    }
+    unroll<Rows>([&](auto i)
+                     __attribute__((always_inline)) { product[i][v] = xsimd::to_float(sum[i]); });
+  });
+}
+
+#else
+
+inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
+  for (int k = 0; k < Int8Block::size; ++k) x.x[k] = static_cast<float>(q[k]);
+}
+
+/// In floats, which hold these integers: they are below 2^24.
+template <int Rows, int vecs>
+[[gnu::always_inline]] inline void multiply_int8(const Int8Row* x, std::int64_t x_stride,
+                                                 const std::byte* w, std::int64_t w_panel, int c,
+                                                 vec (&product)[Rows][vecs]) {
+  unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+      product[i][v] = vec(static_cast<float>(x[i * x_stride].offset));
+    });
+    for (std::size_t j = 0; j < Int8Block::size / 4; ++j) {
+      std::int32_t bits[lanes];
+      std::memcpy(bits, weights_at<v>(w + j * sizeof(Int8Block::q[0]), w_panel, c), sizeof(bits));
+      ints bytes = ints::load_unaligned(bits);
+      for (std::size_t k = 0; k < 4; ++k, bytes = bytes >> 8) {
+        const vec weight = xsimd::to_float(bytes & ints(0xff));
+        unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+          product[i][v] = fma(vec(x[i * x_stride].x[4 * j + k]), weight, product[i][v]);
+        });
+      }
+    }
+  });
+}
+
+#endif
+
+}  // namespace detail
+
+template <>
+struct Operand<int8> {
+  using Element = Int8Row;
+  static constexpr int rows = lanes == 16 ? 6 : 4;
+  static constexpr std::int64_t group_bytes = sizeof(Int8Block);
+
+  /// The blocks of n values of a row times `inverse`, rounded to integers; zeros behind them.
+  static void prepare(const float* row, std::int64_t n, float inverse, Element* x) {
+    for (std::int64_t k = 0; k < n; k += Int8Block::size, ++x) {
+      alignas(alignment) std::int32_t q[Int8Block::size] = {};
+      ints sum(0);
+      for_each_vec({0, std::min<std::int64_t>(n - k, Int8Block::size)},
+                   [&](std::int64_t i, std::int64_t m) {
+                     const ints part = nearest_ints(load_part(row + k + i, m) * vec(inverse));
+                     part.store_unaligned(q + i);
+                     sum += part;
+                   });
+      detail::set_int8_row(q, *x);
+      alignas(alignment) std::int32_t parts[lanes];
+      sum.store_unaligned(parts);
+      std::int32_t total = 0;
+      for (int l = 0; l < lanes; ++l) total += parts[l];
+      x->offset = -128 * total;
+    }
+  }
+
+  template <int Rows, int vecs>
+  [[gnu::always_inline]] static void multiply(const Element* x, std::int64_t x_stride,
+                                              const std::byte* w, std::int64_t w_panel, int c,
+                                              vec (&sum)[Rows][vecs]) {
+    vec product[Rows][vecs];
+    detail::multiply_int8(x, x_stride, w, w_panel, c, product);
+    unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+      const vec scale = load(reinterpret_cast<const float*>(
+          weights_at<v>(w + offsetof(Int8Block, scale), w_panel, c)));
+      unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+        sum[i][v] = fma(product[i][v], scale, sum[i][v]);
+      });
+    });
+  }
+};
+
+}  // namespace samba::inline SAMBA_TARGET::kernels::simd
