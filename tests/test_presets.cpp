@@ -143,6 +143,9 @@ void check_description() {
   CHECK(sums.find(grouped(Model::template state_bytes<float>)) != sums.npos);
   CHECK(sums.find(grouped(Model::flops_per_token(0))) != sums.npos);
   CHECK(sums.find(grouped(Model::flops_per_token(4095))) != sums.npos);
+  // A program built for any processor of its kind says so.
+  const bool least = std::string_view(target).starts_with("sse");
+  CHECK((sums.find("-march=native") != sums.npos) == least);
 }
 
 template <class... Models>

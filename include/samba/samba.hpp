@@ -4,6 +4,7 @@
 /// io/sentencepiece.hpp (needs libsentencepiece).
 #include <samba/core/build_info.hpp>
 #include <samba/io/checkpoint.hpp>
+#include <samba/io/packed.hpp>
 #include <samba/io/tokenizer.hpp>
 #include <samba/model/describe.hpp>
 #include <samba/model/initialize.hpp>

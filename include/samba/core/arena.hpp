@@ -48,6 +48,10 @@ class Arena {
     std::memset(data_.get(), 0, size);
   }
 
+  /// Takes over `bytes` bytes from `first` on of what ::mmap returned.
+  Arena(void* mapped, std::size_t size, std::byte* first, std::int64_t bytes)
+      : data_(first, detail::FreeBlock(mapped, size)), bytes_(bytes) {}
+
   std::byte* data() const { return data_.get(); }
   std::int64_t bytes() const { return bytes_; }
 

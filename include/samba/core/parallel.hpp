@@ -35,7 +35,7 @@ struct Team {
   }
 
   /// Returns when every thread of the team has called it. Threads spin for about as long as it takes
-  /// the system to wake one that sleeps, then offer their processor to others: on a busy machine the
+  /// the system to wake one, then offer their processor to others, then sleep: on a busy machine the
   /// one they wait for may need it.
   void barrier() const {
     if (size > 1) wait();
@@ -43,17 +43,19 @@ struct Team {
 
  private:
   [[gnu::noinline]] void wait() const {
+    constexpr int spins = 50000, offers = 50;
     const unsigned round = shared->passed.load(std::memory_order_relaxed);
     if (shared->arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       shared->arrived.store(0, std::memory_order_relaxed);
       shared->passed.store(round + 1, std::memory_order_release);
+      shared->passed.notify_all();
       return;
     }
-    for (int spins = 0; shared->passed.load(std::memory_order_acquire) == round;)
-      if (spins < 20000)
-        ++spins;
-      else
-        ::sched_yield();
+    for (int turn = 0; turn < spins + offers; ++turn) {
+      if (shared->passed.load(std::memory_order_acquire) != round) return;
+      if (turn >= spins) ::sched_yield();
+    }
+    shared->passed.wait(round, std::memory_order_acquire);
   }
 };
 

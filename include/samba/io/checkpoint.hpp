@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/core/parallel.hpp>
 #include <samba/io/checkpoint_names.hpp>
 #include <samba/io/safetensors.hpp>
 #include <samba/model/weights.hpp>
@@ -19,7 +20,10 @@ class CheckpointMap {
                     : CheckpointNames::samba,
                 std::move(branches)),
         tied_(tied),
-        used_(file_.tensors().size()) {}
+        used_(file_.tensors().size()) {
+    if (file_.find("samba.packed"))
+      fail({path, ": these are packed weights; read them with load_packed"});
+  }
 
   const CheckpointNaming& naming() const { return naming_; }
   const Checkpoint& file() const { return file_; }
@@ -90,7 +94,39 @@ class CheckpointMap {
   Lines missing_{"missing"}, shapes_{"wrong shape"};
 };
 
-/// Fills the tensors from a checkpoint.
+/// Rows [row, row + rows) of a tensor, and where a file has them.
+struct LoadedRows {
+  std::size_t tensor;
+  const TensorView* stored;
+  std::int64_t row, rows, file_row;
+};
+
+/// One thread's part of loading: its share of the rows of every piece, through `values`, which holds
+/// the longest row. Returns the first element that is not finite, as (piece, element); a piece
+/// beyond the last if there is none.
+template <class R>
+[[gnu::cold]] std::pair<std::size_t, std::int64_t> load_rows(
+    const Team& team, const std::vector<TensorRef<R>>& tensors,
+    const std::vector<LoadedRows>& pieces, R* values) {
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const LoadedRows& piece = pieces[i];
+    const TensorRef<R>& tensor = tensors[piece.tensor];
+    const std::span row(values, static_cast<std::size_t>(tensor.row_size));
+    const Range share = team.share(piece.rows, panel_width);
+    for (std::int64_t r = share.begin; r < share.end; ++r) {
+      const std::int64_t first = (piece.file_row + r) * tensor.row_size;
+      read_floats(*piece.stored, first, row);
+      bool finite = true;
+      for (const R x : row) finite &= is_finite(static_cast<float>(x));
+      for (std::int64_t k = 0; !finite; ++k)
+        if (!is_finite(static_cast<float>(values[k]))) return {i, first + k};
+      tensor.set_row(piece.row + r, values);
+    }
+  }
+  return {pieces.size(), 0};
+}
+
+/// Fills the tensors from a checkpoint, on all threads that OpenMP gives.
 template <class R>
 [[gnu::cold]] void load_tensors(const std::string& path, const std::string& structure,
                                 std::vector<BranchInfo> branches, bool tied,
@@ -99,28 +135,39 @@ template <class R>
   for (const TensorRef<R>& tensor : tensors) map.check(tensor);
   map.check_all(structure);
 
-  std::vector<R> row;
-  for (const TensorRef<R>& tensor : tensors) {
-    row.resize(static_cast<std::size_t>(tensor.row_size));
+  std::vector<LoadedRows> pieces;
+  std::vector<R> values;  // of a vector whose parts are in several tensors of the file
+  std::size_t longest = 0;
+  const auto refuse = [&](const TensorView& stored, std::int64_t element) {
+    fail({path, ": tensor ", stored.name, ": element ", element, " is not finite"});
+  };
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const TensorRef<R>& tensor = tensors[i];
     const bool vector = tensor.shape.size() == 1;  // one row, whose parts count elements
+    if (vector) values.resize(static_cast<std::size_t>(tensor.row_size));
+    longest = std::max(longest, static_cast<std::size_t>(tensor.row_size));
     map.naming().parts(tensor, [&](const NamedRows& part) {
       const TensorView& stored = *map.find(part.name);
-      const std::int64_t unit = vector ? 1 : tensor.row_size, step = vector ? part.rows : 1;
-      for (std::int64_t r = 0; r < part.rows; r += step) {
-        const auto values = vector ? std::span(row).subspan(static_cast<std::size_t>(part.row),
-                                                            static_cast<std::size_t>(part.rows))
-                                   : std::span(row);
-        const std::int64_t first = (part.file_row + r) * unit;
-        read_floats(stored, first, values);
-        for (std::size_t i = 0; i < values.size(); ++i)
-          if (!is_finite(static_cast<float>(values[i])))
-            fail({path, ": tensor ", stored.name, ": element ",
-                  first + static_cast<std::int64_t>(i), " is not finite"});
-        if (!vector) tensor.set_row(part.row + r, row.data());
-      }
+      read_floats(stored, 0, std::span<R>{});  // throws where the dtype is none of numbers
+      if (!vector) return pieces.push_back({i, &stored, part.row, part.rows, part.file_row});
+      R* const to = values.data() + part.row;
+      read_floats(stored, part.file_row, std::span(to, static_cast<std::size_t>(part.rows)));
+      for (std::int64_t k = 0; k < part.rows; ++k)
+        if (!is_finite(static_cast<float>(to[k]))) refuse(stored, part.file_row + k);
     });
-    if (vector) tensor.set_row(0, row.data());
+    if (vector) tensor.set_row(0, values.data());
   }
+
+  const int threads = default_threads();
+  values.resize(longest * static_cast<std::size_t>(threads));
+  std::vector<std::pair<std::size_t, std::int64_t>> bad(static_cast<std::size_t>(threads),
+                                                        {pieces.size(), 0});
+  parallel(threads, [&](const Team& team) {
+    const auto rank = static_cast<std::size_t>(team.rank);
+    bad[rank] = load_rows(team, tensors, pieces, values.data() + rank * longest);
+  });
+  const auto [piece, element] = *std::min_element(bad.begin(), bad.end());
+  if (piece < pieces.size()) refuse(*pieces[piece].stored, element);
 }
 
 template <class R>

@@ -2,6 +2,7 @@
 /// \file
 /// Files of the operating system (POSIX): a read-only memory map, and what else readers and writers
 /// of files share. Every error names the path and what the system said.
+#include <samba/core/arena.hpp>
 #include <samba/core/error.hpp>
 
 #include <fcntl.h>
@@ -93,6 +94,14 @@ class MappedFile {
   }
   ~MappedFile() {
     if (data_) ::munmap(data_, size_);
+  }
+
+  /// Gives the map to an arena over `bytes` bytes from `offset` on. What is written there stays in
+  /// memory: the file does not change.
+  Arena to_arena(std::ptrdiff_t offset, std::int64_t bytes) && {
+    if (::mprotect(data_, size_, PROT_READ | PROT_WRITE) != 0) fail_errno(path_, "cannot map");
+    std::byte* const map = std::exchange(data_, nullptr);
+    return Arena(map, size_, map + offset, bytes);
   }
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }

@@ -340,6 +340,8 @@ class SafetensorsFile {
     return content_.metadata.find(key);
   }
   const std::string& path() const { return map_.path(); }
+  /// The map itself, which the tensors' data stays in.
+  MappedFile release() && { return std::move(map_); }
 
  private:
   explicit SafetensorsFile(std::string path)
@@ -668,8 +670,8 @@ class BasicSafetensorsWriter {
     if (header_written_) return;
     header_written_ = true;
     header_ += '}';
-    header_.resize(static_cast<std::size_t>(round_up(static_cast<std::int64_t>(header_.size()), 8)),
-                   ' ');
+    // The format asks for nothing; the data of a mapped file then stands as it would in an arena.
+    header_.resize(static_cast<std::size_t>(round_up(std::ssize(header_) + 8, alignment)) - 8, ' ');
     if (header_.size() > static_cast<std::size_t>(max_header_bytes)) {
       fail({path_, ": the header takes ", header_.size(), " bytes, at most ", max_header_bytes,
             " are allowed"});

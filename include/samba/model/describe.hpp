@@ -74,15 +74,22 @@ std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& bra
 }  // namespace detail
 
 /// A table of the model, branch by branch: parameters, bytes of state (KV = float) and FLOPs of one
-/// token at position 0 and far from it, then the sums. A schedule that repeats is shown once.
+/// token at position 0 and far from it, then the sums. A schedule that repeats is shown once. A
+/// program compiled for the least that its processors have says so in a last line.
 template <class Model>
 std::string describe() {
-  return detail::describe_text(
+  std::string text = detail::describe_text(
       {Model::vocab_size, Model::d_model, Model::default_capacity, Model::parameters,
        Model::template state_bytes<float>, Model::flops_per_token(0),
        Model::flops_per_token(Model::default_capacity - 1), Model::tie_embeddings,
        Model::has_capacity},
       branches<Model>());
+  if (std::string_view(target).starts_with("sse"))
+    text +=
+        detail::join({"compiled for ", target,
+                      ", 4 floats at a time: -march=native (with CMake: samba::native) uses all "
+                      "that this processor has\n"});
+  return text;
 }
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -40,7 +40,9 @@ class Weights {
 
  public:
   /// All zero; fill them through visit() and then call derive(), or use load().
-  Weights() : arena_(Model::template weight_bytes<T>) {
+  Weights() : Weights(Arena(Model::template weight_bytes<T>)) {}
+  /// In memory that holds them already, weight_bytes<T> as memory() shows them.
+  explicit Weights(Arena arena) : arena_(std::move(arena)) {
     Placer placer{arena_.data()};
     const auto bind = [&]<class X>(auto&&, X& tensor) { tensor.bind(placer.take(X::bytes)); };
     if constexpr (!Model::tie_embeddings) bind(0, tree_.embedding);
@@ -58,6 +60,10 @@ class Weights {
   Weights& operator=(Weights&&) = default;
 
   const auto& tree() const { return tree_; }
+  /// All of it, packed, derived tensors included: what depends on nothing but Model and T.
+  std::span<const std::byte> memory() const {
+    return {arena_.data(), static_cast<std::size_t>(arena_.bytes())};
+  }
   std::int64_t bytes() const { return arena_.bytes(); }
 
   /// Calls f(branch, tag, name, tensor) for every tensor a file holds, in file order: the

@@ -1,0 +1,82 @@
+#pragma once
+/// \file
+/// Weights as they stand in memory, in a file: opened by mapping it, without reading or packing. A
+/// safetensors file with one tensor, `samba.packed`, and in its metadata what must fit: the model's
+/// structure, the type of the matrices, the width of a panel. The same for every instruction set.
+#include <samba/io/safetensors.hpp>
+#include <samba/model/weights.hpp>
+
+namespace samba::inline SAMBA_TARGET {
+
+namespace detail {
+
+/// What a packed file must say of weights with matrices of T.
+template <class T>
+std::string packed_type() {
+  static_assert(!std::is_same_v<T, double>, "packed weights are float, bf16 or int8");
+  if constexpr (std::is_same_v<T, int8>)
+    return join({"int8 in groups of ", Int8Block::size});
+  else
+    return std::is_same_v<T, bf16> ? "bf16" : "float";
+}
+
+template <int = 0>
+[[gnu::cold]] void save_packed(const std::string& path, std::string_view structure,
+                               const std::string& type, std::span<const std::byte> memory) {
+  SafetensorsWriter writer(path, {{"samba.packed", "1"},
+                                  {"samba.structure", std::string(structure)},
+                                  {"samba.type", type},
+                                  {"samba.panel_width", std::to_string(panel_width)}});
+  writer.declare("samba.packed", Dtype::u8, {std::ssize(memory)});
+  writer.write("samba.packed", memory);
+  writer.finish();
+}
+
+template <int = 0>
+[[gnu::cold]] Arena load_packed(const std::string& path, std::string_view structure,
+                                const std::string& type, std::int64_t bytes) {
+  SafetensorsFile file = SafetensorsFile::open(path);
+  const auto check = [&](const char* what, const char* key, std::string_view expected) {
+    const std::string_view* const found = file.metadata(join({"samba.", key}));
+    if (!found)
+      fail({path, ": not a file of packed weights (of save_packed): its metadata has no \"samba.",
+            key, "\""});
+    if (*found != expected)
+      fail({path, ": packed weights of another ", what, ": expected ", expected, ", found ",
+            *found});
+  };
+  check("layout version", "packed", "1");
+  check("model", "structure", structure);
+  check("type", "type", type);
+  check("panel width", "panel_width", std::to_string(panel_width));
+  const TensorView* const tensor = file.find("samba.packed");
+  if (!tensor || tensor->dtype != Dtype::u8 || std::ssize(tensor->data) != bytes)
+    fail({path, ": expected one tensor samba.packed, U8 ", Shape{bytes}, ", found ",
+          tensor ? dtype_name(tensor->dtype) : "none", " ", tensor ? tensor->shape : Shape{}});
+  const std::byte* const data = tensor->data.data();
+  MappedFile map = std::move(file).release();
+  const std::ptrdiff_t offset = data - map.bytes().data();
+  if (offset % alignment != 0)
+    fail({path, ": tensor samba.packed: expected at a multiple of ", alignment,
+          " bytes of the file, found at ", offset});
+  return std::move(map).to_arena(offset, bytes);
+}
+
+}  // namespace detail
+
+/// Writes weights for load_packed. Replaces an existing file only when all is written.
+template <class Model, class T>
+void save_packed(const Weights<Model, T>& weights, const std::string& path) {
+  detail::save_packed(path, structure<Model>(), detail::packed_type<T>(), weights.memory());
+}
+
+/// Maps a file of save_packed: pages are read when they are first used, and what changes in the
+/// weights stays in memory. Throws Error, naming both, where the file is of another model, type,
+/// group size or panel width. The numbers themselves are taken as they are.
+template <class Model, class T = float>
+Weights<Model, T> load_packed(const std::string& path) {
+  return Weights<Model, T>(detail::load_packed(path, structure<Model>(), detail::packed_type<T>(),
+                                               Model::template weight_bytes<T>));
+}
+
+}  // namespace samba::inline SAMBA_TARGET
