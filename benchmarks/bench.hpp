@@ -4,7 +4,8 @@
 /// `<kernel>/<variant>/<model>/<size>/threads:<n>`, where the sizes are those of a model: `demo`
 /// (d_model 256, weights in the cache) or `samba421m` (d_model 1536, weights from memory).
 /// Variants: `raw_loop`, the plain loop over plain arrays; `reference`, the scalar kernel; `simd`,
-/// `simd_bf16`, `simd_int8`, the function that the layers call, with factors of that type.
+/// `simd_bf16`, `simd_int8`, the function that the layers call, with factors of that type. Those of
+/// layers and models end in the type of their matrices.
 #include "ceiling.hpp"
 
 #include <samba/core/tensor.hpp>
@@ -12,6 +13,9 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
 #include <initializer_list>
 #include <string>
 #include <vector>
@@ -40,6 +44,11 @@ template <class T>
 std::string suffix() {
   return dot_of<T> == Dot::int8 ? "_int8" : dot_of<T> == Dot::bf16 ? "_bf16" : "";
 }
+/// As suffix, with a name for float too.
+template <class T>
+std::string type_suffix() {
+  return dot_of<T> == Dot::f32 ? "_f32" : suffix<T>();
+}
 
 /// Bytes of n floats.
 constexpr double floats(std::int64_t n) { return 4.0 * static_cast<double>(n); }
@@ -58,6 +67,47 @@ class Random {
  private:
   std::uint32_t state_ = 1;
 };
+
+/// Fills `bytes` bytes of T, where int8 stands for the blocks of a packed matrix, with small numbers
+/// as quickly as they can be made up.
+template <class T>
+void fill(T* elements, std::int64_t bytes, Random& random) {
+  if constexpr (std::is_same_v<T, samba::int8>) {
+    using samba::Int8Block;
+    auto* block = reinterpret_cast<Int8Block*>(elements);
+    for (auto* end = block + bytes / std::int64_t{sizeof(Int8Block)}; block < end; ++block) {
+      for (auto& q : block->q)
+        for (auto& row : q) std::memcpy(row, std::to_array({random()}).data(), sizeof(row));
+      std::fill_n(block->scale, samba::panel_width, 0.05f / 254);
+    }
+  } else {
+    auto* data = reinterpret_cast<float*>(elements);
+    random.fill(data, bytes / 4, 0.05f);
+    if constexpr (std::is_same_v<T, samba::bf16>)
+      for (std::int64_t i = 0; i < bytes / 4; ++i) {  // each half a number
+        const auto bits = std::bit_cast<std::uint32_t>(data[i]) >> 16;
+        std::memcpy(data + i, std::to_array({bits | bits << 16}).data(), sizeof(bits));
+      }
+  }
+}
+
+/// Bytes of a layer's state that are read and written by `rows` tokens from `position` on: of a
+/// ring the rows that are there before, and those that they leave; of any other state all, twice.
+template <class State>
+double state_traffic(std::int64_t position, std::int64_t rows) {
+  double bytes = 0;
+  State state{};
+  State::visit(state, [&]<class X>(auto, const X&) {
+    if constexpr (requires(X x) { x.slots; }) {
+      constexpr std::int64_t slots = X::shape[1];
+      bytes += static_cast<double>(X::bytes(0) / slots *
+                                   (std::min(position, slots - 1) + std::min(rows, slots)));
+    } else {
+      bytes += 2.0 * static_cast<double>(X::bytes(0));
+    }
+  });
+  return bytes;
+}
 
 /// Random numbers in [-0.5, 0.5), in aligned memory.
 class Floats {
@@ -144,6 +194,11 @@ inline std::string extents(std::initializer_list<std::int64_t> numbers) {
   std::string joined;
   for (const auto n : numbers) joined.append(joined.empty() ? "" : "x").append(std::to_string(n));
   return joined;
+}
+
+/// "512_at_0": rows from a position on.
+inline std::string rows_at(std::int64_t rows, std::int64_t position) {
+  return std::to_string(rows).append("_at_").append(std::to_string(position));
 }
 
 /// Registers a row. make() prepares the data and returns the operation, f(team, call), which every

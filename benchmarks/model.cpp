@@ -6,10 +6,7 @@
 
 #include <samba/samba.hpp>
 
-#include <array>
-#include <bit>
 #include <cstdlib>
-#include <cstring>
 
 using namespace bench;
 using namespace samba;
@@ -24,33 +21,12 @@ struct Demo
 struct Mamba130M : LanguageModel<Repeat<24, Mamba<768>>,
                                  ModelOptions{.vocab_size = 50280, .tie_embeddings = true}> {};
 
-/// The numbers of a packed matrix, or of any other tensor, as quickly as they can be made up.
-template <class X>
-void fill(X& tensor, Random& random) {
-  if constexpr (std::is_same_v<typename X::value_type, int8>) {
-    auto* block = reinterpret_cast<Int8Block*>(tensor.data());
-    for (auto* end = block + X::bytes / std::int64_t{sizeof(Int8Block)}; block < end; ++block) {
-      for (auto& q : block->q)
-        for (auto& row : q) std::memcpy(row, std::to_array({random()}).data(), sizeof(row));
-      std::fill_n(block->scale, panel_width, 0.05f / 254);
-    }
-  } else {
-    auto* data = reinterpret_cast<float*>(tensor.data());
-    random.fill(data, X::bytes / 4, 0.05f);
-    if constexpr (std::is_same_v<typename X::value_type, bf16>)
-      for (std::int64_t i = 0; i < X::bytes / 4; ++i) {  // each half a number
-        const auto bits = std::bit_cast<std::uint32_t>(data[i]) >> 16;
-        std::memcpy(data + i, std::to_array({bits | bits << 16}).data(), sizeof(bits));
-      }
-  }
-}
-
 template <class Model, class T>
 const Weights<Model, T>& random_weights() {
   static const Weights<Model, T> weights = [] {
     Weights<Model, T> w;
     Random random;
-    w.visit([&](int, auto, auto, auto& x) { fill(x, random); });
+    w.visit([&]<class X>(int, auto, auto, X& x) { fill(x.data(), X::bytes, random); });
     w.derive();
     return w;
   }();
@@ -67,18 +43,11 @@ constexpr double weights_read =
 
 /// Bytes of state that are read and written by a chunk of `rows` tokens from `position` on.
 template <class Model, class KV>
-double state_traffic(std::int64_t position, std::int64_t rows) {
+double model_state_traffic(std::int64_t position, std::int64_t rows) {
   double bytes = 0;
   for_each_branch<typename Model::Stack>([&](auto branch, Use) {
-    using State = typename decltype(branch)::type::template State<float, KV>;
-    State state{};
-    State::visit(state, [&]<class X>(auto, const X&) {
-      if constexpr (requires(X x) { x.slots; })
-        bytes += static_cast<double>(X::bytes(0) / X::shape[1] *
-                                     std::min<std::int64_t>(position + rows, X::shape[1]));
-      else
-        bytes += 2.0 * static_cast<double>(X::bytes(0));
-    });
+    bytes +=
+        state_traffic<typename decltype(branch)::type::template State<float, KV>>(position, rows);
   });
   return bytes;
 }
@@ -96,7 +65,7 @@ std::vector<std::int32_t> tokens(std::int64_t n) {
 
 template <class Model, class T, class KV>
 std::string variant(const std::string& what) {
-  const std::string name = what + (std::is_same_v<T, float> ? "_f32" : suffix<T>());
+  const std::string name = what + type_suffix<T>();
   return std::is_same_v<KV, float> ? name : name + "_kv_bf16";
 }
 
@@ -131,7 +100,7 @@ void add_prefill(const std::string& model, std::int64_t n) {
               double flops = -2.0 * Model::vocab_size * Model::d_model * static_cast<double>(n - 1);
               for (std::int64_t i = 0; i < n; ++i)
                 flops += static_cast<double>(Model::flops_per_token(i));
-              return Cost{.bytes = weights_read<Model, T> + state_traffic<Model, KV>(0, n),
+              return Cost{.bytes = weights_read<Model, T> + model_state_traffic<Model, KV>(0, n),
                           .flops = flops};
             });
 }
@@ -141,9 +110,8 @@ template <class Model, class T, class KV = float>
 void add_decode(const std::string& model, std::int64_t position) {
   constexpr int most = 512;
   for (const int threads : thread_counts())
-    add_row(path({"model", variant<Model, T, KV>("decode"), model,
-                  std::string("1_at_").append(std::to_string(position))}),
-            threads, 1, dot_of<T>, [=](benchmark::State& state) {
+    add_row(path({"model", variant<Model, T, KV>("decode"), model, rows_at(1, position)}), threads,
+            1, dot_of<T>, [=](benchmark::State& state) {
               Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
               if (position > 0) session.prefill(tokens<Model>(position));
               const Snapshot begin = session.snapshot();
@@ -154,8 +122,9 @@ void add_decode(const std::string& model, std::int64_t position) {
               }
               const std::int64_t middle =
                   position + std::min<std::int64_t>(most, state.iterations()) / 2;
-              return Cost{.bytes = weights_read<Model, T> + state_traffic<Model, KV>(middle, 1),
-                          .flops = static_cast<double>(Model::flops_per_token(middle))};
+              return Cost{
+                  .bytes = weights_read<Model, T> + model_state_traffic<Model, KV>(middle, 1),
+                  .flops = static_cast<double>(Model::flops_per_token(middle))};
             });
 }
 
@@ -173,9 +142,9 @@ void add_batch(const std::string& model, int batch_size) {
             batch.step(next);
           }
           const std::int64_t middle = std::min<std::int64_t>(512, state.iterations()) / 2;
-          return Cost{
-              .bytes = weights_read<Model, T> + batch_size * state_traffic<Model, KV>(middle, 1),
-              .flops = static_cast<double>(batch_size * Model::flops_per_token(middle))};
+          return Cost{.bytes = weights_read<Model, T> +
+                               batch_size * model_state_traffic<Model, KV>(middle, 1),
+                      .flops = static_cast<double>(batch_size * Model::flops_per_token(middle))};
         });
 }
 

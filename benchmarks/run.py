@@ -5,7 +5,8 @@ floor = max(bytes / bandwidth, flops / dot rate), at the row's number of threads
 rate, and for what comes from memory the bandwidth, are measured before and after the row itself, because those of a
 shared machine change from minute to minute; the bandwidth of a cache is that of the largest array read by `ceilings`
 that is not larger than the row's footprint. In a cache a row can come out below 1: reads and writes pass each other, the
-ceiling only reads. Prints a table; writes bench.csv and bench.svg.
+ceiling only reads. Prints a table; writes bench.csv and bench.svg. With --roofline: the layers of Samba-421M only, as
+a table by layer, roofline.csv and roofline.svg.
 scripts/bench builds the programs and calls this."""
 import argparse
 import csv
@@ -23,6 +24,7 @@ from xml.sax.saxutils import escape
 
 SOURCES = pathlib.Path(__file__).resolve().parent
 QUICK = "/demo/|/simd/"
+TYPES = {"f32": "#1f5fa8", "bf16": "#2f8f5b", "int8": "#d07a1a"}  # of factors, and their colors in a roofline
 
 
 @dataclass
@@ -40,10 +42,32 @@ class Row:
     floor: float = 0.0
     over_floor: float = 0.0
     bound: str = ""
+    source: str = ""        # what the bytes come from
+    dot_rate: float = 0.0   # medians of the ceilings
+    read_rate: float = 0.0  # from memory
+    source_rate: float = 0.0
 
     @property
     def name(self):
         return f"{self.kernel}/{self.variant}/{self.size}".rstrip("/")
+
+    @property
+    def layer(self):
+        """Of a layer's row the layer, of a model's what the model does."""
+        return self.variant.split("_")[0]
+
+    @property
+    def type(self):
+        """Of a layer's or a model's row the type of its matrices."""
+        return next((part for part in self.variant.split("_") if part in TYPES), "f32")
+
+    @property
+    def intensity(self):
+        return self.flops / self.bytes
+
+    @property
+    def rate(self):
+        return self.flops / self.time
 
     @property
     def time(self):
@@ -111,14 +135,14 @@ class Ceilings:
             sys.exit(f"{row.name}: no ceilings were measured for {row.threads} threads")
         sizes = self.read[row.threads]
         array = max((s for s in sizes if s <= row.footprint), default=min(sizes))
-        floors = []
-        for dot, read in zip(row.dot, row.read):
-            memory = row.bytes / (read if row.footprint >= MEMORY else sizes[array])
-            floors.append(max((memory, "memory" if row.footprint >= MEMORY else "read " + binary(array)),
-                              (row.flops / dot, "dot")))
+        from_memory = row.footprint >= MEMORY
+        row.source = "memory" if from_memory else "read " + binary(array)
+        rates = row.read if from_memory else [sizes[array]] * len(row.read)
+        floors = [max((row.bytes / rate, row.source), (row.flops / dot, "dot")) for dot, rate in zip(row.dot, rates)]
         ratios = sorted(zip((time / floor for time, (floor, _) in zip(row.times, floors)), floors))
         row.over_floor, (row.floor, row.bound) = ratios[len(ratios) // 2]
         row.dot_rate, row.read_rate = statistics.median(row.dot), statistics.median(row.read)
+        row.source_rate = statistics.median(rates)
 
 
 def binary(n):
@@ -250,15 +274,194 @@ def write_svg(path, rows, machine):
         + "\n".join(head + axis + body) + "\n</svg>\n", encoding="utf-8")
 
 
+def roofline_order(rows):
+    """By layer, in the order of the program; of a layer by size, then threads, then type."""
+    def place(row, *fields):
+        """Number of the first row that agrees in these fields."""
+        return next(i for i, r in enumerate(rows) if all(getattr(r, f) == getattr(row, f) for f in fields))
+
+    return sorted(rows, key=lambda r: (place(r, "kernel", "layer"), place(r, "kernel", "layer", "size"), r.threads,
+                                       list(TYPES).index(r.type)))
+
+
+def print_roofline(rows):
+    width = max(len(r.size) for r in rows) + 2
+    print(f"{'':{width}} type  threads       MB     GFLOP  FLOP/byte       time  spread  GFLOP/s  bound    "
+          "  of ceiling")
+    heading = None
+    for r in rows:
+        if heading != (r.kernel, r.layer):
+            heading = (r.kernel, r.layer)
+            print(r.layer if r.kernel == "layer" else f"{r.kernel}: {r.layer}")
+        print(f"  {r.size:{width - 2}} {r.type:5} {r.threads:7} {r.bytes / 1e6:8.4g} {r.flops / 1e9:9.4g} "
+              f"{r.intensity:10.3g} {duration(r.time):>10} {r.spread:6.0%} {r.rate / 1e9:8.1f}  {r.bound:13} "
+              f"{1 / r.over_floor:7.0%}")
+
+
+def write_roofline_csv(path, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["row", "layer", "type", "size", "threads", "bytes", "flops", "flops_per_byte", "seconds",
+                      "spread", "gflop_per_s", "bound", "floor_seconds", "of_ceiling", "ceiling_gb_per_s",
+                      "ceiling_gflop_per_s"])
+        for r in rows:
+            out.writerow([r.name, r.layer, r.type, r.size, r.threads, f"{r.bytes:.0f}", f"{r.flops:.0f}",
+                          f"{r.intensity:.6g}", f"{r.time:.6g}", f"{r.spread:.4f}", f"{r.rate / 1e9:.6g}", r.bound,
+                          f"{r.floor:.6g}", f"{1 / r.over_floor:.4f}", f"{r.source_rate / 1e9:.6g}",
+                          f"{r.dot_rate / 1e9:.6g}"])
+
+
+class Labels:
+    """Places the labels of points where they cover neither a point nor each other."""
+    character, height = 6.1, 12  # px of the 10 px monospace font
+
+    def __init__(self, points, low, high):
+        """Labels stay between the corners low and high."""
+        self.taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+        self.low, self.high = low, high
+
+    def keep_clear(self, x1, y1, x2, y2, around):
+        """No label comes near the line from (x1, y1) to (x2, y2)."""
+        steps = max(1, round(math.hypot(x2 - x1, y2 - y1) / 6))
+        for i in range(steps + 1):
+            x, y = x1 + (x2 - x1) * i / steps, y1 + (y2 - y1) * i / steps
+            self.taken.append((x - around, y - around, x + around, y + around))
+
+    def cost(self, box):
+        overlap = sum(max(0, min(box[2], b[2]) - max(box[0], b[0])) * max(0, min(box[3], b[3]) - max(box[1], b[1]))
+                      for b in self.taken)
+        outside = max(0, self.low[0] - box[0], self.low[1] - box[1], box[2] - self.high[0], box[3] - self.high[1])
+        return overlap + 1e3 * outside
+
+    def place(self, x, y, text):
+        """Left end and middle of the label of the point at (x, y): the nearest free place."""
+        width = self.character * len(text)
+        boxes = []
+        for distance in range(10, 260, 6):
+            for angle in range(0, 360, 15):
+                # From the point to the nearest point of the label.
+                dx, dy = distance * math.cos(math.radians(angle)), distance * math.sin(math.radians(angle))
+                left = x + dx - (0 if dx > 1 else width if dx < -1 else width / 2)
+                boxes.append((left, y + dy - self.height / 2, left + width, y + dy + self.height / 2))
+        box = next((b for b in boxes if self.cost(b) == 0), None) or min(boxes, key=self.cost)
+        self.taken.append(box)
+        return box[0], (box[1] + box[3]) / 2
+
+
+def marker(x, y, shape, fill):
+    """One of four shapes, by number."""
+    if shape == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="#ffffff"/>'
+    corners = ([(-4, -4), (4, -4), (4, 4), (-4, 4)], [(0, -5.5), (5, 4), (-5, 4)],
+               [(0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)])[(shape - 1) % 3]
+    points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
+    return f'<polygon points="{points}" fill="{fill}" stroke="#ffffff"/>'
+
+
+def write_roofline_svg(path, rows, machine):
+    """FLOP/s over FLOPs per byte, both logarithmic, at the largest number of threads. Roofs are the medians of the
+    rows' ceilings."""
+    threads = max(r.threads for r in rows)
+    rows = [r for r in rows if r.threads == threads]
+    roofs = {t: statistics.median(r.dot_rate for r in rows if r.type == t)
+             for t in TYPES if any(r.type == t for r in rows)}
+    slopes = {s: statistics.median(r.source_rate for r in rows if r.source == s) for s in {r.source for r in rows}}
+    x_low, x_high = min(r.intensity for r in rows) / 2, max(r.intensity for r in rows) * 3
+    y_low, y_high = min(r.rate for r in rows) / 2.5, max(max(roofs.values()), max(r.rate for r in rows)) * 1.8
+    left, top, width, height, margin = 76, 104, 1000, 640, 16
+
+    def x(value):
+        return left + width * math.log(value / x_low) / math.log(x_high / x_low)
+
+    def y(value):
+        return top + height - height * math.log(value / y_low) / math.log(y_high / y_low)
+
+    layers = list(dict.fromkeys(r.layer for r in rows))
+    body, over = [], []  # over: what lines must not cross
+
+    def text(at, level, content, extra="", to=body):
+        to.append(f'<text x="{at:.1f}" y="{level:.1f}"{extra}>{escape(content)}</text>')
+
+    def line(x1, y1, x2, y2, stroke, extra=""):
+        body.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}"{extra}/>')
+
+    for s in steps_125(x_low, x_high):
+        if x_low <= s <= x_high:
+            line(x(s), top, x(s), top + height, "#e4e4e4")
+            text(x(s), top + height + 16, f"{s:g}", ' text-anchor="middle"')
+    for s in steps_125(y_low / 1e9, y_high / 1e9):
+        if y_low <= s * 1e9 <= y_high:
+            line(left, y(s * 1e9), left + width, y(s * 1e9), "#e4e4e4")
+            text(left - 6, y(s * 1e9) + 4, f"{s:g}", ' text-anchor="end"')
+    text(left + width / 2, top + height + 36, "FLOPs per byte", ' text-anchor="middle"')
+    text(left - 60, top - 10, "GFLOP/s")
+
+    labels = Labels([(x(r.intensity), y(r.rate)) for r in rows],
+                    (left + 2, top + 2), (left + width - 2, top + height - 2))
+    roof_ends = {name: x(roof / max(slopes.values())) for name, roof in roofs.items()}
+    top_roof = max(roofs.values())
+    # Where several caches are a source, their names stand at different heights.
+    for i, (source, slope) in enumerate(sorted(slopes.items())):
+        begin, end = max(x_low, y_low / slope), top_roof / slope
+        line(x(begin), y(begin * slope), x(end), y(end * slope), "#555555", ' stroke-width="1.5"')
+        labels.keep_clear(x(begin), y(begin * slope), x(end), y(end * slope), 4)
+        middle = begin * (end / begin) ** ((i + 1) / (len(slopes) + 1))
+        at, level, content = x(middle), y(middle * slope), f"{source} {slope / 1e9:.3g} GB/s"
+        tilt = math.atan2(y(end * slope) - y(begin * slope), x(end) - x(begin))
+        text(at, level - 6, content, ' text-anchor="middle" class="over" fill="#555555"'
+             f' transform="rotate({math.degrees(tilt):.1f} {at:.1f} {level:.1f})"', over)
+        dx, dy = 3.4 * len(content) * math.cos(tilt), 3.4 * len(content) * math.sin(tilt)
+        labels.keep_clear(at - dx - 8, level - dy - 8, at + dx - 8, level + dy - 8, 8)
+    above = math.inf  # the last text, from the lowest roof up
+    for name, roof in sorted(roofs.items(), key=lambda item: item[1]):
+        line(roof_ends[name], y(roof), left + width, y(roof), TYPES[name], ' stroke-width="1.5"')
+        labels.keep_clear(roof_ends[name], y(roof), left + width, y(roof), 2)
+        content, above = f"{name} {roof / 1e9:.4g} GFLOP/s", min(y(roof) - 5, above - 14)
+        text(left + width - 4, above, content, f' text-anchor="end" fill="{TYPES[name]}"')
+        labels.keep_clear(left + width - 4 - 6.7 * len(content), above - 4, left + width, above - 4, 7)
+
+    for r in sorted(rows, key=lambda r: -r.rate):
+        at, level = x(r.intensity), y(r.rate)
+        content = f"{r.layer} {r.size.split('/')[-1]} {1 / r.over_floor:.0%}"
+        label_x, label_y = labels.place(at, level, content)
+        near_x = min(max(at, label_x), label_x + labels.character * len(content))
+        if math.hypot(near_x - at, label_y - level) > 14:
+            edge = 0 if abs(label_y - level) < 6 else math.copysign(5, level - label_y)
+            line(at, level, near_x, label_y + edge, TYPES[r.type], ' stroke-width="0.6"')
+        text(label_x, label_y + 3.5, content, f' class="over label" fill="{TYPES[r.type]}"', over)
+        over.append(marker(at, level, layers.index(r.layer), TYPES[r.type]))
+
+    head = [f'<text x="{margin}" y="28" class="title">Roofline, {threads} thread{"s" if threads > 1 else ""}</text>',
+            f'<text x="{margin}" y="48">{escape(machine)}. Percent: floor over time.</text>']
+    at = margin
+    for name in roofs:
+        head += [f'<rect x="{at}" y="62" width="11" height="11" fill="{TYPES[name]}"/>',
+                 f'<text x="{at + 16}" y="72">{name}</text>']
+        at += 70
+    for i, name in enumerate(layers):
+        head += [marker(at + 5, 67.5, i, "#555555"), f'<text x="{at + 16}" y="72">{name}</text>']
+        at += 76
+    full_width, full_height = left + width + margin, top + height + 52
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{full_width}" height="{full_height}" '
+        'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="11" fill="#222222">\n'
+        '<style>.over { paint-order: stroke; stroke: #ffffff; stroke-width: 3px } .label { font-size: 10px } '
+        '.title { font-weight: bold; font-size: 18px }</style>\n'
+        f'<rect width="{full_width}" height="{full_height}" fill="#ffffff"/>\n'
+        + "\n".join(head + body + over) + "\n</svg>\n", encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--programs", type=pathlib.Path, required=True, help="folder of bench_*")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for bench.csv and bench.svg")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for what is written")
     parser.add_argument("--quick", action="store_true", help="the demo's sizes and the fast kernels only")
     parser.add_argument("--large", action="store_true", help="Samba-421M as a whole too: 1.7 GB of weights")
+    parser.add_argument("--roofline", action="store_true", help="the layers only, as a table by layer and a roofline")
     parser.add_argument("--filter", default=None, metavar="REGEX", help="rows whose name matches")
     options = parser.parse_args()
-    pattern = options.filter or (QUICK if options.quick else ".")
+    every = "." if not options.roofline else "/samba421m/"
+    pattern = options.filter or (QUICK if options.quick else every)
     min_time, repetitions = (0.02, 3) if options.quick else (0.2, 5)
 
     environment = {k: v for k, v in os.environ.items() if k != "SAMBA_BENCH_LARGE"}
@@ -271,6 +474,8 @@ def main():
         # Threads that wait for each other must not take the processor from those that they wait for.
         environment.setdefault("OMP_WAIT_POLICY", "passive")
     names = sorted(p.stem for p in SOURCES.glob("*.cpp"))
+    if options.roofline:
+        names = ["ceilings", "layer"] + ["model"] * options.large
     missing = [n for n in names if not (options.programs / f"bench_{n}").exists()]
     if missing:
         sys.exit(f"{options.programs} lacks " + ", ".join(f"bench_{n}" for n in missing) + ": build it first")
@@ -291,12 +496,20 @@ def main():
     for row in rows:
         ceilings.apply(row)
 
-    print_table(rows, ceilings)
     machine = f"{context['num_cpus']} processors, {context['samba_target']}, {datetime.date.today()}"
     options.output.mkdir(parents=True, exist_ok=True)
-    write_csv(options.output / "bench.csv", rows, ceilings)
-    write_svg(options.output / "bench.svg", rows, machine)
-    print(f"\nWrote {options.output / 'bench.csv'} and {options.output / 'bench.svg'}")
+    file = options.output / ("roofline" if options.roofline else "bench")
+    if options.roofline:
+        rows = roofline_order(rows)
+        print_roofline(rows)
+        write_roofline_csv(file.with_suffix(".csv"), rows)
+        write_roofline_svg(file.with_suffix(".svg"), rows, machine)
+    else:
+        print_table(rows, ceilings)
+        write_csv(file.with_suffix(".csv"), rows, ceilings)
+        write_svg(file.with_suffix(".svg"), rows, machine)
+    print(f"\nWrote {file}.csv and {file}.svg")
 
 
-main()
+if __name__ == "__main__":
+    main()
