@@ -198,13 +198,17 @@ def steps_125(low, high):
             if (i + 1 == len(all_steps) or all_steps[i + 1] > low) and (i == 0 or all_steps[i - 1] < high)]
 
 
+LEGEND = (("raw loop", "#b5b5b5"), ("reference", "#8fb3d9"), ("simd, 1 thread", "#1f5fa8"),
+          ("simd, all threads", "#e08a2b"))
+
+
 def color(row):
     if row.variant in ("raw_loop", "reference"):
         return {"raw_loop": "#b5b5b5", "reference": "#8fb3d9"}[row.variant]
     return "#1f5fa8" if row.threads == 1 else "#e08a2b"
 
 
-def write_svg(path, rows, machine):
+def write_svg(path, rows, machine, color=color, legend=LEGEND):
     """Horizontal bars of time over floor on a logarithmic axis, in groups by kernel and by size."""
     character, line = 6.7, 15  # px of the 11 px monospace font
     size_width = character * max(len(r.size) for r in rows) + 14
@@ -259,8 +263,7 @@ def write_svg(path, rows, machine):
     head = [f'<text x="{margin}" y="28" class="title">Time over floor</text>',
             f'<text x="{margin}" y="48">{escape(machine)}</text>']
     at = margin
-    for label, fill in (("raw loop", "#b5b5b5"), ("reference", "#8fb3d9"), ("simd, 1 thread", "#1f5fa8"),
-                        ("simd, all threads", "#e08a2b")):
+    for label, fill in legend:
         head.append(f'<rect x="{at:.1f}" y="62" width="11" height="11" fill="{fill}"/>')
         head.append(f'<text x="{at + 16:.1f}" y="72">{label}</text>')
         at += 16 + character * len(label) + 22

@@ -1,0 +1,309 @@
+#!/usr/bin/env python3
+"""Compares samba with PyTorch on this machine's processors, and with llama.cpp where its llama-bench is given.
+
+Each comparison runs samba, the other one, and samba again, close in time, because a shared machine changes from minute
+to minute; medians count. Floors are those of benchmarks/run.py, max(bytes / bandwidth, flops / dot rate) with the rates
+that samba's own rows measure before and after themselves; each side is held against the floor of its own bytes and
+FLOPs. Kernels are compared like for like. Whole models are not: samba runs its Samba-421M, PyTorch a Llama-438M, an
+architecture of about the same size. Prints a table; writes peers.csv and peers.svg.
+scripts/peers builds the programs and calls this."""
+import argparse
+import csv
+import datetime
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass, field
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # before this folder, whose run.py this is
+import run as bench  # noqa: E402
+
+MODELS = "Samba-421M against another architecture of its size, "
+# What is compared: (name, regular expression of samba's row, row of torch_rows.py, tokens of a call).
+COMPARISONS = [
+    ("linear 1536->4096, 512 rows, f32", "matmul/simd/samba421m/512x4096x1536", "linear_512/f32", 0),
+    ("linear 1536->4096, 512 rows, bf16", "matmul/simd_bf16/samba421m/512x4096x1536", "linear_512/bf16", 0),
+    ("linear 1536->4096, 1 row, f32", "matmul/simd/samba421m/1x4096x1536", "linear_1/f32", 0),
+    ("linear 1536->4096, 1 row, bf16", "matmul/simd_bf16/samba421m/1x4096x1536", "linear_1/bf16", 0),
+    ("SwiGLU 1536-4096, 512 rows, f32", "layer/mlp_f32/samba421m/512_at_0", "swiglu_512/f32", 0),
+    ("SwiGLU 1536-4096, 512 rows, bf16", "layer/mlp_bf16/samba421m/512_at_0", "swiglu_512/bf16", 0),
+    ("attention, 4096 tokens, window 2048, f32", "attention/simd/samba421m/4096x12x128_at_0", "attention/f32", 0),
+    ("attention, 4096 tokens, window 2048, bf16", "attention/simd_bf16/samba421m/4096x12x128_at_0",
+     "attention/bf16", 0),
+    ("prefill of 512 tokens, f32 *", "model/prefill_f32/samba421m/512", "prefill/f32", 512),
+    ("prefill of 512 tokens, bf16 *", "model/prefill_bf16_kv_bf16/samba421m/512", "prefill/bf16", 512),
+    ("decode of single tokens, f32 *", "model/decode_f32/samba421m/1_at_0", "decode/f32", 1),
+    ("decode of single tokens, bf16 *", "model/decode_bf16/samba421m/1_at_0", "decode/bf16", 1),
+]
+COLORS = {"samba": "#1f5fa8", "PyTorch": "#e08a2b", "llama.cpp": "#5a9a4a"}
+
+
+@dataclass
+class Side:
+    """Whose program, what one call of it needs at least, and its times in seconds."""
+    who: str
+    bytes: float = 0.0
+    flops: float = 0.0
+    times: list = field(default_factory=list)
+
+    @property
+    def time(self):
+        return statistics.median(self.times)
+
+    @property
+    def spread(self):
+        return (max(self.times) - min(self.times)) / self.time
+
+    def floor(self, dot, read):
+        return max(self.bytes / read, self.flops / dot)
+
+
+@dataclass
+class Comparison:
+    name: str
+    samba: Side
+    peer: Side
+    dot: float   # FLOP/s that the machine could do, the median over samba's rows
+    read: float  # bytes/s from memory
+    tokens: int
+
+    def over_floor(self, side):
+        return side.time / side.floor(self.dot, self.read)
+
+    @property
+    def faster(self):
+        """How many times samba is as fast as the other one."""
+        return self.peer.time / self.samba.time
+
+
+def output_of(command, environment):
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    except OSError as error:
+        sys.exit(f"{command[0]} does not start: {error.strerror}.")
+    if done.returncode:
+        sys.exit(f"{command[0]} failed with status {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+def progress(text):
+    print(f"{text} ...", file=sys.stderr, flush=True)
+
+
+def torch_python(folder):
+    """The Python of the environment in that folder, which is made and given PyTorch if it has none."""
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        progress(f"Making a Python environment in {folder}")
+        venv.create(folder, with_pip=True)
+    if subprocess.run([str(python), "-c", "import torch"], stderr=subprocess.DEVNULL).returncode:
+        progress(f"Installing PyTorch into {folder} (several GB where its package brings GPU libraries)")
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "torch", "numpy"]
+        if subprocess.run(command).returncode:
+            sys.exit(f"pip could not install PyTorch into {folder}.")
+    return python
+
+
+def samba_rows(programs, environment):
+    """Row name without its threads -> the program that has it."""
+    rows = {}
+    for program in sorted(programs.glob("bench_*")):
+        for line in output_of([str(program), "--benchmark_list_tests"], environment).splitlines():
+            if "/threads:" in line:
+                rows[line.split("/threads:")[0]] = program
+    return rows
+
+
+def find_row(rows, pattern):
+    return next((name for name in rows if re.fullmatch(pattern, name)), None)
+
+
+class Runner:
+    def __init__(self, options, environment):
+        self.threads, self.environment, self.quick = options.threads, environment, options.quick
+        self.rows = samba_rows(options.programs, environment)
+        self.min_time, self.repetitions = (0.05, 3) if options.quick else (0.3, 5)
+
+    def samba(self, name):
+        pattern = f"^{re.escape(name)}/threads:{self.threads}(/|$)"
+        rows = bench.run(self.rows[name], pattern, self.min_time, self.repetitions, self.environment)[0]
+        if not rows:
+            sys.exit(f"{self.rows[name]} has no row {name} of {self.threads} threads.")
+        return rows[0]
+
+    def torch(self, python, row):
+        command = [str(python), str(HERE / "torch_rows.py"), "--row", row, "--threads", str(self.threads),
+                   "--repetitions", "5" if self.quick else "9", "--min-time", str(self.min_time)]
+        report = json.loads(output_of(command, self.environment))
+        self.torch_version = report["version"]
+        return report["rows"][0]
+
+    def llama(self, program, model):
+        """llama-bench's rows of a prompt of 512 tokens and of 64 generated ones."""
+        command = [str(program), "-m", str(model), "-o", "json", "-t", str(self.threads), "-p", "512", "-n", "64"]
+        try:
+            return json.loads(output_of(command, self.environment))
+        except json.JSONDecodeError:
+            sys.exit(f"{program} wrote no JSON.")
+
+
+def compare(name, rows, peer, tokens):
+    """Of several runs of samba's row and one side of the other one."""
+    samba = Side("samba", rows[0].bytes, rows[0].flops, [time for row in rows for time in row.times])
+    dot = statistics.median(rate for row in rows for rate in row.dot)
+    read = statistics.median(rate for row in rows for rate in row.read)
+    return Comparison(name, samba, peer, dot, read, tokens)
+
+
+def torch_comparisons(runner, python, pattern):
+    """The comparisons with PyTorch, and the names of those that samba has no row for."""
+    comparisons, skipped = [], []
+    for name, ours, theirs, tokens in COMPARISONS:
+        if not re.search(pattern, name):
+            continue
+        row = find_row(runner.rows, ours)
+        if row is None:
+            skipped.append(name)
+            continue
+        progress(name)
+        before = runner.samba(row)
+        result = runner.torch(python, theirs)
+        peer = Side("PyTorch", result["bytes"], result["flops"], result["times"])
+        comparisons.append(compare(name, [before, runner.samba(row)], peer, tokens))
+    return comparisons, skipped
+
+
+def llama_type(model_type):
+    """The type of samba's weights that is nearest to that of the file."""
+    return "f32" if "F32" in model_type else "int8" if re.search(r"\bI?Q\d", model_type) else "bf16"
+
+
+def llama_comparisons(runner, program, model):
+    """Here samba runs between two runs of llama-bench, which tells the type of its file's weights."""
+    progress("llama.cpp")
+    first = runner.llama(program, model)
+    type = llama_type(first[0]["model_type"])
+    prefill = runner.samba(f"model/prefill_{type}/samba421m/512" if type == "f32" else
+                           f"model/prefill_{type}_kv_bf16/samba421m/512")
+    decode = runner.samba(f"model/decode_{type}/samba421m/1_at_0")
+    comparisons = []
+    for one, two in zip(first, runner.llama(program, model)):
+        prompt = one["n_prompt"]
+        what, ours = (f"prefill of {prompt} tokens", prefill) if prompt else ("decode of single tokens", decode)
+        tokens = prompt or 1  # a time is that of the prompt, or of one token
+        peer = Side("llama.cpp", one["model_size"], 2 * one["model_n_params"] * tokens,
+                    [tokens / rate for rate in one["samples_ts"] + two["samples_ts"]])
+        comparisons.append(compare(f"{what}, {type} / {one['model_type']} *", [ours], peer, tokens))
+    return comparisons
+
+
+def tokens_per_second(comparison, side):
+    return f"{comparison.tokens / side.time:.4g}" if comparison.tokens else ""
+
+
+def print_table(comparisons):
+    width = max(len(c.name) for c in comparisons)
+    print(f"{'':{width}}           |             time              |    tokens/s    |    time / floor     "
+          "|    machine")
+    print(f"{'comparison':{width}} with      |   samba    other  other/samba |  samba   other |   floor samba other "
+          "| GFLOP/s   GB/s")
+    for c in comparisons:
+        floor = c.samba.floor(c.dot, c.read)
+        print(f"{c.name:{width}} {c.peer.who:9} |{bench.duration(c.samba.time):>8} {bench.duration(c.peer.time):>8} "
+              f"{bench.ratio(c.faster):>12} | {tokens_per_second(c, c.samba):>6} {tokens_per_second(c, c.peer):>7} "
+              f"|{bench.duration(floor):>8} {bench.ratio(c.over_floor(c.samba)):>5} "
+              f"{bench.ratio(c.over_floor(c.peer)):>5} | {c.dot / 1e9:7.0f} {c.read / 1e9:6.1f}")
+
+
+def write_csv(path, comparisons):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["comparison", "with", "samba_seconds", "samba_spread", "samba_floor_seconds",
+                      "samba_time_over_floor", "samba_tokens_per_s", "other_seconds", "other_spread",
+                      "other_floor_seconds", "other_time_over_floor", "other_tokens_per_s", "other_time_over_samba",
+                      "ceiling_gflop_per_s", "ceiling_gb_per_s"])
+        for c in comparisons:
+            sides = []
+            for side in (c.samba, c.peer):
+                sides += [f"{side.time:.6g}", f"{side.spread:.4f}", f"{side.floor(c.dot, c.read):.6g}",
+                          f"{c.over_floor(side):.4f}", tokens_per_second(c, side)]
+            out.writerow([c.name, c.peer.who] + sides
+                         + [f"{c.faster:.4f}", f"{c.dot / 1e9:.6g}", f"{c.read / 1e9:.6g}"])
+
+
+def write_svg(path, comparisons, machine):
+    rows = []
+    for c in comparisons:
+        kernel = "Models: " + MODELS + "each with its own floor" if c.tokens else "Kernels"
+        size = c.name.rstrip(" *")
+        for side in (c.samba, c.peer):
+            row = bench.Row(kernel, side.who, size, 1, side.times, side.bytes, side.flops, 0, [], [])
+            row.over_floor = c.over_floor(side)
+            rows.append(row)
+    bench.write_svg(path, rows, machine, lambda row: COLORS[row.variant],
+                    [item for item in COLORS.items() if any(r.variant == item[0] for r in rows)])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--programs", type=pathlib.Path, required=True, help="folder of bench_*")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for peers.csv and peers.svg")
+    parser.add_argument("--environment", type=pathlib.Path,
+                        help="folder of the Python environment with PyTorch, made if there is none "
+                             "(default: peers-env in the output's folder)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="1, or all processors (default)")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter repetitions")
+    parser.add_argument("--filter", default=".", metavar="REGEX", help="comparisons with PyTorch whose name matches")
+    parser.add_argument("--llama-bench", type=pathlib.Path, metavar="PATH", help="llama.cpp's llama-bench")
+    parser.add_argument("--llama-model", type=pathlib.Path, metavar="FILE", help="the .gguf file that it runs")
+    options = parser.parse_args()
+    if bool(options.llama_bench) != bool(options.llama_model):
+        parser.error("--llama-bench and --llama-model need each other")
+    for path in filter(None, (options.programs, options.llama_bench, options.llama_model)):
+        if not path.exists():
+            sys.exit(f"{path} does not exist.")
+
+    environment = dict(os.environ, SAMBA_BENCH_LARGE="1", OMP_NUM_THREADS=str(options.threads))
+    load = os.getloadavg()[0]
+    if load > 0.5 * os.cpu_count():
+        print(f"The machine is busy (load {load:.1f} on {os.cpu_count()} processors): these times are not its best.",
+              file=sys.stderr)
+        # Threads that wait for each other must not take the processor from those that they wait for.
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
+    runner = Runner(options, environment)
+    if not runner.rows:
+        sys.exit(f"{options.programs} has no benchmarks: build them first.")
+    python = torch_python(options.environment or options.output / "peers-env")
+
+    comparisons, skipped = torch_comparisons(runner, python, options.filter)
+    if options.llama_bench:
+        comparisons += llama_comparisons(runner, options.llama_bench.resolve(), options.llama_model)
+    if not comparisons:
+        sys.exit("Nothing was compared"
+             + (": samba has no rows for " + "; ".join(skipped) if skipped else f": no name matches {options.filter}")
+             + ".")
+    machine = f"{options.threads} of {os.cpu_count()} processors"
+    if hasattr(runner, "torch_version"):
+        machine += f", PyTorch {runner.torch_version}"
+    machine += f", {datetime.date.today()}"
+    print(machine + "\n")
+    print_table(comparisons)
+    if any(c.tokens for c in comparisons):
+        print("\n* Not like for like: " + MODELS + "PyTorch's Llama-438M\n  or llama.cpp's file. "
+              "Each is held against the floor of its own bytes and FLOPs; the floor printed is samba's.")
+    if skipped:
+        print("Skipped, because samba has no such row: " + "; ".join(skipped) + ".")
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_csv(options.output / "peers.csv", comparisons)
+    write_svg(options.output / "peers.svg", comparisons, machine)
+    print(f"\nWrote {options.output / 'peers.csv'} and {options.output / 'peers.svg'}")
+
+
+if __name__ == "__main__":
+    main()
