@@ -60,6 +60,10 @@ class Engine {
     normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
     workspace_ = scratch_.data() + rows.offset;
 
+    // Touched here, so that no step waits for the system to find pages.
+    for (const Arena* arena : {&block_, &scratch_})
+      if (arena->bytes() > 0)
+        std::memset(arena->data(), 0, static_cast<std::size_t>(arena->bytes()));
     parallel(options_.threads, [](const Team&) {});  // starts the threads
   }
 

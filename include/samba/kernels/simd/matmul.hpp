@@ -9,7 +9,7 @@ namespace detail {
 
 /// Rows that go over the weights together, panels that they go over before the next rows come, and
 /// bytes of a piece of the rows, which stay in the nearest cache.
-inline constexpr std::int64_t matmul_rows = 24, matmul_piece_bytes = 48 * 1024;
+inline constexpr std::int64_t matmul_rows = 48, matmul_piece_bytes = 48 * 1024;
 template <class T>
 inline constexpr std::int64_t matmul_panels = 16 / sizeof(T);
 

@@ -98,8 +98,11 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
   constexpr int most = Operand<T>::rows, panels = std::max(1, 8 * lanes / panel_width);
   std::int64_t row = 0;
   const auto some = [&]<int rows>(std::integral_constant<int, rows>) {
-    for (; row + rows <= n_rows; row += rows)
-      for (std::int64_t p = 0; p < n_panels; ++p) accumulate<T, rows, 1>(a, p, row);
+    const std::int64_t first = row, n = (n_rows - row) / rows * rows;
+    row += n;
+    // A panel stays in the nearest cache for all rows.
+    for (std::int64_t p = 0; p < (n > 0 ? n_panels : 0); ++p)
+      for (std::int64_t r = first; r < first + n; r += rows) accumulate<T, rows, 1>(a, p, r);
   };
   some(std::integral_constant<int, most>{});
   if constexpr (most > 8) some(std::integral_constant<int, 8>{});
