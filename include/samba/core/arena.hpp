@@ -48,7 +48,7 @@ class Arena {
     std::memset(data_.get(), 0, size);
   }
 
-  /// Takes over `bytes` bytes from `first` on of what ::mmap returned.
+  /// Takes over `bytes` bytes from `first` on, of a block that the system mapped.
   Arena(void* mapped, std::size_t size, std::byte* first, std::int64_t bytes)
       : data_(first, detail::FreeBlock(mapped, size)), bytes_(bytes) {}
 
