@@ -17,7 +17,8 @@ OTHERS = {
     r"nlohmann/": "io/",
     r"sentencepiece_processor\.h": "io/sentencepiece.hpp",
     r"sys/mman\.h": ("core/arena.hpp", "io/"),
-    r"fcntl\.h|unistd\.h|sys/stat\.h": "io/",
+    r"unistd\.h": ("core/parallel.hpp", "io/"),
+    r"fcntl\.h|sys/stat\.h": "io/",
 }
 
 # Each costs every program that includes samba a quarter of a second or more, or static constructors.

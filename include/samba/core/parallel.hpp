@@ -4,6 +4,7 @@
 #include <samba/core/scalar.hpp>
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -48,14 +49,13 @@ struct Team {
     if (shared->arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       shared->arrived.store(0, std::memory_order_relaxed);
       shared->passed.store(round + 1, std::memory_order_release);
-      shared->passed.notify_all();
       return;
     }
-    for (int turn = 0; turn < spins + offers; ++turn) {
-      if (shared->passed.load(std::memory_order_acquire) != round) return;
-      if (turn >= spins) ::sched_yield();
-    }
-    shared->passed.wait(round, std::memory_order_acquire);
+    for (int turn = 0; shared->passed.load(std::memory_order_acquire) == round; ++turn)
+      if (turn >= spins + offers)
+        ::usleep(50);
+      else if (turn >= spins)
+        ::sched_yield();
   }
 };
 

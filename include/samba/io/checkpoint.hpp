@@ -101,29 +101,31 @@ struct LoadedRows {
   std::int64_t row, rows, file_row;
 };
 
-/// One thread's part of loading: its share of the rows of every piece, through `values`, which holds
-/// the longest row. Returns the first element that is not finite, as (piece, element); a piece
-/// beyond the last if there is none.
+/// The first number of a row that is not finite, or its size.
 template <class R>
-[[gnu::cold]] std::pair<std::size_t, std::int64_t> load_rows(
-    const Team& team, const std::vector<TensorRef<R>>& tensors,
-    const std::vector<LoadedRows>& pieces, R* values) {
+std::size_t first_not_finite(std::span<const R> row) {
+  std::size_t k = 0;
+  while (k < row.size() && is_finite(static_cast<float>(row[k]))) ++k;
+  return k;
+}
+
+/// One thread's part of loading: its share of the rows of every piece, through `values`, which holds
+/// the longest row. Returns the first piece with a number that is not finite, or their number.
+template <class R>
+[[gnu::cold]] std::size_t load_rows(const Team& team, const std::vector<TensorRef<R>>& tensors,
+                                    const std::vector<LoadedRows>& pieces, R* values) {
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const LoadedRows& piece = pieces[i];
     const TensorRef<R>& tensor = tensors[piece.tensor];
     const std::span row(values, static_cast<std::size_t>(tensor.row_size));
     const Range share = team.share(piece.rows, panel_width);
     for (std::int64_t r = share.begin; r < share.end; ++r) {
-      const std::int64_t first = (piece.file_row + r) * tensor.row_size;
-      read_floats(*piece.stored, first, row);
-      bool finite = true;
-      for (const R x : row) finite &= is_finite(static_cast<float>(x));
-      for (std::int64_t k = 0; !finite; ++k)
-        if (!is_finite(static_cast<float>(values[k]))) return {i, first + k};
+      read_floats(*piece.stored, (piece.file_row + r) * tensor.row_size, row);
+      if (first_not_finite<R>(row) < row.size()) return i;
       tensor.set_row(piece.row + r, values);
     }
   }
-  return {pieces.size(), 0};
+  return pieces.size();
 }
 
 /// Fills the tensors from a checkpoint, on all threads that OpenMP gives.
@@ -160,14 +162,21 @@ template <class R>
 
   const int threads = default_threads();
   values.resize(longest * static_cast<std::size_t>(threads));
-  std::vector<std::pair<std::size_t, std::int64_t>> bad(static_cast<std::size_t>(threads),
-                                                        {pieces.size(), 0});
+  std::atomic<std::size_t> bad{pieces.size()};  // the first piece, of all threads
   parallel(threads, [&](const Team& team) {
-    const auto rank = static_cast<std::size_t>(team.rank);
-    bad[rank] = load_rows(team, tensors, pieces, values.data() + rank * longest);
+    R* const own = values.data() + static_cast<std::size_t>(team.rank) * longest;
+    const std::size_t found = load_rows(team, tensors, pieces, own);
+    for (std::size_t known = bad; found < known && !bad.compare_exchange_weak(known, found);) {}
   });
-  const auto [piece, element] = *std::min_element(bad.begin(), bad.end());
-  if (piece < pieces.size()) refuse(*pieces[piece].stored, element);
+  if (bad == pieces.size()) return;
+  const LoadedRows& piece = pieces[bad];
+  const std::int64_t size = tensors[piece.tensor].row_size;
+  const std::span row(values.data(), static_cast<std::size_t>(size));
+  for (std::int64_t r = 0; r < piece.rows; ++r) {
+    read_floats(*piece.stored, (piece.file_row + r) * size, row);
+    if (const std::size_t k = first_not_finite<R>(row); k < row.size())
+      refuse(*piece.stored, (piece.file_row + r) * size + static_cast<std::int64_t>(k));
+  }
 }
 
 template <class R>

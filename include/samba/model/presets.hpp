@@ -27,56 +27,92 @@ inline constexpr AttentionOptions heads_32_4{.n_heads = 32, .n_kv_heads = 4};
 }  // namespace detail
 
 /// Samba-421M of the public code.
-struct Samba421M : LanguageModel<Repeat<6, detail::SambaBlock<1536, 4096>>, detail::tied_32000> {};
+template <int>
+struct Samba421M_ : LanguageModel<Repeat<6, detail::SambaBlock<1536, 4096>>, detail::tied_32000> {};
 /// Samba-1.3B of the public code.
-struct Samba1_3B : LanguageModel<Repeat<9, detail::SambaBlock<2304, 6144>>, detail::tied_32000> {};
+template <int>
+struct Samba1_3B_ : LanguageModel<Repeat<9, detail::SambaBlock<2304, 6144>>, detail::tied_32000> {};
 /// Samba 1.7B of the paper; its table prints an MLP width of 8196, which 8192 is taken to mean.
-struct Samba1_7B : LanguageModel<Repeat<12, detail::SambaBlock<2048, 8192, detail::heads_32_4>>,
-                                 detail::tied_50304> {};
+template <int>
+struct Samba1_7B_ : LanguageModel<Repeat<12, detail::SambaBlock<2048, 8192, detail::heads_32_4>>,
+                                  detail::tied_50304> {};
 /// Samba 3.8B of the paper: 11 query heads of 256 on one key/value head.
-struct Samba3_8B
+template <int>
+struct Samba3_8B_
     : LanguageModel<Repeat<16, detail::SambaBlock<
                                    2816, 9984, AttentionOptions{.n_heads = 11, .n_kv_heads = 1}>>,
                     ModelOptions{.vocab_size = 32064, .tie_embeddings = true}> {};
 
 /// Mamba-SWA-MLP of the public code.
-struct MambaSwaMlp400M
+template <int>
+struct MambaSwaMlp400M_
     : LanguageModel<Repeat<8, detail::MambaSwaMlpBlock<1536, 4096>>, detail::tied_32000> {};
-struct MambaSwaMlp1_3B
+template <int>
+struct MambaSwaMlp1_3B_
     : LanguageModel<Repeat<12, detail::MambaSwaMlpBlock<2304, 6144>>, detail::tied_32000> {};
 
 /// Samba-421M without rotary embedding.
-struct Samba421M_NoPE
+template <int>
+struct Samba421M_NoPE_
     : LanguageModel<Repeat<6, detail::SambaBlock<1536, 4096, AttentionOptions{.rope = false}>>,
                     detail::tied_32000> {};
 /// Samba-421M with a SwiGLU of width 2 d_model in Mamba's place.
-struct Mlp2SwaMlp417M : LanguageModel<Repeat<6, HybridStack<SwiGLU<1536, 3072>, SwiGLU<1536, 4096>,
-                                                            SWA<2048>, SwiGLU<1536, 4096>>>,
-                                      detail::tied_32000> {};
+template <int>
+struct Mlp2SwaMlp417M_ : LanguageModel<Repeat<6, HybridStack<SwiGLU<1536, 3072>, SwiGLU<1536, 4096>,
+                                                             SWA<2048>, SwiGLU<1536, 4096>>>,
+                                       detail::tied_32000> {};
 
 /// Llama-438M of the public code, with full attention and with the window; head not tied.
-struct Llama438M : LanguageModel<Repeat<12, detail::MixerMlpBlock<Attention<>, 1536, 4096>>,
-                                 ModelOptions{.vocab_size = 32000}> {};
-struct Llama438M_SWA : LanguageModel<Repeat<12, detail::MixerMlpBlock<SWA<2048>, 1536, 4096>>,
-                                     ModelOptions{.vocab_size = 32000}> {};
+template <int>
+struct Llama438M_ : LanguageModel<Repeat<12, detail::MixerMlpBlock<Attention<>, 1536, 4096>>,
+                                  ModelOptions{.vocab_size = 32000}> {};
+template <int>
+struct Llama438M_SWA_ : LanguageModel<Repeat<12, detail::MixerMlpBlock<SWA<2048>, 1536, 4096>>,
+                                      ModelOptions{.vocab_size = 32000}> {};
 
 /// Mamba of the public code.
-struct Mamba370M : LanguageModel<Repeat<48, Mamba<1024>>, detail::tied_32000> {};
-struct Mamba1_3B : LanguageModel<Repeat<48, Mamba<2048>>, detail::tied_32000> {};
+template <int>
+struct Mamba370M_ : LanguageModel<Repeat<48, Mamba<1024>>, detail::tied_32000> {};
+template <int>
+struct Mamba1_3B_ : LanguageModel<Repeat<48, Mamba<2048>>, detail::tied_32000> {};
 
 /// The paper's comparison at the 1.7B scale: width 2048, 32/4 heads, MLP width 8192, vocabulary
 /// 50304.
-struct MambaSwaMlp1_7B
+template <int>
+struct MambaSwaMlp1_7B_
     : LanguageModel<Repeat<18, detail::MambaSwaMlpBlock<2048, 8192, detail::heads_32_4>>,
                     detail::tied_50304> {};
-struct MambaMlp1_7B : LanguageModel<Repeat<24, detail::MixerMlpBlock<Mamba<2048>, 2048, 8192>>,
-                                    detail::tied_50304> {};
-struct Llama3_1_7B
+template <int>
+struct MambaMlp1_7B_ : LanguageModel<Repeat<24, detail::MixerMlpBlock<Mamba<2048>, 2048, 8192>>,
+                                     detail::tied_50304> {};
+template <int>
+struct Llama3_1_7B_
     : LanguageModel<Repeat<24, detail::MixerMlpBlock<Attention<detail::heads_32_4>, 2048, 8192>>,
                     detail::tied_50304> {};
-struct Mistral1_7B
+template <int>
+struct Mistral1_7B_
     : LanguageModel<Repeat<24, detail::MixerMlpBlock<SWA<2048, detail::heads_32_4>, 2048, 8192>>,
                     detail::tied_50304> {};
-struct Mamba1_7B : LanguageModel<Repeat<64, Mamba<2048>>, detail::tied_50304> {};
+template <int>
+struct Mamba1_7B_ : LanguageModel<Repeat<64, Mamba<2048>>, detail::tied_50304> {};
+
+// The names. (Templates, of nothing: a program that uses one preset does not pay for all.)
+using Samba421M = Samba421M_<0>;
+using Samba1_3B = Samba1_3B_<0>;
+using Samba1_7B = Samba1_7B_<0>;
+using Samba3_8B = Samba3_8B_<0>;
+using MambaSwaMlp400M = MambaSwaMlp400M_<0>;
+using MambaSwaMlp1_3B = MambaSwaMlp1_3B_<0>;
+using Samba421M_NoPE = Samba421M_NoPE_<0>;
+using Mlp2SwaMlp417M = Mlp2SwaMlp417M_<0>;
+using Llama438M = Llama438M_<0>;
+using Llama438M_SWA = Llama438M_SWA_<0>;
+using Mamba370M = Mamba370M_<0>;
+using Mamba1_3B = Mamba1_3B_<0>;
+using MambaSwaMlp1_7B = MambaSwaMlp1_7B_<0>;
+using MambaMlp1_7B = MambaMlp1_7B_<0>;
+using Llama3_1_7B = Llama3_1_7B_<0>;
+using Mistral1_7B = Mistral1_7B_<0>;
+using Mamba1_7B = Mamba1_7B_<0>;
 
 }  // namespace samba::inline SAMBA_TARGET::presets
