@@ -27,8 +27,21 @@ QUICK = "/demo/|/simd/"
 TYPES = {"f32": "#1f5fa8", "bf16": "#2f8f5b", "int8": "#d07a1a"}  # of factors, and their colors in a roofline
 
 
+class Timed:
+    """What has been measured some times: `times`, in seconds."""
+
+    @property
+    def time(self):
+        return statistics.median(self.times)
+
+    @property
+    def spread(self):
+        """Largest less smallest time, as a part of the median."""
+        return (max(self.times) - min(self.times)) / self.time
+
+
 @dataclass
-class Row:
+class Row(Timed):
     kernel: str
     variant: str
     size: str
@@ -68,15 +81,6 @@ class Row:
     @property
     def rate(self):
         return self.flops / self.time
-
-    @property
-    def time(self):
-        return statistics.median(self.times)
-
-    @property
-    def spread(self):
-        """Largest less smallest time, as a part of the median."""
-        return (max(self.times) - min(self.times)) / self.time
 
 
 def run(program, pattern, min_time, repetitions, environment):

@@ -45,20 +45,12 @@ COLORS = {"samba": "#1f5fa8", "PyTorch": "#e08a2b", "llama.cpp": "#5a9a4a"}
 
 
 @dataclass
-class Side:
+class Side(bench.Timed):
     """Whose program, what one call of it needs at least, and its times in seconds."""
     who: str
     bytes: float = 0.0
     flops: float = 0.0
     times: list = field(default_factory=list)
-
-    @property
-    def time(self):
-        return statistics.median(self.times)
-
-    @property
-    def spread(self):
-        return (max(self.times) - min(self.times)) / self.time
 
     def floor(self, dot, read):
         return max(self.bytes / read, self.flops / dot)

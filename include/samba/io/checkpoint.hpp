@@ -4,6 +4,7 @@
 #include <samba/io/safetensors.hpp>
 #include <samba/model/weights.hpp>
 
+#include <atomic>
 #include <cstring>
 
 namespace samba::inline SAMBA_TARGET {
@@ -152,10 +153,11 @@ template <class R>
       const TensorView& stored = *map.find(part.name);
       read_floats(stored, 0, std::span<R>{});  // throws where the dtype is none of numbers
       if (!vector) return pieces.push_back({i, &stored, part.row, part.rows, part.file_row});
-      R* const to = values.data() + part.row;
-      read_floats(stored, part.file_row, std::span(to, static_cast<std::size_t>(part.rows)));
-      for (std::int64_t k = 0; k < part.rows; ++k)
-        if (!is_finite(static_cast<float>(to[k]))) refuse(stored, part.file_row + k);
+      const auto some = std::span(values).subspan(static_cast<std::size_t>(part.row),
+                                                  static_cast<std::size_t>(part.rows));
+      read_floats(stored, part.file_row, some);
+      if (const std::size_t k = first_not_finite<R>(some); k < some.size())
+        refuse(stored, part.file_row + static_cast<std::int64_t>(k));
     });
     if (vector) tensor.set_row(0, values.data());
   }
