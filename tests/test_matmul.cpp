@@ -264,6 +264,19 @@ TEST_CASE("matmul: panels of a team member are the only ones written") {
   }
 }
 
+TEST_CASE("matmul: no rows, nothing written") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto check_type = [&]<class T>(T) {
+    const Owned<T, any_N, any_K> w(rng.values(any_N * any_K));
+    const Guarded<float> out(0, any_N, any_N, 0);
+    const float x = 0;
+    kernels::matmul(Team{}, w.matrix, {&x, 0}, {out.data(), 0});
+    CHECK(out.guarded());
+  };
+  check_type(0.f), check_type(bf16()), check_type(int8());
+}
+
 TEST_CASE("matmul: without a bias the same as with zeros") {
   Random rng;
   CAPTURE(rng.seed);

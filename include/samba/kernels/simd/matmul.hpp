@@ -35,6 +35,7 @@ template <class T>
   alignas(alignment) float sums[detail::matmul_panels<T> * most_rows * panel_width];
   float scale[is_int8 ? most_rows : 1], inverse[is_int8 ? most_rows : 1];
 
+  if (a.rows == 0) return;
   const std::int64_t groups = Packing<T>::groups(a.K), tile = std::min(a.rows, most_rows);
   const std::int64_t pieces = is_float ? 1 : groups * tile / (capacity + 1) + 1;
   const std::int64_t piece = (groups + pieces - 1) / pieces;

@@ -105,8 +105,10 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
       for (std::int64_t r = first; r < first + n; r += rows) accumulate<T, rows, 1>(a, p, r);
   };
   some(std::integral_constant<int, most>{});
-  if constexpr (most > 8) some(std::integral_constant<int, 8>{});
-  if constexpr (most > 8) some(std::integral_constant<int, 4>{});
+  if constexpr (most > 8) {
+    some(std::integral_constant<int, 8>{});
+    some(std::integral_constant<int, 4>{});
+  }
   // One row alone takes several panels at once: as many sums as hide the latency of an instruction.
   for (; row < n_rows; ++row) {
     std::int64_t p = 0;
