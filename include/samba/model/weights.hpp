@@ -48,9 +48,9 @@ class Weights {
     if constexpr (!Model::tie_embeddings) bind(0, tree_.embedding);
     bind(0, tree_.norm);
     bind(0, tree_.head);
-    std::vector<std::pair<Use, void*>> shared;
+    SharedWeights shared;
     Model::Stack::walk(tree_.stack, [&](auto branch, auto& weights, Use use) {
-      if (void* const first = first_use(shared, use, &weights); first != &weights)
+      if (void* const first = shared.first(use, &weights); first != &weights)
         weights = *static_cast<const std::remove_reference_t<decltype(weights)>*>(first);
       else
         Model::template visit_branch<typename decltype(branch)::type, T>(weights, bind);
@@ -100,14 +100,20 @@ class Weights {
 
  private:
   /// What stands in for weights that are shared: those of their first use, which is noted.
-  [[gnu::cold, gnu::noinline]] static void* first_use(std::vector<std::pair<Use, void*>>& shared,
-                                                      Use use, void* weights) {
-    if (!use.shared) return weights;
-    for (const auto& [first, at] : shared)
-      if (first.shared == use.shared && first.number == use.number) return at;
-    shared.push_back({use, weights});
-    return weights;
-  }
+  struct SharedWeights {
+    detail::SharedSeen seen;
+    void* at[detail::SharedSeen::capacity];  // of each use seen
+
+    [[gnu::cold, gnu::noinline]] void* first(Use use, void* weights) {
+      if (!use.shared) return weights;
+      if (seen.first(use)) return at[seen.count - 1] = weights;
+      int i = 0;
+      while (seen.uses[static_cast<std::size_t>(i)].shared != use.shared ||
+             seen.uses[static_cast<std::size_t>(i)].number != use.number)
+        ++i;
+      return at[i];
+    }
+  };
 
   template <class Element>
   [[gnu::cold, gnu::noinline]] static void set(TensorRef<Real<T>>& tensor, int branch,

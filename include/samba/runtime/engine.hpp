@@ -42,9 +42,9 @@ class Engine {
     info_.dtypes =
         join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
-    info_.bytes = place(states_[0], nullptr, &info_.tensors);
+    info_.bytes = place(states_[0], nullptr);
     block_ = Arena(info_.bytes * sequences);
-    for (int i = 0; i < sequences; ++i) place(states_[i], block_of(i), nullptr);
+    for (int i = 0; i < sequences; ++i) place(states_[i], block_of(i));
 
     Placer rows;
     const std::int64_t stream =
@@ -180,10 +180,10 @@ class Engine {
   }
 
   void save(int i, const std::string& path) const {
-    save_state(path, info_, block_of(i), position(i));
+    save_state(path, info_, tensors(), block_of(i), position(i));
   }
   void load(int i, const std::string& path) {
-    positions_[i] = load_state(path, info_, block_of(i));
+    positions_[i] = load_state(path, info_, tensors(), block_of(i));
   }
 
  private:
@@ -219,23 +219,33 @@ class Engine {
 
   std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }
 
-  /// Binds a state's tensors to a block (or only counts, if it is null) and lists them if asked to;
-  /// returns the bytes of the block.
-  std::int64_t place(typename Model::template State<T, KV>& state, std::byte* block,
-                     std::vector<StateTensor>* list) const {
+  /// Binds a state's tensors to a block, or only counts, if it is null; returns the bytes of the
+  /// block.
+  std::int64_t place(typename Model::template State<T, KV>& state, std::byte* block) const {
     Placer placer{block};
-    int number = 0;
     Model::Stack::walk(state, [&](auto branch, auto& part, Use) {
+      decltype(branch)::type::template State<T, KV>::visit(part, [&]<class X>(auto, X& x) {
+        x.bind(placer.take(X::bytes(options_.capacity)), options_.capacity);
+      });
+    });
+    return placer.offset;
+  }
+
+  /// The tensors of a state in their order, for a file.
+  std::vector<StateTensor> tensors() const {
+    std::vector<StateTensor> list;
+    Placer placer;
+    int number = 0;
+    Model::Stack::walk(states_[0], [&](auto branch, auto& part, Use) {
       decltype(branch)::type::template State<T, KV>::visit(part, [&]<class X>(auto name, X& x) {
         using Element = std::remove_reference_t<decltype(*x.data)>;
         const std::int64_t bytes = X::bytes(options_.capacity);
-        if (list)
-          add(*list, number, name_text(name), dtype_of<Element>, X::shape, placer.offset, bytes);
-        x.bind(placer.take(bytes), options_.capacity);
+        add(list, number, name_text(name), dtype_of<Element>, X::shape, placer.offset, bytes);
+        placer.take(bytes);
       });
       ++number;
     });
-    return placer.offset;
+    return list;
   }
 
   [[gnu::cold, gnu::noinline]] void add(std::vector<StateTensor>& list, int branch,

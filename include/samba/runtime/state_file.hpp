@@ -26,7 +26,6 @@ struct StateInfo {
   std::string dtypes;         ///< of the states and of keys and values
   std::int64_t capacity = 0;  ///< positions that full attention keeps; 0 for a model without
   std::int64_t bytes = 0;     ///< of the block
-  std::vector<StateTensor> tensors;
 
   /// Throws, with `where` and `what` in front, unless a state with these properties is one of this
   /// kind. (Two parts, because restore allocates nothing.)
@@ -48,15 +47,16 @@ struct StateInfo {
 
 template <int = 0>
 [[gnu::cold]] void save_state(const std::string& path, const StateInfo& info,
-                              const std::byte* block, std::int64_t position) {
+                              const std::vector<StateTensor>& tensors, const std::byte* block,
+                              std::int64_t position) {
   SafetensorsWriter writer(path, {{"samba.state", "1"},
                                   {"samba.structure", info.structure},
                                   {"samba.hash", std::to_string(fnv1a(info.structure))},
                                   {"samba.dtypes", info.dtypes},
                                   {"samba.capacity", std::to_string(info.capacity)},
                                   {"samba.position", std::to_string(position)}});
-  for (const StateTensor& t : info.tensors) writer.declare(t.name, t.dtype, t.shape);
-  for (const StateTensor& t : info.tensors)
+  for (const StateTensor& t : tensors) writer.declare(t.name, t.dtype, t.shape);
+  for (const StateTensor& t : tensors)
     writer.write(t.name, {block + t.offset, static_cast<std::size_t>(t.bytes)});
   writer.finish();
 }
@@ -65,7 +65,7 @@ template <int = 0>
 /// fit.
 template <int = 0>
 [[gnu::cold]] std::int64_t load_state(const std::string& path, const StateInfo& info,
-                                      std::byte* block) {
+                                      const std::vector<StateTensor>& tensors, std::byte* block) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   const auto entry = [&](const char* key) {
     const std::string_view* const found = file.metadata(detail::join({"samba.", key}));
@@ -87,7 +87,7 @@ template <int = 0>
   const std::int64_t position = number("position");
   info.check(path, "", entry("structure"), entry("dtypes"), number("capacity"), position);
 
-  for (const StateTensor& t : info.tensors) {
+  for (const StateTensor& t : tensors) {
     const TensorView* found = file.find(t.name);
     if (!found)
       fail(
@@ -96,9 +96,9 @@ template <int = 0>
       fail({path, ": tensor ", t.name, ": expected ", dtype_name(t.dtype), " ", t.shape, ", found ",
             dtype_name(found->dtype), " ", found->shape});
   }
-  if (file.tensors().size() != info.tensors.size())
-    fail({path, ": expected ", info.tensors.size(), " tensors, found ", file.tensors().size()});
-  for (const StateTensor& t : info.tensors)
+  if (file.tensors().size() != tensors.size())
+    fail({path, ": expected ", tensors.size(), " tensors, found ", file.tensors().size()});
+  for (const StateTensor& t : tensors)
     std::memcpy(block + t.offset, file.find(t.name)->data.data(),
                 static_cast<std::size_t>(t.bytes));
   return position;
