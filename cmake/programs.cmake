@@ -3,11 +3,6 @@ option(SAMBA_NATIVE "Build the tests, examples and benchmarks for this machine's
 option(SAMBA_WERROR "Treat warnings in the tests, examples and benchmarks as errors" OFF)
 
 include(CheckCXXSourceCompiles)
-find_package(xsimd QUIET)
-set(SAMBA_XSIMD_INCLUDE "")
-if(TARGET xsimd)  # for its headers only: as a library, some packages ask for more than they install
-  get_target_property(SAMBA_XSIMD_INCLUDE xsimd INTERFACE_INCLUDE_DIRECTORIES)
-endif()
 block()
   set(CMAKE_REQUIRED_FLAGS -std=c++20)
   set(CMAKE_REQUIRED_INCLUDES ${SAMBA_XSIMD_INCLUDE})

@@ -149,7 +149,7 @@ void check(const Case& c, Random& rng) {
   const auto by_heads = [&](std::int64_t together) {
     return problem.template run<float>([&](const auto& args) {
       const std::int64_t block =
-          std::max<std::int64_t>(1, simd::attention_rows / args.group / together);
+          std::max<std::int64_t>(1, kernels::attention_rows / args.group / together);
       for (std::int64_t g = 0; g < args.n_kv_heads; g += together)
         for (std::int64_t row = 0; row < args.n_rows; row += block)
           simd::attention(args, {g, std::min<std::int64_t>(g + together, args.n_kv_heads)},
@@ -158,7 +158,7 @@ void check(const Case& c, Random& rng) {
     });
   };
   const auto by_one = by_heads(1);
-  if (c.n_kv_heads * c.group <= simd::attention_rows)
+  if (c.n_kv_heads * c.group <= kernels::attention_rows)
     CHECK(same_result(by_heads(c.n_kv_heads), by_one));
   const auto naive_kernel = [](const auto& args) {
     reference::attention(args, {0, args.n_kv_heads}, {0, args.n_rows});
@@ -298,7 +298,7 @@ TEST_CASE("attention: every number of keys around the vector width and the tile"
     check<8>({.window = keys, .position = 200, .n_rows = 2}, rng);
     check<8, bf16>({.window = all_keys, .position = keys - 1, .n_rows = 1}, rng);
   }
-  for (std::int64_t keys = simd::attention_tile - 2; keys <= simd::attention_tile + 2; ++keys)
+  for (std::int64_t keys = kernels::attention_tile - 2; keys <= kernels::attention_tile + 2; ++keys)
     for (std::int64_t position = 126; position <= 130; ++position)
       check<8>({.window = keys, .position = position, .n_rows = 1}, rng);
 }
@@ -320,7 +320,7 @@ TEST_CASE("attention: query heads share key/value heads in groups, more rows tha
     for (const int group : {1, 2, 3, 7, 64})
       check<4>({.window = 9,
                 .position = 20,
-                .n_rows = 2 * simd::attention_rows / group + 3,
+                .n_rows = 2 * kernels::attention_rows / group + 3,
                 .n_kv_heads = n_kv_heads,
                 .group = group},
                rng);

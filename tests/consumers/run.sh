@@ -18,9 +18,18 @@ with_cmake() {  # folder, cmake arguments...
 
 find_package() {
   cmake --install "$samba_build" --prefix "$work/prefix"
-  with_cmake find_package -DCMAKE_PREFIX_PATH="$work/prefix"
+  with_cmake find_package -DCMAKE_PREFIX_PATH="$work/prefix" -DSAMBA_LIBRARY=samba -DSAMBA_COMPONENTS=
 }
-add_subdirectory() { with_cmake add_subdirectory; }
+add_subdirectory() { with_cmake add_subdirectory -DSAMBA_LIBRARY=samba; }
+
+# With kernels chosen at run time.
+find_package_compiled() {
+  cmake -S "$root" -B "$work/samba" -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_INSTALL_PREFIX="$work/prefix" \
+    -DSAMBA_BUILD_TESTS=OFF -DSAMBA_BUILD_EXAMPLES=OFF -DSAMBA_BUILD_BENCHMARKS=OFF -DSAMBA_INSTALL_COMPILED=ON
+  cmake --build "$work/samba" --target install
+  with_cmake find_package -DCMAKE_PREFIX_PATH="$work/prefix" -DSAMBA_LIBRARY=compiled -DSAMBA_COMPONENTS=compiled
+}
+add_subdirectory_compiled() { with_cmake add_subdirectory -DSAMBA_LIBRARY=compiled; }
 fetch_content() { with_cmake fetch_content; }
 
 plain() {

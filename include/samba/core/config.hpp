@@ -3,8 +3,13 @@
 /// What a translation unit was compiled for. The instruction set, the floating-point mode and the
 /// presence of OpenMP become part of every name of the library (an inline namespace), so that
 /// translation units built with different flags can be linked together: each keeps its own code.
+/// Programs that link samba::compiled are `compiled`: the library in it chooses at run time.
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if defined(SAMBA_COMPILED)
+#define SAMBA_INSTRUCTION_SET compiled
+#define SAMBA_VECTOR_FLOATS 16
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__)
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
 #define SAMBA_INSTRUCTION_SET avx512_bf16
 #elif defined(__AVX512VNNI__)
@@ -62,7 +67,7 @@ namespace samba::inline SAMBA_TARGET {
 /// without OpenMP.
 inline constexpr const char* target = SAMBA_TEXT(SAMBA_TARGET);
 
-/// Floats in one vector register of the compiled path.
+/// Floats in one vector register of the compiled path (of samba::compiled, in the widest).
 inline constexpr int vector_floats = SAMBA_VECTOR_FLOATS;
 
 /// Outputs that stand side by side in a packed weight matrix: two of the widest vectors, whatever

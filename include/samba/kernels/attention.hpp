@@ -1,6 +1,10 @@
 #pragma once
 #include <samba/core/chunk.hpp>
+#ifdef SAMBA_COMPILED
+#include <samba/kernels/compiled.hpp>
+#else
 #include <samba/kernels/simd/attention.hpp>
+#endif
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
@@ -13,14 +17,13 @@ namespace detail {
 /// One thread's part of the attention of one sequence. scratch: of this thread.
 template <class R, class KV>
 void attend(const Team& team, const AttentionArgs<R, KV>& args, R* scratch) {
-  const std::int64_t block = std::max(1, simd::attention_rows / args.group),
+  const std::int64_t block = std::max(1, attention_rows / args.group),
                      blocks = (args.n_rows + block - 1) / block;
   // Of a short chunk one thread takes several heads at once.
   const std::int64_t together =
-      blocks > 1
-          ? 1
-          : std::max<std::int64_t>(
-                1, simd::attention_rows / (args.group * std::max<std::int64_t>(args.n_rows, 1)));
+      blocks > 1 ? 1
+                 : std::max<std::int64_t>(
+                       1, attention_rows / (args.group * std::max<std::int64_t>(args.n_rows, 1)));
   const Range share = team.share(blocks * args.n_kv_heads);
   for (std::int64_t task = share.begin, n; task < share.end; task += n) {
     n = std::min(together, share.end - task);
@@ -87,7 +90,7 @@ void attention(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
                States<Ring<KV, Heads, Slots, HeadDim>> k, States<Ring<KV, Heads, Slots, HeadDim>> v,
                AttentionScratch<HeadDim, R> scratch, Rows<R, OutWidth> out) {
   constexpr int group = OutWidth / (Heads * HeadDim);
-  static_assert(group <= simd::attention_rows,
+  static_assert(group <= attention_rows,
                 "attention: more query heads per key/value head than a block of rows");
   detail::attend_segments(chunk,
                           AttentionArgs<R, KV>{.qkv = qkv.data,

@@ -1,6 +1,10 @@
 #pragma once
 #include <samba/core/chunk.hpp>
+#ifdef SAMBA_COMPILED
+#include <samba/kernels/compiled.hpp>
+#else
 #include <samba/kernels/simd/matmul.hpp>
+#endif
 
 namespace samba::inline SAMBA_TARGET::kernels {
 

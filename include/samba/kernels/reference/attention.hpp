@@ -24,6 +24,23 @@ struct AttentionArgs {
   std::int64_t out_stride;
 };
 
+/// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in:
+/// every query adds them up in the same order for any split of its sequence.
+inline constexpr int attention_tile = 64;
+
+/// Query rows (tokens times heads of a group) that share the keys of a tile.
+inline constexpr int attention_rows = 96;
+
+/// Bytes of scratch that a thread needs to attend at most, for any KV and instruction set.
+constexpr std::int64_t most_attention_scratch_bytes(std::int64_t head_dim) {
+  constexpr std::int64_t buffers = 8, vector = 16, rows_at_once = 12;
+  const std::int64_t width = round_up(head_dim, panel_width);
+  const std::int64_t floats = attention_rows * (width + vector + 1 + head_dim + 1) +
+                              (2 * attention_tile + 1) * head_dim +
+                              attention_tile * (2 * rows_at_once + head_dim + 1 + width);
+  return 4 * floats + buffers * alignment;
+}
+
 /// Earliest position that the query at `position` sees.
 constexpr std::int64_t first_visible(std::int64_t position, std::int64_t window) {
   return position < window ? 0 : position - window + 1;

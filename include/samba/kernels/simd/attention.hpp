@@ -4,13 +4,6 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in:
-/// every query adds them up in the same order for any split of its sequence.
-inline constexpr int attention_tile = 64;
-
-/// Query rows (tokens times heads of a group) that share the keys of a tile.
-inline constexpr int attention_rows = 96;
-
 /// What a thread needs while it attends; the pointers stand in its scratch memory.
 template <class KV>
 struct AttentionBuffers {
@@ -161,7 +154,7 @@ inline float attention_weights(Range seen, float scale, float* score, float& max
       maximum == new_maximum
           ? 1.f
           : exp2_below(vec(std::max(scale * (maximum - new_maximum), -200.f))).get(0);
-  vec sum = load(total) * vec(keep);
+  vec sum(0.f);
   for (int j = 0; j < attention_tile; j += lanes) {
     const vec s = load(score + j);
     const vec w = exp2_below((s - vec(new_maximum)) * vec(scale));
@@ -169,7 +162,7 @@ inline float attention_weights(Range seen, float scale, float* score, float& max
     sum += seen_only;
     store(score + j, seen_only);
   }
-  store(total, sum);
+  store(total, fma(load(total), vec(keep), sum));
   maximum = new_maximum;
   return keep;
 }

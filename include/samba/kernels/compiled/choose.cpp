@@ -1,0 +1,154 @@
+// samba::compiled: the functions that programs call. Each calls that of the best instruction set which
+// the processor has, or of the one that the program asked for.
+#include <samba/core/build_info.hpp>
+#include <samba/kernels/compiled/entries.hpp>
+
+#include <atomic>
+
+#ifndef SAMBA_COMPILED
+#error "choose.cpp is compiled with -DSAMBA_COMPILED, as the programs that link samba::compiled are"
+#endif
+
+#define SAMBA_SET(set) SAMBA_JOIN(set, SAMBA_MATH_MODE, SAMBA_THREADING)
+
+// Defined by kernels.cpp, compiled for each set.
+#if defined(__x86_64__)
+namespace samba::SAMBA_SET(sse2)::kernels::compiled {
+void list_kernels(void (**)());
+}
+namespace samba::SAMBA_SET(avx2)::kernels::compiled {
+void list_kernels(void (**)());
+}
+namespace samba::SAMBA_SET(avx512)::kernels::compiled {
+void list_kernels(void (**)());
+}
+namespace samba::SAMBA_SET(avx512_vnni)::kernels::compiled {
+void list_kernels(void (**)());
+}
+namespace samba::SAMBA_SET(avx512_bf16)::kernels::compiled {
+void list_kernels(void (**)());
+}
+#else
+namespace samba::SAMBA_SET(neon)::kernels::compiled {
+void list_kernels(void (**)());
+}
+#endif
+
+namespace samba::inline SAMBA_TARGET {
+namespace kernels::compiled {
+namespace {
+
+struct InstructionSet {
+  std::string_view name;
+  void (*list_kernels)(Entry*);
+  bool present;  ///< in this processor
+  Entry entries[Kernels::size];
+};
+
+/// All that the library holds, from the least to the best.
+struct InstructionSets {
+#if defined(__x86_64__)
+  static constexpr std::size_t size = 5;
+  InstructionSet sets[size] = {
+      {"sse2", &SAMBA_SET(sse2)::kernels::compiled::list_kernels, true, {}},
+      {"avx2",
+       &SAMBA_SET(avx2)::kernels::compiled::list_kernels,
+       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
+       {}},
+      {"avx512", &SAMBA_SET(avx512)::kernels::compiled::list_kernels, has_avx512(), {}},
+      {"avx512_vnni",
+       &SAMBA_SET(avx512_vnni)::kernels::compiled::list_kernels,
+       has_avx512() && __builtin_cpu_supports("avx512vnni"),
+       {}},
+      {"avx512_bf16",
+       &SAMBA_SET(avx512_bf16)::kernels::compiled::list_kernels,
+       has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"),
+       {}}};
+
+  static bool has_avx512() {
+    return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+#else
+  static constexpr std::size_t size = 1;
+  InstructionSet sets[size] = {
+      {"neon", &SAMBA_SET(neon)::kernels::compiled::list_kernels, true, {}}};
+#endif
+
+  std::atomic<const InstructionSet*> used;
+
+  InstructionSets() {
+    for (InstructionSet& set : sets)
+      if (set.present) {
+        set.list_kernels(set.entries);
+        used = &set;
+      }
+  }
+
+  static InstructionSets& get() {
+    static InstructionSets all;
+    return all;
+  }
+};
+
+/// Calls the function in the place of `function`.
+template <auto function>
+void call(auto&&... args) {
+  const InstructionSet* const set = InstructionSets::get().used.load(std::memory_order_relaxed);
+  reinterpret_cast<decltype(function)>(set->entries[Kernels::number<function>])(args...);
+}
+
+}  // namespace
+
+template <class T>
+void matmul(const MatmulArgs<T>& a, Range panels) {
+  call<&matmul<T>>(a, panels);
+}
+template <class KV>
+void attention(const AttentionArgs<float, KV>& a, Range heads, Range rows, std::byte* scratch) {
+  call<&attention<KV>>(a, heads, rows, scratch);
+}
+template <int N>
+void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
+  call<&selective_scan<N>>(a, channels);
+}
+template <int Taps, bool Silu>
+void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
+  call<&causal_conv1d<Taps, Silu>>(a, channels);
+}
+void silu_mul(const float* gate, const float* up, Range columns, float* out) {
+  call<&silu_mul>(gate, up, columns, out);
+}
+void add(const float* y, Range columns, float* x) { call<&add>(y, columns, x); }
+void rmsnorm(const float* x, const float* weight, float eps, std::int64_t n, float* out) {
+  call<&rmsnorm>(x, weight, eps, n, out);
+}
+void rope(const float* cos, const float* sin, int half, float* head) {
+  call<&rope>(cos, sin, half, head);
+}
+
+/// Makes the templates of the list.
+void list_kernels(Entry* entries) { Kernels::copy_to(entries); }
+
+}  // namespace kernels::compiled
+
+std::string_view instruction_set() {
+  return kernels::compiled::InstructionSets::get().used.load()->name;
+}
+
+void use_instruction_set(std::string_view name) {
+  auto& all = kernels::compiled::InstructionSets::get();
+  std::string present;
+  for (const auto& set : all.sets) {
+    if (set.present && set.name == name) {
+      all.used = &set;
+      return;
+    }
+    if (set.present) present += (present.empty() ? "" : ", ") + std::string(set.name);
+  }
+  fail({"use_instruction_set: expected one that samba::compiled holds and this processor has (",
+        present, "), found ", Quoted{name}});
+}
+
+}  // namespace samba::inline SAMBA_TARGET

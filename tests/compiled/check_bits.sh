@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# samba::compiled gives the bits of a program compiled for the instruction set.
+# Usage: check_bits.sh COMPILED BITS FOLDER       BITS: compiled for one set; COMPILED: with samba::compiled
+#        check_bits.sh COMPILED BITS FOLDER CPU   on a processor that has no more than this set, emulated
+set -euo pipefail
+compiled=$1 bits=$2 folder=$3 cpu=${4:-}
+set=$("$bits")
+if [ -n "$cpu" ]; then
+  export OMP_NUM_THREADS=1
+  found=$(qemu-x86_64 -cpu "$cpu" "$compiled" 2>/dev/null)
+  [ "$found" = "$set" ] || { echo "on $cpu: expected $set, found $found"; exit 1; }
+  diff <("$bits" "$folder" 80) <(qemu-x86_64 -cpu "$cpu" "$compiled" "$folder" 80 2>/dev/null)
+elif "$compiled" "$folder" 1 "$set" >/dev/null 2>&1; then
+  diff <("$bits" "$folder" 600) <("$compiled" "$folder" 600 "$set")
+else
+  # The processor lacks it, and the library says so.
+  "$compiled" "$folder" 1 "$set" 2>&1 | grep "expected one that samba::compiled holds and this processor has"
+fi
