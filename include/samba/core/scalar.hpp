@@ -25,14 +25,41 @@ struct bf16 {
 /// Weights of one byte, quantised in groups; see Packing<int8>.
 using int8 = std::int8_t;
 
+/// In the place of T: every tensor in R, matrices row by row as in a file. So are the weights that
+/// an optimiser changes, their gradients, and what it keeps of them.
+template <class R>
+struct Master {};
+
+namespace detail {
+template <class T>
+struct Types {
+  using Real = float;
+  using TableElement = T;
+};
+template <>
+struct Types<double> {
+  using Real = double;
+  using TableElement = double;
+};
+template <>
+struct Types<int8> {
+  using Real = float;
+  using TableElement = bf16;  // scales serve products
+};
+template <class R>
+struct Types<Master<R>> {
+  using Real = R;
+  using TableElement = R;
+};
+}  // namespace detail
+
 /// The type of activations, states and accumulation when the matrices are of type T.
 template <class T>
-using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
+using Real = typename detail::Types<T>::Real;
 
-/// The type of a look-up table beside matrices of type T: as T, but no int8, whose scales serve
-/// products.
+/// The type of a look-up table beside matrices of type T.
 template <class T>
-using TableElement = std::conditional_t<std::is_same_v<T, int8>, bf16, T>;
+using TableElement = typename detail::Types<T>::TableElement;
 
 /// True for a number that is neither infinite nor NaN; tests bits, so it holds under -ffast-math.
 constexpr bool is_finite(float f) {

@@ -112,6 +112,12 @@ struct Matrix : detail::Stored<T, Layout::packed, N, K> {
   static constexpr Shape shape{N, K};
 };
 
+template <class R, int N, int K>
+struct Matrix<Master<R>, N, K> : detail::Stored<R, Layout::rows, N, K> {
+  static constexpr bool is_matrix = true;
+  static constexpr Shape shape{N, K};
+};
+
 /// Row-major (N, K): an embedding that no product uses, or a derived tensor.
 template <class T, int N, int K>
 struct Table : detail::Stored<T, Layout::rows, N, K> {
@@ -192,10 +198,20 @@ struct PerThread {
   R* of(int rank) const { return data + rank * round_up(N, alignment); }
 };
 
+/// Scratch that each thread has for itself: N values per token.
+template <class R, int N>
+struct PerThreadRows {
+  R* data = nullptr;
+  std::int64_t count = 0;
+
+  R* of(int rank) const { return data + rank * round_up(count * N, alignment); }
+};
+
 /// Gives scratch its place: Rows for `count` tokens, PerThread for `threads` threads.
 struct ScratchPlacer {
   Placer placer;
   std::int64_t count = 0, threads = 1;
+  bool keep = false;  ///< what forward computed stays for backward
 
   template <class R, int C>
   void operator()(Rows<R, C>& x) {
@@ -207,6 +223,20 @@ struct ScratchPlacer {
     const std::int64_t bytes =
         threads * round_up(N, alignment) * static_cast<std::int64_t>(sizeof(R));
     x = {reinterpret_cast<R*>(placer.take(bytes))};
+  }
+  template <class R, int N>
+  void operator()(PerThreadRows<R, N>& x) {
+    const std::int64_t bytes =
+        threads * round_up(count * N, alignment) * static_cast<std::int64_t>(sizeof(R));
+    x = {reinterpret_cast<R*>(placer.take(bytes)), count};
+  }
+  /// x in the place of `used`, which is not needed once x is written, except by a backward pass.
+  template <class R, int C>
+  void in_place_of(Rows<R, C>& x, Rows<R, C>& used) {
+    if (keep)
+      (*this)(x);
+    else
+      x = used;
   }
 };
 

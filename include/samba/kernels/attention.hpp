@@ -77,6 +77,29 @@ template <class R, class KV>
   chunk.team.barrier();
 }
 
+template <class R, class KV>
+[[gnu::noinline]] void attend_backward_segments(const Chunk& chunk,
+                                                const AttentionBackwardArgs<R, KV>& args,
+                                                States<RingData<KV>> k, States<RingData<KV>> v,
+                                                States<RingData<R>> dk, States<RingData<R>> dv) {
+  // Pairs of a sequence and a key/value head: what a pair adds up, one thread adds up.
+  const int heads = args.forward.n_kv_heads;
+  const Range tasks = chunk.team.share(std::ssize(chunk.segments) * heads);
+  for (std::int64_t task = tasks.begin; task < tasks.end; ++task) {
+    const auto s = static_cast<std::size_t>(task / heads);
+    const auto [position, row, n_rows] = chunk.segments[s];
+    AttentionBackwardArgs<R, KV> b = args;
+    AttentionArgs<R, KV>& a = b.forward;
+    a.qkv += row * a.qkv_stride, a.out += row * a.out_stride;
+    a.ring_k = k[s].data, a.ring_v = v[s].data, a.slots = k[s].slots;
+    a.position = position, a.n_rows = n_rows;
+    b.dout += row * b.dout_stride, b.dqkv += row * b.dqkv_stride;
+    b.dring_k = dk[s].data, b.dring_v = dv[s].data;
+    reference::attention_backward(b, {task % heads, task % heads + 1});
+  }
+  chunk.team.barrier();
+}
+
 }  // namespace detail
 
 /// Grouped-query attention of every sequence of the chunk, causal, over the last `window` keys with
@@ -108,6 +131,41 @@ void attention(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
                                                .out_stride = out.stride},
                           k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
                           scratch.of(chunk.team.rank));
+}
+
+/// The gradients of attention for dout that of out. k, v: each sequence's rings as the forward pass
+/// found them; dk, dv: the gradients of the rings as they were left, then as they were found; dqkv is
+/// written. Threads take pairs of a sequence and a key/value head.
+template <int HeadDim, class R, class KV, int Heads, int Slots, int QkvWidth, int OutWidth>
+void attention_backward(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
+                        States<Ring<KV, Heads, Slots, HeadDim>> k,
+                        States<Ring<KV, Heads, Slots, HeadDim>> v, Rows<R, OutWidth> out,
+                        std::type_identity_t<In<R, OutWidth>> dout, Rows<R, QkvWidth> dqkv,
+                        States<Ring<R, Heads, Slots, HeadDim>> dk,
+                        States<Ring<R, Heads, Slots, HeadDim>> dv) {
+  detail::attend_backward_segments(
+      chunk,
+      AttentionBackwardArgs<R, KV>{.forward = {.qkv = qkv.data,
+                                               .qkv_stride = qkv.stride,
+                                               .ring_k = nullptr,
+                                               .ring_v = nullptr,
+                                               .slots = 0,
+                                               .window = window,
+                                               .position = 0,
+                                               .n_rows = 0,
+                                               .n_kv_heads = Heads,
+                                               .group = OutWidth / (Heads * HeadDim),
+                                               .head_dim = HeadDim,
+                                               .out = out.data,
+                                               .out_stride = out.stride},
+                                   .dout = dout.data,
+                                   .dout_stride = dout.stride,
+                                   .dqkv = dqkv.data,
+                                   .dqkv_stride = dqkv.stride,
+                                   .dring_k = nullptr,
+                                   .dring_v = nullptr},
+      k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
+      dk.template part<RingData<R>>(), dv.template part<RingData<R>>());
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

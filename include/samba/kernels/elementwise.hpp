@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/core/chunk.hpp>
+#include <samba/core/tensor.hpp>
 #ifdef SAMBA_COMPILED
 #include <samba/kernels/compiled.hpp>
 #else
@@ -37,6 +38,20 @@ template <class R>
   team.barrier();
 }
 
+template <class R>
+[[gnu::noinline]] void silu_mul_backward_rows(const Team& team, std::int64_t rows, std::int64_t N,
+                                              const R* gate, std::int64_t gate_stride, const R* up,
+                                              std::int64_t up_stride, const R* dout,
+                                              std::int64_t dout_stride, R* dgate,
+                                              std::int64_t dgate_stride, R* dup,
+                                              std::int64_t dup_stride) {
+  const Range columns = team.share(N, vector_floats);
+  for (std::int64_t i = 0; i < rows; ++i)
+    reference::silu_mul_backward(gate + i * gate_stride, up + i * up_stride, dout + i * dout_stride,
+                                 columns, dgate + i * dgate_stride, dup + i * dup_stride);
+  team.barrier();
+}
+
 }  // namespace detail
 
 /// out = silu(gate) * up. All (rows, N); out may be gate or up. Threads take columns.
@@ -50,6 +65,24 @@ void silu_mul(const Team& team, Rows<R, N> gate, Rows<R, N> up, Rows<R, N> out) 
 template <class R, int N>
 void add(const Team& team, Rows<R, N> y, Rows<R, N> x) {
   detail::add_rows<R>(team, {0, x.count}, N, y.data, y.stride, x.data, x.stride);
+}
+
+/// The gradients of silu_mul for dout that of out. All (rows, N); dgate may be dout. Threads take
+/// columns.
+template <class R, int N>
+void silu_mul_backward(const Team& team, Rows<R, N> gate, Rows<R, N> up, Rows<R, N> dout,
+                       Rows<R, N> dgate, Rows<R, N> dup) {
+  detail::silu_mul_backward_rows<R>(team, dout.count, N, gate.data, gate.stride, up.data, up.stride,
+                                    dout.data, dout.stride, dgate.data, dgate.stride, dup.data,
+                                    dup.stride);
+}
+
+/// out = x. Both (rows, N). Threads take rows.
+template <class R, int N>
+void copy(const Team& team, Rows<R, N> x, Rows<R, N> out) {
+  const Range rows = team.share(out.count);
+  for (std::int64_t i = rows.begin; i < rows.end; ++i) std::copy_n(x.row(i), N, out.row(i));
+  team.barrier();
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

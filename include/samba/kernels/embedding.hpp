@@ -14,4 +14,16 @@ void embedding(const Team& team, const Weight& table, const std::int32_t* tokens
   team.barrier();
 }
 
+/// dtable += the gradient of the table for dx that of the embeddings of tokens. Threads take columns;
+/// tokens are added in order.
+template <class Table, class R, int D>
+void embedding_backward(const Team& team, const std::int32_t* tokens, Rows<R, D> dx,
+                        Table& dtable) {
+  const Range columns = team.share(D, vector_floats);
+  for (std::int64_t i = 0; i < dx.count; ++i)
+    for (std::int64_t c = columns.begin; c < columns.end; ++c)
+      dtable.data()[std::int64_t{tokens[i]} * D + c] += dx.row(i)[c];
+  team.barrier();
+}
+
 }  // namespace samba::inline SAMBA_TARGET::kernels

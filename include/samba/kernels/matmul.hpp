@@ -20,6 +20,16 @@ template <class T>
   team.barrier();
 }
 
+template <class T>
+[[gnu::noinline]] void matmul_backward_panels(const Team& team, const MatmulBackwardArgs<T>& a) {
+  if (a.dx) {
+    reference::matmul_backward_input(a, team.share((a.K + panel_width - 1) / panel_width));
+    team.barrier();
+  }
+  reference::matmul_backward_weight(a, team.share(a.N));
+  team.barrier();
+}
+
 }  // namespace detail
 
 /// out = x w^T (+ bias), the linear map of a chunk. x: (rows, K), out: (rows, N), not overlapping.
@@ -36,6 +46,19 @@ template <class T, int N, int K>
 void matmul(const Team& team, const Matrix<T, N, K>& w, std::type_identity_t<In<Real<T>, K>> x,
             std::type_identity_t<Out<Real<T>, N>> out) {
   matmul(team, w, nullptr, x, out);
+}
+
+/// The gradients of matmul for dout that of out: dw and dbias (which may be null) are added to, dx is
+/// written, or added to if `add`. Factors in the type of the weights. Threads take panels of inputs,
+/// then outputs.
+template <class T, int N, int K>
+void matmul_backward(const Team& team, const Matrix<T, N, K>& w,
+                     std::type_identity_t<In<Real<T>, K>> x,
+                     std::type_identity_t<In<Real<T>, N>> dout, Matrix<Master<Real<T>>, N, K>& dw,
+                     Real<T>* dbias, std::type_identity_t<Out<Real<T>, K>> dx, bool add = false) {
+  detail::matmul_backward_panels<T>(
+      team, {w.data(), x.data, x.stride, dout.data, dout.stride, dw.data(), dbias, dx.data,
+             dx.stride, add, dout.count, N, K});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -10,9 +10,9 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 namespace detail {
 
-/// Rotates the heads of the chunk's fused rows. Compiled once for all layers that turn so many
+/// Rotates the heads of the chunk's fused rows, or their gradients back. Compiled once for all layers that turn so many
 /// channels.
-template <int Rotary, class R>
+template <bool backward, int Rotary, class R>
 [[gnu::noinline]] void rope_segments(const Chunk& chunk, const RotaryTable<Rotary>& table,
                                      int heads, int group, int head_dim, R* qkv,
                                      std::int64_t stride) {
@@ -24,7 +24,9 @@ template <int Rotary, class R>
       table.at(position + i, cos, sin);
       for (int head = 0; head < heads; ++head) {
         if (head % (group + 2) == group + 1) continue;  // a value head
-        if constexpr (std::is_same_v<R, float>)
+        if constexpr (backward)
+          reference::rope_backward(cos, sin, Rotary / 2, row + head * head_dim);
+        else if constexpr (std::is_same_v<R, float>)
           simd::rope(cos, sin, Rotary / 2, row + head * head_dim);
         else
           reference::rope(cos, sin, Rotary / 2, row + head * head_dim);
@@ -44,7 +46,14 @@ template <int HeadDim, int Rotary, class R, int C>
 void rope(const Chunk& chunk, int group, const RotaryTable<Rotary>& table, Rows<R, C> qkv) {
   static_assert(Rotary % 2 == 0 && Rotary <= HeadDim,
                 "rope: Rotary must be even and at most HeadDim");
-  detail::rope_segments(chunk, table, C / HeadDim, group, HeadDim, qkv.data, qkv.stride);
+  detail::rope_segments<false>(chunk, table, C / HeadDim, group, HeadDim, qkv.data, qkv.stride);
+}
+
+/// The gradients of what rope rotated, in place of those of its result.
+template <int HeadDim, int Rotary, class R, int C>
+void rope_backward(const Chunk& chunk, int group, const RotaryTable<Rotary>& table,
+                   Rows<R, C> dqkv) {
+  detail::rope_segments<true>(chunk, table, C / HeadDim, group, HeadDim, dqkv.data, dqkv.stride);
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -90,6 +90,14 @@ struct AttentionLayer {
     static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.tile); }
   };
 
+  template <class T>
+  struct Backward {
+    Rows<Real<T>, qkv_width> qkv;
+    Rows<Real<T>, n_heads * head_dim> y;
+
+    static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y); }
+  };
+
   static constexpr void visit_options(auto&& f) {
     f("n_heads", n_heads), f("n_kv_heads", n_kv_heads), f("head_dim", head_dim),
         f("window", window);
@@ -113,15 +121,36 @@ struct AttentionLayer {
                       Scratch<T>& t, In<Real<T>, D> u, Out<Real<T>, D> out) {
     using namespace kernels;
     const auto k = s.tensor(&State<T, KV>::k), v = s.tensor(&State<T, KV>::v);
-    constexpr std::int64_t keys = unbounded ? std::numeric_limits<std::int64_t>::max() : window;
 
     matmul(chunk.team, w.qkv, w.qkv_bias.data(), u, t.qkv);
-    if constexpr (rotary > 0) {
-      static const RotaryTable<rotary> table(rope_theta, rope_table);
-      rope<head_dim>(chunk, group, table, t.qkv);
-    }
-    attention<head_dim>(chunk, keys, t.qkv, k, v, t.tile, t.y);
+    if constexpr (rotary > 0) rope<head_dim>(chunk, group, angles(), t.qkv);
+    attention<head_dim>(chunk, keys_in_sight, t.qkv, k, v, t.tile, t.y);
     matmul(chunk.team, w.proj, w.proj_bias.data(), t.y, out);
+  }
+
+  /// Gradients for dout that of out, after forward: du is written, g added to. s: the states as
+  /// forward found them; ds: the gradients of those it left, then of those it found.
+  template <class T, class KV>
+  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
+                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
+                       Backward<T>& d, In<Real<T>, D> u, In<Real<T>, D> dout, Out<Real<T>, D> du) {
+    using namespace kernels;
+    using S = State<T, KV>;
+    using DS = State<T, Real<T>>;
+    matmul_backward(chunk.team, w.proj, t.y, dout, g.proj, g.proj_bias.data(), d.y);
+    attention_backward<head_dim>(chunk, keys_in_sight, t.qkv, s.tensor(&S::k), s.tensor(&S::v), t.y,
+                                 d.y, d.qkv, ds.tensor(&DS::k), ds.tensor(&DS::v));
+    if constexpr (rotary > 0) rope_backward<head_dim>(chunk, group, angles(), d.qkv);
+    matmul_backward(chunk.team, w.qkv, u, d.qkv, g.qkv, g.qkv_bias.data(), du);
+  }
+
+ private:
+  static constexpr std::int64_t keys_in_sight =
+      unbounded ? std::numeric_limits<std::int64_t>::max() : window;
+
+  static const auto& angles() {
+    static const kernels::RotaryTable<rotary> table(rope_theta, rope_table);
+    return table;
   }
 };
 

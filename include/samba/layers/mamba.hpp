@@ -60,6 +60,13 @@ struct Mamba {
     void derive() {
       for (int i = 0; i < d_state * d_inner; ++i) A.data()[i] = -std::exp(A_log.data()[i]);
     }
+    /// Takes the gradient of A on to that of A_log, once per gradient.
+    void derive_backward(Weights<Master<Real<T>>>& g) const {
+      for (int i = 0; i < d_state * d_inner; ++i) {
+        g.A_log.data()[i] += A.data()[i] * g.A.data()[i];
+        g.A.data()[i] = 0;
+      }
+    }
   };
 
   template <class T, class KV>
@@ -77,9 +84,23 @@ struct Mamba {
   struct Scratch {
     Rows<Real<T>, 2 * d_inner> xz;
     Rows<Real<T>, dt_rank + 2 * d_state> rBC;
-    Rows<Real<T>, d_inner> x, dt;
+    Rows<Real<T>, d_inner> x, dt, y;
 
-    static void visit(auto& t, auto&& f) { f(t.xz), f(t.rBC), f(t.x), f(t.dt); }
+    static void visit(auto& t, auto&& f) {
+      f(t.xz), f(t.rBC), f(t.x), f(t.dt), f.in_place_of(t.y, t.dt);
+    }
+  };
+
+  template <class T>
+  struct Backward {
+    Rows<Real<T>, 2 * d_inner> xz;
+    Rows<Real<T>, dt_rank + 2 * d_state> rBC;
+    Rows<Real<T>, d_inner> x, dt;  // of dt: first the gradient of y
+    kernels::ScanBackwardScratch<Real<T>, d_state, d_inner> scan;
+
+    static void visit(auto& t, auto&& f) {
+      f(t.xz), f(t.rBC), f(t.x), f(t.dt), decltype(t.scan)::visit(t.scan, f);
+    }
   };
 
   static constexpr void visit_options(auto&& f) {
@@ -106,8 +127,34 @@ struct Mamba {
     matmul(team, w.x_proj, t.x, t.rBC);  // [r B C] = W_x x
     matmul(team, w.dt_proj, r, t.dt);    // W_dt r
     selective_scan(chunk, w.A, w.D_skip, w.dt_bias, t.dt, B, C, t.x, last<d_inner>(t.xz),
-                   s.tensor(&S::ssm), t.dt);  // y = (C h + D x) silu(z), in the place of dt
-    matmul(team, w.out_proj, t.dt, out);      // out = W_out y
+                   s.tensor(&S::ssm), t.y);  // y = (C h + D x) silu(z)
+    matmul(team, w.out_proj, t.y, out);      // out = W_out y
+  }
+
+  /// Gradients for dout that of out, after forward: du is written, g added to. s: the states as
+  /// forward found them; ds: the gradients of those it left, then of those it found.
+  template <class T, class KV>
+  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
+                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
+                       Backward<T>& d, In<Real<T>, D> u, In<Real<T>, D> dout, Out<Real<T>, D> du) {
+    using namespace kernels;
+    const Team& team = chunk.team;
+    using S = State<T, KV>;
+    using DS = State<T, Real<T>>;
+    const auto r = first<dt_rank>(t.rBC), dr = first<dt_rank>(d.rBC);
+    const auto B = slice<dt_rank, d_state>(t.rBC), C = last<d_state>(t.rBC);
+
+    matmul_backward(team, w.out_proj, t.y, dout, g.out_proj, nullptr, d.dt);
+    selective_scan_backward(chunk, w.A, w.D_skip, w.dt_bias, t.dt, B, C, t.x, last<d_inner>(t.xz),
+                            s.tensor(&S::ssm), d.dt, t.y, d.dt, slice<dt_rank, d_state>(d.rBC),
+                            last<d_state>(d.rBC), d.x, last<d_inner>(d.xz), d.scan,
+                            ds.tensor(&DS::ssm), g.A, g.D_skip, g.dt_bias);
+    matmul_backward(team, w.dt_proj, r, d.dt, g.dt_proj, nullptr, dr);
+    matmul_backward(team, w.x_proj, t.x, d.rBC, g.x_proj, nullptr, d.x, true);
+    causal_conv1d_backward(chunk, w.conv1d, w.conv1d_bias, first<d_inner>(t.xz), s.tensor(&S::conv),
+                           d.x, first<d_inner>(d.xz), ds.tensor(&DS::conv), g.conv1d,
+                           g.conv1d_bias);
+    matmul_backward(team, w.in_proj, u, d.xz, g.in_proj, nullptr, du);
   }
 };
 

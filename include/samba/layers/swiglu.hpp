@@ -40,7 +40,14 @@ struct SwiGLU {
 
   template <class T>
   struct Scratch {
-    Rows<Real<T>, d_ff> gate, up;
+    Rows<Real<T>, d_ff> gate, up, hidden;
+
+    static void visit(auto& t, auto&& f) { f(t.gate), f(t.up), f.in_place_of(t.hidden, t.up); }
+  };
+
+  template <class T>
+  struct Backward {
+    Rows<Real<T>, d_ff> gate, up;  // the gradients of hidden, then gate; of up
 
     static void visit(auto& t, auto&& f) { f(t.gate), f(t.up); }
   };
@@ -59,8 +66,21 @@ struct SwiGLU {
     using namespace kernels;
     matmul(chunk.team, w.w1, w.b1.data(), u, t.gate);
     matmul(chunk.team, w.w2, w.b2.data(), u, t.up);
-    silu_mul(chunk.team, t.gate, t.up, t.up);
-    matmul(chunk.team, w.w3, w.b3.data(), t.up, out);
+    silu_mul(chunk.team, t.gate, t.up, t.hidden);
+    matmul(chunk.team, w.w3, w.b3.data(), t.hidden, out);
+  }
+
+  /// Gradients for dout that of out, after forward: du is written, g added to.
+  template <class T>
+  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
+                       States<Stateless>, States<Stateless>, Scratch<T>& t, Backward<T>& d,
+                       In<Real<T>, D> u, In<Real<T>, D> dout, Out<Real<T>, D> du) {
+    using namespace kernels;
+    const Team& team = chunk.team;
+    matmul_backward(team, w.w3, t.hidden, dout, g.w3, g.b3.data(), d.gate);
+    silu_mul_backward(team, t.gate, t.up, d.gate, d.gate, d.up);
+    matmul_backward(team, w.w1, u, d.gate, g.w1, g.b1.data(), du);
+    matmul_backward(team, w.w2, u, d.up, g.w2, g.b2.data(), du, true);
   }
 };
 

@@ -56,7 +56,7 @@ std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& bra
   for (std::size_t i = 0; i < p; ++i) {
     std::vector<std::string> row{std::to_string(i) +
                                  (times > 1 ? " + " + std::to_string(p) + "i" : "")};
-    row.insert(row.end(), cells[i].begin(), cells[i].end());
+    for (const std::string& cell : cells[i]) row.push_back(cell);
     rows.push_back(row);
   }
   rows.push_back({"", "norm, head" + shape + (m.tied ? " (tied)" : ""),

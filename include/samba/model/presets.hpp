@@ -24,77 +24,89 @@ using MixerMlpBlock = HybridStack<DModel<D>, Mixer, SwiGLU<D, F>>;
 
 /// Attention of the paper's 1.7B models: 32 query heads of 64 and 4 key/value heads.
 inline constexpr AttentionOptions heads_32_4{.n_heads = 32, .n_kv_heads = 4};
+
+/// A LanguageModel, made only where it is used: a base that depends on nothing would be made for all.
+template <int, class Stack, ModelOptions O>
+struct Preset : LanguageModel<Stack, O> {};
 }  // namespace detail
 
 /// Samba-421M of the public code.
-template <int>
-struct Samba421M_ : LanguageModel<Repeat<6, detail::SambaBlock<1536, 4096>>, detail::tied_32000> {};
+template <int k>
+struct Samba421M_
+    : detail::Preset<k, Repeat<6, detail::SambaBlock<1536, 4096>>, detail::tied_32000> {};
 /// Samba-1.3B of the public code.
-template <int>
-struct Samba1_3B_ : LanguageModel<Repeat<9, detail::SambaBlock<2304, 6144>>, detail::tied_32000> {};
+template <int k>
+struct Samba1_3B_
+    : detail::Preset<k, Repeat<9, detail::SambaBlock<2304, 6144>>, detail::tied_32000> {};
 /// Samba 1.7B of the paper; its table prints an MLP width of 8196, which 8192 is taken to mean.
-template <int>
-struct Samba1_7B_ : LanguageModel<Repeat<12, detail::SambaBlock<2048, 8192, detail::heads_32_4>>,
-                                  detail::tied_50304> {};
+template <int k>
+struct Samba1_7B_
+    : detail::Preset<k, Repeat<12, detail::SambaBlock<2048, 8192, detail::heads_32_4>>,
+                     detail::tied_50304> {};
 /// Samba 3.8B of the paper: 11 query heads of 256 on one key/value head.
-template <int>
+template <int k>
 struct Samba3_8B_
-    : LanguageModel<Repeat<16, detail::SambaBlock<
-                                   2816, 9984, AttentionOptions{.n_heads = 11, .n_kv_heads = 1}>>,
-                    ModelOptions{.vocab_size = 32064, .tie_embeddings = true}> {};
+    : detail::Preset<k,
+                     Repeat<16, detail::SambaBlock<
+                                    2816, 9984, AttentionOptions{.n_heads = 11, .n_kv_heads = 1}>>,
+                     ModelOptions{.vocab_size = 32064, .tie_embeddings = true}> {};
 
 /// Mamba-SWA-MLP of the public code.
-template <int>
+template <int k>
 struct MambaSwaMlp400M_
-    : LanguageModel<Repeat<8, detail::MambaSwaMlpBlock<1536, 4096>>, detail::tied_32000> {};
-template <int>
+    : detail::Preset<k, Repeat<8, detail::MambaSwaMlpBlock<1536, 4096>>, detail::tied_32000> {};
+template <int k>
 struct MambaSwaMlp1_3B_
-    : LanguageModel<Repeat<12, detail::MambaSwaMlpBlock<2304, 6144>>, detail::tied_32000> {};
+    : detail::Preset<k, Repeat<12, detail::MambaSwaMlpBlock<2304, 6144>>, detail::tied_32000> {};
 
 /// Samba-421M without rotary embedding.
-template <int>
+template <int k>
 struct Samba421M_NoPE_
-    : LanguageModel<Repeat<6, detail::SambaBlock<1536, 4096, AttentionOptions{.rope = false}>>,
-                    detail::tied_32000> {};
+    : detail::Preset<k, Repeat<6, detail::SambaBlock<1536, 4096, AttentionOptions{.rope = false}>>,
+                     detail::tied_32000> {};
 /// Samba-421M with a SwiGLU of width 2 d_model in Mamba's place.
-template <int>
-struct Mlp2SwaMlp417M_ : LanguageModel<Repeat<6, HybridStack<SwiGLU<1536, 3072>, SwiGLU<1536, 4096>,
-                                                             SWA<2048>, SwiGLU<1536, 4096>>>,
-                                       detail::tied_32000> {};
+template <int k>
+struct Mlp2SwaMlp417M_
+    : detail::Preset<k,
+                     Repeat<6, HybridStack<SwiGLU<1536, 3072>, SwiGLU<1536, 4096>, SWA<2048>,
+                                           SwiGLU<1536, 4096>>>,
+                     detail::tied_32000> {};
 
 /// Llama-438M of the public code, with full attention and with the window; head not tied.
-template <int>
-struct Llama438M_ : LanguageModel<Repeat<12, detail::MixerMlpBlock<Attention<>, 1536, 4096>>,
-                                  ModelOptions{.vocab_size = 32000}> {};
-template <int>
-struct Llama438M_SWA_ : LanguageModel<Repeat<12, detail::MixerMlpBlock<SWA<2048>, 1536, 4096>>,
-                                      ModelOptions{.vocab_size = 32000}> {};
+template <int k>
+struct Llama438M_ : detail::Preset<k, Repeat<12, detail::MixerMlpBlock<Attention<>, 1536, 4096>>,
+                                   ModelOptions{.vocab_size = 32000}> {};
+template <int k>
+struct Llama438M_SWA_ : detail::Preset<k, Repeat<12, detail::MixerMlpBlock<SWA<2048>, 1536, 4096>>,
+                                       ModelOptions{.vocab_size = 32000}> {};
 
 /// Mamba of the public code.
-template <int>
-struct Mamba370M_ : LanguageModel<Repeat<48, Mamba<1024>>, detail::tied_32000> {};
-template <int>
-struct Mamba1_3B_ : LanguageModel<Repeat<48, Mamba<2048>>, detail::tied_32000> {};
+template <int k>
+struct Mamba370M_ : detail::Preset<k, Repeat<48, Mamba<1024>>, detail::tied_32000> {};
+template <int k>
+struct Mamba1_3B_ : detail::Preset<k, Repeat<48, Mamba<2048>>, detail::tied_32000> {};
 
 /// The paper's comparison at the 1.7B scale: width 2048, 32/4 heads, MLP width 8192, vocabulary
 /// 50304.
-template <int>
+template <int k>
 struct MambaSwaMlp1_7B_
-    : LanguageModel<Repeat<18, detail::MambaSwaMlpBlock<2048, 8192, detail::heads_32_4>>,
-                    detail::tied_50304> {};
-template <int>
-struct MambaMlp1_7B_ : LanguageModel<Repeat<24, detail::MixerMlpBlock<Mamba<2048>, 2048, 8192>>,
-                                     detail::tied_50304> {};
-template <int>
+    : detail::Preset<k, Repeat<18, detail::MambaSwaMlpBlock<2048, 8192, detail::heads_32_4>>,
+                     detail::tied_50304> {};
+template <int k>
+struct MambaMlp1_7B_ : detail::Preset<k, Repeat<24, detail::MixerMlpBlock<Mamba<2048>, 2048, 8192>>,
+                                      detail::tied_50304> {};
+template <int k>
 struct Llama3_1_7B_
-    : LanguageModel<Repeat<24, detail::MixerMlpBlock<Attention<detail::heads_32_4>, 2048, 8192>>,
-                    detail::tied_50304> {};
-template <int>
+    : detail::Preset<k,
+                     Repeat<24, detail::MixerMlpBlock<Attention<detail::heads_32_4>, 2048, 8192>>,
+                     detail::tied_50304> {};
+template <int k>
 struct Mistral1_7B_
-    : LanguageModel<Repeat<24, detail::MixerMlpBlock<SWA<2048, detail::heads_32_4>, 2048, 8192>>,
-                    detail::tied_50304> {};
-template <int>
-struct Mamba1_7B_ : LanguageModel<Repeat<64, Mamba<2048>>, detail::tied_50304> {};
+    : detail::Preset<k,
+                     Repeat<24, detail::MixerMlpBlock<SWA<2048, detail::heads_32_4>, 2048, 8192>>,
+                     detail::tied_50304> {};
+template <int k>
+struct Mamba1_7B_ : detail::Preset<k, Repeat<64, Mamba<2048>>, detail::tied_50304> {};
 
 // The names. (Templates, of nothing: a program that uses one preset does not pay for all.)
 using Samba421M = Samba421M_<0>;

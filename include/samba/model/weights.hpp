@@ -35,7 +35,8 @@ struct TensorRef : TensorInfo {
 template <class Model, class T = float>
 class Weights {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, int8> ||
-                    std::is_same_v<T, double>,
+                    std::is_same_v<T, double> || std::is_same_v<T, Master<float>> ||
+                    std::is_same_v<T, Master<double>>,
                 "Weights<Model, T>: T must be float, bf16 or int8, or double for checking");
 
  public:
@@ -60,6 +61,7 @@ class Weights {
   Weights& operator=(Weights&&) = default;
 
   const auto& tree() const { return tree_; }
+  auto& tree() { return tree_; }
   /// All of it, packed, derived tensors included: what depends on nothing but Model and T.
   std::span<const std::byte> memory() const {
     return {arena_.data(), static_cast<std::size_t>(arena_.bytes())};
@@ -97,6 +99,9 @@ class Weights {
       if constexpr (requires { weights.layer.derive(); }) weights.layer.derive();
     });
   }
+
+  /// All numbers zero.
+  void clear() { std::memset(arena_.data(), 0, static_cast<std::size_t>(arena_.bytes())); }
 
  private:
   /// What stands in for weights that are shared: those of their first use, which is noted.

@@ -116,19 +116,18 @@ inline float clamp_to_float(double x) {
 /// Divides positive logits by `penalty` and multiplies the others by it, once for each id in
 /// `recent` (Keskar et al. 2019, section 4.1, extended to negative logits so that it always lowers
 /// them). Sorts `recent`, and the candidates by rising id. Ids that are no candidates are ignored.
-template <int = 0>
-[[nodiscard]] std::span<Candidate> repetition_penalty(std::span<Candidate> candidates,
-                                                      std::span<std::int32_t> recent,
-                                                      float penalty) {
+template <class C = Candidate>
+[[nodiscard]] std::span<C> repetition_penalty(std::type_identity_t<std::span<C>> candidates,
+                                              std::span<std::int32_t> recent, float penalty) {
   detail::check_penalty(penalty);
-  const auto by_id = [](Candidate a, Candidate b) { return a.id < b.id; };
+  const auto by_id = [](C a, C b) { return a.id < b.id; };
   if (!std::is_sorted(candidates.begin(), candidates.end(), by_id))
     std::sort(candidates.begin(), candidates.end(), by_id);
-  std::sort(recent.begin(), recent.end());
+  const std::span<std::conditional_t<std::is_same_v<C, Candidate>, std::int32_t, C>> ids = recent;
+  std::sort(ids.begin(), ids.end());
   for (std::size_t i = 0; i < recent.size(); ++i) {
     if (i > 0 && recent[i] == recent[i - 1]) continue;
-    const auto c =
-        std::lower_bound(candidates.begin(), candidates.end(), Candidate{recent[i]}, by_id);
+    const auto c = std::lower_bound(candidates.begin(), candidates.end(), C{recent[i]}, by_id);
     if (c == candidates.end() || c->id != recent[i]) continue;
     const double logit = c->logit;
     c->logit = detail::clamp_to_float(logit > 0 ? logit / penalty : logit * penalty);
@@ -153,8 +152,8 @@ template <int = 0>
 
 /// The k most likely, most likely first; all, in their order, if k is 0 or there are no more than
 /// k.
-template <int = 0>
-[[nodiscard]] std::span<Candidate> top_k(std::span<Candidate> candidates, int k) {
+template <class C = Candidate>
+[[nodiscard]] std::span<C> top_k(std::type_identity_t<std::span<C>> candidates, int k) {
   detail::check_top_k(k);
   const auto count = static_cast<std::size_t>(k);
   if (count == 0 || count >= candidates.size()) return candidates;
@@ -165,8 +164,8 @@ template <int = 0>
 
 /// The nucleus (Holtzman et al. 2020): the fewest of the most likely whose probabilities add up to
 /// p or more, at least one, most likely first. p = 1 keeps all, in their order.
-template <int = 0>
-[[nodiscard]] std::span<Candidate> top_p(std::span<Candidate> candidates, float p) {
+template <class C = Candidate>
+[[nodiscard]] std::span<C> top_p(std::type_identity_t<std::span<C>> candidates, float p) {
   detail::check_top_p(p);
   if (p >= 1 || candidates.empty()) return candidates;
   const float max = detail::most_likely(candidates).logit;
@@ -189,13 +188,13 @@ template <int = 0>
 }
 
 /// Those at least p times as probable as the most likely, in their order.
-template <int = 0>
-[[nodiscard]] std::span<Candidate> min_p(std::span<Candidate> candidates, float p) {
+template <class C = Candidate>
+[[nodiscard]] std::span<C> min_p(std::type_identity_t<std::span<C>> candidates, float p) {
   detail::check_min_p(p);
   if (!(p > 0) || candidates.empty()) return candidates;
   const float max = detail::most_likely(candidates).logit;
   const auto end = std::remove_if(candidates.begin(), candidates.end(),
-                                  [&](Candidate c) { return detail::weight(c, max) < p; });
+                                  [&](C c) { return detail::weight(c, max) < p; });
   return candidates.first(static_cast<std::size_t>(end - candidates.begin()));
 }
 

@@ -33,6 +33,17 @@ struct Workspace {
   std::int64_t rows = 0, threads = 1;
 };
 
+/// Where a forward pass leaves what its backward pass needs: of each branch in turn its input, and
+/// what its layer computed from it. With `recompute` only the input, and the backward pass computes
+/// the rest anew.
+struct Tape {
+  std::byte* block = nullptr;
+  std::int64_t offset = 0;
+  std::byte* scratch = nullptr;  ///< of one branch
+  std::int64_t rows = 0, threads = 1;
+  bool recompute = false;
+};
+
 /// A residual branch: x += layer(rmsnorm(x)), or x += layer(x) if Normed is false.
 template <class L, bool Normed>
 struct Branch {
@@ -61,8 +72,8 @@ struct Branch {
     typename L::template Scratch<T> layer;
 
     /// Places the buffers in the workspace; returns the bytes they take.
-    std::int64_t place(const Workspace& workspace) {
-      ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads};
+    std::int64_t place(const Workspace& workspace, bool keep = false) {
+      ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads, keep};
       if constexpr (Normed) place(normed);
       place(out);
       L::template Scratch<T>::visit(layer, place);
@@ -71,13 +82,104 @@ struct Branch {
   };
 
   template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
-                      const Workspace& workspace, float norm_eps, Rows<Real<T>, d_model> x) {
+  [[gnu::noinline]] static void forward(const Chunk& chunk, const Weights<T>& w,
+                                        States<State<T, KV>> s, const Workspace& workspace,
+                                        float norm_eps, Rows<Real<T>, d_model> x) {
     Scratch<T> t;
     t.place(workspace);
+    run<T, KV>(chunk, w, s, t, norm_eps, x, x);
+  }
+
+  /// A branch's part of a tape: its input, and what its layer computed.
+  template <class T>
+  struct Record {
+    Rows<Real<T>, d_model> x;
+    Scratch<T> scratch;
+
+    /// Places it at the end of the tape; returns its bytes there.
+    std::int64_t place(const Tape& tape) {
+      ScratchPlacer input{{tape.block ? tape.block + tape.offset : nullptr}, tape.rows};
+      input(x);
+      std::int64_t bytes = input.placer.offset;
+      std::byte* const behind = tape.block ? tape.block + tape.offset + bytes : nullptr;
+      const std::int64_t kept =
+          scratch.place({tape.recompute ? tape.scratch : behind, tape.rows, tape.threads}, true);
+      return bytes + (tape.recompute ? 0 : kept);
+    }
+  };
+
+  /// What the backward pass of a branch needs beside its record.
+  template <class T>
+  struct BackwardScratch {
+    Rows<Real<T>, d_model> du;
+    Rows<Real<T>, 1> inverse;
+    typename L::template Backward<T> layer;
+
+    std::int64_t place(const Workspace& workspace) {
+      ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads};
+      place(du), place(inverse);
+      L::template Backward<T>::visit(layer, place);
+      return place.placer.offset;
+    }
+  };
+
+  /// Bytes that tape.scratch needs for this branch.
+  template <class T>
+  static std::int64_t scratch_bytes(Tape tape) {
+    tape.block = tape.scratch = nullptr;
+    Record<T> record;
+    const std::int64_t kept = record.scratch.place({nullptr, tape.rows, tape.threads}, true);
+    BackwardScratch<T> d;
+    return (tape.recompute ? kept : 0) + d.place({nullptr, tape.rows, tape.threads});
+  }
+
+  /// forward, leaving its record on the tape.
+  template <class T, class KV>
+  static void record(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Tape& tape,
+                     float norm_eps, Rows<Real<T>, d_model> x) {
+    Record<T> record;
+    tape.offset += record.place(tape);
+    kernels::copy(chunk.team, x, record.x);
+    run<T, KV>(chunk, w, s, record.scratch, norm_eps, record.x, x);
+  }
+
+  /// dx: the gradient of what the branch left, then of what it found; g is added to. s: the states
+  /// that the branch found; again: a copy, which recomputing advances; ds: the gradients of the
+  /// states that it left, then of those that it found.
+  template <class T, class KV>
+  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
+                       States<State<T, KV>> s, States<State<T, KV>> again,
+                       States<State<T, Real<T>>> ds, Tape& tape, float norm_eps,
+                       Rows<Real<T>, d_model> dx) {
+    Record<T> record;
+    Tape sizes = tape;
+    sizes.block = sizes.scratch = nullptr;
+    tape.offset -= record.place(sizes);
+    record.place(tape);
+    std::byte* scratch = tape.scratch;
+    if (tape.recompute) {
+      scratch += record.scratch.place({tape.scratch, tape.rows, tape.threads}, true);
+      run<T, KV>(chunk, w, again, record.scratch, norm_eps, record.x, record.scratch.out);
+    }
+    BackwardScratch<T> d;
+    d.place({scratch, tape.rows, tape.threads});
+    L::backward(chunk, w.layer, g.layer, s, ds, record.scratch.layer, d.layer,
+                Normed ? record.scratch.normed : record.x, dx, d.du);
+    if constexpr (Normed)
+      kernels::rmsnorm_backward(chunk.team, w.norm, norm_eps, record.x, d.du, d.inverse, dx,
+                                g.norm);
+    else
+      kernels::add(chunk.team, d.du, dx);
+  }
+
+ private:
+  /// out += layer(norm(x)); out may be x. Without the sum where out is the scratch's own.
+  template <class T, class KV>
+  static void run(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
+                  float norm_eps, Rows<Real<T>, d_model> x, Rows<Real<T>, d_model> out) {
     if constexpr (Normed) kernels::rmsnorm(chunk.team, w.norm, norm_eps, x, t.normed);
     L::forward(chunk, w.layer, s, t.layer, Normed ? t.normed : x, t.out);
-    kernels::add(chunk.team, t.out, x);
+    if (out.data != t.out.data) kernels::add(chunk.team, t.out, out);
   }
 };
 

@@ -99,6 +99,10 @@ struct EmptyNode {
   static constexpr void walk(auto&, auto&&, Use) {}
   template <class T, class KV>
   static void forward(const auto&...) {}
+  template <class T, class KV>
+  static void record(const auto&...) {}
+  template <class T, class KV>
+  static void backward(const auto&...) {}
 };
 
 /// What an element becomes in a stack of width D: a stack stays, a layer becomes a residual branch.
@@ -176,6 +180,39 @@ struct Sequence<std::index_sequence<I...>, Nodes...> {
                 norm_eps, x),
             0)...};
   }
+
+  template <class T, class KV, int D>
+  static void record(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                     States<Tree<StateOf<T, KV>>> s, Tape& tape, float norm_eps,
+                     Rows<Real<T>, D> x) {
+    [[maybe_unused]] const int in_order[] = {
+        0,
+        (Nodes::template record<T, KV>(
+             chunk, leaf<I, typename Nodes::template Tree<WeightsOf<T>>>(w),
+             leaf_states<I, typename Nodes::template Tree<StateOf<T, KV>>>(s), tape, norm_eps, x),
+         0)...};
+  }
+
+  template <class T, class KV, int D>
+  static void backward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                       Tree<WeightsOf<Master<Real<T>>>>& g, States<Tree<StateOf<T, KV>>> s,
+                       States<Tree<StateOf<T, KV>>> again, States<Tree<StateOf<T, Real<T>>>> ds,
+                       Tape& tape, float norm_eps, Rows<Real<T>, D> dx) {
+    const auto one = [&]<std::size_t i, class Node>(const Leaf<i, std::type_identity<Node>>&) {
+      Node::template backward<T, KV>(
+          chunk, leaf<i, typename Node::template Tree<WeightsOf<T>>>(w),
+          leaf<i, typename Node::template Tree<WeightsOf<Master<Real<T>>>>>(g),
+          leaf_states<i, typename Node::template Tree<StateOf<T, KV>>>(s),
+          leaf_states<i, typename Node::template Tree<StateOf<T, KV>>>(again),
+          leaf_states<i, typename Node::template Tree<StateOf<T, Real<T>>>>(ds), tape, norm_eps,
+          dx);
+    };
+    struct List : Leaf<I, std::type_identity<Nodes>>... {};
+    [[maybe_unused]] const int in_order[] = {
+      0,
+      (one.template operator()<sizeof...(I) - 1 - I>(List{}), 0)...
+    };
+  }
 };
 
 }  // namespace detail
@@ -219,6 +256,27 @@ struct HybridStack {
     Nodes::template forward<T, KV>(chunk, w.nodes, s.tensor(&Tree<StateOf<T, KV>>::nodes),
                                    workspace, norm_eps, x);
   }
+
+  /// forward, leaving on the tape what backward needs.
+  template <class T, class KV>
+  static void record(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                     States<Tree<StateOf<T, KV>>> s, Tape& tape, float norm_eps,
+                     Rows<Real<T>, d_model> x) {
+    Nodes::template record<T, KV>(chunk, w.nodes, s.tensor(&Tree<StateOf<T, KV>>::nodes), tape,
+                                  norm_eps, x);
+  }
+
+  /// The branches' backward in reverse order; see Branch.
+  template <class T, class KV>
+  static void backward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                       Tree<WeightsOf<Master<Real<T>>>>& g, States<Tree<StateOf<T, KV>>> s,
+                       States<Tree<StateOf<T, KV>>> again, States<Tree<StateOf<T, Real<T>>>> ds,
+                       Tape& tape, float norm_eps, Rows<Real<T>, d_model> dx) {
+    constexpr auto nodes = &Tree<StateOf<T, KV>>::nodes;
+    Nodes::template backward<T, KV>(chunk, w.nodes, g.nodes, s.tensor(nodes), again.tensor(nodes),
+                                    ds.tensor(&Tree<StateOf<T, Real<T>>>::nodes), tape, norm_eps,
+                                    dx);
+  }
 };
 
 /// Block n times over: an array of blocks and a run-time loop, so depth costs no compile time.
@@ -244,6 +302,24 @@ struct Repeat {
                       Rows<Real<T>, d_model> x) {
     for (std::size_t i = 0; i < n; ++i)
       Stack::template forward<T, KV>(chunk, w[i], s.element(i), workspace, norm_eps, x);
+  }
+
+  template <class T, class KV>
+  static void record(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                     States<Tree<StateOf<T, KV>>> s, Tape& tape, float norm_eps,
+                     Rows<Real<T>, d_model> x) {
+    for (std::size_t i = 0; i < n; ++i)
+      Stack::template record<T, KV>(chunk, w[i], s.element(i), tape, norm_eps, x);
+  }
+
+  template <class T, class KV>
+  static void backward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
+                       Tree<WeightsOf<Master<Real<T>>>>& g, States<Tree<StateOf<T, KV>>> s,
+                       States<Tree<StateOf<T, KV>>> again, States<Tree<StateOf<T, Real<T>>>> ds,
+                       Tape& tape, float norm_eps, Rows<Real<T>, d_model> dx) {
+    for (std::size_t i = n; i-- > 0;)
+      Stack::template backward<T, KV>(chunk, w[i], g[i], s.element(i), again.element(i),
+                                      ds.element(i), tape, norm_eps, dx);
   }
 };
 

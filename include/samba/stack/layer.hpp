@@ -23,8 +23,8 @@ concept HasState = requires(typename L::template State<float, float> s) {
   L::template State<float, float>::visit(s, [](auto, auto&) {});
 };
 template <class L>
-concept HasScratch = requires(typename L::template Scratch<float> t) {
-  L::template Scratch<float>::visit(t, [](auto&) {});
+concept HasScratch = requires(typename L::template Scratch<float> t, ScratchPlacer place) {
+  L::template Scratch<float>::visit(t, place);
 };
 template <class L>
 concept HasForward = requires(const Chunk& chunk, const typename L::template Weights<float>& w,
@@ -51,8 +51,13 @@ concept IsStack = requires { typename E::StackTag; };
 ///     forward(chunk, weights, states, scratch, in, out)  // out = layer(in), advancing the states
 ///
 /// and, if wanted, visit_options(f): f(name, value) for each hyperparameter, and
-/// other_flops(position). Nothing is registered. A type with `template <int D> using with_d_model`
-/// is made a layer by the stack.
+/// other_flops(position). To be trained it also has
+///
+///     template <class T> struct Backward;         // scratch of the backward pass, visit as above
+///     backward(chunk, weights, gradients, states, state_gradients, scratch, backward, in, dout, din)
+///
+/// Nothing is registered. A type with `template <int D> using with_d_model` is made a layer by the
+/// stack.
 template <class L>
 concept Layer = detail::HasName<L> && detail::HasDModel<L> && detail::HasWeights<L> &&
                 detail::HasState<L> && detail::HasScratch<L> && detail::HasForward<L>;

@@ -59,6 +59,11 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
       (derived<Layers>(leaf<I, typename Layers::template Weights<T>>(w), f), ...);
     }
     void derive() { (derive_one(leaf<I, typename Layers::template Weights<T>>(*this)), ...); }
+    void derive_backward(Weights<Master<Real<T>>>& g) const {
+      (derive_one_backward(leaf<I, typename Layers::template Weights<T>>(*this),
+                           leaf<I, typename Layers::template Weights<Master<Real<T>>>>(g)),
+       ...);
+    }
 
    private:
     template <class L>
@@ -68,6 +73,9 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
     }
     static void derive_one(auto& w) {
       if constexpr (requires { w.derive(); }) w.derive();
+    }
+    static void derive_one_backward(const auto& w, auto& g) {
+      if constexpr (requires { w.derive_backward(g); }) w.derive_backward(g);
     }
   };
 
@@ -90,6 +98,17 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
     static void visit(auto& t, auto&& f) {
       f(t.term);
       (Layers::template Scratch<T>::visit(leaf<I, typename Layers::template Scratch<T>>(t), f),
+       ...);
+    }
+  };
+
+  template <class T>
+  struct Backward : Leaf<I, typename Layers::template Backward<T>>... {
+    Rows<Real<T>, d_model> du;
+
+    static void visit(auto& t, auto&& f) {
+      f(t.du);
+      (Layers::template Backward<T>::visit(leaf<I, typename Layers::template Backward<T>>(t), f),
        ...);
     }
   };
@@ -127,7 +146,29 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
     (term<I, Layers>(chunk, w, s, t, u, out), ...);
   }
 
+  template <class T, class KV>
+  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
+                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
+                       Backward<T>& d, In<Real<T>, d_model> u, In<Real<T>, d_model> dout,
+                       Out<Real<T>, d_model> du) {
+    (term_backward<I, Layers>(chunk, w, g, s, ds, t, d, u, dout, du), ...);
+  }
+
  private:
+  template <std::size_t i, class L, class T, class KV>
+  static void term_backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
+                            States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
+                            Backward<T>& d, In<Real<T>, d_model> u, In<Real<T>, d_model> dout,
+                            Out<Real<T>, d_model> du) {
+    L::backward(chunk, leaf<i, typename L::template Weights<T>>(w),
+                leaf<i, typename L::template Weights<Master<Real<T>>>>(g),
+                leaf_states<i, typename L::template State<T, KV>>(s),
+                leaf_states<i, typename L::template State<T, Real<T>>>(ds),
+                leaf<i, typename L::template Scratch<T>>(t),
+                leaf<i, typename L::template Backward<T>>(d), u, dout, i == 0 ? du : d.du);
+    if constexpr (i > 0) kernels::add(chunk.team, d.du, du);
+  }
+
   template <std::size_t i, class L, class T, class KV>
   static void term(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
                    In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
@@ -46,6 +47,20 @@ constexpr std::int64_t first_visible(std::int64_t position, std::int64_t window)
   return position < window ? 0 : position - window + 1;
 }
 
+/// The gradients of attention of one sequence, dout being that of out. Those of queries and of the
+/// chunk's own keys and values go to dqkv; dring: on entry the gradient of the rings as the forward
+/// pass left them, then that of the rings as it found them.
+template <class R, class KV>
+struct AttentionBackwardArgs {
+  AttentionArgs<R, KV> forward;  ///< rings as they were before; out as it was written
+  const R* dout;                 ///< (n_rows, n_kv_heads * group * head_dim)
+  std::int64_t dout_stride;
+  R* dqkv;  ///< (n_rows, n_kv_heads * (group + 2) * head_dim)
+  std::int64_t dqkv_stride;
+  R* dring_k;  ///< (n_kv_heads, slots, head_dim)
+  R* dring_v;
+};
+
 namespace reference {
 
 /// softmax(q k^T / sqrt(head_dim)) v over the keys j with position - window < j <= position, for the
@@ -88,6 +103,75 @@ void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
       }
       for (int d = 0; d < D; ++d) out[d] /= total;
     }
+}
+
+/// The gradients for the query heads of some key/value heads. With p the softmax weights of a query,
+/// dp = dout v and ds = p (dp - sum(p dp)) / sqrt(head_dim):
+///   dv += p dout    dq += ds k    dk += ds q
+/// Scores are computed anew, and none is stored. Roundings to KV have the derivative 1.
+template <class R, class KV>
+void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
+  const AttentionArgs<R, KV>& a = b.forward;
+  const int D = a.head_dim;
+  const R scale = R{1} / std::sqrt(static_cast<R>(D));
+  const auto as_factor = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
+  for (std::int64_t g = heads.begin; g < heads.end; ++g) {
+    const std::int64_t group_at = g * (a.group + 2) * D, own = group_at + a.group * D;
+    // A slot that the chunk overwrote has its gradient from the chunk's row, and none before it.
+    for (std::int64_t i = 0; i < a.n_rows; ++i) {
+      R* const dkey = b.dqkv + i * b.dqkv_stride + own;
+      const bool kept = i >= a.n_rows - a.slots;
+      const std::int64_t at = (g * a.slots + (a.position + i) % a.slots) * D;
+      for (int d = 0; d < D; ++d) {
+        dkey[d] = kept ? std::exchange(b.dring_k[at + d], R{0}) : R{0};
+        dkey[D + d] = kept ? std::exchange(b.dring_v[at + d], R{0}) : R{0};
+      }
+    }
+    for (std::int64_t i = 0; i < a.n_rows; ++i)
+      for (int head = 0; head < a.group; ++head) {
+        const R* const q = a.qkv + i * a.qkv_stride + group_at + head * D;
+        R* const dq = b.dqkv + i * b.dqkv_stride + group_at + head * D;
+        const R* const dout = b.dout + i * b.dout_stride + (g * a.group + head) * D;
+
+        // Calls f(score, dp, key(d), dkey, dvalue) for every key in sight.
+        const auto each_key = [&](auto f) {
+          for (std::int64_t j = first_visible(a.position + i, a.window); j <= a.position + i; ++j) {
+            const std::int64_t at = (g * a.slots + j % a.slots) * D;
+            const R* const row = a.qkv + (j - a.position) * a.qkv_stride + own;
+            R* const drow = b.dqkv + (j - a.position) * b.dqkv_stride + own;
+            const bool old = j < a.position;
+            const auto key = [&](int d) {
+              return old ? static_cast<R>(a.ring_k[at + d]) : as_factor(row[d]);
+            };
+            R score = 0, dp = 0;
+            for (int d = 0; d < D; ++d) {
+              score += as_factor(q[d]) * key(d);
+              dp += dout[d] * (old ? static_cast<R>(a.ring_v[at + d]) : as_factor(row[D + d]));
+            }
+            f(score * scale, dp, key, old ? b.dring_k + at : drow, old ? b.dring_v + at : drow + D);
+          }
+        };
+        R maximum = 0, total = 0, mean = 0;  // of the scores; of the weights; of dp
+        each_key([&](R score, R dp, auto, R*, R*) {
+          const R new_maximum = total == 0 || score > maximum ? score : maximum;
+          const R keep = total == 0 ? R{0} : std::exp(maximum - new_maximum);
+          const R weight = std::exp(score - new_maximum);
+          mean = keep * mean + weight * dp;
+          total = keep * total + weight;
+          maximum = new_maximum;
+        });
+        mean /= total;
+        for (int d = 0; d < D; ++d) dq[d] = 0;
+        each_key([&](R score, R dp, auto key, R* dkey, R* dvalue) {
+          const R p = std::exp(score - maximum) / total, ds = p * (dp - mean) * scale;
+          for (int d = 0; d < D; ++d) {
+            dvalue[d] += p * dout[d];
+            dq[d] += ds * key(d);
+            dkey[d] += ds * as_factor(q[d]);
+          }
+        });
+      }
+  }
 }
 
 }  // namespace reference

@@ -16,6 +16,20 @@ struct CausalConv1dArgs {
   std::int64_t n_rows, channels;
 };
 
+/// The gradients of causal_conv1d: dy that of y; dx is written, dweight and dbias are added to. dpast:
+/// on entry the gradient of past as the forward pass left it, then that of past as it found it.
+template <class R>
+struct CausalConv1dBackwardArgs {
+  CausalConv1dArgs<R> forward;  ///< past as it was before; y is not used
+  const R* dy;                  ///< (n_rows, channels)
+  std::int64_t dy_stride;
+  R* dx;  ///< (n_rows, channels)
+  std::int64_t dx_stride;
+  R* dpast;    ///< (Taps - 1, channels)
+  R* dweight;  ///< (Taps, channels)
+  R* dbias;    ///< (channels)
+};
+
 namespace reference {
 
 /// y[t, c] = f(bias[c] + sum_j weight[j, c] * x[t - (Taps - 1) + j, c]), f = silu if Silu, else the
@@ -33,6 +47,41 @@ void causal_conv1d(const CausalConv1dArgs<R>& a, Range channels) {
       for (int j = 0; j < Taps - 1; ++j) window[j] = window[j + 1];
     }
     for (int j = 0; j < Taps - 1; ++j) a.past[j * a.channels + c] = window[j];
+  }
+}
+
+/// The gradient of an input is complete Taps - 1 tokens later: d holds those of the last Taps.
+template <int Taps, bool Silu, class R>
+void causal_conv1d_backward(const CausalConv1dBackwardArgs<R>& b, Range channels) {
+  const CausalConv1dArgs<R>& a = b.forward;
+  for (std::int64_t c = channels.begin; c < channels.end; ++c) {
+    R window[Taps], d[Taps] = {}, dweight[Taps] = {}, dbias = 0, dpast[Taps];
+    for (int j = 0; j < Taps - 1; ++j) window[j] = a.past[j * a.channels + c];
+    // Input i, counted from the first of past on: of past, or of x.
+    const auto give = [&](std::int64_t i, R gradient) {
+      if (i < Taps - 1)
+        dpast[i] = gradient;
+      else
+        b.dx[(i - (Taps - 1)) * b.dx_stride + c] = gradient;
+    };
+    for (std::int64_t t = 0; t < a.n_rows; ++t) {
+      window[Taps - 1] = a.x[t * a.x_stride + c];
+      R sum = a.bias[c];
+      for (int j = 0; j < Taps; ++j) sum += a.weight[j * a.channels + c] * window[j];
+      const R dsum = b.dy[t * b.dy_stride + c] * (Silu ? silu_derivative(sum) : R{1});
+      dbias += dsum;
+      d[Taps - 1] = 0;
+      for (int j = 0; j < Taps; ++j) {
+        dweight[j] += dsum * window[j];
+        d[j] += a.weight[j * a.channels + c] * dsum;
+      }
+      give(t, d[0]);
+      for (int j = 0; j < Taps - 1; ++j) window[j] = window[j + 1], d[j] = d[j + 1];
+    }
+    for (int j = 0; j < Taps - 1; ++j) give(a.n_rows + j, d[j] + b.dpast[j * a.channels + c]);
+    for (int j = 0; j < Taps - 1; ++j) b.dpast[j * a.channels + c] = dpast[j];
+    for (int j = 0; j < Taps; ++j) b.dweight[j * a.channels + c] += dweight[j];
+    b.dbias[c] += dbias;
   }
 }
 

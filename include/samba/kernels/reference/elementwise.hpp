@@ -30,4 +30,21 @@ void add(const R* y, Range columns, R* x) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += y[i];
 }
 
+/// The derivative of silu, with s = 1 / (1 + e^-x): s (1 + x (1 - s))
+template <class R>
+R silu_derivative(R x) {
+  const R s = R{1} / (R{1} + std::exp(-x));
+  return s * (R{1} + x * (R{1} - s));
+}
+
+/// The gradients of silu_mul for dout that of out, some columns of one row. dgate may be dout.
+template <class R>
+void silu_mul_backward(const R* gate, const R* up, const R* dout, Range columns, R* dgate, R* dup) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) {
+    const R d = dout[i];
+    dup[i] = d * silu(gate[i]);
+    dgate[i] = d * up[i] * silu_derivative(gate[i]);
+  }
+}
+
 }  // namespace samba::inline SAMBA_TARGET::kernels::reference

@@ -20,6 +20,23 @@ struct MatmulArgs {
   std::int64_t rows, N, K;
 };
 
+/// The gradients of matmul for dout that of out: dw and dbias are added to, dx is written, or added
+/// to.
+template <class T>
+struct MatmulBackwardArgs {
+  const T* w;        ///< (N, K), packed (see Packing)
+  const Real<T>* x;  ///< (rows, K)
+  std::int64_t x_stride;
+  const Real<T>* dout;  ///< (rows, N)
+  std::int64_t dout_stride;
+  Real<T>* dw;     ///< (N, K), row by row
+  Real<T>* dbias;  ///< (N), or null
+  Real<T>* dx;     ///< (rows, K)
+  std::int64_t dx_stride;
+  bool add;  ///< to dx
+  std::int64_t rows, N, K;
+};
+
 namespace reference {
 
 /// The largest magnitude of a row.
@@ -61,6 +78,39 @@ void matmul(const MatmulArgs<T>& a, Range panels) {
     for (std::int64_t n = panels.begin * panel_width; n < end; ++n)
       a.out[i * a.out_stride + n] =
           dot(a.w, n, a.K, a.x + i * a.x_stride, a.bias ? a.bias[n] : Real<T>{0});
+}
+
+/// dx[i, k] = sum_n dout[i, n] w[n, k] for the columns k of panels. Factors in the type of the
+/// weights.
+template <class T>
+void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
+  using R = Real<T>;
+  const std::int64_t end = std::min(panels.end * panel_width, a.K);
+  for (std::int64_t i = 0; i < a.rows; ++i)
+    for (std::int64_t k = panels.begin * panel_width; k < end; ++k) {
+      R& to = a.dx[i * a.dx_stride + k];
+      R sum = a.add ? to : R{0};
+      for (std::int64_t n = 0; n < a.N; ++n)
+        sum += static_cast<R>(static_cast<T>(a.dout[i * a.dout_stride + n])) *
+               static_cast<R>(a.w[Packing<T>::index(n, k, a.K)]);
+      to = sum;
+    }
+}
+
+/// dw[n, k] += sum_i dout[i, n] x[i, k] and dbias[n] += sum_i dout[i, n] for some outputs n.
+template <class T>
+void matmul_backward_weight(const MatmulBackwardArgs<T>& a, Range outputs) {
+  using R = Real<T>;
+  const auto factor = [](R value) { return static_cast<R>(static_cast<T>(value)); };
+  for (std::int64_t n = outputs.begin; n < outputs.end; ++n) {
+    for (std::int64_t i = 0; i < a.rows; ++i) {
+      const R d = factor(a.dout[i * a.dout_stride + n]);
+      for (std::int64_t k = 0; k < a.K; ++k)
+        a.dw[n * a.K + k] += d * factor(a.x[i * a.x_stride + k]);
+    }
+    for (std::int64_t i = 0; i < (a.dbias ? a.rows : 0); ++i)
+      a.dbias[n] += a.dout[i * a.dout_stride + n];
+  }
 }
 
 }  // namespace reference

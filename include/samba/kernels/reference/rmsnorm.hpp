@@ -14,4 +14,28 @@ void rmsnorm(const R* x, const R* weight, R eps, std::int64_t n, R* out) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = x[i] * scale * weight[i];
 }
 
+/// 1 / sqrt(mean(x^2) + eps)
+template <class R>
+R rms_inverse(const R* x, R eps, std::int64_t n) {
+  R sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
+  return R{1} / std::sqrt(sum / static_cast<R>(n) + eps);
+}
+
+/// dx += the gradient of x, for dy that of out and s = rms_inverse(x):
+///   dx = s (weight dy) - s^3 x mean(x weight dy)
+template <class R>
+void rmsnorm_backward(const R* x, const R* weight, R s, std::int64_t n, const R* dy, R* dx) {
+  R sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += x[i] * weight[i] * dy[i];
+  const R back = s * s * s * (sum / static_cast<R>(n));
+  for (std::int64_t i = 0; i < n; ++i) dx[i] += s * (weight[i] * dy[i]) - back * x[i];
+}
+
+/// dweight += x s dy for some columns of one row.
+template <class R>
+void rmsnorm_backward_weight(const R* x, R s, const R* dy, Range columns, R* dweight) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) dweight[i] += x[i] * s * dy[i];
+}
+
 }  // namespace samba::inline SAMBA_TARGET::kernels::reference

@@ -92,6 +92,16 @@ void rope(const R* cos, const R* sin, int half, R* head) {
   }
 }
 
+/// Rotates by the negative angles: the transposed map, which takes gradients back.
+template <class R>
+void rope_backward(const R* cos, const R* sin, int half, R* head) {
+  for (int i = 0; i < half; ++i) {
+    const R a = head[i], b = head[i + half];
+    head[i] = a * cos[i] + b * sin[i];
+    head[i + half] = b * cos[i] - a * sin[i];
+  }
+}
+
 }  // namespace reference
 }  // namespace kernels
 }  // namespace samba::inline SAMBA_TARGET

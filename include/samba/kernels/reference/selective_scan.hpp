@@ -24,6 +24,34 @@ struct SelectiveScanArgs {
   std::int64_t n_rows, channels;
 };
 
+/// Channels whose gradients of B and C are added up together, whatever the number of threads.
+inline constexpr std::int64_t scan_block = 128;
+
+/// Tokens whose states the backward pass holds at once; it keeps the state before each such piece.
+inline constexpr std::int64_t scan_piece = 32;
+
+/// The gradients of one sequence's part of a selective scan, dy being that of y. y, ddt, dx and dz are
+/// written; dA, dD and ddt_bias are added to. dh: on entry the gradient of the state that the
+/// forward pass left, then that of the state it started from.
+template <class R>
+struct SelectiveScanBackwardArgs {
+  SelectiveScanArgs<R> forward;  ///< h as it was before; y is not used
+  const R* dy;                   ///< (n_rows, channels)
+  std::int64_t dy_stride;
+  R* ddt;  ///< (n_rows, channels); may be dy
+  std::int64_t ddt_stride;
+  R* dx;  ///< (n_rows, channels)
+  std::int64_t dx_stride;
+  R* dz;  ///< (n_rows, channels)
+  std::int64_t dz_stride;
+  R* dBC;  ///< (n_rows, blocks of channels, 2 d_state): of B, then of C, each block's part of the sum
+  std::int64_t dBC_stride;
+  R* dh;        ///< (d_state, channels)
+  R* dA;        ///< (d_state, channels)
+  R* dD;        ///< (channels)
+  R* ddt_bias;  ///< (channels)
+};
+
 namespace reference {
 
 /// The recurrence of Mamba-1 (Gu & Dao 2023, section 3.2, with the Euler step for B), for the
@@ -43,6 +71,82 @@ void selective_scan(const SelectiveScanArgs<R>& a, Range channels) {
       }
       a.y[t * a.y_stride + c] = y * silu(a.z[t * a.z_stride + c]);
     }
+}
+
+/// The recurrence backwards, with g the gradient of C h + D x:
+///   dh_t = C_t g_t + exp(delta_{t+1} A) dh_{t+1}
+///   ddelta = sum_n dh (A exp(delta A) h_{t-1} + B x)    dB = dh delta x    dC = g h
+/// States are computed anew, piece by piece. Scratch: kept, (pieces, N), for the state before each,
+/// and piece, (scan_piece + 1, N), for those before and after each of its tokens. Channels of whole
+/// blocks.
+template <int N, class R>
+void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channels, R* kept,
+                             R* piece) {
+  const SelectiveScanArgs<R>& a = b.forward;
+  const std::int64_t pieces = (a.n_rows + scan_piece - 1) / scan_piece;
+  for (std::int64_t c = channels.begin; c < channels.end; ++c) {
+    const auto delta_at = [&](std::int64_t t) {
+      return softplus(a.dt[t * a.dt_stride + c] + a.dt_bias[c]);
+    };
+    const auto step = [&](std::int64_t t, const R* before, R* after) {
+      const R delta = delta_at(t), x = a.x[t * a.x_stride + c];
+      for (int n = 0; n < N; ++n)
+        after[n] = std::exp(delta * a.A[n * a.channels + c]) * before[n] +
+                   delta * x * a.B[t * a.BC_stride + n];
+    };
+    R h[N], dh[N], dA[N] = {}, dD = 0, ddt_bias = 0;
+    for (int n = 0; n < N; ++n) {
+      h[n] = a.h[n * a.channels + c];
+      dh[n] = b.dh[n * a.channels + c];
+    }
+    for (std::int64_t t = 0; t < a.n_rows; ++t) {
+      if (t % scan_piece == 0) std::copy_n(h, N, kept + t / scan_piece * N);
+      step(t, h, h);
+    }
+    for (std::int64_t p = pieces - 1; p >= 0; --p) {
+      const std::int64_t begin = p * scan_piece, end = std::min(begin + scan_piece, a.n_rows);
+      std::copy_n(kept + p * N, N, piece);
+      for (std::int64_t t = begin; t < end; ++t)
+        step(t, piece + (t - begin) * N, piece + (t - begin + 1) * N);
+      for (std::int64_t t = end - 1; t >= begin; --t) {
+        const R *before = piece + (t - begin) * N, *after = before + N;
+        const R* const B = a.B + t * a.BC_stride;
+        const R* const C = a.C + t * a.BC_stride;
+        R* const dBC = b.dBC + t * b.dBC_stride + c / scan_block * 2 * N;
+        const R delta = delta_at(t), x = a.x[t * a.x_stride + c], z = a.z[t * a.z_stride + c];
+        R y = a.D[c] * x;
+        for (int n = 0; n < N; ++n) y += C[n] * after[n];
+        const R dy = b.dy[t * b.dy_stride + c], g = dy * silu(z);
+        R ddelta = 0, dx = 0;
+        for (int n = 0; n < N; ++n) {
+          const R A = a.A[n * a.channels + c], decay = std::exp(delta * A);
+          dh[n] += g * C[n];
+          const R decayed = dh[n] * decay * before[n];
+          dA[n] += decayed * delta;
+          ddelta += decayed * A + dh[n] * B[n] * x;
+          dx += dh[n] * B[n];
+          const bool first = c % scan_block == 0;
+          dBC[n] = (first ? R{0} : dBC[n]) + dh[n] * delta * x;
+          dBC[N + n] = (first ? R{0} : dBC[N + n]) + g * after[n];
+          dh[n] *= decay;
+        }
+        const R raw = a.dt[t * a.dt_stride + c] + a.dt_bias[c];
+        const R ddt = ddelta / (R{1} + std::exp(-raw));  // the derivative of softplus
+        a.y[t * a.y_stride + c] = y * silu(z);
+        b.dz[t * b.dz_stride + c] = dy * y * silu_derivative(z);
+        b.dx[t * b.dx_stride + c] = dx * delta + g * a.D[c];
+        b.ddt[t * b.ddt_stride + c] = ddt;
+        dD += g * x;
+        ddt_bias += ddt;
+      }
+    }
+    for (int n = 0; n < N; ++n) {
+      b.dh[n * a.channels + c] = dh[n];
+      b.dA[n * a.channels + c] += dA[n];
+    }
+    b.dD[c] += dD;
+    b.ddt_bias[c] += ddt_bias;
+  }
 }
 
 }  // namespace reference

@@ -1,0 +1,25 @@
+#pragma once
+#include <samba/core/chunk.hpp>
+#include <samba/kernels/reference/cross_entropy.hpp>
+
+#include <algorithm>
+
+namespace samba::inline SAMBA_TARGET::kernels {
+
+/// losses[i] = -log softmax(logits of row i)[targets[i]], and the logits become scale times its
+/// gradient; 0 for both where a target is negative. logits: (rows, N). Threads take rows.
+template <class R, int N>
+void cross_entropy(const Team& team, const std::int32_t* targets, R scale, Rows<R, N> logits,
+                   R* losses) {
+  const Range rows = team.share(logits.count);
+  for (std::int64_t i = rows.begin; i < rows.end; ++i)
+    if (targets[i] < 0) {
+      losses[i] = 0;
+      std::fill_n(logits.row(i), N, R{0});
+    } else {
+      losses[i] = reference::cross_entropy(logits.row(i), N, targets[i], scale);
+    }
+  team.barrier();
+}
+
+}  // namespace samba::inline SAMBA_TARGET::kernels

@@ -1,0 +1,21 @@
+#pragma once
+#include <samba/core/tensor.hpp>
+
+#include <cmath>
+
+namespace samba::inline SAMBA_TARGET::kernels::reference {
+
+/// -log softmax(logits)[target]; logits: (n), which become scale times its gradient:
+/// scale (softmax(logits) - onehot(target)).
+template <class R>
+R cross_entropy(R* logits, std::int64_t n, std::int64_t target, R scale) {
+  R maximum = logits[0], total = 0;
+  for (std::int64_t i = 1; i < n; ++i) maximum = logits[i] > maximum ? logits[i] : maximum;
+  const R found = logits[target] - maximum;
+  for (std::int64_t i = 0; i < n; ++i) total += logits[i] = std::exp(logits[i] - maximum);
+  for (std::int64_t i = 0; i < n; ++i) logits[i] *= scale / total;
+  logits[target] -= scale;
+  return std::log(total) - found;
+}
+
+}  // namespace samba::inline SAMBA_TARGET::kernels::reference

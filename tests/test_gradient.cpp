@@ -1,0 +1,319 @@
+// Gradients of whole models: against float64 results of PyTorch, against central differences, and
+// the laws they keep.
+#include <samba/io/checkpoint_names.hpp>
+#include <samba/train/adamw.hpp>
+#include <samba/train/gradient.hpp>
+
+#include <map>
+
+#include "tests/catch.hpp"
+#include "tests/models.hpp"
+
+using namespace samba_test;
+
+namespace {
+
+template <class Model, class R>
+using Masters = Weights<Model, Master<R>>;
+
+/// The tensors of some weights, copied: as the file has them, row by row.
+template <class Model, class T>
+std::map<std::string, std::vector<Real<T>>> values_of(const Weights<Model, T>& weights) {
+  std::map<std::string, std::vector<Real<T>>> values;
+  for (const auto& tensor : weights.tensors()) {
+    auto& all = values[std::to_string(tensor.branch) + "." + tensor.name];
+    all.resize(static_cast<std::size_t>(tensor.rows * tensor.row_size));
+    for (std::int64_t r = 0; r < tensor.rows; ++r)
+      tensor.get_row(r, all.data() + r * tensor.row_size);
+  }
+  return values;
+}
+
+/// Sequences of tokens, each token's target the next.
+struct Text {
+  std::vector<std::vector<std::int32_t>> sequences;
+
+  std::vector<Example> examples() const {
+    std::vector<Example> all;
+    for (const auto& ids : sequences)
+      all.push_back({std::span(ids).first(ids.size() - 1), std::span(ids).last(ids.size() - 1)});
+    return all;
+  }
+  std::int64_t tokens() const {
+    std::int64_t n = 0;
+    for (const auto& ids : sequences) n += std::ssize(ids) - 1;
+    return n;
+  }
+};
+
+template <class Model>
+Text random_batch(Random& rng, std::initializer_list<int> lengths) {
+  Text batch;
+  for (const int length : lengths) batch.sequences.push_back(random_tokens<Model>(rng, length + 1));
+  return batch;
+}
+
+using Golden = golden::SambaTiny;
+
+struct GoldenCase {
+  SafetensorsFile expected =
+      SafetensorsFile::open(data_path("golden/samba-tiny-grad/expected.safetensors"));
+  Text batch;
+
+  GoldenCase() {
+    const auto file = SafetensorsFile::open(golden::path<Golden>("expected.safetensors"));
+    const auto ids = read_tensor<std::int64_t>(file, "input_ids");
+    const std::size_t half = ids.size() / 2;
+    for (std::size_t s = 0; s < 2; ++s)
+      batch.sequences.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(s * half),
+                                   ids.begin() + static_cast<std::ptrdiff_t>((s + 1) * half));
+  }
+};
+
+/// The name under which the golden case has a tensor of samba-tiny.
+std::string golden_name(const TensorInfo& tensor) {
+  if (tensor.name == "embedding") return "transformer.wte.weight";
+  if (tensor.branch < 0) return "transformer.ln_f.weight";
+  const bool mlp = tensor.branch % 2 == 1, norm = tensor.name == "norm.weight";
+  const std::string block = "transformer.h." + std::to_string(tensor.branch / 2) + ".";
+  if (norm) return block + (mlp ? "norm_2.weight" : "norm_1.weight");
+  return block + (mlp ? "mlp." : "attn.") + tensor.name;
+}
+
+template <class T>
+void check_golden(double tolerance) {
+  using R = Real<T>;
+  const GoldenCase golden;
+  const auto weights = load<Golden, T>(golden::path<Golden>("model.safetensors"));
+  Gradient<Golden, T> gradient({.sequences = 2, .tokens = golden.batch.tokens()});
+  Masters<Golden, R> g;
+  const double loss = gradient.add(weights, golden.batch.examples(), g);
+  CHECK(relative_error(std::vector{loss}, read_tensor<double>(golden.expected, "loss")) <
+        tolerance);
+  int count = 0;
+  for (const auto& tensor : g.tensors()) {
+    const std::string name = golden_name(tensor);
+    CAPTURE(name);
+    std::vector<R> found(static_cast<std::size_t>(tensor.rows * tensor.row_size));
+    for (std::int64_t r = 0; r < tensor.rows; ++r)
+      tensor.get_row(r, found.data() + r * tensor.row_size);
+    CHECK(relative_error(found, read_tensor<double>(golden.expected, "grad." + name)) < tolerance);
+    ++count;
+  }
+  CHECK(count == 44);
+}
+
+/// All gradients of a model, one after another.
+template <class Model, class T, class KV = Real<T>>
+std::vector<Real<T>> gradients_of(const Weights<Model, T>& weights, const Text& batch,
+                                  GradientOptions options) {
+  options.sequences = static_cast<int>(batch.sequences.size());
+  options.tokens = batch.tokens();
+  Gradient<Model, T, KV> gradient(options);
+  Masters<Model, Real<T>> g;
+  gradient.add(weights, batch.examples(), g);
+  std::vector<Real<T>> all;
+  for (const auto& [name, values] : values_of(g))
+    all.insert(all.end(), values.begin(), values.end());
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("gradients: golden, samba-tiny-grad") {
+  SECTION("double") { check_golden<double>(1e-9); }
+  SECTION("float") { check_golden<float>(5e-5); }
+}
+
+TEST_CASE("gradients: golden trajectory of AdamW") {
+  const GoldenCase golden;
+  const auto run = [&]<class R>(R, double first, double tolerance) {
+    auto weights = load<Golden, R>(golden::path<Golden>("model.safetensors"));
+    auto master = load<Golden, Master<R>>(golden::path<Golden>("model.safetensors"));
+    Gradient<Golden, R> gradient({.sequences = 2, .tokens = golden.batch.tokens()});
+    AdamW<Golden, R> optimiser({.learning_rate = 1e-3});
+    Masters<Golden, R> g;
+    std::vector<double> losses, norms;
+    for (int i = 0; i <= 20; ++i) {
+      g.clear();
+      losses.push_back(gradient.add(weights, golden.batch.examples(), g));
+      if (i == 20) break;
+      norms.push_back(optimiser.step(master, g));
+      assign(weights, master);
+    }
+    CHECK(relative_error(losses, read_tensor<double>(golden.expected, "losses")) < tolerance);
+    const auto expected_norms = read_tensor<double>(golden.expected, "grad_norms");
+    CHECK(std::abs(norms[0] / expected_norms[0] - 1) < first);
+    CHECK(relative_error(norms, expected_norms) < tolerance);
+    for (const auto& tensor : master.tensors()) {
+      double squares = 0;
+      std::vector<R> row(static_cast<std::size_t>(tensor.row_size));
+      for (std::int64_t r = 0; r < tensor.rows; ++r) {
+        tensor.get_row(r, row.data());
+        for (const R x : row) squares += static_cast<double>(x) * static_cast<double>(x);
+      }
+      const std::string name = golden_name(tensor);
+      CAPTURE(name);
+      CHECK(relative_error(std::vector{std::sqrt(squares)},
+                           read_tensor<double>(golden.expected, "final_norm." + name)) < tolerance);
+    }
+  };
+  // Adam divides by gradients of any size, so each step enlarges the difference of the last.
+  SECTION("double") { run(double{}, 1e-9, 1e-7); }
+  SECTION("float") { run(float{}, 5e-5, 1e-3); }
+}
+
+TEMPLATE_TEST_CASE("gradients: central differences", "", tiny::Samba, tiny::MambaOnly,
+                   tiny::AttentionOnly, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::NoPosition,
+                   golden::SwaMlp, golden::MambaSwaMlp, golden::SambaBf16Rope) {
+  using Model = TestType;
+  Random rng;
+  CAPTURE(rng.seed);
+  const Text batch = random_batch<Model>(rng, {33, 70});
+  const auto weights = random_weights<Model, double>(rng.bits());
+  Gradient<Model, double> gradient({.sequences = 2, .tokens = batch.tokens()});
+  Masters<Model, double> g, unused;
+  gradient.add(weights, batch.examples(), g);
+
+  auto moved = random_weights<Model, double>(0);
+  const auto from = weights.tensors(), to = moved.tensors(), slopes = g.tensors();
+  for (std::size_t t = 0; t < from.size(); ++t) {
+    // Along a random direction of one tensor.
+    const auto size = static_cast<std::size_t>(from[t].rows * from[t].row_size);
+    const auto direction = rng.values<double>(size);
+    const auto loss_at = [&](double step) {
+      std::vector<double> row;
+      for (std::size_t u = 0; u < from.size(); ++u) {
+        row.resize(static_cast<std::size_t>(from[u].row_size));
+        for (std::int64_t r = 0; r < from[u].rows; ++r) {
+          from[u].get_row(r, row.data());
+          for (std::size_t k = 0; u == t && k < row.size(); ++k)
+            row[k] += step * direction[static_cast<std::size_t>(r) * row.size() + k];
+          to[u].set_row(r, row.data());
+        }
+      }
+      moved.derive();
+      return gradient.add(moved, batch.examples(), unused);
+    };
+    double expected = 0, magnitude = 0;
+    std::vector<double> row(static_cast<std::size_t>(from[t].row_size));
+    for (std::int64_t r = 0; r < from[t].rows; ++r) {
+      slopes[t].get_row(r, row.data());
+      for (std::size_t k = 0; k < row.size(); ++k) {
+        const double term = row[k] * direction[static_cast<std::size_t>(r) * row.size() + k];
+        expected += term, magnitude += term * term;
+      }
+    }
+    constexpr double step = 1e-5;
+    const double found = (loss_at(step) - loss_at(-step)) / (2 * step);
+    CAPTURE(from[t].branch, from[t].name, expected, found);
+    CHECK(std::abs(found - expected) <= 1e-6 * (std::abs(expected) + std::sqrt(magnitude)) + 1e-9);
+    gradient.reset();
+  }
+}
+
+TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss and recomputing",
+                   "", tiny::Samba, tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::Odd) {
+  using Model = TestType;
+  Random rng;
+  CAPTURE(rng.seed);
+  const Text batch = random_batch<Model>(rng, {40, 1, 75});
+  const auto check = [&]<class T, class KV>(T, KV) {
+    const auto weights = random_weights<Model, T>(rng.bits());
+    const auto expected = gradients_of<Model, T, KV>(weights, batch, {.threads = 1});
+    CHECK(std::any_of(expected.begin(), expected.end(), [](auto x) { return x != 0; }));
+    for (const int threads : {1, 2, 3})
+      for (const int loss_rows : {1, 7, 128})
+        for (const bool recompute : {false, true}) {
+          CAPTURE(threads, loss_rows, recompute);
+          CHECK(
+              same_result(gradients_of<Model, T, KV>(
+                              weights, batch,
+                              {.threads = threads, .recompute = recompute, .loss_rows = loss_rows}),
+                          expected));
+        }
+  };
+  SECTION("float") { check(float{}, float{}); }
+  SECTION("bf16") { check(bf16{}, bf16{}); }
+  SECTION("double") { check(double{}, double{}); }
+}
+
+TEMPLATE_TEST_CASE("gradients: segments whose state gradients are carried", "", tiny::Samba,
+                   tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::LongWindow) {
+  using Model = TestType;
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto check = [&]<class R>(R, double tolerance) {
+    const auto weights = random_weights<Model, R>(rng.bits());
+    const Text whole = random_batch<Model>(rng, {150, 130});
+    Gradient<Model, R> gradient({.sequences = 2, .tokens = whole.tokens()});
+    Masters<Model, R> expected, found;
+    const double loss = gradient.add(weights, whole.examples(), expected);
+
+    for (const auto& cuts : {std::vector<std::size_t>{0, 60, 150}, {0, 5, 37, 101, 150}}) {
+      found.clear();
+      gradient.reset();
+      // Forward, keeping the states between the segments; then backward from the last.
+      const auto part = [&](std::size_t i) {
+        std::vector<Example> examples = whole.examples();
+        for (Example& e : examples) {
+          const std::size_t begin = std::min(cuts[i], e.tokens.size()),
+                            n = std::min(cuts[i + 1], e.tokens.size()) - begin;
+          e = {e.tokens.subspan(begin, n), e.targets.subspan(begin, n)};
+        }
+        return examples;
+      };
+      const auto counted = [&](std::size_t i) {
+        std::size_t n = 0;
+        for (const Example& e : part(i)) n += e.tokens.size();
+        return static_cast<double>(n);
+      };
+      const auto all = static_cast<double>(whole.tokens());
+      Masters<Model, R> unused;
+      std::vector<std::vector<std::byte>> states;
+      std::vector<std::vector<std::int64_t>> positions;
+      double sum = 0;
+      for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+        states.emplace_back(gradient.states().begin(), gradient.states().end());
+        positions.emplace_back(gradient.positions().begin(), gradient.positions().end());
+        sum += gradient.add(weights, part(i), unused) * counted(i) / all;
+        gradient.carry();
+      }
+      CHECK(std::abs(sum - loss) <= tolerance * loss);
+      for (std::size_t i = cuts.size() - 1; i-- > 0;) {
+        std::copy(states[i].begin(), states[i].end(), gradient.states().begin());
+        std::copy(positions[i].begin(), positions[i].end(), gradient.positions().begin());
+        if (i + 2 == cuts.size())
+          gradient.add(weights, part(i), found, counted(i) / all);
+        else
+          gradient.add_earlier(weights, part(i), found, counted(i) / all);
+      }
+      const auto a = values_of(found), b = values_of(expected);
+      for (const auto& [name, values] : b) {
+        CAPTURE(name, cuts.size());
+        CHECK(relative_error(a.at(name), values) <= tolerance);
+      }
+    }
+  };
+  SECTION("double") { check(double{}, 1e-12); }
+  SECTION("float") { check(float{}, 5e-5); }
+}
+
+TEST_CASE("gradients: bad input changes nothing") {
+  using Model = tiny::Samba;
+  const auto weights = random_weights<Model>(1);
+  Gradient<Model> gradient({.sequences = 1, .tokens = 4});
+  Masters<Model, float> g;
+  const auto add = [&](std::vector<std::int32_t> tokens, std::vector<std::int32_t> targets) {
+    gradient.add(weights, std::vector<Example>{{tokens, targets}}, g);
+  };
+  CHECK_MESSAGE_OF(add({1, 61}, {1, 2}), "Gradient::add: example 0: token 61", "[0, 61)");
+  CHECK_MESSAGE_OF(add({1, 2}, {1, 61}), "target 61", "index 1");
+  CHECK_MESSAGE_OF(add({1, -1}, {1, 2}), "token -1");
+  CHECK_MESSAGE_OF(add({1, 2}, {1}), "as many targets as tokens (2), found 1");
+  CHECK_MESSAGE_OF(add({1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}), "at most 4 tokens, found 5");
+  CHECK_MESSAGE_OF(gradient.add(weights, {}, g), "expected 1 examples, found 0");
+  CHECK_MESSAGE_OF(Gradient<Model>({.tokens = 0}), "GradientOptions::tokens: expected at least 1");
+  for (const auto& [name, values] : values_of(g))
+    CHECK(std::all_of(values.begin(), values.end(), [](float x) { return x == 0; }));
+}
