@@ -61,6 +61,8 @@ def precompile(compiler, header, folder):
         output = folder / (header + ".gch")
         flags = [f"-I{folder}"]
     output.parent.mkdir(parents=True, exist_ok=True)
+    if flags[0].startswith("-I"):  # for a second include of it: g++ takes the precompiled one for the first only
+        (folder / header).write_text(f'#include "{source}"\n')
     code, text = run([compiler, *BASE_FLAGS, "-x", "c++-header", source, "-o", output])
     if code:
         raise SystemExit(f"{header} does not compile with {compiler}:\n{shortened(text)}")
