@@ -288,3 +288,79 @@ TEST_CASE("matmul: without a bias the same as with zeros") {
   kernels::matmul(Team{}, w.matrix, {x.data(), 2}, {without.data(), 2});
   CHECK(same_result(with, without));
 }
+
+namespace {
+
+/// The gradients of simd and reference against plain loops in double, dx and dw added to what was
+/// there.
+template <class T>
+void check_backward(int rows_, int N_, int K_, Random& rng) {
+  CAPTURE(rng.seed, sizeof(T), rows_, N_, K_);
+  const auto rows = static_cast<std::size_t>(rows_), N = static_cast<std::size_t>(N_),
+             K = static_cast<std::size_t>(K_);
+  const auto w = held<T>(rng.values(N * K), K), x = held<T>(rng.values(rows * K), K),
+             dout = held<T>(rng.values(rows * N), N);
+  const auto old_dx = rng.values(rows * K), old_dw = rng.values(N * K), old_dbias = rng.values(N);
+
+  const auto exact_of = [&](bool add) {
+    std::array<std::vector<double>, 3> sums, magnitudes;
+    sums[0] = add ? convert<double>(old_dx) : std::vector<double>(rows * K);
+    sums[1] = convert<double>(old_dw), sums[2] = convert<double>(old_dbias);
+    for (std::size_t t = 0; t < 3; ++t)
+      for (const double s : sums[t]) magnitudes[t].push_back(std::abs(s));
+    const auto term = [&](std::size_t t, std::size_t at, double value) {
+      sums[t][at] += value, magnitudes[t][at] += std::abs(value);
+    };
+    for (std::size_t i = 0; i < rows; ++i)
+      for (std::size_t n = 0; n < N; ++n) {
+        const double d = dout[i * N + n];
+        for (std::size_t k = 0; k < K; ++k) {
+          term(0, i * K + k, d * double{w[n * K + k]});
+          term(1, n * K + k, d * double{x[i * K + k]});
+        }
+        term(2, n, d);
+      }
+    return std::pair(sums, magnitudes);
+  };
+  for (const bool add : {false, true}) {
+    const auto gradients = [&](auto input, auto weight, const std::vector<Range>& shares) {
+      const Guarded<T> packed(pack<T>(w, N_, K_), 0);
+      const Guarded<float> in(x, rows, 3, 1), d(dout, rows, 5, 2);
+      const Guarded<float> dx(old_dx, rows, 1, 3), dw(old_dw, 1), dbias(old_dbias, 2);
+      const MatmulBackwardArgs<T> args{
+          packed.data(), in.data(),   in.stride(), d.data(), d.stride(), dw.data(), dbias.data(),
+          dx.data(),     dx.stride(), add,         rows_,    N_,         K_};
+      input(args, Range{0, (K_ + panel_width - 1) / panel_width});
+      for (const Range& share : shares) weight(args, share);
+      CHECK((dx.guarded() && dw.guarded() && dbias.guarded()));
+      return std::array{dx.values(), dw.values(), dbias.values()};
+    };
+    const std::vector<Range> all{{0, N_}}, two{{0, N_ / 3}, {N_ / 3, N_}};
+    const auto fast_input = [](auto a, Range r) { simd::matmul_backward_input(a, r); };
+    const auto fast_weight = [](auto a, Range r) { simd::matmul_backward_weight(a, r); };
+    const auto fast = gradients(fast_input, fast_weight, all),
+               shared = gradients(fast_input, fast_weight, two);
+    const auto naive =
+        gradients([](auto a, Range r) { reference::matmul_backward_input(a, r); },
+                  [](auto a, Range r) { reference::matmul_backward_weight(a, r); }, all);
+    const auto [exact, magnitude] = exact_of(add);
+    for (std::size_t t = 0; t < 3; ++t) {
+      CAPTURE(add, t);
+      CHECK(error_to(fast[t], exact[t], magnitude[t]) <=
+            2 * error_to(naive[t], exact[t], magnitude[t]) + 4 * unit_roundoff);
+      CHECK(error_to(naive[t], exact[t], magnitude[t]) <=
+            static_cast<double>(rows + N + 1) * unit_roundoff);
+      CHECK(same_result(fast[t], shared[t]));
+    }
+  }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("matmul: gradients, simd against reference", "", float, bf16) {
+  Random rng;
+  for (const int rows : {1, 2, 13, 49, 257})
+    for (const int N : {1, 31, 33, 100})
+      for (const int K : {1, 31, 32, 77}) check_backward<TestType>(rows, N, K, rng);
+  check_backward<TestType>(70, 515, 64, rng);
+}

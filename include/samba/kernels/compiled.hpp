@@ -63,5 +63,15 @@ void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
   compiled::causal_conv1d<Taps, Silu>(a, channels);
 }
 
+// Training is not part of the library: scalar.
+template <class T>
+void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
+  reference::matmul_backward_input(a, panels);
+}
+template <class T>
+void matmul_backward_weight(const MatmulBackwardArgs<T>& a, Range outputs) {
+  reference::matmul_backward_weight(a, outputs);
+}
+
 }  // namespace simd
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -3,7 +3,7 @@
 #ifdef SAMBA_COMPILED
 #include <samba/kernels/compiled.hpp>
 #else
-#include <samba/kernels/simd/matmul.hpp>
+#include <samba/kernels/simd/matmul_backward.hpp>
 #endif
 
 namespace samba::inline SAMBA_TARGET::kernels {
@@ -22,11 +22,14 @@ template <class T>
 
 template <class T>
 [[gnu::noinline]] void matmul_backward_panels(const Team& team, const MatmulBackwardArgs<T>& a) {
-  if (a.dx) {
-    reference::matmul_backward_input(a, team.share((a.K + panel_width - 1) / panel_width));
-    team.barrier();
+  const Range panels = team.share((a.K + panel_width - 1) / panel_width), outputs = team.share(a.N);
+  if constexpr (std::is_same_v<T, double>) {
+    reference::matmul_backward_input(a, panels);
+    reference::matmul_backward_weight(a, outputs);
+  } else {
+    simd::matmul_backward_input(a, panels);
+    simd::matmul_backward_weight(a, outputs);
   }
-  reference::matmul_backward_weight(a, team.share(a.N));
   team.barrier();
 }
 
