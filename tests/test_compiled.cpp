@@ -47,7 +47,8 @@ TEST_CASE("samba::compiled: golden logits on every instruction set") {
     CAPTURE(set);
     use_instruction_set(set);
     CHECK(instruction_set() == set);
-    CHECK(build_info().find(", compiled for " + set + ", ") != std::string::npos);
+    CHECK(build_info().find(", " + std::string(target) + " for " + set + ", ") !=
+          std::string::npos);
     CHECK(error_of<float>(2e-5) <= 1);
     CHECK(error_of<bf16>(3e-2) <= 1);
     CHECK(error_of<double>(1e-10) <= 1);

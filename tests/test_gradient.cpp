@@ -169,7 +169,7 @@ TEMPLATE_TEST_CASE("gradients: central differences", "", tiny::Samba, tiny::Mamb
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);
-  const Text batch = random_batch<Model>(rng, {33, 70});
+  const Text batch = random_batch<Model>(rng, {20, 45});
   const auto weights = random_weights<Model, double>(rng.bits());
   Gradient<Model, double> gradient({.sequences = 2, .tokens = batch.tokens()});
   Masters<Model, double> g, unused;
