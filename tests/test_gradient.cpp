@@ -299,6 +299,36 @@ TEMPLATE_TEST_CASE("gradients: segments whose state gradients are carried", "", 
   SECTION("float") { check(float{}, 5e-5); }
 }
 
+TEST_CASE("gradients: a piece without targets moves the states on and takes their gradients back") {
+  using Model = tiny::Samba;
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto weights = random_weights<Model, double>(rng.bits());
+  const auto ids = random_tokens<Model>(rng, 61);
+  std::vector<std::int32_t> targets(ids.begin() + 1, ids.end());
+  std::fill_n(targets.begin(), 25, -1);
+  const auto piece = [&](std::size_t begin, std::size_t end) {
+    return std::vector<Example>{{std::span(ids).subspan(begin, end - begin),
+                                 std::span(targets).subspan(begin, end - begin)}};
+  };
+  Gradient<Model, double> gradient({.sequences = 1, .tokens = 60});
+  Masters<Model, double> expected, found, unused;
+  const double loss = gradient.add(weights, piece(0, 60), expected);
+  const std::vector<std::byte> start(gradient.states().size());
+
+  CHECK(gradient.add(weights, piece(0, 25), unused) == 0);
+  gradient.carry();
+  CHECK(std::abs(gradient.add(weights, piece(25, 60), found) - loss) < 1e-12);
+  std::copy(start.begin(), start.end(), gradient.states().begin());
+  gradient.positions()[0] = 0;
+  gradient.add_earlier(weights, piece(0, 25), found);
+  const auto values = values_of(found);
+  for (const auto& [name, all] : values_of(expected)) {
+    CAPTURE(name);
+    CHECK(relative_error(values.at(name), all) <= 1e-12);
+  }
+}
+
 TEST_CASE("gradients: bad input changes nothing") {
   using Model = tiny::Samba;
   const auto weights = random_weights<Model>(1);

@@ -177,6 +177,17 @@ struct LanguageModel {
     return bytes;
   }
 
+  /// Binds the tensors of a state (of any T, KV) to a block for this capacity, or only counts, if it is
+  /// null; returns the bytes of the block.
+  static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity) {
+    Placer placer{block};
+    Stack::walk(state, [&](auto, auto& part, Use) {
+      std::remove_reference_t<decltype(part)>::visit(
+          part, [&]<class X>(auto, X& x) { x.bind(placer.take(X::bytes(capacity)), capacity); });
+    });
+    return placer.offset;
+  }
+
   /// True if some layer keeps every position, so that a session has a capacity.
   static constexpr bool has_capacity =
       count_state_bytes<float>(2 * alignment) != count_state_bytes<float>(alignment);

@@ -42,9 +42,10 @@ class Engine {
     info_.dtypes =
         join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
-    info_.bytes = place(states_[0], nullptr);
+    info_.bytes = Model::place_state(states_[0], nullptr, options_.capacity);
     block_ = Arena(info_.bytes * sequences);
-    for (int i = 0; i < sequences; ++i) place(states_[i], block_of(i));
+    for (int i = 0; i < sequences; ++i)
+      Model::place_state(states_[i], block_of(i), options_.capacity);
 
     Placer rows;
     const std::int64_t stream =
@@ -218,18 +219,6 @@ class Engine {
   }
 
   std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }
-
-  /// Binds a state's tensors to a block, or only counts, if it is null; returns the bytes of the
-  /// block.
-  std::int64_t place(typename Model::template State<T, KV>& state, std::byte* block) const {
-    Placer placer{block};
-    Model::Stack::walk(state, [&](auto branch, auto& part, Use) {
-      decltype(branch)::type::template State<T, KV>::visit(part, [&]<class X>(auto, X& x) {
-        x.bind(placer.take(X::bytes(options_.capacity)), options_.capacity);
-      });
-    });
-    return placer.offset;
-  }
 
   /// The tensors of a state in their order, for a file.
   std::vector<StateTensor> tensors() const {

@@ -42,6 +42,9 @@ class Gradient {
   explicit Gradient(GradientOptions options) : options_(check(options)) {
     const auto n = static_cast<std::size_t>(options_.sequences);
     states_.resize(n), again_.resize(n), found_.resize(n), state_gradients_.resize(n);
+    const auto place = [&](auto& state, std::byte* block) {
+      return Model::place_state(state, block, options_.capacity);
+    };
     state_bytes_ = place(found_[0], nullptr);
     gradient_bytes_ = place(state_gradients_[0], nullptr);
     blocks_ = Arena((3 * state_bytes_ + gradient_bytes_) * options_.sequences);
@@ -133,18 +136,6 @@ class Gradient {
     return {block, 0, scratch, rows, options_.threads, options_.recompute};
   }
 
-  /// Binds a state's tensors to a block, or only counts, if it is null; returns the bytes.
-  template <class Tree>
-  std::int64_t place(Tree& state, std::byte* block) const {
-    Placer placer{block};
-    Model::Stack::walk(state, [&](auto, auto& part, Use) {
-      std::remove_reference_t<decltype(part)>::visit(part, [&]<class X>(auto, X& x) {
-        x.bind(placer.take(X::bytes(options_.capacity)), options_.capacity);
-      });
-    });
-    return placer.offset;
-  }
-
   std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
@@ -201,14 +192,16 @@ class Gradient {
   /// Forward and backward; returns the mean loss.
   double run(const Weights<Model, T>& weights, Weights<Model, Master<R>>& g, std::int64_t counted,
              double scale_of_mean) {
-    if (counted == 0) return 0;
-    const R scale = static_cast<R>(scale_of_mean / static_cast<double>(counted));
+    // Without a target the mean is 0, but states move on and their gradients go back.
+    const double targets = static_cast<double>(std::max<std::int64_t>(counted, 1));
+    const R scale = static_cast<R>(scale_of_mean / targets);
     using namespace kernels;
     using Stack = typename Model::Stack;
     const auto& w = weights.tree();
     auto& dw = g.tree();
     const auto bytes = static_cast<std::size_t>(all_states());
     std::memcpy(found() + bytes, found(), bytes);
+    if (rows_ == 0) return 0;
     if (options_.recompute) std::memcpy(found() + 2 * bytes, found(), bytes);
     const auto states = []<class S>(std::vector<S>& all) {
       return States<S>(reinterpret_cast<std::byte*>(all.data()), sizeof(S));
@@ -249,7 +242,7 @@ class Gradient {
     derive_backward(w, dw);
     double sum = 0;
     for (std::int64_t i = 0; i < rows_; ++i) sum += static_cast<double>(losses_[i]);
-    return sum / static_cast<double>(counted);
+    return sum / targets;
   }
 
   /// The gradients of derived tensors go on to those they are derived from.
