@@ -100,6 +100,25 @@ template <class R, class KV>
   chunk.team.barrier();
 }
 
+/// The arguments of a chunk's first row, without rings.
+template <int Heads, int HeadDim, class KV, class R, int QkvWidth, int OutWidth>
+AttentionArgs<R, KV> attention_args(std::int64_t window, Rows<R, QkvWidth> qkv,
+                                    Rows<R, OutWidth> out) {
+  return {.qkv = qkv.data,
+          .qkv_stride = qkv.stride,
+          .ring_k = nullptr,
+          .ring_v = nullptr,
+          .slots = 0,
+          .window = window,
+          .position = 0,
+          .n_rows = 0,
+          .n_kv_heads = Heads,
+          .group = OutWidth / (Heads * HeadDim),
+          .head_dim = HeadDim,
+          .out = out.data,
+          .out_stride = out.stride};
+}
+
 }  // namespace detail
 
 /// Grouped-query attention of every sequence of the chunk, causal, over the last `window` keys with
@@ -112,23 +131,9 @@ template <int HeadDim, class R, class KV, int Heads, int Slots, int QkvWidth, in
 void attention(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
                States<Ring<KV, Heads, Slots, HeadDim>> k, States<Ring<KV, Heads, Slots, HeadDim>> v,
                AttentionScratch<HeadDim, R> scratch, Rows<R, OutWidth> out) {
-  constexpr int group = OutWidth / (Heads * HeadDim);
-  static_assert(group <= attention_rows,
+  static_assert(OutWidth / (Heads * HeadDim) <= attention_rows,
                 "attention: more query heads per key/value head than a block of rows");
-  detail::attend_segments(chunk,
-                          AttentionArgs<R, KV>{.qkv = qkv.data,
-                                               .qkv_stride = qkv.stride,
-                                               .ring_k = nullptr,
-                                               .ring_v = nullptr,
-                                               .slots = 0,
-                                               .window = window,
-                                               .position = 0,
-                                               .n_rows = 0,
-                                               .n_kv_heads = Heads,
-                                               .group = group,
-                                               .head_dim = HeadDim,
-                                               .out = out.data,
-                                               .out_stride = out.stride},
+  detail::attend_segments(chunk, detail::attention_args<Heads, HeadDim, KV>(window, qkv, out),
                           k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
                           scratch.of(chunk.team.rank));
 }
@@ -145,25 +150,14 @@ void attention_backward(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidt
                         States<Ring<R, Heads, Slots, HeadDim>> dv) {
   detail::attend_backward_segments(
       chunk,
-      AttentionBackwardArgs<R, KV>{.forward = {.qkv = qkv.data,
-                                               .qkv_stride = qkv.stride,
-                                               .ring_k = nullptr,
-                                               .ring_v = nullptr,
-                                               .slots = 0,
-                                               .window = window,
-                                               .position = 0,
-                                               .n_rows = 0,
-                                               .n_kv_heads = Heads,
-                                               .group = OutWidth / (Heads * HeadDim),
-                                               .head_dim = HeadDim,
-                                               .out = out.data,
-                                               .out_stride = out.stride},
-                                   .dout = dout.data,
-                                   .dout_stride = dout.stride,
-                                   .dqkv = dqkv.data,
-                                   .dqkv_stride = dqkv.stride,
-                                   .dring_k = nullptr,
-                                   .dring_v = nullptr},
+      AttentionBackwardArgs<R, KV>{
+          .forward = detail::attention_args<Heads, HeadDim, KV>(window, qkv, out),
+          .dout = dout.data,
+          .dout_stride = dout.stride,
+          .dqkv = dqkv.data,
+          .dqkv_stride = dqkv.stride,
+          .dring_k = nullptr,
+          .dring_v = nullptr},
       k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
       dk.template part<RingData<R>>(), dv.template part<RingData<R>>());
 }

@@ -45,6 +45,21 @@ template <int Taps, bool Silu, class R>
   chunk.team.barrier();
 }
 
+/// The arguments of a chunk's first row, without past.
+template <class R, int C, int Taps>
+CausalConv1dArgs<R> conv_args(const Filter<R, C, Taps>& weight, const Vector<R, C>& bias,
+                              In<R, C> x, Out<R, C> y) {
+  return {.weight = weight.data(),
+          .bias = bias.data(),
+          .x = x.data,
+          .x_stride = x.stride,
+          .past = nullptr,
+          .y = y.data,
+          .y_stride = y.stride,
+          .n_rows = 0,
+          .channels = C};
+}
+
 }  // namespace detail
 
 /// y = silu(causal depthwise convolution of x) for every sequence of the chunk; `past` holds each
@@ -54,16 +69,7 @@ template <bool Silu = true, class R, int C, int Taps>
 void causal_conv1d(const Chunk& chunk, const Filter<R, C, Taps>& weight, const Vector<R, C>& bias,
                    std::type_identity_t<In<R, C>> x, States<Array<R, Taps - 1, C>> past,
                    std::type_identity_t<Out<R, C>> y) {
-  detail::conv_segments<Taps, Silu>(chunk,
-                                    CausalConv1dArgs<R>{.weight = weight.data(),
-                                                        .bias = bias.data(),
-                                                        .x = x.data,
-                                                        .x_stride = x.stride,
-                                                        .past = nullptr,
-                                                        .y = y.data,
-                                                        .y_stride = y.stride,
-                                                        .n_rows = 0,
-                                                        .channels = C},
+  detail::conv_segments<Taps, Silu>(chunk, detail::conv_args(weight, bias, x, y),
                                     past.template part<ArrayData<R>>());
 }
 
@@ -78,15 +84,7 @@ void causal_conv1d_backward(const Chunk& chunk, const Filter<R, C, Taps>& weight
                             Filter<R, C, Taps>& dweight, Vector<R, C>& dbias) {
   detail::conv_backward_segments<Taps, Silu>(
       chunk,
-      CausalConv1dBackwardArgs<R>{.forward = {.weight = weight.data(),
-                                              .bias = bias.data(),
-                                              .x = x.data,
-                                              .x_stride = x.stride,
-                                              .past = nullptr,
-                                              .y = nullptr,
-                                              .y_stride = 0,
-                                              .n_rows = 0,
-                                              .channels = C},
+      CausalConv1dBackwardArgs<R>{.forward = detail::conv_args(weight, bias, x, Out<R, C>{}),
                                   .dy = dy.data,
                                   .dy_stride = dy.stride,
                                   .dx = dx.data,

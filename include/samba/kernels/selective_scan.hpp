@@ -63,6 +63,30 @@ template <int N, class R>
   chunk.team.barrier();
 }
 
+/// The arguments of a chunk's first row, without h.
+template <class R, int N, int d_inner>
+SelectiveScanArgs<R> scan_args(const Table<R, N, d_inner>& A, const Vector<R, d_inner>& D,
+                               const Vector<R, d_inner>& dt_bias, In<R, d_inner> dt, In<R, N> B,
+                               In<R, N> C, In<R, d_inner> x, In<R, d_inner> z, Out<R, d_inner> y) {
+  return {.A = A.data(),
+          .D = D.data(),
+          .dt_bias = dt_bias.data(),
+          .dt = dt.data,
+          .dt_stride = dt.stride,
+          .B = B.data,
+          .C = C.data,
+          .BC_stride = B.stride,
+          .x = x.data,
+          .x_stride = x.stride,
+          .z = z.data,
+          .z_stride = z.stride,
+          .h = nullptr,
+          .y = y.data,
+          .y_stride = y.stride,
+          .n_rows = 0,
+          .channels = d_inner};
+}
+
 }  // namespace detail
 
 /// The selective scan of every sequence of the chunk, gated: y = (C h + D x) silu(z), where
@@ -75,24 +99,7 @@ void selective_scan(const Chunk& chunk, const Table<R, N, d_inner>& A, const Vec
                     std::type_identity_t<In<R, N>> B, std::type_identity_t<In<R, N>> C,
                     std::type_identity_t<In<R, d_inner>> x, std::type_identity_t<In<R, d_inner>> z,
                     States<Array<R, N, d_inner>> h, std::type_identity_t<Out<R, d_inner>> y) {
-  detail::scan_segments<N>(chunk,
-                           SelectiveScanArgs<R>{.A = A.data(),
-                                                .D = D.data(),
-                                                .dt_bias = dt_bias.data(),
-                                                .dt = dt.data,
-                                                .dt_stride = dt.stride,
-                                                .B = B.data,
-                                                .C = C.data,
-                                                .BC_stride = B.stride,
-                                                .x = x.data,
-                                                .x_stride = x.stride,
-                                                .z = z.data,
-                                                .z_stride = z.stride,
-                                                .h = nullptr,
-                                                .y = y.data,
-                                                .y_stride = y.stride,
-                                                .n_rows = 0,
-                                                .channels = d_inner},
+  detail::scan_segments<N>(chunk, detail::scan_args(A, D, dt_bias, dt, B, C, x, z, y),
                            h.template part<ArrayData<R>>());
 }
 
@@ -127,23 +134,7 @@ void selective_scan_backward(
     Table<R, N, d_inner>& dA, Vector<R, d_inner>& dD, Vector<R, d_inner>& ddt_bias) {
   detail::scan_backward_segments<N>(
       chunk,
-      SelectiveScanBackwardArgs<R>{.forward = {.A = A.data(),
-                                               .D = D.data(),
-                                               .dt_bias = dt_bias.data(),
-                                               .dt = dt.data,
-                                               .dt_stride = dt.stride,
-                                               .B = B.data,
-                                               .C = C.data,
-                                               .BC_stride = B.stride,
-                                               .x = x.data,
-                                               .x_stride = x.stride,
-                                               .z = z.data,
-                                               .z_stride = z.stride,
-                                               .h = nullptr,
-                                               .y = y.data,
-                                               .y_stride = y.stride,
-                                               .n_rows = 0,
-                                               .channels = d_inner},
+      SelectiveScanBackwardArgs<R>{.forward = detail::scan_args(A, D, dt_bias, dt, B, C, x, z, y),
                                    .dy = dy.data,
                                    .dy_stride = dy.stride,
                                    .ddt = ddt.data,
