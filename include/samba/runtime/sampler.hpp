@@ -113,6 +113,9 @@ inline float clamp_to_float(double x) {
   return storage.first(n);
 }
 
+// C stands for Candidate in what follows: algorithms on types that depend on it are compiled only
+// where a stage is called, and not in every program that includes this header.
+
 /// Divides positive logits by `penalty` and multiplies the others by it, once for each id in
 /// `recent` (Keskar et al. 2019, section 4.1, extended to negative logits so that it always lowers
 /// them). Sorts `recent`, and the candidates by rising id. Ids that are no candidates are ignored.
