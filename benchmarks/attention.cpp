@@ -109,7 +109,7 @@ void add(const std::string& model, bool cold, std::int64_t position, std::int64_
       kernels::reference::attention(
           kernels::AttentionArgs<float, float>{
               qkv.data(), Shape::qkv_width, rings, rings + Window * Shape::kv_width, Window, Window,
-              position, rows, KvHeads, Group, HeadDim, out.data(), Shape::width},
+              position, rows, KvHeads, Group, HeadDim, out.data(), Shape::width, nullptr},
           {0, KvHeads}, {0, rows});
     };
   });

@@ -113,7 +113,7 @@ class Problem {
     const AttentionArgs<R, Stored> args{qkv.data(),    qkv.stride(), ring_k.data(), ring_v.data(),
                                         slots,         c_.window,    c_.position,   c_.n_rows,
                                         c_.n_kv_heads, c_.group,     HeadDim,       out.data(),
-                                        out.stride()};
+                                        out.stride(),  nullptr};
     kernel(args);
     CHECK((out.guarded() && qkv.guarded() && ring_k.guarded() && ring_v.guarded()));
     return out.values();

@@ -3,7 +3,7 @@
 #ifdef SAMBA_COMPILED
 #include <samba/kernels/compiled.hpp>
 #else
-#include <samba/kernels/simd/attention.hpp>
+#include <samba/kernels/simd/attention_backward.hpp>
 #endif
 
 namespace samba::inline SAMBA_TARGET::kernels {
@@ -11,6 +11,9 @@ namespace samba::inline SAMBA_TARGET::kernels {
 /// Scratch of one thread for attention with heads of HeadDim values.
 template <int HeadDim, class R>
 using AttentionScratch = PerThread<R, static_cast<int>(simd::attention_scratch_bytes(HeadDim) / 4)>;
+template <int HeadDim, class R>
+using AttentionBackwardScratch =
+    PerThread<R, static_cast<int>(simd::attention_backward_scratch(HeadDim))>;
 
 namespace detail {
 
@@ -61,6 +64,7 @@ template <class R, class KV>
     const auto [position, row, n_rows] = chunk.segments[s];
     AttentionArgs<R, KV> a = args;
     a.qkv += row * a.qkv_stride, a.out += row * a.out_stride;
+    if (a.log_sum) a.log_sum += row * a.n_kv_heads * a.group;
     a.ring_k = k[s].data, a.ring_v = v[s].data, a.slots = k[s].slots;
     a.position = position, a.n_rows = n_rows;
     return a;
@@ -81,7 +85,8 @@ template <class R, class KV>
 [[gnu::noinline]] void attend_backward_segments(const Chunk& chunk,
                                                 const AttentionBackwardArgs<R, KV>& args,
                                                 States<RingData<KV>> k, States<RingData<KV>> v,
-                                                States<RingData<R>> dk, States<RingData<R>> dv) {
+                                                States<RingData<R>> dk, States<RingData<R>> dv,
+                                                R* scratch) {
   // Pairs of a sequence and a key/value head: what a pair adds up, one thread adds up.
   const int heads = args.forward.n_kv_heads;
   const Range tasks = chunk.team.share(std::ssize(chunk.segments) * heads);
@@ -91,11 +96,15 @@ template <class R, class KV>
     AttentionBackwardArgs<R, KV> b = args;
     AttentionArgs<R, KV>& a = b.forward;
     a.qkv += row * a.qkv_stride, a.out += row * a.out_stride;
+    a.log_sum += row * heads * a.group;
     a.ring_k = k[s].data, a.ring_v = v[s].data, a.slots = k[s].slots;
     a.position = position, a.n_rows = n_rows;
     b.dout += row * b.dout_stride, b.dqkv += row * b.dqkv_stride;
     b.dring_k = dk[s].data, b.dring_v = dv[s].data;
-    reference::attention_backward(b, {task % heads, task % heads + 1});
+    if constexpr (std::is_same_v<R, float>)
+      simd::attention_backward(b, task % heads, scratch);
+    else
+      reference::attention_backward(b, {task % heads, task % heads + 1});
   }
   chunk.team.barrier();
 }
@@ -103,7 +112,7 @@ template <class R, class KV>
 /// The arguments of a chunk's first row, without rings.
 template <int Heads, int HeadDim, class KV, class R, int QkvWidth, int OutWidth>
 AttentionArgs<R, KV> attention_args(std::int64_t window, Rows<R, QkvWidth> qkv,
-                                    Rows<R, OutWidth> out) {
+                                    Rows<R, OutWidth> out, R* log_sum) {
   return {.qkv = qkv.data,
           .qkv_stride = qkv.stride,
           .ring_k = nullptr,
@@ -116,7 +125,8 @@ AttentionArgs<R, KV> attention_args(std::int64_t window, Rows<R, QkvWidth> qkv,
           .group = OutWidth / (Heads * HeadDim),
           .head_dim = HeadDim,
           .out = out.data,
-          .out_stride = out.stride};
+          .out_stride = out.stride,
+          .log_sum = log_sum};
 }
 
 }  // namespace detail
@@ -126,32 +136,36 @@ AttentionArgs<R, KV> attention_args(std::int64_t window, Rows<R, QkvWidth> qkv,
 /// each sequence's rings of earlier keys and values, (n_kv_heads, slots, HeadDim), which then take
 /// the chunk's last ones, slot = position % slots; out: (rows, n_kv_heads * group * HeadDim). Where
 /// KV is bf16, all factors are rounded to it: queries, the chunk's own keys and values, softmax
-/// weights. Threads take key/value heads and blocks of rows.
+/// weights. log_sum: (rows, query heads), log(sum(exp(scores))) for the backward pass. Threads take key/value heads and blocks of rows.
 template <int HeadDim, class R, class KV, int Heads, int Slots, int QkvWidth, int OutWidth>
 void attention(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
                States<Ring<KV, Heads, Slots, HeadDim>> k, States<Ring<KV, Heads, Slots, HeadDim>> v,
-               AttentionScratch<HeadDim, R> scratch, Rows<R, OutWidth> out) {
+               AttentionScratch<HeadDim, R> scratch, Rows<R, OutWidth> out,
+               std::type_identity_t<Rows<R, OutWidth / HeadDim>> log_sum = {}) {
   static_assert(OutWidth / (Heads * HeadDim) <= attention_rows,
                 "attention: more query heads per key/value head than a block of rows");
-  detail::attend_segments(chunk, detail::attention_args<Heads, HeadDim, KV>(window, qkv, out),
-                          k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
-                          scratch.of(chunk.team.rank));
+  detail::attend_segments(
+      chunk, detail::attention_args<Heads, HeadDim, KV>(window, qkv, out, log_sum.data),
+      k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
+      scratch.of(chunk.team.rank));
 }
 
-/// The gradients of attention for dout that of out. k, v: each sequence's rings as the forward pass
+/// The gradients of attention for dout that of out; out, log_sum: as it wrote them. k, v: each sequence's rings as the forward pass
 /// found them; dk, dv: the gradients of the rings as they were left, then as they were found; dqkv is
 /// written. Threads take pairs of a sequence and a key/value head.
 template <int HeadDim, class R, class KV, int Heads, int Slots, int QkvWidth, int OutWidth>
 void attention_backward(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
                         States<Ring<KV, Heads, Slots, HeadDim>> k,
                         States<Ring<KV, Heads, Slots, HeadDim>> v, Rows<R, OutWidth> out,
+                        std::type_identity_t<Rows<R, OutWidth / HeadDim>> log_sum,
                         std::type_identity_t<In<R, OutWidth>> dout, Rows<R, QkvWidth> dqkv,
                         States<Ring<R, Heads, Slots, HeadDim>> dk,
-                        States<Ring<R, Heads, Slots, HeadDim>> dv) {
+                        States<Ring<R, Heads, Slots, HeadDim>> dv,
+                        AttentionBackwardScratch<HeadDim, R> scratch) {
   detail::attend_backward_segments(
       chunk,
       AttentionBackwardArgs<R, KV>{
-          .forward = detail::attention_args<Heads, HeadDim, KV>(window, qkv, out),
+          .forward = detail::attention_args<Heads, HeadDim, KV>(window, qkv, out, log_sum.data),
           .dout = dout.data,
           .dout_stride = dout.stride,
           .dqkv = dqkv.data,
@@ -159,7 +173,8 @@ void attention_backward(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidt
           .dring_k = nullptr,
           .dring_v = nullptr},
       k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
-      dk.template part<RingData<R>>(), dv.template part<RingData<R>>());
+      dk.template part<RingData<R>>(), dv.template part<RingData<R>>(),
+      scratch.of(chunk.team.rank));
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

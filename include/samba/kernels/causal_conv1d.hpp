@@ -40,7 +40,10 @@ template <int Taps, bool Silu, class R>
     CausalConv1dBackwardArgs<R> b = args;
     b.forward.x += row * b.forward.x_stride, b.dy += row * b.dy_stride, b.dx += row * b.dx_stride;
     b.forward.past = past[s].data, b.dpast = dpast[s].data, b.forward.n_rows = n_rows;
-    reference::causal_conv1d_backward<Taps, Silu>(b, channels);
+    if constexpr (std::is_same_v<R, float>)
+      simd::causal_conv1d_backward<Taps, Silu>(b, channels);
+    else
+      reference::causal_conv1d_backward<Taps, Silu>(b, channels);
   }
   chunk.team.barrier();
 }

@@ -6,6 +6,7 @@
 /// no xsimd.
 #include <samba/kernels/reference/attention.hpp>
 #include <samba/kernels/reference/causal_conv1d.hpp>
+#include <samba/kernels/reference/cross_entropy.hpp>
 #include <samba/kernels/reference/elementwise.hpp>
 #include <samba/kernels/reference/matmul.hpp>
 #include <samba/kernels/reference/rmsnorm.hpp>
@@ -64,13 +65,21 @@ void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
 }
 
 // Training is not part of the library: scalar.
-template <class T>
-void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
-  reference::matmul_backward_input(a, panels);
-}
-template <class T>
-void matmul_backward_weight(const MatmulBackwardArgs<T>& a, Range outputs) {
-  reference::matmul_backward_weight(a, outputs);
+using reference::causal_conv1d_backward;
+using reference::cross_entropy;
+using reference::matmul_backward_input;
+using reference::matmul_backward_weight;
+using reference::rms_inverse;
+using reference::rmsnorm_backward;
+using reference::rmsnorm_backward_weight;
+using reference::rope_backward;
+using reference::selective_scan_backward;
+using reference::silu_mul_backward;
+
+constexpr std::int64_t attention_backward_scratch(std::int64_t /*head_dim*/) { return 1; }
+template <class KV>
+void attention_backward(const AttentionBackwardArgs<float, KV>& b, std::int64_t head, float*) {
+  reference::attention_backward(b, {head, head + 1});
 }
 
 }  // namespace simd

@@ -1,6 +1,10 @@
 #pragma once
 #include <samba/core/chunk.hpp>
-#include <samba/kernels/reference/cross_entropy.hpp>
+#ifdef SAMBA_COMPILED
+#include <samba/kernels/compiled.hpp>
+#else
+#include <samba/kernels/simd/cross_entropy.hpp>
+#endif
 
 #include <algorithm>
 
@@ -16,6 +20,8 @@ void cross_entropy(const Team& team, const std::int32_t* targets, R scale, Rows<
     if (targets[i] < 0) {
       losses[i] = 0;
       std::fill_n(logits.row(i), N, R{0});
+    } else if constexpr (std::is_same_v<R, float>) {
+      losses[i] = simd::cross_entropy(logits.row(i), N, targets[i], scale);
     } else {
       losses[i] = reference::cross_entropy(logits.row(i), N, targets[i], scale);
     }

@@ -46,9 +46,14 @@ template <class R>
                                               std::int64_t dgate_stride, R* dup,
                                               std::int64_t dup_stride) {
   const Range columns = team.share(N, vector_floats);
-  for (std::int64_t i = 0; i < rows; ++i)
-    reference::silu_mul_backward(gate + i * gate_stride, up + i * up_stride, dout + i * dout_stride,
-                                 columns, dgate + i * dgate_stride, dup + i * dup_stride);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const R *g = gate + i * gate_stride, *u = up + i * up_stride, *d = dout + i * dout_stride;
+    R *const dg = dgate + i * dgate_stride, *const du = dup + i * dup_stride;
+    if constexpr (std::is_same_v<R, float>)
+      simd::silu_mul_backward(g, u, d, columns, dg, du);
+    else
+      reference::silu_mul_backward(g, u, d, columns, dg, du);
+  }
   team.barrier();
 }
 

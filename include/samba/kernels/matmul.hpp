@@ -22,12 +22,16 @@ template <class T>
 
 template <class T>
 [[gnu::noinline]] void matmul_backward_panels(const Team& team, const MatmulBackwardArgs<T>& a) {
-  const Range panels = team.share((a.K + panel_width - 1) / panel_width), outputs = team.share(a.N);
+  const std::int64_t panels = (a.K + panel_width - 1) / panel_width;
+  const Range rows = team.share(a.rows), outputs = team.share(a.N, 4);
+  MatmulBackwardArgs<T> mine = a;  // of the inputs' gradients
+  mine.dout += rows.begin * a.dout_stride, mine.dx += rows.begin * a.dx_stride;
+  mine.rows = rows.end - rows.begin;
   if constexpr (std::is_same_v<T, double>) {
-    reference::matmul_backward_input(a, panels);
+    reference::matmul_backward_input(mine, {0, panels});
     reference::matmul_backward_weight(a, outputs);
   } else {
-    simd::matmul_backward_input(a, panels);
+    simd::matmul_backward_input(mine, {0, panels});
     simd::matmul_backward_weight(a, outputs);
   }
   team.barrier();
@@ -52,8 +56,8 @@ void matmul(const Team& team, const Matrix<T, N, K>& w, std::type_identity_t<In<
 }
 
 /// The gradients of matmul for dout that of out: dw and dbias (which may be null) are added to, dx is
-/// written, or added to if `add`. Factors in the type of the weights. Threads take panels of inputs,
-/// then outputs.
+/// written, or added to if `add`. Factors in the type of the weights. Threads take rows, then
+/// outputs.
 template <class T, int N, int K>
 void matmul_backward(const Team& team, const Matrix<T, N, K>& w,
                      std::type_identity_t<In<Real<T>, K>> x,

@@ -31,15 +31,24 @@ template <class R>
                                              std::int64_t dx_stride, R* dweight) {
   const Range rows = team.share(count);
   for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-    inverse[i] = reference::rms_inverse(x + i * x_stride, R{eps}, N);
-    reference::rmsnorm_backward(x + i * x_stride, weight, inverse[i], N, dout + i * dout_stride,
-                                dx + i * dx_stride);
+    const R *row = x + i * x_stride, *dy = dout + i * dout_stride;
+    if constexpr (std::is_same_v<R, float>) {
+      inverse[i] = simd::rms_inverse(row, eps, N);
+      simd::rmsnorm_backward(row, weight, inverse[i], N, dy, dx + i * dx_stride);
+    } else {
+      inverse[i] = reference::rms_inverse(row, R{eps}, N);
+      reference::rmsnorm_backward(row, weight, inverse[i], N, dy, dx + i * dx_stride);
+    }
   }
   team.barrier();
   const Range columns = team.share(N, vector_floats);
-  for (std::int64_t i = 0; i < count; ++i)
-    reference::rmsnorm_backward_weight(x + i * x_stride, inverse[i], dout + i * dout_stride,
-                                       columns, dweight);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const R *row = x + i * x_stride, *dy = dout + i * dout_stride;
+    if constexpr (std::is_same_v<R, float>)
+      simd::rmsnorm_backward_weight(row, inverse[i], dy, columns, dweight);
+    else
+      reference::rmsnorm_backward_weight(row, inverse[i], dy, columns, dweight);
+  }
   team.barrier();
 }
 

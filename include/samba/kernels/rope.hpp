@@ -24,7 +24,9 @@ template <bool backward, int Rotary, class R>
       table.at(position + i, cos, sin);
       for (int head = 0; head < heads; ++head) {
         if (head % (group + 2) == group + 1) continue;  // a value head
-        if constexpr (backward)
+        if constexpr (backward && std::is_same_v<R, float>)
+          simd::rope_backward(cos, sin, Rotary / 2, row + head * head_dim);
+        else if constexpr (backward)
           reference::rope_backward(cos, sin, Rotary / 2, row + head * head_dim);
         else if constexpr (std::is_same_v<R, float>)
           simd::rope(cos, sin, Rotary / 2, row + head * head_dim);

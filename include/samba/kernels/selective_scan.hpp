@@ -44,11 +44,14 @@ template <int N, class R>
     SelectiveScanBackwardArgs<R> b = args;
     SelectiveScanArgs<R>& a = b.forward;
     a.dt += row * a.dt_stride, a.x += row * a.x_stride, a.z += row * a.z_stride;
-    a.B += row * a.BC_stride, a.C += row * a.BC_stride, a.y += row * a.y_stride;
+    a.B += row * a.BC_stride, a.C += row * a.BC_stride;
     a.h = h[s].data, a.n_rows = n_rows, b.dh = dh[s].data;
     b.dy += row * b.dy_stride, b.ddt += row * b.ddt_stride, b.dx += row * b.dx_stride;
     b.dz += row * b.dz_stride, b.dBC += row * b.dBC_stride;
-    reference::selective_scan_backward<N>(b, channels, kept, piece);
+    if constexpr (std::is_same_v<R, float>)
+      simd::selective_scan_backward<N>(b, channels, kept, piece);
+    else
+      reference::selective_scan_backward<N>(b, channels, kept, piece);
   }
   chunk.team.barrier();
   // The parts of the blocks, in their order.
@@ -110,14 +113,13 @@ struct ScanBackwardScratch {
   static constexpr int blocks = (d_inner + scan_block - 1) / scan_block;
 
   Rows<R, blocks * 2 * N> dBC;
-  PerThreadRows<R, N> kept;
-  PerThread<R, (scan_piece + 1) * N * 16> piece;
+  PerThreadRows<R, N * scan_block / scan_piece> kept;
+  PerThread<R, (4 * scan_piece + 1) * N * vector_floats> piece;
 
   static void visit(auto& t, auto&& f) { f(t.dBC), f(t.kept), f(t.piece); }
 };
 
-/// The gradients of selective_scan for dy that of y, which may stand in the place of dy: ddt. y is
-/// written again. h: each sequence's as the forward pass found it; dh: the gradient of h as it was
+/// The gradients of selective_scan for dy that of y; ddt may stand in the place of dy. h: each sequence's as the forward pass found it; dh: the gradient of h as it was
 /// left, then as it was found. ddt, dB, dC, dx, dz are written, dA, dD, ddt_bias added to. Threads
 /// take blocks of channels.
 template <class R, int N, int d_inner>
@@ -127,28 +129,29 @@ void selective_scan_backward(
     std::type_identity_t<In<R, N>> B, std::type_identity_t<In<R, N>> C,
     std::type_identity_t<In<R, d_inner>> x, std::type_identity_t<In<R, d_inner>> z,
     States<Array<R, N, d_inner>> h, std::type_identity_t<In<R, d_inner>> dy,
-    std::type_identity_t<Out<R, d_inner>> y, std::type_identity_t<Out<R, d_inner>> ddt,
-    std::type_identity_t<Out<R, N>> dB, std::type_identity_t<Out<R, N>> dC,
-    std::type_identity_t<Out<R, d_inner>> dx, std::type_identity_t<Out<R, d_inner>> dz,
-    ScanBackwardScratch<R, N, d_inner>& scratch, States<Array<R, N, d_inner>> dh,
-    Table<R, N, d_inner>& dA, Vector<R, d_inner>& dD, Vector<R, d_inner>& ddt_bias) {
+    std::type_identity_t<Out<R, d_inner>> ddt, std::type_identity_t<Out<R, N>> dB,
+    std::type_identity_t<Out<R, N>> dC, std::type_identity_t<Out<R, d_inner>> dx,
+    std::type_identity_t<Out<R, d_inner>> dz, ScanBackwardScratch<R, N, d_inner>& scratch,
+    States<Array<R, N, d_inner>> dh, Table<R, N, d_inner>& dA, Vector<R, d_inner>& dD,
+    Vector<R, d_inner>& ddt_bias) {
   detail::scan_backward_segments<N>(
       chunk,
-      SelectiveScanBackwardArgs<R>{.forward = detail::scan_args(A, D, dt_bias, dt, B, C, x, z, y),
-                                   .dy = dy.data,
-                                   .dy_stride = dy.stride,
-                                   .ddt = ddt.data,
-                                   .ddt_stride = ddt.stride,
-                                   .dx = dx.data,
-                                   .dx_stride = dx.stride,
-                                   .dz = dz.data,
-                                   .dz_stride = dz.stride,
-                                   .dBC = scratch.dBC.data,
-                                   .dBC_stride = scratch.dBC.stride,
-                                   .dh = nullptr,
-                                   .dA = dA.data(),
-                                   .dD = dD.data(),
-                                   .ddt_bias = ddt_bias.data()},
+      SelectiveScanBackwardArgs<R>{
+          .forward = detail::scan_args(A, D, dt_bias, dt, B, C, x, z, Out<R, d_inner>{}),
+          .dy = dy.data,
+          .dy_stride = dy.stride,
+          .ddt = ddt.data,
+          .ddt_stride = ddt.stride,
+          .dx = dx.data,
+          .dx_stride = dx.stride,
+          .dz = dz.data,
+          .dz_stride = dz.stride,
+          .dBC = scratch.dBC.data,
+          .dBC_stride = scratch.dBC.stride,
+          .dh = nullptr,
+          .dA = dA.data(),
+          .dD = dD.data(),
+          .ddt_bias = ddt_bias.data()},
       h.template part<ArrayData<R>>(), dh.template part<ArrayData<R>>(), dB.data, dB.stride,
       dC.data, dC.stride, scratch.kept.of(chunk.team.rank), scratch.piece.of(chunk.team.rank));
 }

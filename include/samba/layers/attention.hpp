@@ -85,17 +85,19 @@ struct AttentionLayer {
   struct Scratch {
     Rows<Real<T>, qkv_width> qkv;
     Rows<Real<T>, n_heads * head_dim> y;
+    Rows<Real<T>, n_heads> log_sum;
     kernels::AttentionScratch<head_dim, Real<T>> tile;
 
-    static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.tile); }
+    static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.log_sum), f(t.tile); }
   };
 
   template <class T>
   struct Backward {
     Rows<Real<T>, qkv_width> qkv;
     Rows<Real<T>, n_heads * head_dim> y;
+    kernels::AttentionBackwardScratch<head_dim, Real<T>> tile;
 
-    static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y); }
+    static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.tile); }
   };
 
   static constexpr void visit_options(auto&& f) {
@@ -124,7 +126,7 @@ struct AttentionLayer {
 
     matmul(chunk.team, w.qkv, w.qkv_bias.data(), u, t.qkv);
     if constexpr (rotary > 0) rope<head_dim>(chunk, group, angles(), t.qkv);
-    attention<head_dim>(chunk, keys_in_sight, t.qkv, k, v, t.tile, t.y);
+    attention<head_dim>(chunk, keys_in_sight, t.qkv, k, v, t.tile, t.y, t.log_sum);
     matmul(chunk.team, w.proj, w.proj_bias.data(), t.y, out);
   }
 
@@ -139,7 +141,8 @@ struct AttentionLayer {
     using DS = State<T, Real<T>>;
     matmul_backward(chunk.team, w.proj, t.y, dout, g.proj, g.proj_bias.data(), d.y);
     attention_backward<head_dim>(chunk, keys_in_sight, t.qkv, s.tensor(&S::k), s.tensor(&S::v), t.y,
-                                 d.y, d.qkv, ds.tensor(&DS::k), ds.tensor(&DS::v));
+                                 t.log_sum, d.y, d.qkv, ds.tensor(&DS::k), ds.tensor(&DS::v),
+                                 d.tile);
     if constexpr (rotary > 0) rope_backward<head_dim>(chunk, group, angles(), d.qkv);
     matmul_backward(chunk.team, w.qkv, u, d.qkv, g.qkv, g.qkv_bias.data(), du);
   }

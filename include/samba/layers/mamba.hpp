@@ -146,7 +146,7 @@ struct Mamba {
 
     matmul_backward(team, w.out_proj, t.y, dout, g.out_proj, nullptr, d.dt);
     selective_scan_backward(chunk, w.A, w.D_skip, w.dt_bias, t.dt, B, C, t.x, last<d_inner>(t.xz),
-                            s.tensor(&S::ssm), d.dt, t.y, d.dt, slice<dt_rank, d_state>(d.rBC),
+                            s.tensor(&S::ssm), d.dt, d.dt, slice<dt_rank, d_state>(d.rBC),
                             last<d_state>(d.rBC), d.x, last<d_inner>(d.xz), d.scan,
                             ds.tensor(&DS::ssm), g.A, g.D_skip, g.dt_bias);
     matmul_backward(team, w.dt_proj, r, d.dt, g.dt_proj, nullptr, dr);

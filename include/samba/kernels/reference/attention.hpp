@@ -23,6 +23,7 @@ struct AttentionArgs {
   int n_kv_heads, group, head_dim;
   R* out;  ///< (n_rows, n_kv_heads * group * head_dim)
   std::int64_t out_stride;
+  R* log_sum;  ///< (n_rows, n_kv_heads * group), of the exponentials of scores; or null
 };
 
 /// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in:
@@ -102,7 +103,27 @@ void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
         maximum = new_maximum;
       }
       for (int d = 0; d < D; ++d) out[d] /= total;
+      if (a.log_sum) a.log_sum[i * a.n_kv_heads * a.group + head] = maximum + std::log(total);
     }
+}
+
+/// The gradients of a sequence's own keys and values begin with those of the ring's slots that it
+/// overwrote, which have none before it; those of queries begin with 0.
+template <class R, class KV>
+void attention_backward_start(const AttentionBackwardArgs<R, KV>& b, std::int64_t head) {
+  const AttentionArgs<R, KV>& a = b.forward;
+  const int D = a.head_dim;
+  for (std::int64_t i = 0; i < a.n_rows; ++i) {
+    R* const dq = b.dqkv + i * b.dqkv_stride + head * (a.group + 2) * D;
+    R *const dkey = dq + a.group * D, *const dvalue = dkey + D;
+    const bool kept = i >= a.n_rows - a.slots;
+    const std::int64_t at = (head * a.slots + (a.position + i) % a.slots) * D;
+    std::fill(dq, dkey, R{0});
+    for (int d = 0; d < D; ++d) {
+      dkey[d] = kept ? std::exchange(b.dring_k[at + d], R{0}) : R{0};
+      dvalue[d] = kept ? std::exchange(b.dring_v[at + d], R{0}) : R{0};
+    }
+  }
 }
 
 /// The gradients for the query heads of some key/value heads. With p the softmax weights of a query,
@@ -117,16 +138,7 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
   const auto as_factor = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
   for (std::int64_t g = heads.begin; g < heads.end; ++g) {
     const std::int64_t group_at = g * (a.group + 2) * D, own = group_at + a.group * D;
-    // A slot that the chunk overwrote has its gradient from the chunk's row, and none before it.
-    for (std::int64_t i = 0; i < a.n_rows; ++i) {
-      R* const dkey = b.dqkv + i * b.dqkv_stride + own;
-      const bool kept = i >= a.n_rows - a.slots;
-      const std::int64_t at = (g * a.slots + (a.position + i) % a.slots) * D;
-      for (int d = 0; d < D; ++d) {
-        dkey[d] = kept ? std::exchange(b.dring_k[at + d], R{0}) : R{0};
-        dkey[D + d] = kept ? std::exchange(b.dring_v[at + d], R{0}) : R{0};
-      }
-    }
+    attention_backward_start(b, g);
     for (std::int64_t i = 0; i < a.n_rows; ++i)
       for (int head = 0; head < a.group; ++head) {
         const R* const q = a.qkv + i * a.qkv_stride + group_at + head * D;
@@ -161,7 +173,6 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
           maximum = new_maximum;
         });
         mean /= total;
-        for (int d = 0; d < D; ++d) dq[d] = 0;
         each_key([&](R score, R dp, auto key, R* dkey, R* dvalue) {
           const R p = std::exp(score - maximum) / total, ds = p * (dp - mean) * scale;
           for (int d = 0; d < D; ++d) {

@@ -28,9 +28,9 @@ struct SelectiveScanArgs {
 inline constexpr std::int64_t scan_block = 128;
 
 /// Tokens whose states the backward pass holds at once; it keeps the state before each such piece.
-inline constexpr std::int64_t scan_piece = 32;
+inline constexpr std::int64_t scan_piece = 16;
 
-/// The gradients of one sequence's part of a selective scan, dy being that of y. y, ddt, dx and dz are
+/// The gradients of one sequence's part of a selective scan, dy being that of y. ddt, dx and dz are
 /// written; dA, dD and ddt_bias are added to. dh: on entry the gradient of the state that the
 /// forward pass left, then that of the state it started from.
 template <class R>
@@ -76,9 +76,9 @@ void selective_scan(const SelectiveScanArgs<R>& a, Range channels) {
 /// The recurrence backwards, with g the gradient of C h + D x:
 ///   dh_t = C_t g_t + exp(delta_{t+1} A) dh_{t+1}
 ///   ddelta = sum_n dh (A exp(delta A) h_{t-1} + B x)    dB = dh delta x    dC = g h
-/// States are computed anew, piece by piece. Scratch: kept, (pieces, N), for the state before each,
-/// and piece, (scan_piece + 1, N), for those before and after each of its tokens. Channels of whole
-/// blocks.
+/// States are computed anew, piece by piece. Scratch: kept, (pieces - 1, N), for the state before
+/// each but the first, and piece, (scan_piece + 1, N), for those before and after each of its tokens.
+/// Channels of whole blocks.
 template <int N, class R>
 void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channels, R* kept,
                              R* piece) {
@@ -99,13 +99,13 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channe
       h[n] = a.h[n * a.channels + c];
       dh[n] = b.dh[n * a.channels + c];
     }
-    for (std::int64_t t = 0; t < a.n_rows; ++t) {
-      if (t % scan_piece == 0) std::copy_n(h, N, kept + t / scan_piece * N);
+    for (std::int64_t t = 0; t < (pieces - 1) * scan_piece; ++t) {
       step(t, h, h);
+      if ((t + 1) % scan_piece == 0) std::copy_n(h, N, kept + t / scan_piece * N);
     }
     for (std::int64_t p = pieces - 1; p >= 0; --p) {
       const std::int64_t begin = p * scan_piece, end = std::min(begin + scan_piece, a.n_rows);
-      std::copy_n(kept + p * N, N, piece);
+      for (int n = 0; n < N; ++n) piece[n] = p ? kept[(p - 1) * N + n] : a.h[n * a.channels + c];
       for (std::int64_t t = begin; t < end; ++t)
         step(t, piece + (t - begin) * N, piece + (t - begin + 1) * N);
       for (std::int64_t t = end - 1; t >= begin; --t) {
@@ -132,7 +132,6 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channe
         }
         const R raw = a.dt[t * a.dt_stride + c] + a.dt_bias[c];
         const R ddt = ddelta / (R{1} + std::exp(-raw));  // the derivative of softplus
-        a.y[t * a.y_stride + c] = y * silu(z);
         b.dz[t * b.dz_stride + c] = dy * y * silu_derivative(z);
         b.dx[t * b.dx_stride + c] = dx * delta + g * a.D[c];
         b.ddt[t * b.ddt_stride + c] = ddt;

@@ -1,6 +1,7 @@
 #pragma once
 #include <samba/kernels/reference/attention.hpp>
 #include <samba/kernels/simd/operand_bf16.hpp>
+#include <samba/kernels/simd/transpose.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
@@ -40,49 +41,6 @@ constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
 }
 
 namespace detail {
-
-/// The 32 bits at p: one float or two bf16.
-template <class KV>
-std::int32_t unit(const KV* p) {
-  std::int32_t bits;
-  std::memcpy(&bits, p, sizeof(bits));
-  return bits;
-}
-
-#ifdef __AVX512F__
-/// Rows of 16 units to columns: to[u * stride + r] = rows[r][first + u] for r, u < 16.
-template <class KV>
-void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,
-                     std::int32_t* to, std::int64_t stride) {
-  __m512i a[16], b[16];
-  unroll<16>([&](auto r) __attribute__((always_inline)) {
-    a[r] = _mm512_loadu_si512(rows[r] + first);
-    __builtin_prefetch(rows[r] + first + ahead, 0, 2);
-  });
-  unroll<8>([&](auto i) __attribute__((always_inline)) {
-    constexpr int r = i / 2 * 4 + i % 2 * 2;
-    b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
-    b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
-  });
-  unroll<4>([&](auto i) __attribute__((always_inline)) {
-    constexpr int r = i * 4;  // a[r + k]: unit k of every lane of four, of rows r to r + 3
-    a[r] = _mm512_unpacklo_epi64(b[r], b[r + 2]);
-    a[r + 1] = _mm512_unpackhi_epi64(b[r], b[r + 2]);
-    a[r + 2] = _mm512_unpacklo_epi64(b[r + 1], b[r + 3]);
-    a[r + 3] = _mm512_unpackhi_epi64(b[r + 1], b[r + 3]);
-  });
-  unroll<4>([&](auto k) __attribute__((always_inline)) {
-    const __m512i low = _mm512_shuffle_i32x4(a[k], a[k + 4], 0x88);
-    const __m512i low_odd = _mm512_shuffle_i32x4(a[k], a[k + 4], 0xdd);
-    const __m512i high = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0x88);
-    const __m512i high_odd = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0xdd);
-    _mm512_storeu_si512(to + k * stride, _mm512_shuffle_i32x4(low, high, 0x88));
-    _mm512_storeu_si512(to + (k + 4) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
-    _mm512_storeu_si512(to + (k + 8) * stride, _mm512_shuffle_i32x4(low, high, 0xdd));
-    _mm512_storeu_si512(to + (k + 12) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
-  });
-}
-#endif
 
 /// A tile's keys packed as a matrix (64 outputs, head_dim inputs). Asks for what stands `ahead`
 /// elements behind each row: what will be packed next.
@@ -280,7 +238,11 @@ template <class KV>
       const float* const from = t.out + place(g, r) * width;
       float* const to =
           a.out + (rows.begin + r / a.group) * a.out_stride + (g * a.group + r % a.group) * D;
-      const vec scale_out(1.f / sum(load(t.total + place(g, r) * lanes)));
+      const float total = sum(load(t.total + place(g, r) * lanes));
+      const vec scale_out(1.f / total);
+      if (a.log_sum)
+        a.log_sum[(rows.begin + r / a.group) * a.n_kv_heads * a.group + g * a.group + r % a.group] =
+            t.maximum[place(g, r)] / std::sqrt(static_cast<float>(D)) + std::log(total);
       for_each_vec({0, D}, [&](std::int64_t d, std::int64_t m) {
         store_part(to + d, load(from + d) * scale_out, m);
       });

@@ -17,4 +17,15 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   });
 }
 
+[[gnu::noinline]] inline void silu_mul_backward(const float* gate, const float* up,
+                                                const float* dout, Range columns, float* dgate,
+                                                float* dup) {
+  for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
+    const vec x = load_part(gate + i, n), s = sigmoid(x), d = load_part(dout + i, n);
+    const vec u = load_part(up + i, n);
+    store_part(dup + i, d * x * s, n);
+    store_part(dgate + i, d * u * s * fma(x, vec(1.f) - s, vec(1.f)), n);
+  });
+}
+
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd

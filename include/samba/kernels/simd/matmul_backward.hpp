@@ -1,115 +1,190 @@
 #pragma once
 #include <samba/kernels/simd/matmul.hpp>
+#include <samba/kernels/simd/transpose.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// Terms of a sum that are taken together, and rows that share what was packed for them.
-inline constexpr std::int64_t backward_piece = 256, backward_rows = 48;
+/// Terms of a sum that are taken together, rows that share what was packed for them, and panels that
+/// share the rows.
+inline constexpr std::int64_t backward_terms = 256, backward_rows = 48, backward_panels = 8;
 
-/// One panel of a matrix whose groups are made of terms: 32 outputs side by side.
+/// A factor of a gradient, packed for the micro-kernel of matmul: panels of 32 outputs side by side,
+/// terms in the groups of T.
 template <class T>
-struct BackwardPanel {
-  static constexpr std::int64_t group = Packing<T>::group;
-  alignas(alignment) T values[backward_piece * panel_width];
+struct BackwardPanels {
+  static constexpr std::int64_t group = Packing<T>::group, size = backward_terms * panel_width;
+  alignas(alignment) T values[backward_panels * size];
 
-  T& at(std::int64_t term, std::int64_t output) {
-    return values[(term / group * panel_width + output) * group + term % group];
+  T& at(std::int64_t panel, std::int64_t term, std::int64_t output) {
+    return values[panel * size + (term / group * panel_width + output) * group + term % group];
   }
   /// Terms up to a whole group are zeros.
-  void fill_group(std::int64_t terms) {
+  void fill_group(std::int64_t panel, std::int64_t terms) {
     for (std::int64_t t = terms; t < round_up(terms, group); ++t)
-      for (int c = 0; c < panel_width; ++c) at(t, c) = T(0.f);
+      for (int c = 0; c < panel_width; ++c) at(panel, t, c) = T(0.f);
+  }
+  /// Sets the terms t, ... of a group from one row of outputs for each.
+  void set_group(std::int64_t panel, std::int64_t t, const T (&rows)[group][panel_width]) {
+    T* const to = &at(panel, t, 0);
+    if constexpr (group == 1)
+      std::memcpy(static_cast<void*>(to), rows, sizeof(rows));
+    else
+      for (int c = 0; c < panel_width; ++c) {
+        const std::uint32_t both = rows[0][c].bits | std::uint32_t{rows[1][c].bits} << 16;
+        std::memcpy(static_cast<void*>(to + c * 2), &both, sizeof(both));
+      }
+  }
+
+  /// Outputs are the inputs [first, first + width) of the weights, terms their outputs from n on, a
+  /// multiple of panel_width.
+  void pack_weights(std::int64_t panel, const MatmulBackwardArgs<T>& a, std::int64_t n,
+                    std::int64_t terms, std::int64_t first, std::int64_t width) {
+    std::int64_t t = 0;
+#ifdef __AVX512F__
+    for (; width == panel_width && t < terms; t += panel_width) {  // outputs are padded with zeros
+      alignas(alignment) T rows[panel_width / group][group][panel_width];
+      for (int unit = 0; unit < panel_width / group; unit += 16) {
+        const T* from[16];
+        for (int u = 0; u < 16; ++u)
+          from[u] = a.w + Packing<T>::index(n + t, first + (unit + u) * group, a.K);
+        auto* const to = reinterpret_cast<std::int32_t*>(rows) + unit;
+        for (int r = 0; r < panel_width; r += 16)
+          transpose_units(from, r * group, 0, to + r * panel_width / group, panel_width / group);
+      }
+      for (int r = 0; r < panel_width; r += group) set_group(panel, t + r, rows[r / group]);
+    }
+#endif
+    for (; t < terms; ++t)
+      for (std::int64_t c = 0; c < panel_width; ++c)
+        at(panel, t, c) = c < width ? a.w[Packing<T>::index(n + t, first + c, a.K)] : T(0.f);
+    fill_group(panel, terms);
+  }
+
+  /// Outputs are columns of x, terms its rows.
+  void pack_rows(std::int64_t panel, const float* x, std::int64_t x_stride, std::int64_t terms,
+                 std::int64_t width) {
+    for (std::int64_t t = 0; t < terms; t += group) {
+      T rows[group][panel_width] = {};
+      for (std::int64_t i = 0; i < std::min(group, terms - t); ++i)
+        if (width == panel_width)
+          convert(x + (t + i) * x_stride, rows[i]);
+        else
+          for (std::int64_t c = 0; c < width; ++c) rows[i][c] = T(x[(t + i) * x_stride + c]);
+      set_group(panel, t, rows);
+    }
+  }
+
+ private:
+  static void convert(const float* x, T (&row)[panel_width]) {
+    if constexpr (std::is_same_v<T, float>) {
+      std::memcpy(static_cast<void*>(row), x, sizeof(row));
+    } else {
+#ifdef __AVX512BF16__
+      for (int c = 0; c < panel_width; c += 2 * lanes) {
+        const __m512bh both = _mm512_cvtne2ps_pbh(load(x + c + lanes), load(x + c));
+        std::memcpy(static_cast<void*>(row + c), &both, sizeof(both));
+      }
+#else
+      for (int c = 0; c < panel_width; ++c) row[c] = T(x[c]);
+#endif
+    }
   }
 };
 
-/// out[r, 0 .. width) += sum over the terms of rows[r] panel; `rows` rows of elements.
+/// out[r, 0 .. width) += sum over the terms of rows[r] panels, for some rows of elements.
 template <class T>
-void add_products(const typename Operand<T>::Element* x, std::int64_t x_stride,
-                  const BackwardPanel<T>& panel, std::int64_t groups, std::int64_t rows,
-                  std::int64_t width, float* out, std::int64_t out_stride) {
+void add_products(const typename Operand<T>::Element* x, std::int64_t groups, std::int64_t rows,
+                  const BackwardPanels<T>& panels, std::int64_t width, float* out,
+                  std::int64_t out_stride) {
+  const auto add = [&](std::int64_t first, std::int64_t n, float* to, std::int64_t stride) {
+    accumulate<T>({.x = x,
+                   .x_stride = groups,
+                   .w = reinterpret_cast<const std::byte*>(panels.values + first * panels.size),
+                   .w_panel = panels.size * static_cast<std::int64_t>(sizeof(T)),
+                   .groups = groups,
+                   .out = to,
+                   .out_panel = panel_width,
+                   .out_stride = stride},
+                  n, rows);
+  };
+  const std::int64_t whole = width / panel_width, rest = width % panel_width;
+  add(0, whole, out, out_stride);
+  if (rest == 0) return;
   alignas(alignment) float sums[backward_rows * panel_width];
-  const bool whole = width == panel_width;
-  for (std::int64_t r = 0; r < (whole ? 0 : rows); ++r) {
+  float* const last = out + whole * panel_width;
+  for (std::int64_t r = 0; r < rows; ++r) {
     std::fill_n(sums + r * panel_width, panel_width, 0.f);
-    std::copy_n(out + r * out_stride, width, sums + r * panel_width);
+    std::copy_n(last + r * out_stride, rest, sums + r * panel_width);
   }
-  accumulate<T>({.x = x,
-                 .x_stride = x_stride,
-                 .w = reinterpret_cast<const std::byte*>(panel.values),
-                 .w_panel = 0,
-                 .groups = groups,
-                 .out = whole ? out : sums,
-                 .out_panel = 0,
-                 .out_stride = whole ? out_stride : panel_width},
-                1, rows);
-  for (std::int64_t r = 0; r < (whole ? 0 : rows); ++r)
-    std::copy_n(sums + r * panel_width, width, out + r * out_stride);
+  add(whole, 1, sums, panel_width);
+  for (std::int64_t r = 0; r < rows; ++r)
+    std::copy_n(sums + r * panel_width, rest, last + r * out_stride);
+}
+
+/// Calls f(first, width, for_each_panel) for the columns of some panels at a time.
+template <class F>
+void for_each_columns(Range columns, F&& f) {
+  constexpr std::int64_t most = backward_panels * panel_width;
+  for (std::int64_t first = columns.begin; first < columns.end; first += most)
+    f(first, std::min(columns.end - first, most));
 }
 
 }  // namespace detail
 
-/// As reference::matmul_backward_input, by the micro-kernel of matmul: a piece of the outputs of a
-/// panel of inputs is packed anew, with the outputs in the place of the inputs.
+/// As reference::matmul_backward_input, by the micro-kernel of matmul: the weights of some outputs
+/// are packed anew, with the outputs in the place of the inputs.
 template <class T>
 [[gnu::noinline]] void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
   using namespace detail;
-  using Element = typename Operand<T>::Element;
   constexpr std::int64_t group = Packing<T>::group;
-  alignas(alignment) Element elements[backward_rows * (backward_piece / group)];
-  BackwardPanel<T> panel;
-  for (std::int64_t p = panels.begin; p < panels.end; ++p) {
-    const std::int64_t first = p * panel_width,
-                       width = std::min<std::int64_t>(a.K - first, panel_width);
-    for (std::int64_t i = 0; i < (a.add ? 0 : a.rows); ++i)
-      std::fill_n(a.dx + i * a.dx_stride + first, width, 0.f);
-    for (std::int64_t n = 0; n < a.N; n += backward_piece) {
-      const std::int64_t terms = std::min(backward_piece, a.N - n),
+  alignas(alignment) typename Operand<T>::Element elements[backward_rows * backward_terms / group];
+  BackwardPanels<T> weights;
+  const Range columns{panels.begin * panel_width, std::min(panels.end * panel_width, a.K)};
+  for_each_columns(columns, [&](std::int64_t first, std::int64_t width) {
+    for (std::int64_t n = 0; n < a.N; n += backward_terms) {
+      const std::int64_t terms = std::min(backward_terms, a.N - n),
                          groups = (terms + group - 1) / group;
-      for (std::int64_t c = 0; c < panel_width; ++c)
-        for (std::int64_t t = 0; t < terms; ++t)
-          panel.at(t, c) = c < width ? a.w[Packing<T>::index(n + t, first + c, a.K)] : T(0.f);
-      panel.fill_group(terms);
+      for (std::int64_t c = 0; c < width; c += panel_width)
+        weights.pack_weights(c / panel_width, a, n, terms, first + c,
+                             std::min<std::int64_t>(width - c, panel_width));
       for (std::int64_t row = 0; row < a.rows; row += backward_rows) {
         const std::int64_t rows = std::min(backward_rows, a.rows - row);
-        for (std::int64_t r = 0; r < rows; ++r)
-          Operand<T>::prepare(a.dout + (row + r) * a.dout_stride + n, terms, elements + r * groups);
-        add_products(elements, groups, panel, groups, rows, width, a.dx + row * a.dx_stride + first,
+        for (std::int64_t r = row; r < row + rows; ++r) {
+          Operand<T>::prepare(a.dout + r * a.dout_stride + n, terms, elements + (r - row) * groups);
+          if (n == 0 && !a.add) std::fill_n(a.dx + r * a.dx_stride + first, width, 0.f);
+        }
+        add_products(elements, groups, rows, weights, width, a.dx + row * a.dx_stride + first,
                      a.dx_stride);
       }
     }
-  }
+  });
 }
 
 /// As reference::matmul_backward_weight: rows are outputs, terms are tokens.
 template <class T>
 [[gnu::noinline]] void matmul_backward_weight(const MatmulBackwardArgs<T>& a, Range outputs) {
   using namespace detail;
-  using Element = typename Operand<T>::Element;
   constexpr std::int64_t group = Packing<T>::group;
-  alignas(alignment) Element elements[backward_rows * (backward_piece / group)];
-  BackwardPanel<T> panel;
-  for (std::int64_t i = 0; i < a.rows; i += backward_piece) {
-    const std::int64_t terms = std::min(backward_piece, a.rows - i),
+  alignas(alignment) typename Operand<T>::Element elements[backward_rows * backward_terms / group];
+  alignas(alignment) float turned[backward_rows * backward_terms];
+  BackwardPanels<T> inputs;
+  for (std::int64_t i = 0; i < a.rows; i += backward_terms) {
+    const std::int64_t terms = std::min(backward_terms, a.rows - i),
                        groups = (terms + group - 1) / group;
-    for (std::int64_t n = outputs.begin; n < outputs.end; n += backward_rows) {
-      const std::int64_t rows = std::min(backward_rows, outputs.end - n);
-      for (std::int64_t r = 0; r < rows; ++r) {
-        alignas(alignment) float column[backward_piece];
-        for (std::int64_t t = 0; t < terms; ++t)
-          column[t] = a.dout[(i + t) * a.dout_stride + n + r];
-        Operand<T>::prepare(column, terms, elements + r * groups);
+    for_each_columns({0, a.K}, [&](std::int64_t first, std::int64_t width) {
+      for (std::int64_t c = 0; c < width; c += panel_width)
+        inputs.pack_rows(c / panel_width, a.x + i * a.x_stride + first + c, a.x_stride, terms,
+                         std::min<std::int64_t>(width - c, panel_width));
+      for (std::int64_t n = outputs.begin; n < outputs.end; n += backward_rows) {
+        const std::int64_t rows = std::min(backward_rows, outputs.end - n);
+        transpose(a.dout + i * a.dout_stride + n, a.dout_stride, terms, rows, turned, terms);
+        for (std::int64_t r = 0; r < rows; ++r)
+          Operand<T>::prepare(turned + r * terms, terms, elements + r * groups);
+        add_products(elements, groups, rows, inputs, width, a.dw + n * a.K + first, a.K);
       }
-      for (std::int64_t first = 0; first < a.K; first += panel_width) {
-        const std::int64_t width = std::min<std::int64_t>(a.K - first, panel_width);
-        for (std::int64_t t = 0; t < terms; ++t)
-          for (std::int64_t c = 0; c < panel_width; ++c)
-            panel.at(t, c) = c < width ? T(a.x[(i + t) * a.x_stride + first + c]) : T(0.f);
-        panel.fill_group(terms);
-        add_products(elements, groups, panel, groups, rows, width, a.dw + n * a.K + first, a.K);
-      }
-    }
+    });
   }
   for (std::int64_t i = 0; i < (a.dbias ? a.rows : 0); ++i)
     for (std::int64_t n = outputs.begin; n < outputs.end; ++n)

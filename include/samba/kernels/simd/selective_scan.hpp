@@ -4,6 +4,19 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
+namespace detail {
+
+/// Calls f(0), ..., f(N - 1), with constants where N vectors fit the registers.
+template <int N, class F>
+[[gnu::always_inline]] inline void each_state(F&& f) {
+  if constexpr (N <= lanes)
+    unroll<N>(f);
+  else
+    for (int n = 0; n < N; ++n) f(n);
+}
+
+}  // namespace detail
+
 /// A vector of channels at a time; its N states stay in registers over all tokens. exp(delta A) is
 /// 2^(delta A log2(e)).
 template <int N>
@@ -29,14 +42,139 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
         h[n] = fma(exp2_below(delta * A[n]), h[n], delta_x * vec(B[n]));
         y = fma(vec(C[n]), h[n], y);
       };
-      if constexpr (N <= lanes)
-        unroll<N>(update);
-      else
-        for (int n = 0; n < N; ++n) update(n);
+      detail::each_state<N>(update);
       store_part(a.y + t * a.y_stride + c, y * silu(load_part(a.z + t * a.z_stride + c, m)), m);
     }
     for (int n = 0; n < N; ++n) store_part(a.h + n * a.channels + c, h[n], m);
   });
+}
+
+/// As reference::selective_scan_backward, a vector of channels at a time. kept: (pieces - 1, N,
+/// scan_block); piece: of each of its tokens the state, the decay, and for each lane the sums over the
+/// block's channels that dB and dC are.
+template <int N>
+void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range channels, float* kept,
+                             float* piece) {
+  constexpr std::int64_t states = std::int64_t{N} * lanes;
+  constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
+  const SelectiveScanArgs<float>& a = b.forward;
+  const std::int64_t pieces = (a.n_rows + scan_piece - 1) / scan_piece;
+  float *const decays = piece + (scan_piece + 1) * states, *const sums =
+                                                               decays + scan_piece * states;
+  for (std::int64_t first = channels.begin; first < channels.end; first += scan_block) {
+    const Range block{first, std::min(first + scan_block, channels.end)};
+    const auto kept_at = [&](std::int64_t p, int n, std::int64_t c) {
+      return kept + ((p - 1) * N + n) * scan_block + c - first;
+    };
+    // What does not change along the tokens, and the step of the forward pass.
+    struct Constants {
+      vec A[N], dt_bias;
+    };
+    const auto constants = [&](std::int64_t c, std::int64_t m) {
+      Constants k;
+      for (int n = 0; n < N; ++n) k.A[n] = load_part(a.A + n * a.channels + c, m) * vec(log2e);
+      k.dt_bias = load_part(a.dt_bias + c, m);
+      return k;
+    };
+    const auto state_before = [&](std::int64_t p, std::int64_t c, std::int64_t m, vec(&h)[N]) {
+      for (int n = 0; n < N; ++n)
+        h[n] = p ? load(kept_at(p, n, c)) : load_part(a.h + n * a.channels + c, m);
+    };
+
+    for_each_vec(block, [&](std::int64_t c, std::int64_t m) {
+      const Constants k = constants(c, m);
+      vec h[N];
+      state_before(0, c, m, h);
+      for (std::int64_t p = 1; p < pieces; ++p) {
+        for (std::int64_t t = (p - 1) * scan_piece; t < p * scan_piece; ++t) {
+          const float* const B = a.B + t * a.BC_stride;
+          const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
+          const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
+          detail::each_state<N>([&](int n) __attribute__((always_inline)) {
+            h[n] = fma(exp2_below(delta * k.A[n]), h[n], delta_x * vec(B[n]));
+          });
+        }
+        for (int n = 0; n < N; ++n) store(kept_at(p, n, c), h[n]);
+      }
+    });
+
+    for (std::int64_t p = pieces - 1; p >= 0; --p) {
+      const std::int64_t begin = p * scan_piece, end = std::min(begin + scan_piece, a.n_rows);
+      std::fill_n(sums, (end - begin) * 2 * states, 0.f);
+      for_each_vec(block, [&](std::int64_t c, std::int64_t m) {
+        const Constants k = constants(c, m);
+        vec h[N], deltas[scan_piece];
+        state_before(p, c, m, h);
+        for (int n = 0; n < N; ++n) store(piece + n * lanes, h[n]);
+        for (std::int64_t t = begin; t < end; ++t) {
+          const float* const B = a.B + t * a.BC_stride;
+          float *const decay_at = decays + (t - begin) * states, *const after =
+                                                                     piece +
+                                                                     (t - begin + 1) * states;
+          const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
+          const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
+          deltas[t - begin] = delta;
+          detail::each_state<N>([&](int n) __attribute__((always_inline)) {
+            const vec decay = exp2_below(delta * k.A[n]);
+            h[n] = fma(decay, h[n], delta_x * vec(B[n]));
+            store(decay_at + n * lanes, decay);
+            store(after + n * lanes, h[n]);
+          });
+        }
+
+        vec dh[N], dA[N], dD(0.f), ddt_bias(0.f);
+        for (int n = 0; n < N; ++n) {
+          dh[n] = load_part(b.dh + n * a.channels + c, m);
+          dA[n] = vec(0.f);
+        }
+        const vec D = load_part(a.D + c, m);
+        for (std::int64_t t = end - 1; t >= begin; --t) {
+          const float *const B = a.B + t * a.BC_stride, *const C = a.C + t * a.BC_stride;
+          const float *const decay_at = decays + (t - begin) * states, *const before =
+                                                                           piece +
+                                                                           (t - begin) * states;
+          float* const sum = sums + (t - begin) * 2 * states;
+          const vec x = load_part(a.x + t * a.x_stride + c, m),
+                    z = load_part(a.z + t * a.z_stride + c, m),
+                    dy = load_part(b.dy + t * b.dy_stride + c, m), delta = deltas[t - begin],
+                    delta_x = delta * x, g = dy * silu(z);
+          vec y = D * x, from_decay(0.f), from_input(0.f);
+          detail::each_state<N>([&](int n) __attribute__((always_inline)) {
+            const vec after = load(before + (N + n) * lanes);
+            const vec h_gradient = fma(g, vec(C[n]), dh[n]);
+            dh[n] = h_gradient * load(decay_at + n * lanes);
+            const vec decayed = dh[n] * load(before + n * lanes);
+            y = fma(vec(C[n]), after, y);
+            dA[n] = fma(decayed, delta, dA[n]);
+            from_decay = fma(decayed, k.A[n], from_decay);
+            from_input = fma(h_gradient, vec(B[n]), from_input);
+            float *const dB = sum + n * lanes, *const dC = sum + (N + n) * lanes;
+            store(dB, fma(h_gradient, delta_x, load(dB)));
+            store(dC, fma(g, after, load(dC)));
+          });
+          const vec raw = load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias;
+          const vec ddt = fma(from_decay, vec(ln2), from_input * x) * sigmoid(raw);
+          store_part(b.dz + t * b.dz_stride + c, dy * y * silu_derivative(z), m);
+          store_part(b.dx + t * b.dx_stride + c, fma(from_input, delta, g * D), m);
+          store_part(b.ddt + t * b.ddt_stride + c, ddt, m);
+          dD = fma(g, x, dD);
+          ddt_bias += ddt;
+        }
+        const auto add = [&](float* to, vec v) { store_part(to, load_part(to, m) + v, m); };
+        for (int n = 0; n < N; ++n) {
+          store_part(b.dh + n * a.channels + c, dh[n], m);
+          add(b.dA + n * a.channels + c, dA[n]);
+        }
+        add(b.dD + c, dD);
+        add(b.ddt_bias + c, ddt_bias);
+      });
+      for (std::int64_t t = begin; t < end; ++t) {
+        float* const dBC = b.dBC + t * b.dBC_stride + first / scan_block * 2 * N;
+        for (int n = 0; n < 2 * N; ++n)
+          dBC[n] = sum(load(sums + (t - begin) * 2 * states + n * lanes));
+      }
+    }
+  }
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd

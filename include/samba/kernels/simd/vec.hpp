@@ -22,6 +22,13 @@ inline vec load_part(const float* p, std::int64_t n) {
   std::memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(float));
   return load(buffer);
 }
+/// As load_part, the rest of the vector being `rest`.
+inline vec part_and(const float* p, std::int64_t n, float rest) {
+  alignas(alignment) float buffer[lanes];
+  store(buffer, vec(rest));
+  std::memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(float));
+  return load(buffer);
+}
 inline void store_part(float* p, vec v, std::int64_t n) {
   if (n == lanes) return store(p, v);
   alignas(alignment) float buffer[lanes];
@@ -147,8 +154,17 @@ inline vec exp2_below(vec t) {
   return times_exp2(fma(f, q, vec(1.f)), n);
 }
 
+/// 1 / (1 + e^-x)
+inline vec sigmoid(vec x) { return vec(1.f) / (vec(1.f) + exp(-x)); }
+
 /// x / (1 + e^-x)
 inline vec silu(vec x) { return x / (vec(1.f) + exp(-x)); }
+
+/// The derivative of silu, with s = 1 / (1 + e^-x): s (1 + x (1 - s))
+inline vec silu_derivative(vec x) {
+  const vec s = sigmoid(x);
+  return s * fma(x, vec(1.f) - s, vec(1.f));
+}
 
 /// log(1 + e^x) = max(x, 0) + log1p(e^-|x|), and log1p(u) = 2 atanh(s) with s = u / (2 + u) <= 1/3.
 inline vec softplus(vec x) {

@@ -1,0 +1,69 @@
+#pragma once
+#include <samba/kernels/simd/vec.hpp>
+
+namespace samba::inline SAMBA_TARGET::kernels::simd::detail {
+
+/// The 32 bits at p: one float or two bf16.
+template <class KV>
+std::int32_t unit(const KV* p) {
+  std::int32_t bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return bits;
+}
+
+#ifdef __AVX512F__
+/// Rows of 16 units to columns: to[u * stride + r] = rows[r][first + u] for r, u < 16.
+template <class KV>
+void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,
+                     std::int32_t* to, std::int64_t stride) {
+  __m512i a[16], b[16];
+  unroll<16>([&](auto r) __attribute__((always_inline)) {
+    a[r] = _mm512_loadu_si512(rows[r] + first);
+    __builtin_prefetch(rows[r] + first + ahead, 0, 2);
+  });
+  unroll<8>([&](auto i) __attribute__((always_inline)) {
+    constexpr int r = i / 2 * 4 + i % 2 * 2;
+    b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
+    b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
+  });
+  unroll<4>([&](auto i) __attribute__((always_inline)) {
+    constexpr int r = i * 4;  // a[r + k]: unit k of every lane of four, of rows r to r + 3
+    a[r] = _mm512_unpacklo_epi64(b[r], b[r + 2]);
+    a[r + 1] = _mm512_unpackhi_epi64(b[r], b[r + 2]);
+    a[r + 2] = _mm512_unpacklo_epi64(b[r + 1], b[r + 3]);
+    a[r + 3] = _mm512_unpackhi_epi64(b[r + 1], b[r + 3]);
+  });
+  unroll<4>([&](auto k) __attribute__((always_inline)) {
+    const __m512i low = _mm512_shuffle_i32x4(a[k], a[k + 4], 0x88);
+    const __m512i low_odd = _mm512_shuffle_i32x4(a[k], a[k + 4], 0xdd);
+    const __m512i high = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0x88);
+    const __m512i high_odd = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0xdd);
+    _mm512_storeu_si512(to + k * stride, _mm512_shuffle_i32x4(low, high, 0x88));
+    _mm512_storeu_si512(to + (k + 4) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
+    _mm512_storeu_si512(to + (k + 8) * stride, _mm512_shuffle_i32x4(low, high, 0xdd));
+    _mm512_storeu_si512(to + (k + 12) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
+  });
+}
+#endif
+
+/// to[c * to_stride + r] = from[r * from_stride + c] for r < rows, c < columns.
+[[gnu::noinline]] inline void transpose(const float* from, std::int64_t from_stride,
+                                        std::int64_t rows, std::int64_t columns, float* to,
+                                        std::int64_t to_stride) {
+  std::int64_t whole_rows = 0, whole_columns = 0;
+#ifdef __AVX512F__
+  whole_rows = rows / 16 * 16, whole_columns = columns / 16 * 16;
+  for (std::int64_t r = 0; r < whole_rows; r += 16) {
+    const float* row[16];
+    for (int i = 0; i < 16; ++i) row[i] = from + (r + i) * from_stride;
+    for (std::int64_t c = 0; c < whole_columns; c += 16)
+      transpose_units(row, c, 16, reinterpret_cast<std::int32_t*>(to + c * to_stride + r),
+                      to_stride);
+  }
+#endif
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c)
+      to[c * to_stride + r] = from[r * from_stride + c];
+}
+
+}  // namespace samba::inline SAMBA_TARGET::kernels::simd::detail
