@@ -23,15 +23,19 @@ template <class T>
 template <class T>
 [[gnu::noinline]] void matmul_backward_panels(const Team& team, const MatmulBackwardArgs<T>& a) {
   const std::int64_t panels = (a.K + panel_width - 1) / panel_width;
-  const Range rows = team.share(a.rows), outputs = team.share(a.N, 4);
-  MatmulBackwardArgs<T> mine = a;  // of the inputs' gradients
+  const Range outputs = team.share(a.N, 4);
+  // The inputs' gradients: panels where there are enough, else rows.
+  const bool by_panels = panels >= 2 * team.size;
+  const Range inputs = by_panels ? team.share(panels) : Range{0, panels},
+              rows = by_panels ? Range{0, a.rows} : team.share(a.rows);
+  MatmulBackwardArgs<T> mine = a;
   mine.dout += rows.begin * a.dout_stride, mine.dx += rows.begin * a.dx_stride;
   mine.rows = rows.end - rows.begin;
   if constexpr (std::is_same_v<T, double>) {
-    reference::matmul_backward_input(mine, {0, panels});
+    reference::matmul_backward_input(mine, inputs);
     reference::matmul_backward_weight(a, outputs);
   } else {
-    simd::matmul_backward_input(mine, {0, panels});
+    simd::matmul_backward_input(mine, inputs);
     simd::matmul_backward_weight(a, outputs);
   }
   team.barrier();
@@ -56,8 +60,8 @@ void matmul(const Team& team, const Matrix<T, N, K>& w, std::type_identity_t<In<
 }
 
 /// The gradients of matmul for dout that of out: dw and dbias (which may be null) are added to, dx is
-/// written, or added to if `add`. Factors in the type of the weights. Threads take rows, then
-/// outputs.
+/// written, or added to if `add`. Factors in the type of the weights. Threads take panels
+/// of inputs or rows, then outputs.
 template <class T, int N, int K>
 void matmul_backward(const Team& team, const Matrix<T, N, K>& w,
                      std::type_identity_t<In<Real<T>, K>> x,

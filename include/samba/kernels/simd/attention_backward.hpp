@@ -15,7 +15,6 @@ struct AttentionBackwardBuffers {
   std::int32_t *keys = nullptr, *values = nullptr;                             ///< the tile, packed
   float *q = nullptr, *dout = nullptr, *dq = nullptr;                          ///< (rows, width)
   float *p = nullptr, *ds = nullptr;                                           ///< (rows, tile)
-  float *p_turned = nullptr, *ds_turned = nullptr;                             ///< (tile, rows)
 
   /// Places the buffers from `scratch` on, or only counts; returns their floats.
   constexpr std::int64_t place(float* scratch, std::int64_t head_dim) {
@@ -31,7 +30,6 @@ struct AttentionBackwardBuffers {
     take(keys, tile * head_dim), take(values, tile * head_dim);
     take(q, rows * width), take(dout, rows * width), take(dq, rows * width);
     take(p, rows * tile), take(ds, rows * tile);
-    take(p_turned, tile * rows), take(ds_turned, tile * rows);
     return at;
   }
 };
@@ -71,19 +69,22 @@ template <class KV>
   t.place(scratch, D);
   reference::attention_backward_start(b, head);
 
-  // out (rows, width of w) += x (rows, terms) w
-  const auto add_product = [](const float* x, std::int64_t x_stride, std::int64_t terms,
-                              const void* w, std::int64_t w_panel, std::int64_t w_group, float* out,
-                              std::int64_t out_width, std::int64_t rows) {
+  // out += x w for w of (terms, panels) or, packed, of panels of terms; x: element of row i and term
+  // g at x[i * x_row + g * x_term].
+  const auto add_product = [](const float* x, std::int64_t x_row, std::int64_t x_term,
+                              std::int64_t rows, std::int64_t terms, const void* w,
+                              std::int64_t w_panel, std::int64_t w_term, float* out,
+                              std::int64_t out_width) {
     accumulate<float>({.x = x,
-                       .x_stride = x_stride,
+                       .x_stride = x_row,
                        .w = static_cast<const std::byte*>(w),
                        .w_panel = 4 * w_panel,
                        .groups = terms,
                        .out = out,
                        .out_panel = panel_width,
                        .out_stride = out_width,
-                       .w_group = 4 * w_group},
+                       .w_group = 4 * w_term,
+                       .x_group = x_term},
                       out_width / panel_width, rows);
   };
 
@@ -131,9 +132,9 @@ template <class KV>
       std::fill_n(t.p, n * tile, 0.f), std::fill_n(t.ds, n * tile, 0.f);
       std::fill_n(t.dq, n * width, 0.f);
       // Scores and dp, which become weights and ds.
-      add_product(t.q, width, D, t.keys, std::int64_t{D} * panel_width, panel_width, t.p, tile, n);
-      add_product(t.dout, width, D, t.values, std::int64_t{D} * panel_width, panel_width, t.ds,
-                  tile, n);
+      const std::int64_t packed = std::int64_t{D} * panel_width;
+      add_product(t.q, width, 1, n, D, t.keys, packed, panel_width, t.p, tile);
+      add_product(t.dout, width, 1, n, D, t.values, packed, panel_width, t.ds, tile);
       for (std::int64_t i = 0; i < n; ++i) {
         const std::int64_t token = (r + i) / a.group, h = head * a.group + (r + i) % a.group,
                            position = a.position + token;
@@ -157,11 +158,9 @@ template <class KV>
         hide(0, first_visible(position, a.window) - start);
         hide(position + 1 - start, tile);
       }
-      detail::transpose(t.p, tile, n, tile, t.p_turned, most);
-      detail::transpose(t.ds, tile, n, tile, t.ds_turned, most);
-      add_product(t.p_turned, most, n, t.dout, panel_width, width, t.dvalue, width, tile);
-      add_product(t.ds_turned, most, n, t.q, panel_width, width, t.dkey, width, tile);
-      add_product(t.ds, tile, tile, t.key, panel_width, width, t.dq, width, n);
+      add_product(t.p, 1, tile, tile, n, t.dout, panel_width, width, t.dvalue, width);
+      add_product(t.ds, 1, tile, tile, n, t.q, panel_width, width, t.dkey, width);
+      add_product(t.ds, tile, 1, n, tile, t.key, panel_width, width, t.dq, width);
       for (std::int64_t i = 0; i < n; ++i) detail::add_row(t.dq + i * width, D, dq_at(i));
     }
 

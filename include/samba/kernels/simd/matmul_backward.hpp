@@ -8,13 +8,58 @@ namespace detail {
 
 /// Terms of a sum that are taken together, rows that share what was packed for them, and panels that
 /// share the rows.
-inline constexpr std::int64_t backward_terms = 256, backward_rows = 48, backward_panels = 8;
+inline constexpr std::int64_t backward_rows = 48, backward_panels = 8;
+template <class T>
+inline constexpr std::int64_t backward_terms = 512 / sizeof(T);
+
+/// to = from as numbers of type T.
+template <class T>
+void round_row(const float* from, std::int64_t n, T* to) {
+  std::int64_t i = 0;
+#ifdef __AVX512BF16__
+  if constexpr (std::is_same_v<T, bf16>)
+    for (; i + lanes <= n; i += lanes) {
+      const __m256bh some = _mm512_cvtneps_pbh(load(from + i));
+      std::memcpy(static_cast<void*>(to + i), &some, sizeof(some));
+    }
+#endif
+  for (; i < n; ++i) to[i] = T(from[i]);
+}
+
+/// The rows of a group, element by element side by side: n times 32 bits.
+template <class T, int n>
+void side_by_side(const T (&rows)[Packing<T>::group][n], void* to) {
+  if constexpr (std::is_same_v<T, float>) {
+    std::memcpy(to, rows, sizeof(rows));
+  } else {
+    std::uint32_t both[n];
+    for (int i = 0; i < n; ++i) both[i] = rows[0][i].bits | std::uint32_t{rows[1][i].bits} << 16;
+    std::memcpy(to, both, sizeof(both));
+  }
+}
+
+/// Columns of x as rows of factors, terms being its rows: to[g * backward_rows + column] for group g.
+template <class T>
+void turn_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::int64_t columns,
+               typename Operand<T>::Element* to) {
+  constexpr std::int64_t group = Packing<T>::group;
+  for (std::int64_t t = 0; t < terms; t += group, to += backward_rows) {
+    T rows[group][backward_rows] = {};
+    for (std::int64_t i = 0; i < std::min(group, terms - t); ++i)
+      round_row(x + (t + i) * x_stride, columns, rows[i]);
+    if constexpr (sizeof(*to) == 4)
+      side_by_side<T, backward_rows>(rows, to);
+    else
+      for (std::int64_t c = 0; c < columns; ++c)
+        for (int i = 0; i < group; ++i) to[c].x[i] = static_cast<float>(rows[i][c]);
+  }
+}
 
 /// A factor of a gradient, packed for the micro-kernel of matmul: panels of 32 outputs side by side,
 /// terms in the groups of T.
 template <class T>
 struct BackwardPanels {
-  static constexpr std::int64_t group = Packing<T>::group, size = backward_terms * panel_width;
+  static constexpr std::int64_t group = Packing<T>::group, size = backward_terms<T> * panel_width;
   alignas(alignment) T values[backward_panels * size];
 
   T& at(std::int64_t panel, std::int64_t term, std::int64_t output) {
@@ -27,14 +72,7 @@ struct BackwardPanels {
   }
   /// Sets the terms t, ... of a group from one row of outputs for each.
   void set_group(std::int64_t panel, std::int64_t t, const T (&rows)[group][panel_width]) {
-    T* const to = &at(panel, t, 0);
-    if constexpr (group == 1)
-      std::memcpy(static_cast<void*>(to), rows, sizeof(rows));
-    else
-      for (int c = 0; c < panel_width; ++c) {
-        const std::uint32_t both = rows[0][c].bits | std::uint32_t{rows[1][c].bits} << 16;
-        std::memcpy(static_cast<void*>(to + c * 2), &both, sizeof(both));
-      }
+    side_by_side<T, panel_width>(rows, &at(panel, t, 0));
   }
 
   /// Outputs are the inputs [first, first + width) of the weights, terms their outputs from n on, a
@@ -69,44 +107,29 @@ struct BackwardPanels {
       T rows[group][panel_width] = {};
       for (std::int64_t i = 0; i < std::min(group, terms - t); ++i)
         if (width == panel_width)
-          convert(x + (t + i) * x_stride, rows[i]);
+          round_row(x + (t + i) * x_stride, panel_width, rows[i]);
         else
           for (std::int64_t c = 0; c < width; ++c) rows[i][c] = T(x[(t + i) * x_stride + c]);
       set_group(panel, t, rows);
     }
   }
-
- private:
-  static void convert(const float* x, T (&row)[panel_width]) {
-    if constexpr (std::is_same_v<T, float>) {
-      std::memcpy(static_cast<void*>(row), x, sizeof(row));
-    } else {
-#ifdef __AVX512BF16__
-      for (int c = 0; c < panel_width; c += 2 * lanes) {
-        const __m512bh both = _mm512_cvtne2ps_pbh(load(x + c + lanes), load(x + c));
-        std::memcpy(static_cast<void*>(row + c), &both, sizeof(both));
-      }
-#else
-      for (int c = 0; c < panel_width; ++c) row[c] = T(x[c]);
-#endif
-    }
-  }
 };
 
-/// out[r, 0 .. width) += sum over the terms of rows[r] panels, for some rows of elements.
+/// out[r, 0 .. width) += sum over the groups g of x[r * x_row + g * x_group] panels, for some rows r.
 template <class T>
-void add_products(const typename Operand<T>::Element* x, std::int64_t groups, std::int64_t rows,
-                  const BackwardPanels<T>& panels, std::int64_t width, float* out,
-                  std::int64_t out_stride) {
+void add_products(const typename Operand<T>::Element* x, std::int64_t x_row, std::int64_t x_group,
+                  std::int64_t groups, std::int64_t rows, const BackwardPanels<T>& panels,
+                  std::int64_t width, float* out, std::int64_t out_stride) {
   const auto add = [&](std::int64_t first, std::int64_t n, float* to, std::int64_t stride) {
     accumulate<T>({.x = x,
-                   .x_stride = groups,
+                   .x_stride = x_row,
                    .w = reinterpret_cast<const std::byte*>(panels.values + first * panels.size),
                    .w_panel = panels.size * static_cast<std::int64_t>(sizeof(T)),
                    .groups = groups,
                    .out = to,
                    .out_panel = panel_width,
-                   .out_stride = stride},
+                   .out_stride = stride,
+                   .x_group = x_group},
                   n, rows);
   };
   const std::int64_t whole = width / panel_width, rest = width % panel_width;
@@ -139,12 +162,13 @@ template <class T>
 [[gnu::noinline]] void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
   using namespace detail;
   constexpr std::int64_t group = Packing<T>::group;
-  alignas(alignment) typename Operand<T>::Element elements[backward_rows * backward_terms / group];
+  alignas(alignment)
+      typename Operand<T>::Element elements[backward_rows * backward_terms<T> / group];
   BackwardPanels<T> weights;
   const Range columns{panels.begin * panel_width, std::min(panels.end * panel_width, a.K)};
   for_each_columns(columns, [&](std::int64_t first, std::int64_t width) {
-    for (std::int64_t n = 0; n < a.N; n += backward_terms) {
-      const std::int64_t terms = std::min(backward_terms, a.N - n),
+    for (std::int64_t n = 0; n < a.N; n += backward_terms<T>) {
+      const std::int64_t terms = std::min(backward_terms<T>, a.N - n),
                          groups = (terms + group - 1) / group;
       for (std::int64_t c = 0; c < width; c += panel_width)
         weights.pack_weights(c / panel_width, a, n, terms, first + c,
@@ -155,8 +179,8 @@ template <class T>
           Operand<T>::prepare(a.dout + r * a.dout_stride + n, terms, elements + (r - row) * groups);
           if (n == 0 && !a.add) std::fill_n(a.dx + r * a.dx_stride + first, width, 0.f);
         }
-        add_products(elements, groups, rows, weights, width, a.dx + row * a.dx_stride + first,
-                     a.dx_stride);
+        add_products(elements, groups, 1, groups, rows, weights, width,
+                     a.dx + row * a.dx_stride + first, a.dx_stride);
       }
     }
   });
@@ -167,11 +191,11 @@ template <class T>
 [[gnu::noinline]] void matmul_backward_weight(const MatmulBackwardArgs<T>& a, Range outputs) {
   using namespace detail;
   constexpr std::int64_t group = Packing<T>::group;
-  alignas(alignment) typename Operand<T>::Element elements[backward_rows * backward_terms / group];
-  alignas(alignment) float turned[backward_rows * backward_terms];
+  alignas(alignment)
+      typename Operand<T>::Element elements[backward_rows * backward_terms<T> / group];
   BackwardPanels<T> inputs;
-  for (std::int64_t i = 0; i < a.rows; i += backward_terms) {
-    const std::int64_t terms = std::min(backward_terms, a.rows - i),
+  for (std::int64_t i = 0; i < a.rows; i += backward_terms<T>) {
+    const std::int64_t terms = std::min(backward_terms<T>, a.rows - i),
                        groups = (terms + group - 1) / group;
     for_each_columns({0, a.K}, [&](std::int64_t first, std::int64_t width) {
       for (std::int64_t c = 0; c < width; c += panel_width)
@@ -179,10 +203,9 @@ template <class T>
                          std::min<std::int64_t>(width - c, panel_width));
       for (std::int64_t n = outputs.begin; n < outputs.end; n += backward_rows) {
         const std::int64_t rows = std::min(backward_rows, outputs.end - n);
-        transpose(a.dout + i * a.dout_stride + n, a.dout_stride, terms, rows, turned, terms);
-        for (std::int64_t r = 0; r < rows; ++r)
-          Operand<T>::prepare(turned + r * terms, terms, elements + r * groups);
-        add_products(elements, groups, rows, inputs, width, a.dw + n * a.K + first, a.K);
+        turn_rows<T>(a.dout + i * a.dout_stride + n, a.dout_stride, terms, rows, elements);
+        add_products(elements, 1, backward_rows, groups, rows, inputs, width,
+                     a.dw + n * a.K + first, a.K);
       }
     });
   }

@@ -62,6 +62,7 @@ struct Product {
   float* out;  ///< (panels, rows, panel_width)
   std::int64_t out_panel, out_stride;
   std::int64_t w_group = Operand<T>::group_bytes;  ///< bytes from group to group
+  std::int64_t x_group = 1;                        ///< elements from group to group
 };
 
 /// out[p, i] += sum_g x[i, g] w[p, g] for Rows rows from `row` on and some panels at once. Each output
@@ -85,8 +86,9 @@ template <class T, int Rows, int panels>
     vec sum[Rows][vecs];
     unroll<Rows * vecs>(
         [&](auto i) __attribute__((always_inline)) { sum[i / vecs][i % vecs] = load(at(i)); });
-    for (std::int64_t g = 0; g < a.groups; ++g, w += a.w_group)
-      Operand<T>::template multiply<Rows, vecs>(x + g, a.x_stride, w, a.w_panel, c, sum);
+    const typename Operand<T>::Element* x_at = x;
+    for (std::int64_t g = 0; g < a.groups; ++g, w += a.w_group, x_at += a.x_group)
+      Operand<T>::template multiply<Rows, vecs>(x_at, a.x_stride, w, a.w_panel, c, sum);
     unroll<Rows * vecs>(
         [&](auto i) __attribute__((always_inline)) { store(at(i), sum[i / vecs][i % vecs]); });
   }

@@ -46,24 +46,4 @@ void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahe
 }
 #endif
 
-/// to[c * to_stride + r] = from[r * from_stride + c] for r < rows, c < columns.
-[[gnu::noinline]] inline void transpose(const float* from, std::int64_t from_stride,
-                                        std::int64_t rows, std::int64_t columns, float* to,
-                                        std::int64_t to_stride) {
-  std::int64_t whole_rows = 0, whole_columns = 0;
-#ifdef __AVX512F__
-  whole_rows = rows / 16 * 16, whole_columns = columns / 16 * 16;
-  for (std::int64_t r = 0; r < whole_rows; r += 16) {
-    const float* row[16];
-    for (int i = 0; i < 16; ++i) row[i] = from + (r + i) * from_stride;
-    for (std::int64_t c = 0; c < whole_columns; c += 16)
-      transpose_units(row, c, 16, reinterpret_cast<std::int32_t*>(to + c * to_stride + r),
-                      to_stride);
-  }
-#endif
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c)
-      to[c * to_stride + r] = from[r * from_stride + c];
-}
-
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd::detail
