@@ -5,6 +5,7 @@
 /// its metadata the model's structure and hash, the types, capacity and position. The same on every
 /// machine.
 #include <samba/core/error.hpp>
+#include <samba/core/hash.hpp>
 #include <samba/io/file_record.hpp>
 #include <samba/model/structure.hpp>
 
