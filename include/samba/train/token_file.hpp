@@ -81,6 +81,14 @@ class TokenFile {
             least, " of header, found ", bytes - least, " bytes"});
   }
 
+  /// Whether a file begins as token files do.
+  static bool is_token_file(const std::string& path) {
+    const MappedFile file(path);
+    const detail::TokenFileHeader expected;
+    return file.bytes().size() >= sizeof expected.magic &&
+           std::memcmp(file.bytes().data(), expected.magic, sizeof expected.magic) == 0;
+  }
+
   const std::string& path() const { return map_.path(); }
   /// Tokens; at least 1.
   std::int64_t size() const { return header_.size; }
