@@ -116,11 +116,11 @@ class Batches {
       for (std::size_t begin = 0; begin + 1 < row_.size(); begin = document_end(begin)) ++documents;
       ++windows_of[documents];
     }
-    // A batch that goes on over the end of an epoch may have the same window from either side.
-    const std::int64_t times = options_.sequences / windows_ + 2;
+    // The epochs that a batch may touch: each may give it the same window.
+    const std::int64_t epochs = (options_.sequences + windows_ - 2) / windows_ + 1;
     std::int64_t sum = 0, left = options_.sequences;
     for (std::size_t documents = row_.size(); documents-- > 0;) {
-      const std::int64_t n = std::min(left, windows_of[documents] * times);
+      const std::int64_t n = std::min(left, windows_of[documents] * epochs);
       sum += n * static_cast<std::int64_t>(documents);
       left -= n;
     }
