@@ -238,7 +238,10 @@ TEST_CASE("batches: what cannot be used is named") {
   CHECK_MESSAGE_OF(Batches(stored.file, {.seq_len = 10, .restart_at_separators = true}),
                    path + ": BatchOptions::restart_at_separators", "without a separator");
   Batches batches(stored.file, {.seq_len = 10});
-  CHECK_MESSAGE_OF(batches.seek(-1), "Batches::seek", "found -1");
+  for (const std::int64_t position : {std::int64_t{-1}, INT64_MAX})
+    CHECK_MESSAGE_OF(batches.seek(position), "Batches::seek: expected a position in [0, ",
+                     "found " + std::to_string(position));
+  CHECK(batches.position() == 0);
 }
 
 TEST_CASE("batches: a damaged file is an error and the position stays") {
@@ -251,6 +254,17 @@ TEST_CASE("batches: a damaged file is an error and the position stays") {
   Batches batches(file, {.sequences = 9, .seq_len = 11});
   CHECK_MESSAGE_OF(batches.next(), path + ": damaged: an id among tokens 44 to 55 is 100");
   CHECK(batches.position() == 0);
+}
+
+TEST_CASE("batches: a file that gets more documents while it is read is an error") {
+  const Stored stored(Ids(31, 1), 2, 0);
+  Batches batches(stored.file, {.sequences = 2, .seq_len = 15, .restart_at_separators = true});
+  CHECK(batches.examples() == 2);
+  std::fstream file(stored.file->path(), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(48);
+  file.write("\0\0\0", 3);
+  file.close();
+  CHECK_MESSAGE_OF(batches.next(), stored.file->path() + ": changed");
 }
 
 TEST_CASE("batches: the gradients of packed documents are those of each alone") {
