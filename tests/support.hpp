@@ -6,9 +6,12 @@
 #include <samba/core/error.hpp>
 #include <samba/io/safetensors.hpp>
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -240,6 +243,26 @@ class TempDir {
 
  private:
   std::string path_;
+};
+
+/// While it lives, write() fails half way at this size of a file, as on a full disk.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(::rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &old_limit_);
+    const ::rlimit limit{bytes, old_limit_.rlim_max};
+    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) samba::fail({"cannot limit the size of files"});
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &old_limit_);
+    std::signal(SIGXFSZ, old_handler_);
+  }
+
+ private:
+  void (*old_handler_)(int);
+  ::rlimit old_limit_{};
 };
 
 }  // namespace samba_test

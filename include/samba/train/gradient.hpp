@@ -18,7 +18,7 @@ struct GradientOptions {
   std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
   int threads = 0;               ///< 0: what OpenMP gives, or 1 inside a parallel region
   bool recompute = false;        ///< keep only the input of each branch, and compute the rest again
-  int loss_rows = 128;           ///< tokens whose logits exist at one time, made even
+  int loss_rows = 512;           ///< tokens whose logits exist at one time, made even
 };
 
 /// Tokens of one sequence and what is to follow each: targets[i] after tokens[i]; a negative target
@@ -137,6 +137,7 @@ class Gradient {
     if (o.loss_rows < 1)
       fail({"GradientOptions::loss_rows: expected at least 1, found ", o.loss_rows});
     if (o.threads == 0) o.threads = default_threads();
+    o.loss_rows = static_cast<int>(std::min<std::int64_t>(o.loss_rows, o.tokens));
     o.loss_rows += o.loss_rows % 2;  // products in bf16 take tokens two by two
     return o;
   }

@@ -1,0 +1,261 @@
+// 07_train: trains a byte-level Samba on a text and shows how it learns to write.
+//   sudo apt-get install bible-kjv && bible -f gen1:1-rev22:21 > bible.txt
+//   07_train bible.txt                  about 10 minutes on two cores
+//   07_train bible.txt --resume         goes on after Ctrl-C, a crash, or a power cut
+// The folder --out (07_train) gets checkpoints, log.csv and loss.svg. Another schedule: edit Small.
+#include "demo_model.hpp"
+#include "svg.hpp"
+#include "training_data.hpp"
+
+#include <samba/train/trainer.hpp>
+#include <samba/train/validate.hpp>
+
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <numbers>
+#include <string>
+#include <vector>
+
+using namespace samba;
+
+namespace {
+
+constexpr ModelOptions bytes{.vocab_size = 256, .tie_embeddings = true};
+
+struct Small
+    : LanguageModel<Repeat<3, HybridStack<Mamba<192>, SwiGLU<192>,
+                                          SWA<256, AttentionOptions{.n_heads = 3}>, SwiGLU<192>>>,
+                    bytes> {};
+struct Tiny
+    : LanguageModel<
+          HybridStack<Mamba<64>, SwiGLU<64>, SWA<64, AttentionOptions{.n_heads = 1}>, SwiGLU<64>>,
+          bytes> {};
+
+struct Options {
+  std::string text = "bible.txt", out = "07_train", model = "small", type = "bf16", prompt = "And ";
+  double validation_share = 0.05;
+  int log_every = 20, sample_every = 500, sample_bytes = 200;
+  bool resume = false, quick = false;
+  TrainOptions train{
+      .sequences = 8,
+      .seq_len = 512,
+      .learning_rate = {.peak = 3e-3, .floor = 3e-4, .warmup_steps = 100, .steps = 2500},
+      .checkpoint_interval = 250};
+};
+
+/// A step as log.csv has it.
+struct Row {
+  std::int64_t step = 0;
+  double tokens = 0, bits = 0, gradient_norm = 0, learning_rate = 0, tokens_per_second = 0;
+};
+constexpr const char* header =
+    "step,tokens,bits_per_byte,gradient_norm,learning_rate,tokens_per_second";
+
+constexpr double bits(double nats) { return nats / std::numbers::ln2; }
+
+/// The rows up to a step, of a run that goes on.
+std::vector<Row> read_log(const std::string& path, std::int64_t steps) {
+  std::ifstream in(path);
+  std::vector<Row> rows;
+  std::string line;
+  std::getline(in, line);
+  for (Row r; std::getline(in, line) &&
+              std::sscanf(line.c_str(), "%ld,%lf,%lf,%lf,%lf,%lf", &r.step, &r.tokens, &r.bits,
+                          &r.gradient_norm, &r.learning_rate, &r.tokens_per_second) == 6;)
+    if (r.step <= steps) rows.push_back(r);
+  return rows;
+}
+
+void write_log(const std::string& path, const std::vector<Row>& rows) {
+  std::string text = std::string(header) + "\n";
+  for (const Row& r : rows) {
+    char line[160];
+    std::snprintf(line, sizeof line, "%ld,%.0f,%.6f,%.6f,%.6g,%.0f\n", r.step, r.tokens, r.bits,
+                  r.gradient_norm, r.learning_rate, r.tokens_per_second);
+    text += line;
+  }
+  FileWriter file(path);
+  file.write(std::as_bytes(std::span(text)));
+  file.finish();
+}
+
+void write_curve(const std::string& path, const std::vector<Row>& rows) {
+  svg::Series all{.name = "mean of 20 steps"};
+  double sum = 0;
+  constexpr std::size_t together = 20;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    sum += rows[i].bits;
+    if ((i + 1) % together && i + 1 < rows.size()) continue;
+    const std::size_t n = i % together + 1;
+    all.points.push_back({rows[i].tokens / 1e6, sum / static_cast<double>(n)});
+    sum = 0;
+  }
+  svg::Page page;
+  page.add(svg::LineChart{.title = "Training",
+                          .x = {.label = "million bytes read"},
+                          .y = {.label = "bits per byte"},
+                          .series = {all}});
+  page.save(path);
+}
+
+volatile std::sig_atomic_t interrupted = 0;
+
+/// What the model writes after the prompt; bytes that do not print as dots.
+template <class Model, class T>
+std::string sample(const Weights<Model, T>& weights, const Options& options) {
+  const ByteTokenizer tokenizer;
+  Session session(weights, {.threads = options.train.threads});
+  Sampler next{{.temperature = 0.8f, .top_p = 0.95f, .seed = 1}};
+  auto logits = session.prefill(tokenizer.encode(options.prompt));
+  std::string text = options.prompt;
+  for (int i = 0; i < options.sample_bytes; ++i) {
+    const std::int32_t token = next(logits);
+    text += tokenizer.decode({&token, 1});
+    logits = session.step(token);
+  }
+  for (char& c : text)
+    if (c != '\n' && (c < ' ' || c > '~')) c = '.';
+  return text;
+}
+
+template <class Model, class T>
+void train(const Options& options) {
+  const TrainingData data = prepare_data(options.text, options.out, options.validation_share);
+  TrainOptions train_options = options.train;
+  train_options.checkpoints = options.out;
+  const std::string latest = options.resume ? latest_checkpoint(options.out) : "";
+  if (options.resume && latest.empty()) fail({options.out, ": no checkpoint to resume from"});
+  std::printf("%.2f M parameters, %s; %.2f M bytes to train on; %.0f MB for training\n",
+              static_cast<double>(Model::parameters) / 1e6, options.type.c_str(),
+              static_cast<double>(data.train->size()) / 1e6,
+              static_cast<double>(training_bytes<Model, T>(train_options)) / 1e6);
+  Trainer<Model, T> trainer = options.resume
+                                  ? Trainer<Model, T>::resume(latest, data.train, train_options)
+                                  : Trainer<Model, T>(data.train, train_options);
+  const std::string log = options.out + "/log.csv", curve = options.out + "/loss.svg";
+  std::vector<Row> rows;
+  if (options.resume) {
+    rows = read_log(log, trainer.steps());
+    std::printf("resumed: %s\n", latest.c_str());
+  }
+
+  std::signal(SIGINT, [](int) { interrupted = 1; });
+  const std::int64_t steps = options.train.learning_rate.steps;
+  const auto is_multiple = [&](std::int64_t step, int of) {
+    return (of > 0 && step % of == 0) || step == steps;
+  };
+  double tokens = rows.empty() ? 0 : rows.back().tokens, seconds = 0, loss = 0;
+  std::int64_t first = trainer.steps(), counted = 0;
+  std::printf("%8s %14s %10s %10s %10s %10s %8s\n", "step", "bits per byte", "gradient", "rate",
+              "bytes/s", "left", "MB");
+  while (!trainer.done() && !interrupted) {
+    const TrainStep s = trainer.step();
+    tokens += static_cast<double>(s.tokens), seconds += s.seconds, loss += s.loss, ++counted;
+    rows.push_back({s.step, tokens, bits(s.loss), s.gradient_norm, s.learning_rate,
+                    static_cast<double>(s.tokens) / s.seconds});
+    if (s.outlier)
+      std::printf("step %ld stands out%s: loss %.1f, gradient %.1f deviations above the mean\n",
+                  s.step, s.skipped ? " and was left out" : "", s.loss_z, s.gradient_norm_z);
+    if (is_multiple(s.step, options.log_every) || interrupted) {
+      rusage usage{};
+      getrusage(RUSAGE_SELF, &usage);
+      const double left =
+          seconds / static_cast<double>(s.step - first) * static_cast<double>(steps - s.step);
+      std::printf("%8ld %14.4f %10.3f %10.2e %10.0f %7d:%02d %8ld\n", s.step,
+                  bits(loss / static_cast<double>(counted)), s.gradient_norm, s.learning_rate,
+                  rows.back().tokens_per_second, static_cast<int>(left) / 60,
+                  static_cast<int>(left) % 60, usage.ru_maxrss / 1024);
+      std::fflush(stdout);
+      loss = 0, counted = 0;
+    }
+    if (is_multiple(s.step, options.sample_every)) {
+      std::printf("--- step %ld writes:\n%s\n---\n", s.step,
+                  sample(trainer.weights(), options).c_str());
+      write_log(log, rows);
+      write_curve(curve, rows);
+    }
+  }
+  const std::string saved = trainer.save();
+  write_log(log, rows);
+  write_curve(curve, rows);
+  if (!trainer.done()) {
+    std::printf("stopped after step %ld; go on with --resume\n", trainer.steps());
+  } else {
+    ValidationOptions validation{.seq_len = options.train.seq_len,
+                                 .threads = options.train.threads};
+    if (options.quick) validation.windows = 1, validation.multiples = {1, 2};
+    std::printf("validation, bits per byte:");
+    for (const auto& [length, nats] : validate(trainer.weights(), *data.validation, validation))
+      std::printf("  %ld: %.4f", length, bits(nats));
+    std::printf("\n");
+  }
+  std::printf("written: %s/model.safetensors, %s, %s\n", saved.c_str(), log.c_str(), curve.c_str());
+}
+
+template <class T>
+void train(const Options& options) {
+  if (options.model == "small")
+    train<Small, T>(options);
+  else if (options.model == "demo")
+    train<DemoModel, T>(options);
+  else
+    train<Tiny, T>(options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  TrainOptions& train_options = options.train;
+  LearningRate& rate = train_options.learning_rate;
+  CLI::App app("Trains a byte-level model on a text.");
+  app.option_defaults()->always_capture_default();
+  app.add_option("text", options.text, "text, or token file with a vocabulary of at most 256");
+  app.add_option("--out", options.out, "folder for checkpoints, log and curve");
+  app.add_option("--model", options.model)->check(CLI::IsMember({"small", "demo", "tiny"}));
+  app.add_option("--type", options.type, "of the matrices")
+      ->check(CLI::IsMember({"float", "bf16"}));
+  app.add_option("--steps", rate.steps);
+  app.add_option("--warmup", rate.warmup_steps, "steps");
+  app.add_option("--rate", rate.peak, "highest learning rate");
+  app.add_option("--last-rate", rate.floor, "learning rate at the end");
+  app.add_option("--sequences", train_options.sequences, "in a batch");
+  app.add_option("--seq-len", train_options.seq_len, "bytes of a sequence");
+  app.add_option("--accumulate", train_options.accumulate, "batches for one step");
+  app.add_option("--seed", train_options.seed, "of the first weights and the order of the data");
+  app.add_option("--threads", train_options.threads, "0: all that OpenMP gives");
+  app.add_flag("--recompute", train_options.recompute, "less memory, a third more work");
+  app.add_flag("--skip-outliers", train_options.outliers.skip, "leave steps out that stand out");
+  app.add_option("--checkpoint-every", train_options.checkpoint_interval, "steps");
+  app.add_option("--keep", train_options.keep, "newest checkpoints, 0: all");
+  app.add_option("--log-every", options.log_every, "steps");
+  app.add_option("--sample-every", options.sample_every, "steps");
+  app.add_option("--prompt", options.prompt, "what samples begin with");
+  app.add_flag("--resume", options.resume, "go on from the newest checkpoint in --out");
+  app.add_flag("--quick", options.quick, "a tiny model and 40 steps, to see that it works");
+  try {
+    app.parse(argc, argv);
+    if (options.quick) {
+      options.model = "tiny";
+      rate.steps = 40, rate.warmup_steps = 10;
+      train_options.sequences = 4, train_options.seq_len = 128;
+      train_options.checkpoint_interval = options.sample_every = 20;
+      options.validation_share = 0.1;
+    }
+    if (!std::filesystem::exists(options.text))
+      fail({options.text,
+            ": no such text; the default one comes with Debian: sudo apt-get install bible-kjv && "
+            "bible -f gen1:1-rev22:21 > bible.txt"});
+    options.type == "bf16" ? train<bf16>(options) : train<float>(options);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}
