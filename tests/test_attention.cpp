@@ -1,12 +1,14 @@
 #include <samba/kernels/attention.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/gradients.hpp>
 #include <tests/support.hpp>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <limits>
+#include <utility>
 
 using namespace samba;
 using namespace samba_test;
@@ -33,159 +35,259 @@ KV not_a_number() {
   return std::bit_cast<KV>(bits);
 }
 
-/// Random tokens; what the kernels make of the last n_rows of them; and what they should.
-template <int HeadDim, class KV>
+/// Random tokens, of which the last n_rows go through the kernels and the others stand in the rings:
+/// what they should give, and what they do.
+template <class KV>
 class Problem {
  public:
-  Problem(const Case& c, Random& rng)
+  Problem(int head_dim, const Case& c, Random& rng)
       : c_(c),
-        heads_(static_cast<std::size_t>(c.n_kv_heads * (c.group + 2))),
-        width_(heads_ * HeadDim),
-        kv_width_(static_cast<std::size_t>(c.n_kv_heads) * HeadDim),
-        out_width_(kv_width_ * static_cast<std::size_t>(c.group)),
-        tokens_(c.position + c.n_rows) {
+        D_(head_dim),
+        heads_(c.n_kv_heads * (c.group + 2)),
+        tokens_(c.position + c.n_rows),
+        slots_(c.window == all_keys ? tokens_ + 1 : c.window),
+        root_(std::sqrt(double{1} * head_dim)) {
     for (std::int64_t token = 0; token < tokens_; ++token)
-      for (std::size_t head = 0; head < heads_; ++head) {
-        const int place = static_cast<int>(head) % (c.group + 2);
+      for (int head = 0; head < heads_; ++head) {
+        const int place = head % (c.group + 2);
         const double size = place <= c.group ? c.scale : 1;
-        for (float x : rng.values(HeadDim, -size, size)) {
-          // Keys and values are what KV holds.
-          if (place >= c.group) x = static_cast<float>(KV(x));
-          qkv_.push_back(x);
-        }
+        for (const float x : rng.values(count(D_), -size, size))
+          qkv_.push_back(static_cast<float>(KV(x)));  // so that rounding makes no difference
       }
+    dout_ = rng.values(count(c.n_rows * out_width()));
+    for (auto* dring : {&dring_k_, &dring_v_}) *dring = rng.values(count(slots_ * kv_width()));
   }
 
-  /// Softmax over the keys j, position - window < j <= position, by the book. `scores`: the largest
-  /// sum of the magnitudes of the terms of a score.
-  void solve() {
-    for (std::int64_t i = c_.position; i < tokens_; ++i)
-      for (int head = 0; head < c_.n_kv_heads * c_.group; ++head) {
-        const int g = head / c_.group, h = head % c_.group;
-        std::vector<double> score;
-        const std::int64_t begin = c_.window > i ? 0 : i - c_.window + 1;
-        for (std::int64_t j = begin; j <= i; ++j) {
-          double dot = 0, terms = 0;
-          for (int d = 0; d < HeadDim; ++d) {
-            const double product = at(i, g, h, d) * at(j, g, c_.group, d);
-            dot += product, terms += std::abs(product);
-          }
-          score.push_back(dot / std::sqrt(double{HeadDim}));
-          scores = std::max(scores, terms / std::sqrt(double{HeadDim}));
-        }
-        const double most = *std::max_element(score.begin(), score.end());
-        double total = 0;
-        for (double& s : score) total += s = std::exp(s - most);
-        for (int d = 0; d < HeadDim; ++d) {
-          double sum = 0, absolute = 0;
-          for (std::int64_t j = begin; j <= i; ++j) {
-            const double term =
-                score[static_cast<std::size_t>(j - begin)] * at(j, g, c_.group + 1, d) / total;
-            sum += term, absolute += std::abs(term);
-          }
-          exact.push_back(sum), magnitude.push_back(absolute);
-        }
+  /// Softmax over the keys j, position - window < j <= position, by the book, and the logarithm of its
+  /// sum. `scores`: the largest sum of the magnitudes of the terms of a score.
+  Named<Sized> solve() {
+    std::vector<Sized> out, log_sum;
+    each_query([&](std::int64_t, int g, int, std::int64_t begin, const std::vector<double>& weight,
+                   double sum) {
+      for (int d = 0; d < D_; ++d) {
+        Sized value;
+        for (std::size_t j = 0; j < weight.size(); ++j)
+          value += Sized(weight[j]) * at(begin + static_cast<std::int64_t>(j), g, c_.group + 1, d);
+        out.push_back(value);
       }
+      log_sum.push_back({sum, 1});
+    });
+    return {{"out", out}, {"log_sum", log_sum}};
   }
 
-  /// The kernel's outputs, for arithmetic in R. Slots of the ring that no query may read are NaN.
-  template <class R, class Kernel>
-  std::vector<R> run(Kernel kernel) const {
-    using Stored = std::conditional_t<std::is_same_v<R, double>, double, KV>;
-    const std::int64_t slots = c_.window == all_keys ? c_.position + 1 : c_.window;
-    const auto ring_size = static_cast<std::size_t>(slots) * kv_width_;
-    const Guarded<Stored> ring_k(ring_size, c_.ring_offset), ring_v(ring_size, c_.ring_offset);
-    // Of the `slots` keys before row 0 the earliest is out of its sight.
-    const std::int64_t oldest = std::max<std::int64_t>(0, c_.position - c_.window + 1);
-    for (std::int64_t j = oldest; j < c_.position; ++j)
+  /// The gradients for dout, and for random ones of the rings as they are left, whose slots hold the
+  /// last tokens.
+  Named<Sized> solve_backward() {
+    std::vector<Sized> dqkv(count(c_.n_rows * width())), dk = sized(dring_k_), dv = sized(dring_v_);
+    const auto gradient = [&](std::int64_t token, int g, int place, int d) -> Sized& {
+      if (token >= c_.position)
+        return dqkv[count((token - c_.position) * width() + (g * (c_.group + 2) + place) * D_ + d)];
+      return (place == c_.group ? dk : dv)[slot(token, g) + count(d)];
+    };
+    for (std::int64_t i = std::max(c_.position, tokens_ - slots_); i < tokens_; ++i)
       for (int g = 0; g < c_.n_kv_heads; ++g)
-        for (int d = 0; d < HeadDim; ++d) {
-          const std::int64_t slot = (g * slots + j % slots) * HeadDim + d;
-          ring_k.data()[slot] = Stored(static_cast<R>(at(j, g, c_.group, d)));
-          ring_v.data()[slot] = Stored(static_cast<R>(at(j, g, c_.group + 1, d)));
+        for (int d = 0; d < D_; ++d)
+          for (auto [place, ring] : {std::pair{c_.group, &dk}, {c_.group + 1, &dv}})
+            gradient(i, g, place, d) = std::exchange((*ring)[slot(i, g) + count(d)], Sized());
+    each_query([&](std::int64_t i, int g, int h, std::int64_t begin,
+                   const std::vector<double>& weight, double) {
+      const auto dout = [&](int d) {
+        return double{dout_[count((i - c_.position) * out_width() + (g * c_.group + h) * D_ + d)]};
+      };
+      std::vector<Sized> dp(weight.size());
+      Sized mean;
+      for (std::size_t j = 0; j < dp.size(); ++j) {
+        for (int d = 0; d < D_; ++d)
+          dp[j] += dout(d) * at(begin + static_cast<std::int64_t>(j), g, c_.group + 1, d);
+        mean += weight[j] * dp[j];
+      }
+      for (std::size_t j = 0; j < dp.size(); ++j) {
+        const std::int64_t token = begin + static_cast<std::int64_t>(j);
+        const Sized ds = weight[j] * (dp[j] - mean) * (1 / root_);
+        for (int d = 0; d < D_; ++d) {
+          gradient(token, g, c_.group + 1, d) += weight[j] * dout(d);
+          gradient(token, g, c_.group, d) += ds * at(i, g, h, d);
+          gradient(i, g, h, d) += ds * at(token, g, c_.group, d);
         }
-
-    const auto n_rows = static_cast<std::size_t>(c_.n_rows);
-    const std::vector<float> rows(qkv_.end() - static_cast<std::ptrdiff_t>(n_rows * width_),
-                                  qkv_.end());
-    const Guarded<R> qkv(convert<R>(rows), n_rows, c_.gap, c_.qkv_offset);
-    const Guarded<R> out(n_rows, out_width_, out_width_ + c_.gap, c_.out_offset);
-    const AttentionArgs<R, Stored> args{qkv.data(),    qkv.stride(), ring_k.data(), ring_v.data(),
-                                        slots,         c_.window,    c_.position,   c_.n_rows,
-                                        c_.n_kv_heads, c_.group,     HeadDim,       out.data(),
-                                        out.stride(),  nullptr};
-    kernel(args);
-    CHECK((out.guarded() && qkv.guarded() && ring_k.guarded() && ring_v.guarded()));
-    return out.values();
+      }
+    });
+    return {{"dqkv", dqkv}, {"dring_k", dk}, {"dring_v", dv}};
   }
 
-  std::vector<double> exact, magnitude;
+  /// The results of a forward kernel, in R.
+  template <class R, class Forward>
+  Named<R> run(Forward forward) const {
+    const Memory<R> m(*this);
+    forward(m.args);
+    CHECK(m.guarded());
+    return {{"out", m.out.values()}, {"log_sum", m.log_sum.values()}};
+  }
+  /// Those of a backward kernel after it.
+  template <class R, class Forward, class Backward>
+  Named<R> run_backward(Forward forward, Backward backward) const {
+    const Memory<R> m(*this);
+    const Guarded<R> dout(convert<R>(dout_), count(c_.n_rows), c_.gap, c_.out_offset);
+    const Guarded<R> dqkv(count(c_.n_rows), count(width()), count(width()) + c_.gap, c_.qkv_offset);
+    const Guarded<R> dk(convert<R>(dring_k_), c_.ring_offset),
+        dv(convert<R>(dring_v_), c_.ring_offset);
+    forward(m.args);
+    backward(AttentionBackwardArgs<R, typename Memory<R>::Stored>{
+        m.args, dout.data(), dout.stride(), dqkv.data(), dqkv.stride(), dk.data(), dv.data()});
+    CHECK((m.guarded() && dqkv.guarded() && dk.guarded() && dv.guarded()));
+    return {{"dqkv", dqkv.values()}, {"dring_k", dk.values()}, {"dring_v", dv.values()}};
+  }
+
   double scores = 0;
 
  private:
+  /// What the kernels read and the forward ones write. Slots of the ring that no query may read are
+  /// NaN.
+  template <class R>
+  struct Memory {
+    using Stored = std::conditional_t<std::is_same_v<R, double>, double, KV>;
+    Guarded<Stored> ring_k, ring_v;
+    Guarded<R> qkv, out, log_sum;
+    AttentionArgs<R, Stored> args;
+
+    explicit Memory(const Problem& p)
+        : ring_k(count(p.slots_ * p.kv_width()), p.c_.ring_offset),
+          ring_v(count(p.slots_ * p.kv_width()), p.c_.ring_offset),
+          qkv(convert<R>(
+                  std::vector<float>(p.qkv_.begin() + p.c_.position * p.width(), p.qkv_.end())),
+              count(p.c_.n_rows), p.c_.gap, p.c_.qkv_offset),
+          out(count(p.c_.n_rows), count(p.out_width()), count(p.out_width()) + p.c_.gap,
+              p.c_.out_offset),
+          log_sum(count(p.c_.n_rows * p.c_.n_kv_heads * p.c_.group)),
+          args{qkv.data(),  qkv.stride(),  ring_k.data(), ring_v.data(),   p.slots_,
+               p.c_.window, p.c_.position, p.c_.n_rows,   p.c_.n_kv_heads, p.c_.group,
+               p.D_,        out.data(),    out.stride(),  log_sum.data()} {
+      // Of the `slots` keys before row 0 the earliest is out of its sight.
+      const std::int64_t oldest = std::max<std::int64_t>(0, p.c_.position - p.c_.window + 1);
+      for (std::int64_t j = oldest; j < p.c_.position; ++j)
+        for (int g = 0; g < p.c_.n_kv_heads; ++g)
+          for (int d = 0; d < p.D_; ++d) {
+            const std::size_t to = p.slot(j, g) + count(d);
+            ring_k.data()[to] = Stored(static_cast<R>(p.at(j, g, p.c_.group, d)));
+            ring_v.data()[to] = Stored(static_cast<R>(p.at(j, g, p.c_.group + 1, d)));
+          }
+    }
+    bool guarded() const {
+      return ring_k.guarded() && ring_v.guarded() && qkv.guarded() && out.guarded() &&
+             log_sum.guarded();
+    }
+  };
+
+  /// Calls f(token, group, head of the group, first key in sight, softmax weights, log of their sum)
+  /// for every query.
+  template <class F>
+  void each_query(F f) {
+    for (std::int64_t i = c_.position; i < tokens_; ++i)
+      for (int head = 0; head < c_.n_kv_heads * c_.group; ++head) {
+        const int g = head / c_.group, h = head % c_.group;
+        const std::int64_t begin = c_.window > i ? 0 : i - c_.window + 1;
+        std::vector<double> weight;
+        for (std::int64_t j = begin; j <= i; ++j) {
+          Sized dot;
+          for (int d = 0; d < D_; ++d) dot += Sized(at(i, g, h, d)) * at(j, g, c_.group, d);
+          weight.push_back(dot.value / root_);
+          scores = std::max(scores, dot.size / root_);
+        }
+        const double most = *std::max_element(weight.begin(), weight.end());
+        double total = 0;
+        for (double& w : weight) total += w = std::exp(w - most);
+        for (double& w : weight) w /= total;
+        f(i, g, h, begin, weight, most + std::log(total));
+      }
+  }
+
+  static std::size_t count(std::int64_t n) { return static_cast<std::size_t>(n); }
+  std::int64_t width() const { return std::int64_t{heads_} * D_; }
+  std::int64_t kv_width() const { return std::int64_t{c_.n_kv_heads} * D_; }
+  std::int64_t out_width() const { return kv_width() * c_.group; }
+  /// Where the ring has a token's key or value of a group.
+  std::size_t slot(std::int64_t token, int g) const {
+    return count((g * slots_ + token % slots_) * D_);
+  }
   /// Channel d of head `place` of group g (its query heads, its key, its value) of a token.
   double at(std::int64_t token, int g, int place, int d) const {
-    const std::int64_t head =
-        token * static_cast<std::int64_t>(heads_) + g * (c_.group + 2) + place;
-    return double{qkv_[static_cast<std::size_t>(head * HeadDim + d)]};
+    return double{qkv_[count(token * width() + (g * (c_.group + 2) + place) * D_ + d)]};
   }
 
   Case c_;
-  std::size_t heads_, width_, kv_width_, out_width_;
-  std::int64_t tokens_;
-  std::vector<float> qkv_;  // (tokens, heads, HeadDim)
+  int D_, heads_;
+  std::int64_t tokens_, slots_;
+  double root_;
+  std::vector<float> qkv_, dout_;  // (tokens, heads, D), (rows, query heads, D)
+  std::vector<float> dring_k_, dring_v_;
 };
 
-template <int HeadDim, class KV = float>
-void check(const Case& c, Random& rng) {
-  CAPTURE(rng.seed, HeadDim, sizeof(KV), c.window, c.position, c.n_rows, c.n_kv_heads, c.group,
+constexpr auto naive_forward = [](const auto& args) {
+  reference::attention(args, {0, args.n_kv_heads}, {0, args.n_rows});
+};
+
+/// The vector kernel, `together` key/value heads at once, as many as the scratch has room for.
+auto fast_forward(const Guarded<float>& scratch, std::int64_t together) {
+  return [&scratch, together](const auto& args) {
+    const std::int64_t block =
+        std::max<std::int64_t>(1, kernels::attention_rows / args.group / together);
+    for (std::int64_t g = 0; g < args.n_kv_heads; g += together)
+      for (std::int64_t row = 0; row < args.n_rows; row += block)
+        simd::attention(args, {g, std::min<std::int64_t>(g + together, args.n_kv_heads)},
+                        {row, std::min(row + block, args.n_rows)},
+                        reinterpret_cast<std::byte*>(scratch.data()));
+  };
+}
+
+template <class KV = float>
+void check(int head_dim, const Case& c, Random& rng) {
+  CAPTURE(rng.seed, head_dim, sizeof(KV), c.window, c.position, c.n_rows, c.n_kv_heads, c.group,
           c.scale, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
-  Problem<HeadDim, KV> problem(c, rng);
-  problem.solve();
+  Problem<KV> problem(head_dim, c, rng);
+  const auto exact = problem.solve();
 
   const Guarded<float> scratch(
-      static_cast<std::size_t>(simd::attention_scratch_bytes(HeadDim) / 4));
-  // Every head alone, then as many together as the scratch has room for.
-  const auto by_heads = [&](std::int64_t together) {
-    return problem.template run<float>([&](const auto& args) {
-      const std::int64_t block =
-          std::max<std::int64_t>(1, kernels::attention_rows / args.group / together);
-      for (std::int64_t g = 0; g < args.n_kv_heads; g += together)
-        for (std::int64_t row = 0; row < args.n_rows; row += block)
-          simd::attention(args, {g, std::min<std::int64_t>(g + together, args.n_kv_heads)},
-                          {row, std::min(row + block, args.n_rows)},
-                          reinterpret_cast<std::byte*>(scratch.data()));
-    });
-  };
-  const auto by_one = by_heads(1);
+      static_cast<std::size_t>(simd::attention_scratch_bytes(head_dim) / 4));
+  const auto by_one = problem.template run<float>(fast_forward(scratch, 1));
   if (c.n_kv_heads * c.group <= kernels::attention_rows)
-    CHECK(same_result(by_heads(c.n_kv_heads), by_one));
-  const auto naive_kernel = [](const auto& args) {
-    reference::attention(args, {0, args.n_kv_heads}, {0, args.n_rows});
-  };
-  const auto naive = problem.template run<float>(naive_kernel);
-  const auto naive_double = problem.template run<double>(naive_kernel);
-
+    CHECK(same_results(problem.template run<float>(fast_forward(scratch, c.n_kv_heads)), by_one));
   // A score's roundings, relative to the sum of its terms' magnitudes, are absolute errors of the
   // exponent; exp, weights, their sum and the division add a few.
   // Of bf16, weights are rounded too, each by as much as it likes.
   const double tiny = (8 + 2 * problem.scores) * unit_roundoff + (sizeof(KV) == 2 ? 0x1p-9 : 0);
-  CHECK(error_to(by_one, problem.exact, problem.magnitude) <=
-        2 * error_to(naive, problem.exact, problem.magnitude) + tiny);
-  CHECK(error_to(naive_double, problem.exact, problem.magnitude) <= 1e-14 * (1 + problem.scores));
+  check_results(exact, by_one, problem.template run<float>(naive_forward),
+                problem.template run<double>(naive_forward), tiny, 1e-14 * (1 + problem.scores));
   CHECK(scratch.guarded());
 }
 
-template <int HeadDim>
-void check_head_dim(Random& rng) {
-  for (const Case& c :
-       {Case{.window = 70, .position = 0, .n_rows = 9},
-        Case{.window = 5, .position = 133, .n_rows = 9},
-        Case{.window = 67, .position = 100, .n_rows = 3, .n_kv_heads = 2, .group = 2}}) {
-    check<HeadDim, float>(c, rng);
-    check<HeadDim, bf16>(c, rng);
-  }
+template <class KV = float>
+void check_backward(int head_dim, const Case& c, Random& rng) {
+  CAPTURE(rng.seed, head_dim, sizeof(KV), c.window, c.position, c.n_rows, c.n_kv_heads, c.group,
+          c.scale, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
+  Problem<KV> problem(head_dim, c, rng);
+  const auto exact = problem.solve_backward();
+  const Guarded<float> forward_scratch(
+      static_cast<std::size_t>(simd::attention_scratch_bytes(head_dim) / 4)),
+      scratch(static_cast<std::size_t>(simd::attention_backward_scratch(head_dim)));
+  const auto fast = [&](const auto& args) {
+    for (int g = 0; g < c.n_kv_heads; ++g) simd::attention_backward(args, g, scratch.data());
+  };
+  const auto naive = [&](const auto& args) {
+    reference::attention_backward(args, {0, c.n_kv_heads});
+  };
+  // As in the forward pass. Of bf16, the mean of dp comes from its rounded weights.
+  const double tiny = (8 + 2 * problem.scores) * unit_roundoff + (sizeof(KV) == 2 ? 0x1p-9 : 0);
+  check_results(exact, problem.template run_backward<float>(fast_forward(forward_scratch, 1), fast),
+                problem.template run_backward<float>(naive_forward, naive),
+                problem.template run_backward<double>(naive_forward, naive), tiny,
+                1e-14 * (1 + problem.scores));
+  CHECK(scratch.guarded());
 }
+
+constexpr Case cases_of_sizes[] = {
+    {.window = 70, .position = 0, .n_rows = 9},
+    {.window = 5, .position = 133, .n_rows = 9},
+    {.window = 67, .position = 100, .n_rows = 3, .n_kv_heads = 2, .group = 2}};
+constexpr int head_dims[] = {4, 8, 12, 16, 20, 64, 80, 128, 256};
 
 /// A sequence that goes through rounding, attention and storing as in a layer, in any pieces.
 template <class KV, class R = float>
@@ -222,6 +324,47 @@ struct Sequence {
       attention<head_dim>(chunk, window, fused, states_of(k), states_of(v), scratch, out);
     });
     return y;
+  }
+
+  /// The gradients of qkv for dout, after the forward pass from the same states; `gradients`: those
+  /// of the rings, of every segment.
+  static std::vector<R> backward(std::vector<R> qkv, const std::vector<R>& dout,
+                                 std::int64_t window, const std::vector<Segment>& segments,
+                                 const std::vector<State>& starts,
+                                 std::vector<typename Sequence<R, R>::State>& gradients,
+                                 int threads = 1) {
+    auto before = starts, after = starts;
+    const auto rings = [](auto& states, auto member) {
+      std::vector<Ring<typename std::remove_cvref_t<decltype(states[0].k)>::value_type, n_kv_heads,
+                       0, head_dim>>
+          all;
+      for (auto& state : states) all.push_back(state.ring(state.*member));
+      return all;
+    };
+    using Gradients = typename Sequence<R, R>::State;
+    auto k = rings(before, &State::k), v = rings(before, &State::v),
+         new_k = rings(after, &State::k), new_v = rings(after, &State::v);
+    auto dk = rings(gradients, &Gradients::k), dv = rings(gradients, &Gradients::v);
+    const auto rows = static_cast<std::int64_t>(qkv.size() / width);
+    std::vector<R> y(dout.size()), log_sum(dout.size() / head_dim), dqkv(qkv.size());
+    const auto size = [&](std::int64_t n) {
+      return static_cast<std::size_t>(threads * round_up(n, alignment));
+    };
+    std::vector<R> memory(size(AttentionScratch<head_dim, R>::size)),
+        backward_memory(size(AttentionBackwardScratch<head_dim, R>::size));
+    const Rows<R, width> fused{qkv.data(), rows};
+    const Rows<R, out_width> out{y.data(), rows};
+    const Rows<R, out_width / head_dim> sums{log_sum.data(), rows};
+    parallel(threads, [&](Team team) {
+      const Chunk chunk{team, segments, rows};
+      attention<head_dim>(chunk, window, fused, states_of(new_k), states_of(new_v),
+                          AttentionScratch<head_dim, R>{memory.data()}, out, sums);
+      attention_backward<head_dim>(chunk, window, fused, states_of(k), states_of(v), out, sums,
+                                   {dout.data(), rows}, Rows<R, width>{dqkv.data(), rows},
+                                   states_of(dk), states_of(dv),
+                                   AttentionBackwardScratch<head_dim, R>{backward_memory.data()});
+    });
+    return dqkv;
   }
 
   static std::vector<R> tokens(std::int64_t n, Random& rng) {
@@ -272,15 +415,11 @@ void check_splits(std::int64_t window, std::int64_t slots, std::int64_t length) 
 
 TEST_CASE("attention: simd against reference, head sizes, keys in float and bfloat16") {
   Random rng;
-  check_head_dim<4>(rng);
-  check_head_dim<8>(rng);
-  check_head_dim<12>(rng);
-  check_head_dim<16>(rng);
-  check_head_dim<20>(rng);
-  check_head_dim<64>(rng);
-  check_head_dim<80>(rng);
-  check_head_dim<128>(rng);
-  check_head_dim<256>(rng);
+  for (const int head_dim : head_dims)
+    for (const Case& c : cases_of_sizes) {
+      check(head_dim, c, rng);
+      check<bf16>(head_dim, c, rng);
+    }
 }
 
 TEST_CASE("attention: a window sees position - window < j <= position") {
@@ -289,18 +428,18 @@ TEST_CASE("attention: a window sees position - window < j <= position") {
     for (const std::int64_t position :
          {std::int64_t{0}, std::int64_t{1}, window - 1, window, window + 1, 3 * window + 7})
       for (const std::int64_t n_rows : {std::int64_t{1}, std::int64_t{2}, window + 3})
-        check<8>({.window = window, .position = position, .n_rows = n_rows}, rng);
+        check(8, {.window = window, .position = position, .n_rows = n_rows}, rng);
 }
 
 TEST_CASE("attention: every number of keys around the vector width and the tile") {
   Random rng;
   for (std::int64_t keys = 1; keys <= 3 * vector_floats + 1; ++keys) {
-    check<8>({.window = keys, .position = 200, .n_rows = 2}, rng);
-    check<8, bf16>({.window = all_keys, .position = keys - 1, .n_rows = 1}, rng);
+    check(8, {.window = keys, .position = 200, .n_rows = 2}, rng);
+    check<bf16>(8, {.window = all_keys, .position = keys - 1, .n_rows = 1}, rng);
   }
   for (std::int64_t keys = kernels::attention_tile - 2; keys <= kernels::attention_tile + 2; ++keys)
     for (std::int64_t position = 126; position <= 130; ++position)
-      check<8>({.window = keys, .position = position, .n_rows = 1}, rng);
+      check(8, {.window = keys, .position = position, .n_rows = 1}, rng);
 }
 
 TEST_CASE("attention: full causal attention") {
@@ -309,8 +448,8 @@ TEST_CASE("attention: full causal attention") {
     for (const std::int64_t n_rows : {1, 2, 70}) {
       const Case c{
           .window = all_keys, .position = position, .n_rows = n_rows, .n_kv_heads = 2, .group = 3};
-      check<16, float>(c, rng);
-      check<16, bf16>(c, rng);
+      check(16, c, rng);
+      check<bf16>(16, c, rng);
     }
 }
 
@@ -318,12 +457,13 @@ TEST_CASE("attention: query heads share key/value heads in groups, more rows tha
   Random rng;
   for (const int n_kv_heads : {1, 2, 3})
     for (const int group : {1, 2, 3, 7, 64})
-      check<4>({.window = 9,
-                .position = 20,
-                .n_rows = 2 * kernels::attention_rows / group + 3,
-                .n_kv_heads = n_kv_heads,
-                .group = group},
-               rng);
+      check(4,
+            {.window = 9,
+             .position = 20,
+             .n_rows = 2 * kernels::attention_rows / group + 3,
+             .n_kv_heads = n_kv_heads,
+             .group = group},
+            rng);
 }
 
 TEST_CASE("attention: simd against reference, every misalignment, rows with gaps") {
@@ -334,17 +474,17 @@ TEST_CASE("attention: simd against reference, every misalignment, rows with gaps
     for (auto place : {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset}) {
       Case moved = c;
       moved.*place = together.*place = offset;
-      check<20, float>(moved, rng);
-      check<20, bf16>(moved, rng);
+      check(20, moved, rng);
+      check<bf16>(20, moved, rng);
     }
-    check<20>(together, rng);
+    check(20, together, rng);
   }
 }
 
 TEST_CASE("attention: large and tiny scores, without overflow") {
   Random rng;
   for (const double scale : {1e-20, 1e-3, 5., 30., 1000.})
-    check<16>({.window = 100, .position = 150, .n_rows = 5, .scale = scale}, rng);
+    check(16, {.window = 100, .position = 150, .n_rows = 5, .scale = scale}, rng);
 }
 
 TEST_CASE("attention: huge scores pick the largest key") {
@@ -527,4 +667,121 @@ TEST_CASE("attention: the rings take the last tokens, slot = position modulo slo
     }
     CHECK(wrong == 0);
   }
+}
+
+TEST_CASE("attention backward: simd against reference, head sizes, keys in float and bfloat16") {
+  Random rng;
+  for (const int head_dim : head_dims)
+    for (const Case& c : cases_of_sizes) {
+      check_backward(head_dim, c, rng);
+      check_backward<bf16>(head_dim, c, rng);
+    }
+}
+
+TEST_CASE(
+    "attention backward: windows and positions around the tile, before and after the ring wraps") {
+  Random rng;
+  for (const std::int64_t window : {1, 2, 5, 63, 64, 65, 129})
+    for (const std::int64_t position :
+         {std::int64_t{0}, std::int64_t{1}, window - 1, window, window + 1, 3 * window + 7})
+      for (const std::int64_t n_rows : {std::int64_t{1}, window - 1, window, window + 3})
+        if (n_rows > 0)
+          check_backward(4, {.window = window, .position = position, .n_rows = n_rows}, rng);
+  for (std::int64_t window = 62; window <= 66; ++window)
+    for (std::int64_t position = 126; position <= 130; ++position)
+      check_backward<bf16>(8, {.window = window, .position = position, .n_rows = 2}, rng);
+}
+
+TEST_CASE("attention backward: full causal attention, groups of query heads, blocks of rows") {
+  Random rng;
+  for (const std::int64_t position : {0, 1, 64, 200})
+    for (const std::int64_t n_rows : {1, 2, 47, 70}) {
+      const Case c{
+          .window = all_keys, .position = position, .n_rows = n_rows, .n_kv_heads = 2, .group = 3};
+      check_backward(12, c, rng);
+      check_backward<bf16>(12, c, rng);
+    }
+  for (const int group : {1, 2, 7, 50, 64})
+    check_backward(
+        4,
+        {.window = 9, .position = 20, .n_rows = 100 / group + 3, .n_kv_heads = 2, .group = group},
+        rng);
+}
+
+TEST_CASE("attention backward: simd against reference, every misalignment, rows with gaps") {
+  Random rng;
+  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
+    const Case c{.window = 7, .position = 30, .n_rows = 3, .group = 2, .gap = offset % 3};
+    Case together = c;
+    for (auto place : {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset}) {
+      Case moved = c;
+      moved.*place = together.*place = offset;
+      check_backward(20, moved, rng);
+      check_backward<bf16>(20, moved, rng);
+    }
+    check_backward(20, together, rng);
+  }
+}
+
+TEST_CASE("attention backward: large and tiny scores") {
+  Random rng;
+  for (const double scale : {1e-15, 1e-3, 5., 30., 200.})
+    check_backward(16, {.window = 100, .position = 150, .n_rows = 5, .scale = scale}, rng);
+}
+
+TEST_CASE("attention backward: huge scores give finite gradients") {
+  Random rng;
+  CAPTURE(rng.seed);
+  using S = Sequence<float>;
+  for (const float scale : {1e3f, 1e6f, 1e9f, 1e12f, 1e15f}) {
+    CAPTURE(scale);
+    auto qkv = S::tokens(90, rng);
+    for (std::size_t i = 0; i < qkv.size(); ++i)
+      if (i % S::width / S::head_dim % (S::group + 2) <= S::group) qkv[i] *= scale;
+    std::vector<S::State> state{S::State(64)}, gradient{S::State(64)};
+    for (auto* ring : {&gradient[0].k, &gradient[0].v}) std::fill(ring->begin(), ring->end(), 0.f);
+    const auto dqkv =
+        S::backward(qkv, rng.values(90 * S::out_width), 64, {{0, 0, 90}}, state, gradient);
+    CHECK(relative_error(dqkv, dqkv) == 0);  // all are finite
+  }
+}
+
+TEST_CASE("attention backward: segments of a chunk as alone, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto run = [&]<class KV, class R>(KV, R) {
+    using S = Sequence<KV, R>;
+    constexpr std::int64_t window = 19;
+    std::vector<typename S::State> starts;
+    std::vector<typename Sequence<R, R>::State> gradients, ends;
+    std::vector<Segment> segments;
+    std::vector<R> qkv, dout, alone;
+    for (const std::int64_t n : {1, 70, 2, 0, 33}) {
+      const std::int64_t position = rng.below(200);
+      typename S::State state(window);
+      if (position > 0) S::run(S::tokens(position, rng), window, {{0, 0, position}}, {&state});
+      typename Sequence<R, R>::State gradient(window);
+      for (auto* ring : {&gradient.k, &gradient.v}) rng.fill(std::span(*ring));
+      const auto part = S::tokens(n, rng);
+      const auto dpart = rng.values<R>(static_cast<std::size_t>(n * S::out_width));
+      std::vector<typename Sequence<R, R>::State> end{gradient};
+      append(alone, S::backward(part, dpart, window, {{position, 0, n}}, {state}, end));
+      segments.push_back({position, static_cast<std::int64_t>(qkv.size() / S::width), n});
+      starts.push_back(state), gradients.push_back(gradient), ends.push_back(end[0]);
+      append(qkv, part), append(dout, dpart);
+      if (n == 0) CHECK((same_bits(end[0].k, gradient.k) && same_bits(end[0].v, gradient.v)));
+    }
+    for (int threads = 1; threads <= 4; ++threads) {
+      CAPTURE(threads);
+      auto found = gradients;
+      CHECK(same_result(S::backward(qkv, dout, window, segments, starts, found, threads), alone));
+      for (std::size_t s = 0; s < found.size(); ++s) {
+        CHECK(same_result(found[s].k, ends[s].k));
+        CHECK(same_result(found[s].v, ends[s].v));
+      }
+    }
+  };
+  run(float{}, float{});
+  run(bf16{}, float{});
+  run(double{}, double{});
 }

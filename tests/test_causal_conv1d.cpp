@@ -1,6 +1,7 @@
 #include <samba/kernels/causal_conv1d.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/gradients.hpp>
 #include <tests/support.hpp>
 
 using namespace samba;
@@ -66,6 +67,73 @@ void check(const Case& c, Random& rng) {
   CHECK(error_to(naive_double, exact, magnitude) <= 1e-15);
 }
 
+/// The gradients of simd and reference, for random gradients of y and of past as it is left, against
+/// the definition in double. Those of weight and bias are added to what was there.
+template <int Taps, bool Silu>
+void check_backward(const Case& c, Random& rng) {
+  CAPTURE(rng.seed, Taps, Silu, c.n_rows, c.channels, c.weight_offset, c.bias_offset, c.x_offset,
+          c.past_offset, c.y_offset, c.gap);
+  const std::size_t C = c.channels, T = c.n_rows, earlier = Taps - 1;
+  const auto weight = rng.values(Taps * C), bias = rng.values(C), x = rng.values(T * C),
+             past = rng.values(earlier * C), dy = rng.values(T * C),
+             dpast_end = rng.values(earlier * C), dweight0 = rng.values(Taps * C),
+             dbias0 = rng.values(C);
+
+  // Inputs and their gradients from the first of past on; the last ones are left as past.
+  auto inputs = past;
+  inputs.insert(inputs.end(), x.begin(), x.end());
+  std::vector<Sized> dinputs(inputs.size()), dweight = sized(dweight0), dbias = sized(dbias0);
+  for (std::size_t i = 0; i < earlier * C; ++i) dinputs[T * C + i] = double{dpast_end[i]};
+  for (std::size_t t = 0; t < T; ++t)
+    for (std::size_t i = 0; i < C; ++i) {
+      double sum = double{bias[i]};
+      for (std::size_t j = 0; j < Taps; ++j)
+        sum += double{weight[j * C + i]} * double{inputs[(t + j) * C + i]};
+      const Sized d = Sized(double{dy[t * C + i]}) * (Silu ? exact_silu_derivative(sum) : Sized(1));
+      dbias[i] += d;
+      for (std::size_t j = 0; j < Taps; ++j) {
+        dweight[j * C + i] += d * double{inputs[(t + j) * C + i]};
+        dinputs[(t + j) * C + i] += d * double{weight[j * C + i]};
+      }
+    }
+  const auto first_x = dinputs.begin() + static_cast<std::ptrdiff_t>(earlier * C);
+
+  const auto run = [&]<class R>(R, auto kernel) {
+    const Guarded<R> w(convert<R>(weight), c.weight_offset), b(convert<R>(bias), c.bias_offset);
+    const Guarded<R> in(convert<R>(x), T, c.gap, c.x_offset),
+        carried(convert<R>(past), c.past_offset);
+    const Guarded<R> out(convert<R>(dy), T, c.gap, c.y_offset), din(T, C, C + c.gap, c.x_offset),
+        dcarried(convert<R>(dpast_end), c.past_offset);
+    const Guarded<R> dw(convert<R>(dweight0), c.weight_offset),
+        db(convert<R>(dbias0), c.bias_offset);
+    const auto n = static_cast<std::int64_t>(C);
+    kernel(CausalConv1dBackwardArgs<R>{{w.data(), b.data(), in.data(), in.stride(), carried.data(),
+                                        nullptr, 0, static_cast<std::int64_t>(T), n},
+                                       out.data(),
+                                       out.stride(),
+                                       din.data(),
+                                       din.stride(),
+                                       dcarried.data(),
+                                       dw.data(),
+                                       db.data()},
+           Range{0, n});
+    CHECK((din.guarded() && dcarried.guarded() && dw.guarded() && db.guarded()));
+    CHECK((same_bits(carried.values(), convert<R>(past)) && same_bits(in.values(), convert<R>(x))));
+    return Named<R>{{"dx", din.values()},
+                    {"dpast", dcarried.values()},
+                    {"dweight", dw.values()},
+                    {"dbias", db.values()}};
+  };
+  const auto naive = [](auto a, Range r) { reference::causal_conv1d_backward<Taps, Silu>(a, r); };
+  // As in the forward pass; a rounding of the sum goes through the derivative once more.
+  check_results({{"dx", {first_x, dinputs.end()}},
+                 {"dpast", {dinputs.begin(), first_x}},
+                 {"dweight", dweight},
+                 {"dbias", dbias}},
+                run(0.f, [](auto a, Range r) { simd::causal_conv1d_backward<Taps, Silu>(a, r); }),
+                run(0.f, naive), run(0., naive), (Silu ? 16 : 2) * unit_roundoff);
+}
+
 constexpr int taps = 4, width = 4 * vector_floats + 3;
 using Past = Array<float, taps - 1, width>;
 
@@ -93,6 +161,31 @@ struct Convolution {
                              states_of(states), {y.data(), rows});
     });
     return y;
+  }
+
+  /// The gradients of x for dy; `pasts` are the states of the segments before it, `dpasts` the
+  /// gradients of those after it. The sums of the weights' gradients go on in `sums`: of the taps,
+  /// then of the bias.
+  std::vector<float> backward(const std::vector<float>& x, const std::vector<float>& dy,
+                              const std::vector<Segment>& segments,
+                              std::vector<std::vector<float>>& pasts,
+                              std::vector<std::vector<float>>& dpasts, std::vector<float>& sums,
+                              int threads = 1) const {
+    std::vector<Past> states, gradients;
+    for (auto& past : pasts) states.push_back({past.data()});
+    for (auto& past : dpasts) gradients.push_back({past.data()});
+    Filter<float, width, taps> dweight;
+    Vector<float, width> dbias;
+    dweight.bind(reinterpret_cast<std::byte*>(sums.data()));
+    dbias.bind(reinterpret_cast<std::byte*>(sums.data() + taps * width));
+    const auto rows = static_cast<std::int64_t>(x.size() / width);
+    std::vector<float> dx(x.size());
+    parallel(threads, [&](Team team) {
+      causal_conv1d_backward(Chunk{team, segments, rows}, weight, bias, {x.data(), rows},
+                             states_of(states), {dy.data(), rows}, {dx.data(), rows},
+                             states_of(gradients), dweight, dbias);
+    });
+    return dx;
   }
 };
 
@@ -212,5 +305,69 @@ TEST_CASE("causal_conv1d: only the channels of the range are touched") {
       CHECK((y[static_cast<std::size_t>(i)] != 9.f) == inside);
       CHECK((past[static_cast<std::size_t>(i)] != start[static_cast<std::size_t>(i)]) == inside);
     }
+  }
+}
+
+TEST_CASE("causal_conv1d backward: simd against reference, every number of channels") {
+  Random rng;
+  for (std::size_t channels = 1; channels <= 3 * vector_floats + 1; ++channels) {
+    check_backward<4, true>({.n_rows = 6, .channels = channels}, rng);
+    check_backward<4, false>({.n_rows = 6, .channels = channels}, rng);
+  }
+}
+
+TEST_CASE("causal_conv1d backward: simd against reference, taps and lengths, short ones too") {
+  Random rng;
+  for (std::size_t n_rows = 1; n_rows <= 8; ++n_rows)
+    for (const std::size_t channels : {std::size_t{1}, std::size_t{vector_floats + 1}}) {
+      check_backward<2, true>({n_rows, channels}, rng);
+      check_backward<3, true>({n_rows, channels}, rng);
+      check_backward<4, true>({n_rows, channels}, rng);
+      check_backward<7, false>({n_rows, channels}, rng);
+    }
+}
+
+TEST_CASE("causal_conv1d backward: simd against reference, every misalignment, rows with gaps") {
+  Random rng;
+  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
+    const Case c{.n_rows = 5, .channels = 2 * vector_floats + 3, .gap = offset % 3};
+    Case together = c;
+    for (auto place : {&Case::weight_offset, &Case::bias_offset, &Case::x_offset,
+                       &Case::past_offset, &Case::y_offset}) {
+      Case moved = c;
+      moved.*place = together.*place = offset;
+      check_backward<4, true>(moved, rng);
+    }
+    check_backward<4, true>(together, rng);
+  }
+}
+
+TEST_CASE("causal_conv1d backward: segments of a chunk as alone, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const Convolution convolution(rng);
+  std::vector<Segment> segments;
+  std::vector<std::vector<float>> pasts, starts, ends;
+  std::vector<float> x, dy, alone, old = rng.values((taps + 1) * width), sums = old;
+  for (const int length : {1, 7, 2, 0, 5}) {
+    segments.push_back({0, static_cast<std::int64_t>(x.size() / width), length});
+    const auto n = static_cast<std::size_t>(length * width);
+    const auto part = rng.values(n), dpart = rng.values(n);
+    pasts.push_back(rng.values((taps - 1) * width));
+    starts.push_back(rng.values((taps - 1) * width));
+    std::vector<std::vector<float>> past{pasts.back()}, dpast{starts.back()};
+    append(alone, convolution.backward(part, dpart, {{0, 0, length}}, past, dpast, sums));
+    append(x, part), append(dy, dpart);
+    if (length == 0) CHECK(same_bits(dpast[0], starts.back()));
+    ends.push_back(dpast[0]);
+  }
+  for (int threads = 1; threads <= 4; ++threads) {
+    CAPTURE(threads);
+    auto dpasts = starts;
+    auto together = old;
+    CHECK(same_result(convolution.backward(x, dy, segments, pasts, dpasts, together, threads),
+                      alone));
+    CHECK(same_result(together, sums));
+    for (std::size_t s = 0; s < ends.size(); ++s) CHECK(same_result(dpasts[s], ends[s]));
   }
 }

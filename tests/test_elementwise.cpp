@@ -1,6 +1,7 @@
 #include <samba/kernels/elementwise.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/gradients.hpp>
 #include <tests/support.hpp>
 
 using namespace samba;
@@ -8,8 +9,6 @@ using namespace samba_test;
 using namespace samba::kernels;
 
 namespace {
-
-double exact_silu(double x) { return x / (1 + std::exp(-x)); }
 
 void check_silu_mul(const std::vector<float>& gate, const std::vector<float>& up,
                     std::size_t gate_offset = 0, std::size_t up_offset = 0,
@@ -37,6 +36,35 @@ void check_silu_mul(const std::vector<float>& gate, const std::vector<float>& up
   simd::silu_mul(g.data(), onto_up.data(), all, onto_up.data());
   CHECK(same_bits(onto_gate.values(), out.values()));
   CHECK(same_bits(onto_up.values(), out.values()));
+}
+
+void check_silu_mul_backward(const std::vector<float>& gate, const std::vector<float>& up,
+                             const std::vector<float>& dout, std::size_t gate_offset = 0,
+                             std::size_t up_offset = 0, std::size_t out_offset = 0) {
+  CAPTURE(gate.size(), gate_offset, up_offset, out_offset);
+  std::vector<Sized> dgate, dup;
+  for (std::size_t i = 0; i < gate.size(); ++i) {
+    const double x = double{gate[i]}, d = double{dout[i]};
+    dgate.push_back(d * double{up[i]} * exact_silu_derivative(x));
+    dup.push_back(d * exact_silu(x));
+  }
+  const auto run = [&]<class R>(R, auto kernel, bool in_place) {
+    const Guarded<R> g(convert<R>(gate), gate_offset), u(convert<R>(up), up_offset),
+        d(convert<R>(dout), out_offset);
+    const Guarded<R> apart(gate.size(), gate_offset), du(gate.size(), up_offset);
+    const Guarded<R>& dg = in_place ? d : apart;
+    const Range all{0, static_cast<std::int64_t>(gate.size())};
+    kernel(g.data(), u.data(), d.data(), all, dg.data(), du.data());
+    CHECK((d.guarded() && apart.guarded() && du.guarded()));
+    return Named<R>{{"dgate", dg.values()}, {"dup", du.values()}};
+  };
+  const auto fast = [](auto... args) { simd::silu_mul_backward(args...); };
+  const auto naive = [](auto... args) { reference::silu_mul_backward(args...); };
+  const auto apart = run(0.f, fast, false);
+  // As above, and the derivative has a sum and two products more.
+  check_results({{"dgate", dgate}, {"dup", dup}}, apart, run(0.f, naive, false),
+                run(0., naive, false), 10 * unit_roundoff, 1e-15);
+  CHECK(same_results(run(0.f, fast, true), apart));
 }
 
 void check_add(const std::vector<float>& y, const std::vector<float>& x, std::size_t y_offset = 0,
@@ -156,4 +184,58 @@ TEST_CASE("silu_mul, add: only the columns of the range are written") {
       CHECK((sum[at] == b[at]) != inside);
     }
   }
+}
+
+TEST_CASE("silu_mul backward: simd against reference, every size and misalignment") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (std::size_t n = 1; n <= 3 * vector_floats + 1; ++n)
+    check_silu_mul_backward(rng.values(n, -5, 5), rng.values(n), rng.values(n));
+  constexpr std::size_t n = 2 * vector_floats + 3;
+  const auto check = [&](std::size_t gate, std::size_t up, std::size_t out) {
+    check_silu_mul_backward(rng.values(n, -5, 5), rng.values(n), rng.values(n), gate, up, out);
+  };
+  for (std::size_t offset = 0; offset < vector_floats; ++offset)
+    check(offset, 0, 0), check(0, offset, 0), check(0, 0, offset), check(offset, offset, offset);
+}
+
+TEST_CASE("silu_mul backward: the whole range of gates") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (double low = -84; low < 200; low += 3)
+    check_silu_mul_backward(rng.values(64, low, low + 3), rng.values(64, 0.5, 1),
+                            rng.values(64, 0.5, 1));
+  for (const float gate : {-90.f, -200.f, -1e20f, 1e20f}) {
+    const float one = 1;
+    float dgate = 7, dup = 7;
+    simd::silu_mul_backward(&gate, &one, &one, {0, 1}, &dgate, &dup);
+    CHECK(dgate == Approx(gate > 0).margin(1e-7));
+    CHECK(dup == Approx(gate > 0 ? gate : 0).margin(1e-7));
+  }
+}
+
+TEST_CASE("silu_mul backward: rows of a chunk as alone, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int n = 4 * vector_floats + 3, rows = 3;
+  const auto run = [&]<class R>(R) {
+    auto gate = rng.values<R>(rows * n), up = rng.values<R>(rows * n), d = rng.values<R>(rows * n);
+    const auto gradients = [&](std::int64_t first, std::int64_t count, int threads, auto& dgate,
+                               auto& dup) {
+      const auto part = [&](auto& x) { return Rows<R, n>{x.data() + first * n, count}; };
+      parallel(threads, [&](Team team) {
+        silu_mul_backward(team, part(gate), part(up), part(d), part(dgate), part(dup));
+      });
+    };
+    std::vector<R> dgate(rows * n), dup(rows * n);
+    for (std::int64_t i = 0; i < rows; ++i) gradients(i, 1, 1, dgate, dup);
+    for (int threads = 1; threads <= 4; ++threads) {
+      CAPTURE(threads);
+      std::vector<R> gates(rows * n), ups(rows * n);
+      gradients(0, rows, threads, gates, ups);
+      CHECK((same_result(gates, dgate) && same_result(ups, dup)));
+    }
+  };
+  run(0.f);
+  run(0.);
 }

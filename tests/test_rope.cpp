@@ -1,6 +1,7 @@
 #include <samba/kernels/rope.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/gradients.hpp>
 #include <tests/support.hpp>
 
 #include <array>
@@ -62,7 +63,8 @@ void check_table(float theta) {
   }
 }
 
-/// Heads of random values turned by simd and by reference.
+/// Heads of random values turned by simd and by reference, or their gradients turned back.
+template <bool backward>
 void check_head(int half, std::size_t rest, std::size_t table_offset, std::size_t head_offset,
                 Random& rng) {
   CAPTURE(rng.seed, half, rest, table_offset, head_offset);
@@ -75,23 +77,23 @@ void check_head(int half, std::size_t rest, std::size_t table_offset, std::size_
   }
   const auto head = rng.values(2 * n + rest);
   const Guarded<float> c(cos, table_offset), s(sin, table_offset), turned(head, head_offset);
-  simd::rope(c.data(), s.data(), half, turned.data());
-  auto naive = head;
-  reference::rope(cos.data(), sin.data(), half, naive.data());
-  auto naive_double = convert<double>(head), exact = naive_double, magnitude = naive_double;
-  reference::rope(convert<double>(cos).data(), convert<double>(sin).data(), half,
-                  naive_double.data());
+  const auto naive = [&]<class R>(R) {
+    auto values = convert<R>(head);
+    (backward ? reference::rope_backward<R> : reference::rope<R>)(convert<R>(cos).data(),
+                                                                  convert<R>(sin).data(), half,
+                                                                  values.data());
+    return values;
+  };
+  (backward ? simd::rope_backward : simd::rope)(c.data(), s.data(), half, turned.data());
+  auto exact = sized(head);
   for (std::size_t i = 0; i < n; ++i) {
-    const double a = double{head[i]}, b = double{head[i + n]}, x = double{cos[i]},
-                 y = double{sin[i]};
+    const Sized a = exact[i], b = exact[i + n], x = double{cos[i]},
+                y = double{backward ? -sin[i] : sin[i]};
     exact[i] = a * x - b * y, exact[i + n] = a * y + b * x;
-    magnitude[i] = std::abs(a * x) + std::abs(b * y),
-    magnitude[i + n] = std::abs(a * y) + std::abs(b * x);
   }
   // Two products and a sum.
-  CHECK(error_to(turned.values(), exact, magnitude) <=
-        2 * error_to(naive, exact, magnitude) + 2 * unit_roundoff);
-  CHECK(error_to(naive_double, exact, magnitude) <= 1e-15);
+  check_results({{"head", exact}}, {{"head", turned.values()}}, {{"head", naive(0.f)}},
+                {{"head", naive(0.)}}, 2 * unit_roundoff, 1e-15);
   CHECK(turned.guarded());
   for (std::size_t i = 2 * n; i < head.size(); ++i) CHECK(turned.values()[i] == head[i]);
 }
@@ -160,14 +162,18 @@ TEST_CASE("RotaryTable: bfloat16 tables lose positions beyond 2^24 as float32 do
   CHECK((same_bits(cos, cos_next) && same_bits(sin, sin_next)));
 }
 
-TEST_CASE("rope: simd against reference, every size and misalignment") {
+TEST_CASE("rope, rope backward: simd against reference, every size and misalignment") {
   Random rng;
+  const auto check = [&](int half, std::size_t rest, std::size_t table, std::size_t head) {
+    check_head<false>(half, rest, table, head, rng);
+    check_head<true>(half, rest, table, head, rng);
+  };
   for (int half = 1; half <= 3 * vector_floats + 1; ++half)
-    for (const std::size_t rest : {0u, 3u}) check_head(half, rest, 0, 0, rng);
+    for (const std::size_t rest : {0u, 3u}) check(half, rest, 0, 0);
   for (std::size_t offset = 0; offset < vector_floats; ++offset) {
-    check_head(vector_floats + 3, 2, offset, 0, rng);
-    check_head(vector_floats + 3, 2, 0, offset, rng);
-    check_head(vector_floats, 2, offset, offset, rng);
+    check(vector_floats + 3, 2, offset, 0);
+    check(vector_floats + 3, 2, 0, offset);
+    check(vector_floats, 2, offset, offset);
   }
 }
 
@@ -190,6 +196,16 @@ TEST_CASE("rope: turns queries and keys, leaves values and the other channels as
       });
       if (threads == 1) alone = qkv;
       CHECK(same_result(qkv, alone));
+    }
+    // Turned back, they are as before.
+    for (int threads = 1; threads <= 4; ++threads) {
+      CAPTURE(threads);
+      auto back = alone;
+      parallel(threads, [&](Team team) {
+        kernels::rope_backward<head_dim>(Chunk{team, segments, 5}, group, table,
+                                         Rows<R, width>{back.data(), 5});
+      });
+      CHECK(relative_error(back, before) <= tolerance);
     }
     for (int row = 0; row < 5; ++row)
       for (int head = 0; head < heads; ++head) {

@@ -1,6 +1,7 @@
 #include <samba/kernels/selective_scan.hpp>
 
 #include <tests/catch.hpp>
+#include <tests/gradients.hpp>
 #include <tests/support.hpp>
 
 using namespace samba;
@@ -94,7 +95,126 @@ void check(const Case& c, Random& rng) {
   CHECK(error_to(naive_double.h, exact.h, exact.h_magnitude) <= 1e-14);
 }
 
-constexpr int d_state = 5, width = 4 * vector_floats + 3;
+/// The gradients of simd and reference, for random gradients of y and of the state at the end,
+/// against those of the recurrence in double. dA, dD and ddt_bias are added to what was there.
+template <int N>
+void check_backward(const Case& c, Random& rng) {
+  CAPTURE(rng.seed, N, c.n_rows, c.channels, c.dt_low, c.dt_high, c.A_low, c.weight_offset,
+          c.x_offset, c.dt_offset, c.z_offset, c.BC_offset, c.h_offset, c.y_offset, c.gap,
+          c.in_place);
+  const std::size_t C = c.channels, T = c.n_rows, blocks = (C + scan_block - 1) / scan_block;
+  const auto A = rng.values(N * C, c.A_low, c.A_high), D = rng.values(C), dt_bias = rng.values(C);
+  const auto dt = rng.values(T * C, c.dt_low, c.dt_high), x = rng.values(T * C),
+             z = rng.values(T * C, -3, 3), dy = rng.values(T * C);
+  const auto B = rng.values(T * N), Cs = rng.values(T * N), h0 = rng.values(N * C),
+             dh_end = rng.values(N * C);
+  const auto dA0 = rng.values(N * C), dD0 = rng.values(C), ddt_bias0 = rng.values(C);
+
+  const std::vector<Sized> none(T * C);
+  std::vector<Sized> ddt = none, dx = none, dz = none, dBC(T * blocks * 2 * N), dh = sized(dh_end),
+                     dA = sized(dA0), dD = sized(dD0), ddt_bias = sized(ddt_bias0);
+  for (std::size_t i = 0; i < C; ++i) {
+    std::vector<Sized> h;  // (T + 1, N): before each token, and at the end
+    for (std::size_t n = 0; n < N; ++n) h.push_back(double{h0[n * C + i]});
+    const auto raw = [&](std::size_t t) { return double{dt[t * C + i]} + double{dt_bias[i]}; };
+    const auto delta = [&](std::size_t t) {
+      return std::max(raw(t), 0.) + std::log1p(std::exp(-std::abs(raw(t))));
+    };
+    // exp turns a rounding of its argument into one of its result.
+    const auto decay_of = [&](std::size_t t, std::size_t n) {
+      const double a = delta(t) * double{A[n * C + i]};
+      return Sized(std::exp(a), std::exp(a) * (1 - a));
+    };
+    for (std::size_t t = 0; t < T; ++t)
+      for (std::size_t n = 0; n < N; ++n)
+        h.push_back(decay_of(t, n) * h[t * N + n] +
+                    delta(t) * double{x[t * C + i]} * double{B[t * N + n]});
+    for (std::size_t t = T; t-- > 0;) {
+      const Sized u = double{x[t * C + i]}, gate = exact_silu(double{z[t * C + i]}),
+                  out = double{dy[t * C + i]}, g = out * gate, skip = double{D[i]}, step = delta(t);
+      Sized y = skip * u, from_delta, from_input;
+      for (std::size_t n = 0; n < N; ++n) {
+        const Sized a = double{A[n * C + i]}, b = double{B[t * N + n]}, r = double{Cs[t * N + n]};
+        const Sized decay = decay_of(t, n), before = h[t * N + n], after = h[(t + 1) * N + n];
+        const Sized slope = dh[n * C + i] + r * g;  // of the state after t
+        Sized* const parts = &dBC[(t * blocks + i / scan_block) * 2 * N];
+        y += r * after;
+        dA[n * C + i] += slope * step * decay * before;
+        from_delta += slope * (a * decay * before + b * u);
+        from_input += slope * step * b;
+        parts[n] += slope * step * u;
+        parts[N + n] += g * after;
+        dh[n * C + i] = slope * decay;
+      }
+      dz[t * C + i] = out * y * exact_silu_derivative(double{z[t * C + i]});
+      dx[t * C + i] = from_input + g * skip;
+      ddt[t * C + i] = from_delta * exact_sigmoid(raw(t));
+      dD[i] += g * u, ddt_bias[i] += ddt[t * C + i];
+    }
+  }
+
+  for (Sized& slope : dh) slope.size += 1e-30;  // a decay in vectors is at least 2^-126
+
+  const auto run = [&]<class R>(R, auto kernel) {
+    const Guarded<R> a(convert<R>(A), c.weight_offset), d(convert<R>(D), c.weight_offset),
+        bias(convert<R>(dt_bias), c.weight_offset), h(convert<R>(h0), c.h_offset);
+    const Guarded<R> in(convert<R>(x), T, c.gap, c.x_offset),
+        step(convert<R>(dt), T, c.gap, c.dt_offset), gate(convert<R>(z), T, c.gap, c.z_offset);
+    const Guarded<R> b(convert<R>(B), T, c.gap + 1, c.BC_offset),
+        cs(convert<R>(Cs), T, c.gap + 1, c.BC_offset);
+    const Guarded<R> out(convert<R>(dy), T, c.gap, c.y_offset), apart(T, C, C + c.gap, c.dt_offset),
+        din(T, C, C + c.gap, c.x_offset), dgate(T, C, C + c.gap, c.z_offset),
+        parts(T, blocks * 2 * N, blocks * 2 * N + c.gap, c.BC_offset);
+    const Guarded<R>& dstep = c.in_place ? out : apart;
+    const Guarded<R> dstate(convert<R>(dh_end), c.h_offset), da(convert<R>(dA0), c.weight_offset),
+        dd(convert<R>(dD0), c.weight_offset), dbias(convert<R>(ddt_bias0), c.weight_offset);
+    // As large as the wrapper makes them.
+    using Scratch = ScanBackwardScratch<R, N, 1>;
+    const Guarded<R> kept(T * (N * scan_block / scan_piece)),
+        piece(static_cast<std::size_t>(decltype(Scratch::piece)::size));
+    const auto n = static_cast<std::int64_t>(C);
+    kernel(SelectiveScanBackwardArgs<R>{{a.data(), d.data(), bias.data(), step.data(),
+                                         step.stride(), b.data(), cs.data(), b.stride(), in.data(),
+                                         in.stride(), gate.data(), gate.stride(), h.data(), nullptr,
+                                         0, static_cast<std::int64_t>(T), n},
+                                        out.data(),
+                                        out.stride(),
+                                        dstep.data(),
+                                        dstep.stride(),
+                                        din.data(),
+                                        din.stride(),
+                                        dgate.data(),
+                                        dgate.stride(),
+                                        parts.data(),
+                                        parts.stride(),
+                                        dstate.data(),
+                                        da.data(),
+                                        dd.data(),
+                                        dbias.data()},
+           Range{0, n}, kept.data(), piece.data());
+    CHECK((out.guarded() && apart.guarded() && din.guarded() && dgate.guarded()));
+    CHECK((parts.guarded() && dstate.guarded() && da.guarded() && dd.guarded() && dbias.guarded()));
+    CHECK((kept.guarded() && piece.guarded()));
+    CHECK(same_bits(h.values(), convert<R>(h0)));
+    return Named<R>{{"ddt", dstep.values()}, {"dx", din.values()},        {"dz", dgate.values()},
+                    {"dBC", parts.values()}, {"dh", dstate.values()},     {"dA", da.values()},
+                    {"dD", dd.values()},     {"ddt_bias", dbias.values()}};
+  };
+  const auto naive = [](auto... args) { reference::selective_scan_backward<N>(args...); };
+  // Roundings as in the forward pass, twice: states are computed anew, then carried back.
+  check_results({{"ddt", ddt},
+                 {"dx", dx},
+                 {"dz", dz},
+                 {"dBC", dBC},
+                 {"dh", dh},
+                 {"dA", dA},
+                 {"dD", dD},
+                 {"ddt_bias", ddt_bias}},
+                run(0.f, [](auto... args) { simd::selective_scan_backward<N>(args...); }),
+                run(0.f, naive), run(0., naive), 32 * unit_roundoff);
+}
+
+constexpr int d_state = 5, width = 2 * static_cast<int>(scan_block) + 3;
 
 /// The inputs of some tokens, and scans of parts of them over `width` channels.
 struct Scan {
@@ -132,6 +252,43 @@ struct Scan {
                               {z.data() + at, rows}, states_of(states), {y.data(), rows});
     });
     return y;
+  }
+
+  /// The gradients of all tokens, for dy; `h` are the states of the segments before them, `dh` the
+  /// gradients of those after them. The sums of the weights' gradients go on in `sums`: of A, then
+  /// D, then dt_bias.
+  Named<float> backward(int begin, int end, const std::vector<Segment>& segments,
+                        std::vector<std::vector<float>>& h, std::vector<std::vector<float>>& dh,
+                        const std::vector<float>& dy, std::vector<float>& sums,
+                        int threads = 1) const {
+    std::vector<Array<float, d_state, width>> states, gradients;
+    for (auto& state : h) states.push_back({state.data()});
+    for (auto& state : dh) gradients.push_back({state.data()});
+    const std::int64_t rows = end - begin, at = std::int64_t{begin} * width;
+    const In<float, 2 * d_state> fused{BC.data() + std::int64_t{begin} * 2 * d_state, rows};
+    const auto n = static_cast<std::size_t>(rows * width);
+    std::vector<float> ddt(n), dx(n), dz(n), dBC(static_cast<std::size_t>(rows * 2 * d_state));
+    const Rows<float, 2 * d_state> dfused{dBC.data(), rows};
+    Table<float, d_state, width> dA;
+    Vector<float, width> dD, ddt_bias;
+    dA.bind(reinterpret_cast<std::byte*>(sums.data()));
+    dD.bind(reinterpret_cast<std::byte*>(sums.data() + d_state * width));
+    ddt_bias.bind(reinterpret_cast<std::byte*>(sums.data() + (d_state + 1) * width));
+    using Scratch = ScanBackwardScratch<float, d_state, width>;
+    Scratch scratch;
+    ScratchPlacer places{{}, rows, threads};
+    Scratch::visit(scratch, places);
+    Arena memory(places.placer.offset);
+    places = {{memory.data()}, rows, threads};
+    Scratch::visit(scratch, places);
+    parallel(threads, [&](Team team) {
+      selective_scan_backward(
+          Chunk{team, segments, rows}, A, D, dt_bias, {dt.data() + at, rows}, first<d_state>(fused),
+          last<d_state>(fused), {x.data() + at, rows}, {z.data() + at, rows}, states_of(states),
+          {dy.data() + at, rows}, {ddt.data(), rows}, first<d_state>(dfused), last<d_state>(dfused),
+          {dx.data(), rows}, {dz.data(), rows}, scratch, states_of(gradients), dA, dD, ddt_bias);
+    });
+    return {{"ddt", ddt}, {"dx", dx}, {"dz", dz}, {"dBC", dBC}};
   }
 };
 
@@ -239,5 +396,82 @@ TEST_CASE("selective_scan: segments of a chunk as alone, for any number of threa
     for (auto& state : h) states.push_back(&state);
     CHECK(same_result(scan(0, length, segments, states, threads), alone));
     for (std::size_t s = 0; s < h.size(); ++s) CHECK(same_result(h[s], ends[s]));
+  }
+}
+
+TEST_CASE("selective_scan backward: simd against reference, every number of channels") {
+  Random rng;
+  for (std::size_t channels = 1; channels <= 3 * vector_floats + 1; ++channels)
+    check_backward<16>({.n_rows = 5, .channels = channels}, rng);
+  for (const std::size_t channels :
+       {scan_block - 1, scan_block, scan_block + 1, 2 * scan_block + 9})
+    check_backward<3>({.n_rows = 19, .channels = channels}, rng);
+}
+
+TEST_CASE("selective_scan backward: simd against reference, numbers of states and lengths") {
+  Random rng;
+  for (const std::size_t n_rows : {1u, 2u, 15u, 16u, 17u, 32u, 33u, 70u})
+    for (const bool in_place : {false, true}) {
+      const Case c{.n_rows = n_rows, .channels = vector_floats + 1, .in_place = in_place};
+      check_backward<3>(c, rng);
+      check_backward<16>(c, rng);
+      check_backward<64>(c, rng);
+    }
+}
+
+TEST_CASE("selective_scan backward: simd against reference, every misalignment, rows with gaps") {
+  Random rng;
+  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
+    const Case c{.n_rows = 18, .channels = 2 * vector_floats + 3, .gap = offset % 3};
+    Case together = c;
+    for (auto place : {&Case::weight_offset, &Case::x_offset, &Case::dt_offset, &Case::z_offset,
+                       &Case::BC_offset, &Case::h_offset, &Case::y_offset}) {
+      Case moved = c;
+      moved.*place = together.*place = offset;
+      check_backward<3>(moved, rng);
+    }
+    check_backward<3>(together, rng);
+  }
+}
+
+TEST_CASE("selective_scan backward: time steps from vanishing to large") {
+  Random rng;
+  for (double dt = -80; dt < 200; dt += 4)
+    check_backward<3>({.n_rows = 6, .channels = vector_floats + 1, .dt_low = dt, .dt_high = dt + 4},
+                      rng);
+  for (const double A : {-1e-6, -1e-3, -100., -1e6})
+    check_backward<3>({.n_rows = 6, .channels = vector_floats + 1, .A_low = A, .A_high = A / 2},
+                      rng);
+}
+
+TEST_CASE("selective_scan backward: segments of a chunk as alone, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int length = 60;
+  const Scan scan(length, rng);
+  const auto dy = rng.values(scan.size(width)), old = rng.values((d_state + 2) * width);
+  std::vector<Segment> segments;
+  std::vector<std::vector<float>> h, starts, ends;
+  Named<float> alone{{"ddt", {}}, {"dx", {}}, {"dz", {}}, {"dBC", {}}};
+  auto sums = old;
+  int at = 0;
+  for (const int n : {1, 35, 16, 0, 8}) {
+    segments.push_back({0, at, n});
+    h.push_back(rng.values(d_state * width)), starts.push_back(rng.values(d_state * width));
+    std::vector<std::vector<float>> before{h.back()}, dh{starts.back()};
+    const auto part = scan.backward(at, at + n, {{0, 0, n}}, before, dh, dy, sums);
+    for (std::size_t i = 0; i < part.size(); ++i) append(alone[i].second, part[i].second);
+    if (n == 0) CHECK(same_bits(dh[0], starts.back()));
+    ends.push_back(dh[0]);
+    at += n;
+  }
+  REQUIRE(at == length);
+  for (int threads = 1; threads <= 4; ++threads) {
+    CAPTURE(threads);
+    auto dh = starts;
+    auto together = old;
+    CHECK(same_results(scan.backward(0, length, segments, h, dh, dy, together, threads), alone));
+    CHECK(same_result(together, sums));
+    for (std::size_t s = 0; s < dh.size(); ++s) CHECK(same_result(dh[s], ends[s]));
   }
 }

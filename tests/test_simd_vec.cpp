@@ -1,4 +1,5 @@
 #include <samba/kernels/simd/elementwise.hpp>
+#include <samba/kernels/simd/transpose.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/support.hpp>
@@ -93,6 +94,22 @@ TEST_CASE("softplus: a few units in the last place over the whole range") {
   CHECK(of_all(simd_softplus, {200.f, 1e30f, 3e38f}) == std::vector<float>{200.f, 1e30f, 3e38f});
 }
 
+TEST_CASE("sigmoid, the derivative of silu: a few units in the last place over the whole range") {
+  const auto sigmoid = [](vec x) { return simd::sigmoid(x); };
+  const auto derivative = [](vec x) { return simd::silu_derivative(x); };
+  CHECK(worst(sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, sweep(-86, 200), 0) <= 8);
+  // The derivative is zero at -1.278, where what cancels is as large as the sigmoid, 0.2; up to 17,
+  // where the sigmoid becomes 1, a rounding of it is multiplied by x.
+  const auto exact = [](double x) {
+    const double s = 1 / (1 + std::exp(-x));
+    return s * (1 + x * (1 - s));
+  };
+  CHECK(worst(derivative, exact, sweep(-80, -2), 0) <= 12);
+  CHECK(worst(derivative, exact, sweep(-2, 200), 0.2) <= 24);
+  for (const float y : of_all(derivative, sweep(-200, -86))) CHECK((y <= 0 && y > -1e-35f));
+  CHECK(of_all(derivative, {0.f, 200.f, 1e30f}) == std::vector<float>{0.5f, 1.f, 1.f});
+}
+
 TEST_CASE("exp, silu, softplus: a value does not depend on its place in a vector") {
   Random rng;
   CAPTURE(rng.seed);
@@ -159,4 +176,36 @@ TEST_CASE("sum and max of the lanes: every lane counts") {
     CHECK(simd::sum(simd::load(x.data())) == 3.f - 2.f * (lanes - 1));
     CHECK(simd::max(simd::load(x.data())) == 3.f);
   }
+}
+
+TEST_CASE("part_and: n elements, the rest as given") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (int n = 1; n <= lanes; ++n) {
+    auto values = rng.values(static_cast<std::size_t>(n));
+    const Guarded<float> in(values);
+    std::vector<float> all(lanes);
+    simd::store(all.data(), simd::part_and(in.data(), n, 9.f));
+    values.resize(lanes, 9.f);
+    CHECK(same_bits(all, values));
+  }
+}
+
+TEST_CASE("transpose: every size, rows with gaps, nothing beside them") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (const std::size_t rows : {1u, 3u, 15u, 16u, 17u, 33u, 48u})
+    for (std::size_t columns = 1; columns <= 50; ++columns) {
+      CAPTURE(rows, columns);
+      const std::size_t gap = columns % 3, offset = rows % 5;
+      const auto values = rng.values(rows * columns);
+      const Guarded<float> from(values, rows, gap, offset), to(columns, rows, rows + gap, offset);
+      simd::detail::transpose(from.data(), from.stride(), static_cast<std::int64_t>(rows),
+                              static_cast<std::int64_t>(columns), to.data(), to.stride());
+      std::vector<float> expected;
+      for (std::size_t c = 0; c < columns; ++c)
+        for (std::size_t r = 0; r < rows; ++r) expected.push_back(values[r * columns + c]);
+      CHECK(same_bits(to.values(), expected));
+      CHECK(to.guarded());
+    }
 }

@@ -11,7 +11,8 @@
 namespace samba::inline SAMBA_TARGET::kernels {
 
 /// losses[i] = -log softmax(logits of row i)[targets[i]], and the logits become scale times its
-/// gradient; 0 for both where a target is negative. logits: (rows, N). Threads take rows.
+/// gradient; 0 for both where a target is negative, and a loss of NaN where a logit is not finite.
+/// logits: (rows, N). Threads take rows.
 template <class R, int N>
 void cross_entropy(const Team& team, const std::int32_t* targets, R scale, Rows<R, N> logits,
                    R* losses) {

@@ -2,13 +2,17 @@
 #include <samba/core/tensor.hpp>
 
 #include <cmath>
+#include <limits>
 
 namespace samba::inline SAMBA_TARGET::kernels::reference {
 
 /// -log softmax(logits)[target]; logits: (n), which become scale times its gradient:
-/// scale (softmax(logits) - onehot(target)).
+/// scale (softmax(logits) - onehot(target)). NaN where a logit is not finite, and then the logits
+/// stay.
 template <class R>
 R cross_entropy(R* logits, std::int64_t n, std::int64_t target, R scale) {
+  for (std::int64_t i = 0; i < n; ++i)
+    if (!is_finite(static_cast<float>(logits[i]))) return std::numeric_limits<R>::quiet_NaN();
   R maximum = logits[0], total = 0;
   for (std::int64_t i = 1; i < n; ++i) maximum = logits[i] > maximum ? logits[i] : maximum;
   const R found = logits[target] - maximum;

@@ -23,13 +23,13 @@ R rms_inverse(const R* x, R eps, std::int64_t n) {
 }
 
 /// dx += the gradient of x, for dy that of out and s = rms_inverse(x):
-///   dx = s (weight dy) - s^3 x mean(x weight dy)
+///   dx = s (weight dy - s x mean(s x weight dy))
 template <class R>
 void rmsnorm_backward(const R* x, const R* weight, R s, std::int64_t n, const R* dy, R* dx) {
   R sum = 0;
   for (std::int64_t i = 0; i < n; ++i) sum += x[i] * weight[i] * dy[i];
-  const R back = s * s * s * (sum / static_cast<R>(n));
-  for (std::int64_t i = 0; i < n; ++i) dx[i] += s * (weight[i] * dy[i]) - back * x[i];
+  const R mean = s * (sum / static_cast<R>(n));
+  for (std::int64_t i = 0; i < n; ++i) dx[i] += s * (weight[i] * dy[i] - x[i] * s * mean);
 }
 
 /// dweight += x s dy for some columns of one row.

@@ -147,7 +147,9 @@ template <class KV>
             log_sum(-log2e * a.log_sum[token * a.n_kv_heads * a.group + h]);
         float *const p = t.p + i * tile, *const ds = t.ds + i * tile;
         for (int j = 0; j < tile; j += lanes) {
-          const vec weight = exp2_below(fma(load(p + j), vec(scale * log2e), log_sum));
+          // At most 1, also where huge scores leave log_sum no digits behind them.
+          const vec weight =
+              exp2_below(xsimd::min(fma(load(p + j), vec(scale * log2e), log_sum), vec(0.f)));
           store(p + j, weight);
           store(ds + j, weight * (load(ds + j) - mean) * vec(scale));
         }

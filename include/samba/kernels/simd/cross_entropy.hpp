@@ -6,7 +6,6 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// NaN where a logit is not finite, and then the logits stay.
 [[gnu::noinline]] inline float cross_entropy(float* logits, std::int64_t n, std::int64_t target,
                                              float scale) {
   const ints exponent(0x7f800000);  // all ones: no finite number

@@ -27,10 +27,11 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
     products = fma(load_part(x + i, m) * load_part(weight + i, m), load_part(dy + i, m), products);
   });
-  const vec scale(s), back(s * s * s * (sum(products) / static_cast<float>(n)));
+  const vec scale(s), mean(s * (sum(products) / static_cast<float>(n)));
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
-    const vec gradient = scale * (load_part(weight + i, m) * load_part(dy + i, m));
-    store_part(dx + i, load_part(dx + i, m) + (gradient - back * load_part(x + i, m)), m);
+    const vec gradient = load_part(weight + i, m) * load_part(dy + i, m);
+    const vec along = load_part(x + i, m) * scale * mean;
+    store_part(dx + i, fma(scale, gradient - along, load_part(dx + i, m)), m);
   });
 }
 
