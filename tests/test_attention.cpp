@@ -785,3 +785,18 @@ TEST_CASE("attention backward: segments of a chunk as alone, for any number of t
   run(bf16{}, float{});
   run(double{}, double{});
 }
+
+TEST_CASE("attention backward: bfloat16 rounds queries, keys and values before any use") {
+  Random rng;
+  CAPTURE(rng.seed);
+  using S = Sequence<bf16>;
+  const auto qkv = S::tokens(90, rng), dout = rng.values(90 * S::out_width);
+  std::vector<float> rounded;
+  for (const float x : qkv) rounded.push_back(static_cast<float>(bf16(x)));
+  std::vector<Sequence<float>::State> gradients(1, Sequence<float>::State(20)), again = gradients;
+  for (auto* g : {&gradients[0], &again[0]})
+    std::fill(g->k.begin(), g->k.end(), 0.f), std::fill(g->v.begin(), g->v.end(), 0.f);
+  const std::vector<S::State> start(1, S::State(20));
+  CHECK(same_result(S::backward(qkv, dout, 20, {{0, 0, 90}}, start, gradients),
+                    S::backward(rounded, dout, 20, {{0, 0, 90}}, start, again)));
+}

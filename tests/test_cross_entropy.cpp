@@ -13,24 +13,24 @@ using namespace samba::kernels;
 namespace {
 
 /// Loss and gradient of simd and reference against -log softmax in double.
-void check(const std::vector<float>& logits, std::size_t target, float scale,
+void check(const std::vector<float>& logits, std::size_t wanted, float scale,
            std::size_t offset = 0) {
-  CAPTURE(logits.size(), target, scale, offset);
+  CAPTURE(logits.size(), wanted, scale, offset);
   const double most = double{*std::max_element(logits.begin(), logits.end())};
   double total = 0;
   for (const float x : logits) total += std::exp(double{x} - most);
   std::vector<Sized> gradient;
   for (const float x : logits)
     gradient.push_back(double{scale} * std::exp(double{x} - most) / total);
-  gradient[target] = gradient[target] - double{scale};
-  const double found = double{logits[target]};
+  gradient[wanted] = gradient[wanted] - double{scale};
+  const double found = double{logits[wanted]};
   const double exact = std::log(total) + (most - found);
   const Sized loss{exact, 1 + exact};
 
   const auto run = [&]<class R>(R, auto kernel) {
     const Guarded<R> row(convert<R>(logits), offset);
     const R result = kernel(row.data(), static_cast<std::int64_t>(logits.size()),
-                            static_cast<std::int64_t>(target), static_cast<R>(scale));
+                            static_cast<std::int64_t>(wanted), static_cast<R>(scale));
     CHECK(row.guarded());
     return Named<R>{{"loss", {result}}, {"gradient", row.values()}};
   };
@@ -48,8 +48,8 @@ TEST_CASE("cross_entropy: simd against reference, every size, target and misalig
   CAPTURE(rng.seed);
   for (int n = 1; n <= 3 * vector_floats + 1; ++n) {
     const auto logits = rng.values(static_cast<std::size_t>(n), -5, 5);
-    for (int target = 0; target < n; ++target)
-      check(logits, static_cast<std::size_t>(target), 0.25f);
+    for (int wanted = 0; wanted < n; ++wanted)
+      check(logits, static_cast<std::size_t>(wanted), 0.25f);
   }
   for (std::size_t offset = 0; offset < vector_floats; ++offset)
     check(rng.values(2 * vector_floats + 3, -5, 5), offset, 1.f, offset);
