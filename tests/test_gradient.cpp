@@ -165,7 +165,8 @@ TEST_CASE("gradients: golden trajectory of AdamW") {
 
 TEMPLATE_TEST_CASE("gradients: central differences", "", tiny::Samba, tiny::MambaOnly,
                    tiny::AttentionOnly, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::NoPosition,
-                   golden::SwaMlp, golden::MambaSwaMlp, golden::SambaBf16Rope) {
+                   tiny::MambaSwaMlp, tiny::MlpSwaMlp, tiny::MambaMlp, tiny::Llama,
+                   golden::SambaBf16Rope) {
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);
