@@ -38,12 +38,10 @@ void score_file(const Options& options) {
     const auto rest = std::span(tokens).subspan(static_cast<std::size_t>(total.tokens));
     const auto part = rest.first(static_cast<std::size_t>(std::min(context + 1, std::ssize(rest))));
     session.reset();
-    const Score score = samba::score(session, part, [&](std::int64_t done, std::int64_t) {
+    total += score(session, part, [&](std::int64_t done, std::int64_t) {
       std::fprintf(stderr, "\rscored %lld of %lld", static_cast<long long>(total.tokens + done),
                    static_cast<long long>(predictions));
     });
-    total.nll += score.nll;
-    total.tokens += score.tokens;
   } while (total.tokens < predictions);
   std::fprintf(stderr, "\n");
 

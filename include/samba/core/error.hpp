@@ -42,6 +42,7 @@ class Part {
   Part(const Shape& s);  // in shape.hpp
   constexpr Part(bool b) : Part(b ? "true" : "false") {}
   constexpr Part(float x) : Part(Kind::real, nullptr, std::bit_cast<std::uint32_t>(x)) {}
+  constexpr Part(double x) : Part(Kind::wide_real, nullptr, std::bit_cast<std::uint64_t>(x)) {}
   constexpr Part(std::integral auto i)
       : Part(std::is_signed_v<decltype(i)> ? Kind::integer : Kind::natural, nullptr,
              static_cast<std::uint64_t>(i)) {}
@@ -55,6 +56,7 @@ class Part {
       case Kind::natural: return put_number(message, number_);
       case Kind::real:
         return put_number(message, std::bit_cast<float>(static_cast<std::uint32_t>(number_)));
+      case Kind::wide_real: return put_number(message, std::bit_cast<double>(number_));
       case Kind::shape: break;
     }
     put(message, "[", 1);
@@ -66,7 +68,7 @@ class Part {
   }
 
  private:
-  enum class Kind { text, quoted, integer, natural, real, shape };
+  enum class Kind { text, quoted, integer, natural, real, wide_real, shape };
 
   constexpr Part(Kind kind, const void* data, std::uint64_t number)
       : data_(data), number_(number), kind_(kind) {}

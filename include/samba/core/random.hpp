@@ -1,6 +1,7 @@
 #pragma once
 #include <samba/core/config.hpp>
 
+#include <bit>
 #include <cstdint>
 
 namespace samba::inline SAMBA_TARGET {
@@ -24,6 +25,43 @@ class SplitMix64 {
 
  private:
   std::uint64_t state_;
+};
+
+/// A random order of 0, ..., n - 1 without a table: element i is computed from the seed. A Feistel
+/// network permutes the numbers of an even count of bits; what it sends beyond n goes through it
+/// again (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+class Permutation {
+ public:
+  constexpr Permutation(std::int64_t n, std::uint64_t seed)
+      : n_(static_cast<std::uint64_t>(n)),
+        half_bits_((static_cast<int>(std::bit_width(n_ > 1 ? n_ - 1 : 1)) + 1) / 2) {
+    SplitMix64 random(seed);
+    for (std::uint64_t& key : keys_) key = random();
+  }
+
+  /// i in [0, n).
+  constexpr std::int64_t operator()(std::int64_t i) const {
+    auto x = static_cast<std::uint64_t>(i);
+    do x = network(x);
+    while (x >= n_);
+    return static_cast<std::int64_t>(x);
+  }
+
+ private:
+  constexpr std::uint64_t network(std::uint64_t x) const {
+    const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
+    std::uint64_t left = x >> half_bits_, right = x & mask;
+    for (const std::uint64_t key : keys_) {
+      const std::uint64_t next = left ^ (SplitMix64(key ^ right)() & mask);
+      left = right;
+      right = next;
+    }
+    return left << half_bits_ | right;
+  }
+
+  std::uint64_t n_;
+  int half_bits_;
+  std::uint64_t keys_[8]{};
 };
 
 }  // namespace samba::inline SAMBA_TARGET

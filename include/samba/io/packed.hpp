@@ -3,7 +3,7 @@
 /// Weights as they stand in memory, in a file: opened by mapping it, without reading or packing. A
 /// safetensors file with one tensor, `samba.packed`, and in its metadata what must fit: the model's
 /// structure, the type of the matrices, the width of a panel. The same for every instruction set.
-#include <samba/io/safetensors.hpp>
+#include <samba/io/file_record.hpp>
 #include <samba/model/weights.hpp>
 
 namespace samba::inline SAMBA_TARGET {
@@ -36,14 +36,12 @@ template <int = 0>
 [[gnu::cold]] Arena load_packed(const std::string& path, std::string_view structure,
                                 const std::string& type, std::int64_t bytes) {
   SafetensorsFile file = SafetensorsFile::open(path);
+  const FileRecord record(file, "a file of packed weights (of save_packed)");
   const auto check = [&](const char* what, const char* key, std::string_view expected) {
-    const std::string_view* const found = file.metadata(join({"samba.", key}));
-    if (!found)
-      fail({path, ": not a file of packed weights (of save_packed): its metadata has no \"samba.",
-            key, "\""});
-    if (*found != expected)
-      fail({path, ": packed weights of another ", what, ": expected ", expected, ", found ",
-            *found});
+    const std::string found = record.text(key);
+    if (found != expected)
+      fail(
+          {path, ": packed weights of another ", what, ": expected ", expected, ", found ", found});
   };
   check("layout version", "packed", "1");
   check("model", "structure", structure);

@@ -7,11 +7,8 @@
 #include <samba/core/error.hpp>
 #include <samba/core/scalar.hpp>
 #include <samba/core/shape.hpp>
+#include <samba/io/file_writer.hpp>
 #include <samba/io/json.hpp>
-#include <samba/io/mapped_file.hpp>
-
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -551,19 +548,16 @@ void read_integers(const TensorView& tensor, std::int64_t first, std::span<std::
 }
 
 /// Writes a safetensors file piece by piece, so that the tensors never need to be in memory
-/// together: declare() every tensor, write() their bytes in the same order, finish(). Until
-/// finish() returns the bytes are in `<path>.tmp-<process>` beside the target; whatever was at
-/// `path` stays as it is, and a writer that is destroyed early, or after an error, removes what it
-/// wrote. Errors are Error and name the path; after one, as after finish(), every call is an error.
+/// together: declare() every tensor, write() their bytes in the same order, finish(). The file is
+/// there whole or not at all, as FileWriter writes it. Errors are Error and name the path; after
+/// one, as after finish(), every call is an error.
 /// (A template, of nothing: a program that writes no file does not compile it.)
 template <class = void>
 class BasicSafetensorsWriter {
  public:
   explicit BasicSafetensorsWriter(std::string path,
                                   const std::map<std::string, std::string>& metadata = {})
-      : path_(std::move(path)) {
-    if (is_directory(path_))
-      fail({path_, ": expected the name of a file to write, found a directory"});
+      : file_(std::move(path)) {
     for (const auto& [key, value] : metadata) {
       header_ += header_.empty() ? "{\"__metadata__\":{" : ",";
       header_ += quoted(key);
@@ -571,27 +565,13 @@ class BasicSafetensorsWriter {
       header_ += quoted(value);
     }
     header_ += header_.empty() ? "{" : "}";
-    // A number is added where the name is taken: by another writer of this process, or by one that
-    // was killed in an earlier process of the same number.
-    for (int attempt = 0; file_.get() < 0 && attempt < 100; ++attempt) {
-      temporary_ = detail::join({path_, ".tmp-", ::getpid()});
-      if (attempt > 0) temporary_ += detail::join({"-", attempt});
-      file_ =
-          FileDescriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-      if (file_.get() < 0 && errno != EEXIST) break;
-    }
-    if (file_.get() < 0) fail_errno(temporary_, "cannot create");
-  }
-  BasicSafetensorsWriter(const BasicSafetensorsWriter&) = delete;
-  BasicSafetensorsWriter& operator=(const BasicSafetensorsWriter&) = delete;
-  ~BasicSafetensorsWriter() {
-    if (!finished_) ::unlink(temporary_.c_str());
   }
 
   /// Announces the next tensor. Not after the first write().
   void declare(std::string_view name, Dtype dtype, const Shape& shape) {
     enter();
-    const std::string key = quoted(name), which = detail::join({path_, ": tensor ", key, ": "});
+    const std::string key = quoted(name),
+                      which = detail::join({file_.path(), ": tensor ", key, ": "});
     if (header_written_) fail({which, "declared after data was written"});
     if (name == "__metadata__") fail({which, "this name is reserved"});
     for (const Declared& tensor : tensors_)
@@ -618,15 +598,15 @@ class BasicSafetensorsWriter {
       ++current_;
     }
     if (current_ == tensors_.size() || tensors_[current_].name != name) {
-      fail({path_, ": tensor ", quoted(name), " is not the one to be written next, ",
+      fail({file_.path(), ": tensor ", quoted(name), " is not the one to be written next, ",
             current_ == tensors_.size() ? "none" : quoted(tensors_[current_].name)});
     }
     std::int64_t& missing = tensors_[current_].missing;
     if (bytes.size() > static_cast<std::size_t>(missing)) {
-      fail({path_, ": tensor ", quoted(name), ": expected ", missing, " more bytes, found ",
+      fail({file_.path(), ": tensor ", quoted(name), ": expected ", missing, " more bytes, found ",
             bytes.size()});
     }
-    append(bytes);
+    file_.write(bytes);
     missing -= static_cast<std::int64_t>(bytes.size());
     closed_ = false;
   }
@@ -637,14 +617,11 @@ class BasicSafetensorsWriter {
     write_header();
     for (const Declared& tensor : tensors_) {
       if (tensor.missing != 0) {
-        fail({path_, ": tensor ", quoted(tensor.name), ": ", tensor.missing,
+        fail({file_.path(), ": tensor ", quoted(tensor.name), ": ", tensor.missing,
               " bytes were not written"});
       }
     }
-    if (::fsync(file_.get()) != 0) fail_errno(temporary_, "cannot write");
-    if (!file_.close()) fail_errno(temporary_, "cannot write");
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail_errno(path_, "cannot replace");
-    finished_ = true;
+    file_.finish();
   }
 
  private:
@@ -655,14 +632,14 @@ class BasicSafetensorsWriter {
 
   /// Closed while a call runs; an exception leaves it so, because the file may end in half a piece.
   void enter() {
-    if (closed_) fail({path_, ": this writer is finished, or met an error before"});
+    if (closed_) fail({file_.path(), ": this writer is finished, or met an error before"});
     closed_ = true;
   }
 
   /// As a JSON string; only valid UTF-8 can stand in a header.
   std::string quoted(std::string_view text) const {
     if (valid_utf8_prefix(text) != text.size())
-      fail({path_, ": a name or metadata is not valid UTF-8"});
+      fail({file_.path(), ": a name or metadata is not valid UTF-8"});
     return detail::join({Quoted{text}});
   }
 
@@ -673,30 +650,20 @@ class BasicSafetensorsWriter {
     // The format asks for nothing; the data of a mapped file then stands as it would in an arena.
     header_.resize(static_cast<std::size_t>(round_up(std::ssize(header_) + 8, alignment)) - 8, ' ');
     if (header_.size() > static_cast<std::size_t>(max_header_bytes)) {
-      fail({path_, ": the header takes ", header_.size(), " bytes, at most ", max_header_bytes,
-            " are allowed"});
+      fail({file_.path(), ": the header takes ", header_.size(), " bytes, at most ",
+            max_header_bytes, " are allowed"});
     }
     const std::uint64_t length = header_.size();
-    append(std::as_bytes(std::span(&length, 1)));
-    append(std::as_bytes(std::span(header_)));
+    file_.write(std::as_bytes(std::span(&length, 1)));
+    file_.write(std::as_bytes(std::span(header_)));
   }
 
-  void append(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ::ssize_t count = ::write(file_.get(), bytes.data(), bytes.size());
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) fail_errno(temporary_, "cannot write");
-      bytes = bytes.subspan(static_cast<std::size_t>(count));
-    }
-  }
-
-  std::string path_, temporary_;
-  FileDescriptor file_;
+  FileWriter file_;
   std::string header_;
   std::vector<Declared> tensors_;
   std::int64_t total_ = 0;   // bytes of data declared
   std::size_t current_ = 0;  // tensor being written
-  bool header_written_ = false, closed_ = false, finished_ = false;
+  bool header_written_ = false, closed_ = false;
 };
 
 using SafetensorsWriter = BasicSafetensorsWriter<>;

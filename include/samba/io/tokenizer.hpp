@@ -16,6 +16,8 @@ namespace samba::inline SAMBA_TARGET {
 /// A token is a byte. Any text, and anything that is not text, comes back unchanged.
 struct ByteTokenizer {
   static constexpr int vocab_size = 256;
+  /// The ids of a text are those of its pieces, however it is cut.
+  static constexpr bool splits_anywhere = true;
 
   /// What a StreamDecoder keeps between two ids: nothing.
   struct Context {};

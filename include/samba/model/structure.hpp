@@ -131,11 +131,4 @@ std::string structure() {
       branches<Model>());
 }
 
-/// FNV-1a, 64 bits.
-constexpr std::uint64_t fnv1a(std::string_view text) {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return hash;
-}
-
 }  // namespace samba::inline SAMBA_TARGET

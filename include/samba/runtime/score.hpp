@@ -35,11 +35,16 @@ inline double log_softmax_at(std::span<const float> logits, std::int32_t token) 
 }
 
 /// Negative log-likelihood of predicted tokens, summed, and its usual forms. Scores of parts of a
-/// text add up member by member. A mean over nothing is an Error.
+/// text add up. A mean over nothing is an Error.
 struct Score {
   double nll = 0;           ///< nats
   std::int64_t tokens = 0;  ///< predictions
 
+  Score& operator+=(const Score& part) {
+    nll += part.nll;
+    tokens += part.tokens;
+    return *this;
+  }
   double nats_per_token() const {
     if (tokens < 1) fail({"Score: no token was predicted"});
     return nll / static_cast<double>(tokens);

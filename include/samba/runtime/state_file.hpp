@@ -5,7 +5,8 @@
 /// its metadata the model's structure and hash, the types, capacity and position. The same on every
 /// machine.
 #include <samba/core/error.hpp>
-#include <samba/io/safetensors.hpp>
+#include <samba/core/hash.hpp>
+#include <samba/io/file_record.hpp>
 #include <samba/model/structure.hpp>
 
 #include <cstring>
@@ -67,25 +68,14 @@ template <int = 0>
 [[gnu::cold]] std::int64_t load_state(const std::string& path, const StateInfo& info,
                                       const std::vector<StateTensor>& tensors, std::byte* block) {
   const SafetensorsFile file = SafetensorsFile::open(path);
-  const auto entry = [&](const char* key) {
-    const std::string_view* const found = file.metadata(detail::join({"samba.", key}));
-    if (!found) fail({path, ": not a state file: its metadata has no \"samba.", key, "\""});
-    return std::string(*found);
-  };
-  const auto number = [&](const char* key) {
-    const std::string text = entry(key);
-    std::int64_t n = 0;
-    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
-    if (code != std::errc{} || end != text.data() + text.size())
-      fail({path, ": metadata \"samba.", key, "\": expected an integer, found \"", text, "\""});
-    return n;
-  };
-  if (entry("state") != "1")
-    fail({path, ": layout version of the state: expected 1, found ", entry("state")});
-  if (entry("hash") != std::to_string(fnv1a(entry("structure"))))
+  const FileRecord record(file, "a state file");
+  if (record.text("state") != "1")
+    fail({path, ": layout version of the state: expected 1, found ", record.text("state")});
+  if (record.text("hash") != std::to_string(fnv1a(record.text("structure"))))
     fail({path, ": \"samba.hash\" is not the hash of \"samba.structure\""});
-  const std::int64_t position = number("position");
-  info.check(path, "", entry("structure"), entry("dtypes"), number("capacity"), position);
+  const std::int64_t position = record.number<std::int64_t>("position");
+  info.check(path, "", record.text("structure"), record.text("dtypes"),
+             record.number<std::int64_t>("capacity"), position);
 
   for (const StateTensor& t : tensors) {
     const TensorView* found = file.find(t.name);

@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/core/hash.hpp>
 #include <samba/stack/branch.hpp>
 
 #include <array>
@@ -75,10 +76,7 @@ struct Bound<L, D> {
 /// 12 compares no addresses of templates in constants.)
 template <class Key>
 consteval std::uint64_t shared_key() {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : std::string_view(__PRETTY_FUNCTION__))
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return hash;
+  return fnv1a(__PRETTY_FUNCTION__);
 }
 
 /// A node whose branches carry the key under which their weights are shared.

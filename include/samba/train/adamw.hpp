@@ -1,9 +1,12 @@
 #pragma once
 #include <samba/core/parallel.hpp>
-#include <samba/model/weights.hpp>
+#include <samba/io/tensor_names.hpp>
+#include <samba/train/check_option.hpp>
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <string>
 #include <vector>
 
 namespace samba::inline SAMBA_TARGET {
@@ -14,12 +17,69 @@ enum class Decay {
   all        ///< as the published Samba models were trained
 };
 
+/// What the tensors whose names match a pattern do otherwise.
+struct ParameterGroup {
+  std::string pattern = {};                 ///< of the names in files, see glob_match
+  std::optional<double> weight_decay = {};  ///< whatever AdamWOptions::decay says
+  double rate = 1;                          ///< times the learning rate
+  bool frozen = false;                      ///< do not change, and do not count in the norm
+};
+
 struct AdamWOptions {
   double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
   double clip = 1;  ///< the largest norm of all gradients together; 0: any
   Decay decay = Decay::matrices;
-  int threads = 0;  ///< 0: what OpenMP gives
+  int threads = 0;                          ///< 0: what OpenMP gives
+  std::vector<ParameterGroup> groups = {};  ///< a tensor follows the last that it matches
 };
+
+namespace detail {
+
+/// The sum of squares of n numbers, in several sums side by side, which vectors may hold.
+template <class R>
+double sum_of_squares(const R* x, std::int64_t n) {
+  constexpr std::int64_t lanes = 16;
+  double sums[lanes] = {};
+  const auto add = [&](std::int64_t begin, std::int64_t count) {
+    for (std::int64_t k = 0; k < count; ++k) {
+      const auto v = static_cast<double>(x[begin + k]);
+      sums[k] += v * v;
+    }
+  };
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) add(i, lanes);
+  add(i, n - i);
+  double sum = 0;
+  for (const double s : sums) sum += s;
+  return sum;
+}
+
+/// The numbers of a step of AdamW.
+template <class R>
+struct AdamWStep {
+  R scale, beta1, beta2, mean_scale, square_scale, eps, rate, keep;
+
+  void operator()(const R* __restrict gradient, std::int64_t n, R* __restrict weight,
+                  R* __restrict mean, R* __restrict square) const {
+    // Roots in a loop of their own: not every compiler has them in vectors.
+    constexpr std::int64_t strip = 64;
+    R root[strip];
+    for (std::int64_t i = 0; i < n; i += strip) {
+      const std::int64_t end = std::min(i + strip, n);
+      for (std::int64_t k = i; k < end; ++k) {
+        const R x = gradient[k] * scale;
+        mean[k] = beta1 * mean[k] + (R{1} - beta1) * x;
+        square[k] = beta2 * square[k] + (R{1} - beta2) * x * x;
+        root[k - i] = square[k] * square_scale;
+      }
+      for (std::int64_t k = 0; k < end - i; ++k) root[k] = std::sqrt(root[k]);
+      for (std::int64_t k = i; k < end; ++k)
+        weight[k] = keep * weight[k] - rate * (mean[k] * mean_scale) / (root[k - i] + eps);
+    }
+  }
+};
+
+}  // namespace detail
 
 /// AdamW (Loshchilov & Hutter 2019): Adam with weight decay beside the gradient, for master weights
 /// and gradients in R. The result has the same bits for any number of threads.
@@ -28,7 +88,35 @@ class AdamW {
  public:
   using Master = Weights<Model, samba::Master<R>>;
 
-  explicit AdamW(AdamWOptions options = AdamWOptions{}) : options_(options) {}
+  /// Steps made, and the running means of the gradients and of their squares: with the options all
+  /// there is to go on from.
+  struct State {
+    std::int64_t steps = 0;
+    Master mean, square;
+  };
+
+  /// Throws Error for options out of range, for a pattern that matches no tensor, and where all are
+  /// frozen.
+  explicit AdamW(AdamWOptions options = AdamWOptions{}) : options_(std::move(options)) {
+    check(options_);
+    const auto tensors = state_.mean.tensors();
+    std::vector<double> decays;
+    for (const auto& tensor : tensors) {
+      const bool all = options_.decay == Decay::all || tensor.shape.size() > 1;
+      decays.push_back(all ? options_.weight_decay : 0);
+      rules_.push_back({decays.back()});
+    }
+    const std::vector<std::string> names = tensor_names(state_.mean);
+    for (const ParameterGroup& group : options_.groups)
+      for (const std::size_t t : matching_names("ParameterGroup", group.pattern, names))
+        rules_[t] = {group.weight_decay.value_or(decays[t]), group.rate, group.frozen};
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      const std::int64_t n = tensors[t].rows * tensors[t].row_size;
+      for (std::int64_t i = 0; i < n && !rules_[t].frozen; i += block)
+        blocks_.push_back({t, {i, std::min(i + block, n)}});
+    }
+    if (blocks_.empty()) fail({"AdamWOptions::groups: expected a tensor that is not frozen"});
+  }
 
   /// One step with the options' learning rate, or the given one. Gradients stay as they are. Returns
   /// their norm before clipping; where it is not finite nothing changes.
@@ -36,72 +124,96 @@ class AdamW {
     return step(weights, gradients, options_.learning_rate);
   }
   double step(Master& weights, const Master& gradients, double learning_rate) {
-    const auto w = weights.tensors(), g = gradients.tensors(), m = mean_.tensors(),
-               v = square_.tensors();
-    std::vector<Block> blocks;
-    for (std::size_t t = 0; t < w.size(); ++t) {
-      const std::int64_t n = w[t].rows * w[t].row_size;
-      const bool decays = options_.decay == Decay::all || w[t].shape.size() > 1;
-      for (std::int64_t i = 0; i < n; i += block)
-        blocks.push_back({t, {i, std::min(i + block, n)}, decays, 0});
-    }
-    const auto data = [](const auto& tensor) { return static_cast<R*>(tensor.data); };
-    const auto each_block = [&](auto f) {
-      parallel(options_.threads ? options_.threads : default_threads(), [&](const Team& team) {
-        const Range mine = team.share(std::ssize(blocks));
-        for (std::int64_t b = mine.begin; b < mine.end; ++b) f(blocks[static_cast<std::size_t>(b)]);
-      });
-    };
-    each_block([&](Block& b) {
-      for (std::int64_t i = b.elements.begin; i < b.elements.end; ++i) {
-        const auto x = static_cast<double>(data(g[b.tensor])[i]);
-        b.squares += x * x;
-      }
-    });
-    double squares = 0;
-    for (const Block& b : blocks) squares += b.squares;
-    const double norm = std::sqrt(squares);
-    if (!is_finite(static_cast<float>(norm))) return norm;
-
-    ++steps_;
-    const auto scale =
-        static_cast<R>(options_.clip > 0 ? std::min(1., options_.clip / (norm + 1e-6)) : 1.);
-    const auto beta1 = static_cast<R>(options_.beta1), beta2 = static_cast<R>(options_.beta2),
-               eps = static_cast<R>(options_.eps), rate = static_cast<R>(learning_rate),
-               keep = static_cast<R>(1 - learning_rate * options_.weight_decay),
-               mean_scale = static_cast<R>(1 / (1 - std::pow(options_.beta1, steps_))),
-               square_scale = static_cast<R>(1 / (1 - std::pow(options_.beta2, steps_)));
-    each_block([&](const Block& b) {
-      const R* const gradient = data(g[b.tensor]);
-      R *const weight = data(w[b.tensor]), *const mean = data(m[b.tensor]),
-               *const square = data(v[b.tensor]);
-      for (std::int64_t i = b.elements.begin; i < b.elements.end; ++i) {
-        const R x = gradient[i] * scale;
-        mean[i] = beta1 * mean[i] + (R{1} - beta1) * x;
-        square[i] = beta2 * square[i] + (R{1} - beta2) * x * x;
-        weight[i] = (b.decays ? keep : R{1}) * weight[i] -
-                    rate * (mean[i] * mean_scale) / (std::sqrt(square[i] * square_scale) + eps);
-      }
-    });
+    const double norm = this->norm(gradients);
+    if (is_finite(static_cast<float>(norm))) update(weights, gradients, learning_rate, norm);
     return norm;
   }
 
-  std::int64_t steps() const { return steps_; }
+  /// The norm of all gradients together, those of frozen tensors apart.
+  double norm(const Master& gradients) const {
+    const auto g = gradients.tensors();
+    std::vector<double> squares(blocks_.size());
+    each_block([&](std::size_t b, std::size_t tensor, Range range) {
+      squares[b] = detail::sum_of_squares(data(g[tensor]) + range.begin, range.end - range.begin);
+    });
+    double sum = 0;
+    for (const double s : squares) sum += s;
+    return std::sqrt(sum);
+  }
+
+  /// A step whose gradients have this norm, which is finite.
+  void update(Master& weights, const Master& gradients, double learning_rate, double norm) {
+    const auto w = weights.tensors(), g = gradients.tensors(), m = state_.mean.tensors(),
+               v = state_.square.tensors();
+    ++state_.steps;
+    const auto real = [](double x) { return static_cast<R>(x); };
+    const double beta1 = options_.beta1, beta2 = options_.beta2;
+    detail::AdamWStep<R> all{};
+    all.scale = real(options_.clip > 0 ? std::min(1., options_.clip / (norm + 1e-6)) : 1.);
+    all.beta1 = real(beta1), all.beta2 = real(beta2), all.eps = real(options_.eps);
+    all.mean_scale = real(1 / (1 - std::pow(beta1, state_.steps)));
+    all.square_scale = real(1 / (1 - std::pow(beta2, state_.steps)));
+    each_block([&](std::size_t, std::size_t t, Range range) {
+      const double rate = learning_rate * rules_[t].rate;
+      detail::AdamWStep<R> step = all;
+      step.rate = real(rate), step.keep = real(1 - rate * rules_[t].weight_decay);
+      step(data(g[t]) + range.begin, range.end - range.begin, data(w[t]) + range.begin,
+           data(m[t]) + range.begin, data(v[t]) + range.begin);
+    });
+  }
+
+  /// True for a tensor, by its place in tensors(), that does not change.
+  bool frozen(std::size_t tensor) const { return rules_[tensor].frozen; }
   const AdamWOptions& options() const { return options_; }
+
+  std::int64_t steps() const { return state_.steps; }
+  const State& state() const { return state_; }
+  State& state() { return state_; }
 
  private:
   static constexpr std::int64_t block = 1 << 16;  // elements that one thread takes together
 
+  /// How a tensor is treated.
+  struct Rule {
+    double weight_decay = 0, rate = 1;
+    bool frozen = false;
+  };
   struct Block {
-    std::size_t tensor = 0;
+    std::size_t tensor;
     Range elements;
-    bool decays = false;
-    double squares = 0;
   };
 
+  [[gnu::cold]] static void check(const AdamWOptions& o) {
+    check_option("AdamWOptions::learning_rate", o.learning_rate, 0, 1e3);
+    check_option("AdamWOptions::beta1", o.beta1, 0, 0.999999);
+    check_option("AdamWOptions::beta2", o.beta2, 0, 0.999999);
+    check_option("AdamWOptions::eps", o.eps, 1e-30, 1);
+    check_option("AdamWOptions::weight_decay", o.weight_decay, 0, 1e3);
+    check_option("AdamWOptions::clip", o.clip, 0, 1e9);
+    check_at_least("AdamWOptions::threads", o.threads, 0);
+    for (const ParameterGroup& group : o.groups) {
+      check_option("ParameterGroup::rate", group.rate, 0, 1e6);
+      check_option("ParameterGroup::weight_decay", group.weight_decay.value_or(0), 0, 1e3);
+    }
+  }
+
+  static R* data(const TensorRef<R>& tensor) { return static_cast<R*>(tensor.data); }
+
+  /// Calls f(index, tensor, elements) for every block, on the threads of the options.
+  void each_block(auto f) const {
+    parallel(options_.threads ? options_.threads : default_threads(), [&](const Team& team) {
+      const Range mine = team.share(std::ssize(blocks_));
+      for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+        const auto b = static_cast<std::size_t>(i);
+        f(b, blocks_[b].tensor, blocks_[b].elements);
+      }
+    });
+  }
+
   AdamWOptions options_;
-  std::int64_t steps_ = 0;
-  Master mean_, square_;  // of the gradients, running
+  State state_;
+  std::vector<Rule> rules_;  // of the tensors
+  std::vector<Block> blocks_;
 };
 
 /// Takes master weights over into the weights of a session or a Gradient, in their type.

@@ -39,39 +39,24 @@ class Gradient {
  public:
   using R = Real<T>;
 
-  explicit Gradient(GradientOptions options) : options_(check(options)) {
-    const auto n = static_cast<std::size_t>(options_.sequences);
-    states_.resize(n), again_.resize(n), found_.resize(n), state_gradients_.resize(n);
-    const auto place = [&](auto& state, std::byte* block) {
-      return Model::place_state(state, block, options_.capacity);
-    };
-    state_bytes_ = place(found_[0], nullptr);
-    gradient_bytes_ = place(state_gradients_[0], nullptr);
-    blocks_ = Arena((3 * state_bytes_ + gradient_bytes_) * options_.sequences);
+  explicit Gradient(GradientOptions options) : Gradient(options, Counted{}) {
+    blocks_ = Arena(sizes_.blocks), tape_ = Arena(sizes_.tape);
+    scratch_ = Arena(sizes_.scratch), own_ = Arena(sizes_.own);
     std::byte* at = blocks_.data();
     for (auto* states : {&found_, &states_, &again_})
-      for (auto& state : *states) at += place(state, at);
-    for (auto& state : state_gradients_) at += place(state, at);
-
-    Tape tape = this->tape(nullptr, nullptr, options_.tokens);
-    std::int64_t scratch = 0;
-    for_each_branch<typename Model::Stack>([&](auto branch, Use) {
-      using B = typename decltype(branch)::type;
-      typename B::template Record<T> record;
-      tape.offset += record.place(tape);
-      scratch = std::max(scratch, B::template scratch_bytes<T>(tape));
-    });
-    tape_ = Arena(tape.offset), scratch_ = Arena(scratch);
-    own_ = Arena(lay_out(nullptr));
+      for (auto& state : *states) at += place_state(state, at);
+    for (auto& state : state_gradients_) at += place_state(state, at);
     lay_out(own_.data());
-    positions_.assign(n, 0);
-    segments_.resize(n);
   }
 
-  /// Bytes that a Gradient of these options takes.
+  /// Bytes that a Gradient of these options takes, counted without taking them.
   static std::int64_t bytes(GradientOptions options) {
-    const Gradient g(options);
-    return g.blocks_.bytes() + g.tape_.bytes() + g.scratch_.bytes() + g.own_.bytes();
+    const Sizes s = Gradient(options, Counted{}).sizes_;
+    return s.blocks + s.tape + s.scratch + s.own;
+  }
+  /// Bytes that this one took.
+  std::int64_t bytes() const {
+    return blocks_.bytes() + tape_.bytes() + scratch_.bytes() + own_.bytes();
   }
 
   /// Adds scale times the gradients of the mean loss of the examples (one per sequence; some may be
@@ -116,6 +101,32 @@ class Gradient {
   using Logits = Rows<R, Model::vocab_size>;
   using Stream = Rows<R, Model::d_model>;
 
+  /// Of the arenas.
+  struct Sizes {
+    std::int64_t blocks, tape, scratch = 0, own;
+  };
+  struct Counted {};
+
+  /// Without its arenas.
+  Gradient(GradientOptions options, Counted) : options_(check(options)) {
+    const auto n = static_cast<std::size_t>(options_.sequences);
+    states_.resize(n), again_.resize(n), found_.resize(n), state_gradients_.resize(n);
+    state_bytes_ = place_state(found_[0], nullptr);
+    gradient_bytes_ = place_state(state_gradients_[0], nullptr);
+    sizes_.blocks = (3 * state_bytes_ + gradient_bytes_) * options_.sequences;
+    Tape tape = this->tape(nullptr, nullptr, options_.tokens);
+    for_each_branch<typename Model::Stack>([&](auto branch, Use) {
+      using B = typename decltype(branch)::type;
+      typename B::template Record<T> record;
+      tape.offset += record.place(tape);
+      sizes_.scratch = std::max(sizes_.scratch, B::template scratch_bytes<T>(tape));
+    });
+    sizes_.tape = tape.offset;
+    sizes_.own = lay_out(nullptr);
+    positions_.assign(n, 0);
+    segments_.resize(n);
+  }
+
   static GradientOptions check(GradientOptions o) {
     if (o.sequences < 1)
       fail({"GradientOptions::sequences: expected at least 1, found ", o.sequences});
@@ -130,6 +141,9 @@ class Gradient {
     return o;
   }
 
+  std::int64_t place_state(auto& state, std::byte* block) const {
+    return Model::place_state(state, block, options_.capacity);
+  }
   std::int64_t all_states() const { return state_bytes_ * options_.sequences; }
   std::byte* found() const { return blocks_.data(); }
   Tape tape(std::byte* block, std::byte* scratch, std::int64_t rows) const {
@@ -261,6 +275,7 @@ class Gradient {
 
   GradientOptions options_;
   std::int64_t state_bytes_ = 0, gradient_bytes_ = 0, rows_ = 0;
+  Sizes sizes_{};
   // The states found, those advanced, those advanced again, and the gradients; the record of a
   // forward pass, what one branch needs, and the following.
   Arena blocks_, tape_, scratch_, own_;

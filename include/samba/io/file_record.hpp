@@ -1,0 +1,40 @@
+#pragma once
+#include <samba/io/safetensors.hpp>
+
+#include <charconv>
+#include <concepts>
+#include <string>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// The entries "samba.<key>" in the metadata of a safetensors file, which it outlives. One that is
+/// missing or not what is expected of it is an Error.
+class FileRecord {
+ public:
+  /// kind: what the file has to be, for example "a state file".
+  FileRecord(const SafetensorsFile& file, const char* kind) : file_(&file), kind_(kind) {}
+
+  [[gnu::cold]] std::string text(std::string_view key) const {
+    const std::string_view* const found = file_->metadata(detail::join({"samba.", key}));
+    if (!found) fail({file_->path(), ": not ", kind_, ": its metadata has no \"samba.", key, "\""});
+    return std::string(*found);
+  }
+
+  /// A number as detail::join writes it, to the bit.
+  template <class N>
+  [[gnu::cold]] N number(std::string_view key) const {
+    const std::string text = this->text(key);
+    N n = 0;
+    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
+    if (code != std::errc{} || end != text.data() + text.size())
+      fail({file_->path(), ": metadata \"samba.", key, "\": expected ",
+            std::integral<N> ? "an integer" : "a number", ", found \"", text, "\""});
+    return n;
+  }
+
+ private:
+  const SafetensorsFile* file_;
+  const char* kind_;
+};
+
+}  // namespace samba::inline SAMBA_TARGET

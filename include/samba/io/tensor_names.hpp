@@ -1,0 +1,35 @@
+#pragma once
+/// \file
+/// Tensors by the names that files give them.
+#include <samba/core/glob.hpp>
+#include <samba/io/checkpoint_names.hpp>
+#include <samba/model/weights.hpp>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// The names of the tensors of Weights::tensors(), in their order, as save() writes them.
+template <class Model, class T>
+[[gnu::cold]] std::vector<std::string> tensor_names(const Weights<Model, T>& weights) {
+  const CheckpointNaming naming(CheckpointNames::samba, branches<Model>());
+  std::vector<std::string> names;
+  for (const TensorInfo& tensor : weights.tensors()) names.push_back(naming.name(tensor));
+  return names;
+}
+
+/// The indices of the names that a pattern (see glob_match) stands for. Where there is none, an
+/// Error that names `option`, the pattern and some of the names.
+[[gnu::cold]] inline std::vector<std::size_t> matching_names(
+    const char* option, std::string_view pattern, const std::vector<std::string>& names) {
+  std::vector<std::size_t> found;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (glob_match(pattern, names[i])) found.push_back(i);
+  if (!found.empty()) return found;
+  constexpr std::size_t shown = 8;
+  std::string some;
+  for (std::size_t i = 0; i < std::min(shown, names.size()); ++i)
+    some += detail::join({i ? ", " : "", names[i]});
+  fail({option, ": no tensor matches the pattern ", Quoted{pattern}, "; there are ", some,
+        names.size() > shown ? detail::join({" and ", names.size() - shown, " more"}) : ""});
+}
+
+}  // namespace samba::inline SAMBA_TARGET
