@@ -160,6 +160,21 @@ Weights<Model, T> random_weights(std::uint64_t seed) {
   return weights;
 }
 
+/// A copy of a tensor's elements, row by row as a file has them.
+template <class R>
+std::vector<R> values_of(const TensorRef<R>& tensor) {
+  std::vector<R> values(static_cast<std::size_t>(tensor.rows * tensor.row_size));
+  for (std::int64_t r = 0; r < tensor.rows; ++r)
+    tensor.get_row(r, values.data() + r * tensor.row_size);
+  return values;
+}
+
+/// All elements of a tensor that stands row by row, as those of master weights do.
+template <class R>
+std::span<R> elements(const TensorRef<R>& tensor) {
+  return {static_cast<R*>(tensor.data), static_cast<std::size_t>(tensor.rows * tensor.row_size)};
+}
+
 template <class Model>
 std::vector<std::int32_t> random_tokens(Random& rng, int n) {
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(n));
