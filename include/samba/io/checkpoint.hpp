@@ -181,34 +181,43 @@ template <class R>
   }
 }
 
+/// Writes all of a tensor that was declared as `dtype`: f32, f64 or bf16.
+template <class R>
+[[gnu::cold]] void write_rows(SafetensorsWriter& writer, const std::string& name,
+                              const TensorRef<R>& tensor, Dtype dtype) {
+  std::vector<R> row(static_cast<std::size_t>(tensor.row_size));
+  std::vector<float> wide;
+  std::vector<bf16> narrow;
+  for (std::int64_t r = 0; r < tensor.rows; ++r) {
+    tensor.get_row(r, row.data());
+    wide.assign(row.begin(), row.end());
+    if (dtype == Dtype::bf16) {
+      narrow.clear();
+      for (const float x : wide) narrow.push_back(bf16(x));
+      writer.write(name, std::as_bytes(std::span(narrow)));
+    } else if (dtype == dtype_of<R>) {
+      writer.write(name, std::as_bytes(std::span(row)));
+    } else {
+      writer.write(name, std::as_bytes(std::span(wide)));
+    }
+  }
+}
+
 template <class R>
 [[gnu::cold]] void save_tensors(const std::string& path, std::vector<BranchInfo> branches,
                                 const std::vector<TensorRef<R>>& tensors, Dtype dtype) {
-  if (dtype != Dtype::f32 && dtype != Dtype::bf16)
-    fail({path, ": save: expected dtype F32 or BF16, found ", dtype_name(dtype)});
+  if (dtype != Dtype::f32 && dtype != Dtype::bf16 && dtype != dtype_of<R>)
+    fail({path, ": save: expected dtype F32 or BF16", std::is_same_v<R, double> ? " or F64" : "",
+          ", found ", dtype_name(dtype)});
   const CheckpointNaming naming(CheckpointNames::samba, std::move(branches));
   SafetensorsWriter writer(path, {{"format", "pt"}});
-  const auto dtype_for = [&](const TensorRef<R>& t) { return t.is_matrix ? dtype : Dtype::f32; };
+  const auto dtype_for = [&](const TensorRef<R>& t) {
+    return dtype == Dtype::bf16 && !t.is_matrix ? Dtype::f32 : dtype;
+  };
   for (const auto& tensor : tensors)
     writer.declare(naming.name(tensor), dtype_for(tensor), tensor.shape);
-  std::vector<R> row;
-  std::vector<float> wide;
-  std::vector<bf16> narrow;
-  for (const auto& tensor : tensors) {
-    row.resize(static_cast<std::size_t>(tensor.row_size));
-    const std::string name = naming.name(tensor);
-    for (std::int64_t r = 0; r < tensor.rows; ++r) {
-      tensor.get_row(r, row.data());
-      wide.assign(row.begin(), row.end());
-      if (dtype_for(tensor) == Dtype::bf16) {
-        narrow.clear();
-        for (const float x : wide) narrow.push_back(bf16(x));
-        writer.write(name, std::as_bytes(std::span(narrow)));
-      } else {
-        writer.write(name, std::as_bytes(std::span(wide)));
-      }
-    }
-  }
+  for (const auto& tensor : tensors)
+    write_rows(writer, naming.name(tensor), tensor, dtype_for(tensor));
   writer.finish();
 }
 
@@ -232,7 +241,7 @@ Weights<Model, T> load(const std::string& path) {
 
 /// Writes weights as one safetensors file under the public code's names; a tied head once. dtype
 /// f32, or bf16, which rounds matrices and embeddings and keeps the other tensors (norms, biases,
-/// convolutions, A_log, D) in float32. Replaces an existing file only when all is written.
+/// convolutions, A_log, D) in float32; of weights in double also f64. Replaces an existing file only when all is written.
 template <class Model, class T>
 void save(const Weights<Model, T>& weights, const std::string& path, Dtype dtype = Dtype::f32) {
   detail::save_tensors(path, branches<Model>(), weights.tensors(), dtype);

@@ -75,6 +75,12 @@ constexpr const char* dtype_name(Dtype dtype) {
   return detail::dtype_table[static_cast<std::size_t>(dtype)].name;
 }
 
+/// Of elements of a type: double, bf16, else float.
+template <class R>
+inline constexpr Dtype dtype_of = std::is_same_v<R, double> ? Dtype::f64
+                                  : std::is_same_v<R, bf16> ? Dtype::bf16
+                                                            : Dtype::f32;
+
 /// Bytes of one element.
 constexpr int dtype_bytes(Dtype dtype) {
   return detail::dtype_table[static_cast<std::size_t>(dtype)].bytes;

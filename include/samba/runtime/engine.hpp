@@ -17,11 +17,6 @@ struct SessionOptions {
 
 namespace detail {
 
-template <class R>
-inline constexpr Dtype dtype_of = std::is_same_v<R, double> ? Dtype::f64
-                                  : std::is_same_v<R, bf16> ? Dtype::bf16
-                                                            : Dtype::f32;
-
 /// What Session and Batch share: the states of some sequences, scratch memory, and the walk of a
 /// chunk through the model. Checks its input; `who` in messages is the caller's name.
 template <class Model, class T, class KV>

@@ -1,0 +1,286 @@
+#pragma once
+/// \file
+/// Checkpoints of a run: folders `<dir>/step-<number>` with `model.safetensors`, the master weights
+/// as any program reads them, and `training.safetensors`, what else a run goes on from.
+#include <samba/core/callback.hpp>
+#include <samba/io/checkpoint.hpp>
+#include <samba/io/file_record.hpp>
+#include <samba/train/adamw.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace samba::inline SAMBA_TARGET {
+
+namespace detail {
+
+/// Waits until the names in a folder are on the disk.
+[[gnu::cold]] inline void sync_folder(const std::string& path) {
+  const FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() < 0 || ::fsync(folder.get()) != 0) fail_errno(path, "cannot write");
+}
+
+/// The number of a checkpoint's folder by its name, -1: it is none.
+[[gnu::cold]] inline std::int64_t checkpoint_step(std::string_view name) {
+  constexpr std::string_view prefix = "step-";
+  if (!name.starts_with(prefix)) return -1;
+  name.remove_prefix(prefix.size());
+  std::int64_t step = -1;
+  const auto [end, code] = std::from_chars(name.data(), name.data() + name.size(), step);
+  return code == std::errc{} && end == name.data() + name.size() ? step : -1;
+}
+
+/// A hash of a checkpoint's contents, eight bytes at a time.
+class ContentHash {
+ public:
+  /// The numbers of tensors, as files have them.
+  template <class R>
+  [[gnu::cold]] void add(const std::vector<TensorRef<R>>& tensors) {
+    std::vector<R> row;
+    for (const TensorRef<R>& tensor : tensors) {
+      row.resize(static_cast<std::size_t>(tensor.row_size));
+      for (std::int64_t r = 0; r < tensor.rows; ++r) {
+        tensor.get_row(r, row.data());
+        add(std::as_bytes(std::span(row)));
+      }
+    }
+  }
+  void add(std::string_view text) { add(std::as_bytes(std::span(text))); }
+  std::uint64_t value() const { return hash_; }
+
+ private:
+  void add(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      std::uint64_t word = 0;
+      const std::size_t n = std::min(bytes.size(), sizeof word);
+      std::memcpy(&word, bytes.data(), n);
+      hash_ = (hash_ ^ word) * 0x9e3779b97f4a7c15u;
+      hash_ ^= hash_ >> 32;
+      bytes = bytes.subspan(n);
+    }
+  }
+
+  std::uint64_t hash_ = 0;
+};
+
+/// Throws, naming the tensor, where a number of it is not finite.
+template <class R>
+[[gnu::cold]] void check_finite(const std::vector<std::string>& names,
+                                const std::vector<TensorRef<R>>& tensors) {
+  std::vector<R> row;
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    row.resize(static_cast<std::size_t>(tensors[t].row_size));
+    for (std::int64_t r = 0; r < tensors[t].rows; ++r) {
+      tensors[t].get_row(r, row.data());
+      if (const std::size_t k = first_not_finite<R>(row); k < row.size())
+        fail({"tensor ", names[t], ": element ",
+              r * tensors[t].row_size + static_cast<std::int64_t>(k), " is not finite"});
+    }
+  }
+}
+
+}  // namespace detail
+
+/// The folders of all checkpoints in `dir`, by their steps. (A folder has its name once it is
+/// complete.)
+[[gnu::cold]] inline std::map<std::int64_t, std::string> checkpoints_in(const std::string& dir) {
+  std::map<std::int64_t, std::string> found;
+  std::error_code ignored;  // no such folder: no checkpoints
+  for (const auto& entry : std::filesystem::directory_iterator(dir, ignored))
+    if (const std::int64_t step = detail::checkpoint_step(entry.path().filename().string());
+        step >= 0 && entry.is_directory())
+      found[step] = entry.path().string();
+  return found;
+}
+
+/// The folder of the newest checkpoint in `dir`, or "" if there is none.
+[[gnu::cold]] inline std::string latest_checkpoint(const std::string& dir) {
+  const auto all = checkpoints_in(dir);
+  return all.empty() ? "" : all.rbegin()->second;
+}
+
+/// Adds the folder of a step to `dir`, whole or not at all: write(folder) puts its files into a
+/// folder of another name, which then gets the right one. Afterwards the oldest folders are removed
+/// but for `keep` (0: none is). Returns the folder. Where anything fails, an Error, and what was
+/// there stays.
+[[gnu::cold]] inline std::string write_checkpoint(const std::string& dir, std::int64_t step,
+                                                  int keep, Callback<const std::string&> write) {
+  namespace fs = std::filesystem;
+  const std::string number = std::to_string(step);
+  const std::string folder = detail::join(
+      {dir, "/step-", std::string(8 - std::min<std::size_t>(8, number.size()), '0'), number});
+  const std::string unfinished = ".unfinished", temporary = folder + unfinished;
+  if (path_exists(folder)) fail({folder, ": a checkpoint of this step is there already"});
+  try {
+    fs::create_directories(dir);
+    std::vector<fs::path> left;  // by programs that were ended
+    for (const auto& entry : fs::directory_iterator(dir))
+      if (entry.path().extension() == unfinished &&
+          detail::checkpoint_step(entry.path().stem().string()) >= 0)
+        left.push_back(entry.path());
+    for (const fs::path& path : left) fs::remove_all(path);
+    fs::create_directory(temporary);
+    write(temporary);
+    detail::sync_folder(temporary);
+    fs::rename(temporary, folder);
+    detail::sync_folder(dir);
+    auto all = checkpoints_in(dir);
+    for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin())) {
+      const std::string& old = all.begin()->second;
+      fs::rename(old, old + unfinished);  // first: half of it would not be complete
+      fs::remove_all(old + unfinished);
+    }
+  } catch (const std::exception& error) {
+    std::error_code ignored;
+    fs::remove_all(temporary, ignored);
+    fail({folder, ": cannot write the checkpoint: ", error.what()});
+  }
+  return folder;
+}
+
+/// A checkpoint, opened for reading.
+class RunCheckpoint {
+ public:
+  static constexpr const char* model_file = "/model.safetensors";
+  static constexpr const char* training_file = "/training.safetensors";
+
+  /// Throws where the folder or a part is missing, or the part about the training is damaged.
+  [[gnu::cold]] explicit RunCheckpoint(std::string folder)
+      : folder_(std::move(folder)), file_(open(folder_)) {
+    if (record().text("training") != "1")
+      fail({file_.path(), ": layout version: expected 1, found ", record().text("training")});
+  }
+
+  /// Writes a checkpoint with some entries (names and values) beside weights and means; see
+  /// write_checkpoint.
+  template <class Model, class R>
+  [[gnu::cold]] static std::string write(const std::string& dir, std::int64_t step, int keep,
+                                         const Weights<Model, Master<R>>& weights,
+                                         const typename AdamW<Model, R>::State& optimiser,
+                                         std::map<std::string, std::string> entries) {
+    return write_checkpoint(dir, step, keep, [&](const std::string& folder) {
+      detail::check_finite(tensor_names(weights), weights.tensors());
+      save(weights, folder + model_file, dtype_of<R>);
+      write_training(folder, structure<Model>(), tensor_names(weights), weights.tensors(),
+                     optimiser.mean.tensors(), optimiser.square.tensors(), optimiser.steps,
+                     entries);
+    });
+  }
+
+  const std::string& folder() const { return folder_; }
+  FileRecord record() const { return {file_, "the training part of a checkpoint"}; }
+
+  /// Throws unless the checkpoint is one of this model, trained with master weights in R.
+  template <class Model, class R>
+  [[gnu::cold]] void check() const {
+    expect("model", "structure", structure<Model>());
+    expect("type of the master weights", "dtype", dtype_name(dtype_of<R>));
+  }
+  /// Throws, naming what is another, unless an entry has this value.
+  [[gnu::cold]] void expect(const char* what, std::string_view key,
+                            std::string_view expected) const {
+    const std::string found = record().text(key);
+    if (found != expected)
+      fail({folder_, ": the checkpoint is of another ", what, ": expected ", expected, ", found ",
+            found});
+  }
+
+  /// Fills weights and means. An Error: they are not those that were written.
+  template <class Model, class R>
+  [[gnu::cold]] void restore(Weights<Model, Master<R>>& weights,
+                             typename AdamW<Model, R>::State& optimiser) const {
+    check<Model, R>();
+    detail::load_tensors(folder_ + model_file, structure<Model>(), branches<Model>(),
+                         Model::tie_embeddings, weights.tensors());
+    read_means(tensor_names(weights), weights.tensors(), optimiser.mean.tensors(),
+               optimiser.square.tensors());
+    weights.derive();
+    optimiser.steps = record().number<std::int64_t>("optimiser_steps");
+  }
+
+ private:
+  static SafetensorsFile open(const std::string& folder) {
+    if (!is_directory(folder)) fail({folder, ": expected the folder of a checkpoint"});
+    for (const char* part : {model_file, training_file})
+      if (!path_exists(folder + part))
+        fail({folder, part, ": this part of the checkpoint is missing"});
+    return SafetensorsFile::open(folder + training_file);
+  }
+
+  /// f(name in the file, tensor) for the means.
+  template <class R>
+  static void each_mean(const std::vector<std::string>& names,
+                        const std::vector<TensorRef<R>>& mean,
+                        const std::vector<TensorRef<R>>& square, auto&& f) {
+    for (std::size_t t = 0; t < names.size(); ++t) f("mean." + names[t], mean[t]);
+    for (std::size_t t = 0; t < names.size(); ++t) f("square." + names[t], square[t]);
+  }
+
+  template <class R>
+  [[gnu::cold]] static std::string hash_of(const std::map<std::string, std::string>& metadata,
+                                           const std::vector<TensorRef<R>>& weights,
+                                           const std::vector<TensorRef<R>>& mean,
+                                           const std::vector<TensorRef<R>>& square) {
+    detail::ContentHash hash;
+    for (const auto& [key, value] : metadata) hash.add(detail::join({key, "=", value, "\n"}));
+    hash.add(weights), hash.add(mean), hash.add(square);
+    return std::to_string(hash.value());
+  }
+
+  template <class R>
+  [[gnu::cold]] static void write_training(const std::string& folder, const std::string& structure,
+                                           const std::vector<std::string>& names,
+                                           const std::vector<TensorRef<R>>& weights,
+                                           const std::vector<TensorRef<R>>& mean,
+                                           const std::vector<TensorRef<R>>& square,
+                                           std::int64_t steps,
+                                           const std::map<std::string, std::string>& entries) {
+    std::map<std::string, std::string> metadata{
+        {"samba.training", "1"},
+        {"samba.structure", structure},
+        {"samba.dtype", std::string(dtype_name(dtype_of<R>))},
+        {"samba.optimiser_steps", std::to_string(steps)}};
+    for (const auto& [name, value] : entries) metadata["samba." + name] = value;
+    metadata["samba.hash"] = hash_of(metadata, weights, mean, square);
+    SafetensorsWriter writer(folder + training_file, metadata);
+    each_mean(names, mean, square, [&](const std::string& name, const TensorRef<R>& tensor) {
+      writer.declare(name, dtype_of<R>, tensor.shape);
+    });
+    each_mean(names, mean, square, [&](const std::string& name, const TensorRef<R>& tensor) {
+      detail::write_rows(writer, name, tensor, dtype_of<R>);
+    });
+    writer.finish();
+  }
+
+  template <class R>
+  [[gnu::cold]] void read_means(const std::vector<std::string>& names,
+                                const std::vector<TensorRef<R>>& weights,
+                                const std::vector<TensorRef<R>>& mean,
+                                const std::vector<TensorRef<R>>& square) const {
+    std::vector<R> row;
+    each_mean(names, mean, square, [&](const std::string& name, const TensorRef<R>& tensor) {
+      const TensorView* const found = file_.find(name);
+      if (!found || found->dtype != dtype_of<R> || found->shape != tensor.shape)
+        fail({file_.path(), ": tensor ", name, ": expected ", dtype_name(dtype_of<R>), " ",
+              tensor.shape, ", found ", found ? dtype_name(found->dtype) : "none", " ",
+              found ? found->shape : Shape{}});
+      row.resize(static_cast<std::size_t>(tensor.row_size));
+      for (std::int64_t r = 0; r < tensor.rows; ++r) {
+        read_floats(*found, r * tensor.row_size, std::span(row));
+        tensor.set_row(r, row.data());
+      }
+    });
+    auto metadata = file_.metadata();
+    metadata.erase("samba.hash");
+    if (hash_of(metadata, weights, mean, square) != record().text("hash"))
+      fail({folder_, ": damaged: its contents are not those that were written"});
+  }
+
+  std::string folder_;
+  SafetensorsFile file_;
+};
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -1,0 +1,350 @@
+#pragma once
+#include <samba/model/initialize.hpp>
+#include <samba/train/adamw.hpp>
+#include <samba/train/batches.hpp>
+#include <samba/train/checkpoint.hpp>
+#include <samba/train/gradient.hpp>
+#include <samba/train/learning_rate.hpp>
+#include <samba/train/outliers.hpp>
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// What to do where the loss or a gradient is not finite: throw, or leave the step out.
+enum class NonFinite { stop, skip };
+
+struct TrainOptions {
+  int sequences = 8;                   ///< that go through the model together
+  std::int64_t seq_len = 512;          ///< tokens of each
+  int accumulate = 1;                  ///< batches of so many sequences for one step
+  bool restart_at_separators = false;  ///< see BatchOptions
+  std::uint64_t seed = 0;              ///< of the first weights and of the order of the data
+  LearningRate learning_rate = {};     ///< and how many steps there are
+  AdamWOptions adamw = {};             ///< its learning rate and threads are those given here
+  OutlierOptions outliers = {};
+  NonFinite non_finite = NonFinite::stop;
+  int threads = 0;                       ///< 0: what OpenMP gives
+  bool recompute = false;                ///< see GradientOptions
+  std::string checkpoints = {};          ///< the folder for them; "": none are written
+  std::int64_t checkpoint_interval = 0;  ///< steps; 0: save() alone writes
+  int keep = 2;                          ///< the newest checkpoints; 0: all
+  /// When a run goes on, its checkpoint may have been made with other options. Otherwise that is an
+  /// Error.
+  bool change_options = false;
+};
+
+/// What a step did.
+struct TrainStep {
+  std::int64_t step = 0;     ///< its number; the first is 1
+  double loss = 0;           ///< before the step, nats per token that counts
+  double gradient_norm = 0;  ///< before clipping
+  double learning_rate = 0;
+  std::int64_t tokens = 0;                 ///< that went through the model
+  double seconds = 0;                      ///< without writing a checkpoint
+  double loss_z = 0, gradient_norm_z = 0;  ///< standard deviations above their running means
+  bool outlier = false;                    ///< one of these passes OutlierOptions::z_limit
+  bool finite = true;                      ///< both numbers are
+  bool skipped = false;                    ///< the weights stayed as they were
+  std::string checkpoint = {};             ///< the folder that was written after the step, or ""
+};
+
+namespace detail {
+
+inline GradientOptions gradient_options(const TrainOptions& o, int examples) {
+  return {.sequences = examples,
+          .tokens = o.sequences * o.seq_len,
+          .capacity = o.seq_len,
+          .threads = o.threads,
+          .recompute = o.recompute};
+}
+
+inline AdamWOptions adamw_options(const TrainOptions& o) {
+  AdamWOptions adamw = o.adamw;
+  adamw.threads = o.threads;
+  return adamw;
+}
+
+/// The options that a run's results depend on, as text.
+[[gnu::cold]] inline std::map<std::string, std::string> options_that_matter(const TrainOptions& o) {
+  std::map<std::string, std::string> all;
+  const auto set = [&](const char* name, Part value) { all[name] = join({value}); };
+  set("sequences", o.sequences);
+  set("seq_len", o.seq_len);
+  set("accumulate", o.accumulate);
+  set("restart_at_separators", o.restart_at_separators);
+  set("seed", o.seed);
+  set("learning_rate.peak", o.learning_rate.peak);
+  set("learning_rate.floor", o.learning_rate.floor);
+  set("learning_rate.warmup_steps", o.learning_rate.warmup_steps);
+  set("learning_rate.steps", o.learning_rate.steps);
+  set("adamw.beta1", o.adamw.beta1);
+  set("adamw.beta2", o.adamw.beta2);
+  set("adamw.eps", o.adamw.eps);
+  set("adamw.weight_decay", o.adamw.weight_decay);
+  set("adamw.clip", o.adamw.clip);
+  set("adamw.decay", o.adamw.decay == Decay::all ? "all" : "matrices");
+  std::string groups;
+  for (const ParameterGroup& g : o.adamw.groups)
+    groups += join({groups.empty() ? "" : "; ", Quoted{g.pattern}, " weight_decay ",
+                    g.weight_decay ? join({*g.weight_decay}) : "-", " rate ", g.rate,
+                    g.frozen ? " frozen" : ""});
+  set("adamw.groups", groups);
+  set("outliers.z_limit", o.outliers.z_limit);
+  set("outliers.horizon", o.outliers.horizon);
+  set("outliers.warmup_steps", o.outliers.warmup_steps);
+  set("outliers.skip", o.outliers.skip);
+  set("non_finite", o.non_finite == NonFinite::skip ? "skip" : "stop");
+  return all;
+}
+
+}  // namespace detail
+
+/// The bytes of the arenas that a Trainer of these options takes, counted without taking them: the
+/// master weights, their gradients, two means of these, the weights of the products, and what
+/// Gradient takes. Beside them stand the tokens of a batch. With restart_at_separators the number of
+/// examples depends on the data: give Batches::examples().
+template <class Model, class T = float>
+std::int64_t training_bytes(const TrainOptions& options, int examples = 0) {
+  return 4 * Model::template weight_bytes<Master<Real<T>>> + Model::template weight_bytes<T> +
+         Gradient<Model, T>::bytes(
+             detail::gradient_options(options, examples ? examples : options.sequences));
+}
+
+/// A training: weights, gradients, optimiser and data. T: the type of the matrices and of the
+/// factors of their products; what the optimiser changes is Real<T>. The weights after a number of
+/// steps have the same bits for any number of threads, with or without recompute, and whether or not
+/// the run was ended and resumed from a checkpoint.
+template <class Model, class T = float>
+class Trainer {
+ public:
+  using R = Real<T>;
+  using MasterWeights = Weights<Model, Master<R>>;
+
+  /// Begins with random weights (initialize), or with the given ones. Throws for options out of
+  /// range, data that does not fit them or the model, and a folder that has checkpoints already.
+  Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options)
+      : Trainer(std::move(data), options, MasterWeights(), nullptr) {
+    initialize(master_, options_.seed);
+    assign(weights_, master_, options_.threads);
+  }
+  Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options, MasterWeights weights)
+      : Trainer(std::move(data), options, std::move(weights), nullptr) {
+    assign(weights_, master_, options_.threads);
+  }
+  /// Goes on from a checkpoint (see latest_checkpoint). Throws where it is of another model, of
+  /// other data, made with other options (but see TrainOptions::change_options), or damaged.
+  static Trainer resume(const std::string& checkpoint, std::shared_ptr<const TokenFile> data,
+                        const TrainOptions& options) {
+    const RunCheckpoint from(checkpoint);
+    return Trainer(std::move(data), options, MasterWeights(), &from);
+  }
+
+  /// Gradients of the mean loss over all targets of the next batches, and a step with them. An Error
+  /// leaves everything as it was before.
+  TrainStep step() {
+    const auto start = std::chrono::steady_clock::now();
+    const std::int64_t position = batches_.position();
+    TrainStep result{.step = step_ + 1};
+    try {
+      advance(result, position);
+    } catch (...) {
+      batches_.seek(position);
+      throw;
+    }
+    step_ = result.step;
+    result.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (options_.checkpoint_interval > 0 && step_ % options_.checkpoint_interval == 0)
+      result.checkpoint = save();
+    return result;
+  }
+
+  /// Writes a checkpoint of where the run stands, if there is none, into TrainOptions::checkpoints;
+  /// returns its folder.
+  std::string save() {
+    if (options_.checkpoints.empty())
+      fail({"Trainer::save: give TrainOptions{.checkpoints = ...}, the folder to write to"});
+    if (saved_ != step_) {
+      last_checkpoint_ = RunCheckpoint::write(options_.checkpoints, step_, options_.keep, master_,
+                                              optimiser_.state(), entries());
+      saved_ = step_;
+    }
+    return last_checkpoint_;
+  }
+
+  /// Steps made, also by the runs that this one goes on from; and whether these are all.
+  std::int64_t steps() const { return step_; }
+  bool done() const { return step_ >= options_.learning_rate.steps; }
+  /// The newest checkpoint of this run, or "".
+  const std::string& last_checkpoint() const { return last_checkpoint_; }
+
+  /// What products and sessions use, and what it is rounded from.
+  const Weights<Model, T>& weights() const { return weights_; }
+  const MasterWeights& master() const { return master_; }
+  const AdamW<Model, R>& optimiser() const { return optimiser_; }
+  const Batches& batches() const { return batches_; }
+  const TrainOptions& options() const { return options_; }
+  /// Bytes of the arenas: training_bytes.
+  std::int64_t bytes() const {
+    return master_.bytes() + weights_.bytes() + gradients_.bytes() + gradient_.bytes() +
+           optimiser_.state().mean.bytes() + optimiser_.state().square.bytes();
+  }
+
+ private:
+  Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options, MasterWeights weights,
+          const RunCheckpoint* resumed)
+      : options_(check(options)),
+        batches_(std::move(data), {.sequences = options.sequences,
+                                   .seq_len = options.seq_len,
+                                   .seed = options.seed,
+                                   .restart_at_separators = options.restart_at_separators}),
+        master_(std::move(weights)),
+        optimiser_(detail::adamw_options(options)),
+        gradient_(detail::gradient_options(options, batches_.examples())) {
+    const TokenFile& file = batches_.file();
+    if (file.vocab_size() > Model::vocab_size)
+      fail({file.path(), ": vocab_size: expected at most the model's, ", Model::vocab_size,
+            ", found ", file.vocab_size()});
+    if (resumed) restore(*resumed);
+    check_folder();
+  }
+
+  static const TrainOptions& check(const TrainOptions& o) {
+    check_at_least("TrainOptions::accumulate", o.accumulate, 1);
+    check_at_least("TrainOptions::threads", o.threads, 0);
+    check_at_least("TrainOptions::checkpoint_interval", o.checkpoint_interval, 0);
+    check_at_least("TrainOptions::keep", o.keep, 0);
+    if (o.checkpoint_interval > 0 && o.checkpoints.empty())
+      fail({"TrainOptions::checkpoint_interval: ", o.checkpoint_interval,
+            " needs TrainOptions::checkpoints, the folder to write to"});
+    o.learning_rate.check();
+    o.outliers.check();
+    return o;
+  }
+
+  /// The folder must not have checkpoints that another run would be resumed from.
+  [[gnu::cold]] void check_folder() {
+    for (const auto& [step, folder] : checkpoints_in(options_.checkpoints)) {
+      const bool resumed =
+          !last_checkpoint_.empty() && std::filesystem::equivalent(folder, last_checkpoint_);
+      if (resumed) saved_ = step;
+      if (!resumed && (last_checkpoint_.empty() || step >= step_))
+        fail({folder, ": this checkpoint is not of the run that begins here, at step ", step_,
+              "; resume from it, or give another folder"});
+    }
+  }
+
+  /// What a checkpoint records beside weights and means.
+  [[gnu::cold]] std::map<std::string, std::string> entries() const {
+    std::map<std::string, std::string> all;
+    for (const auto& [name, value] : matter()) all["option." + name] = value;
+    all["step"] = std::to_string(step_);
+    all["position"] = std::to_string(batches_.position());
+    all["data"] = std::to_string(batches_.file().hash());
+    for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
+      all[detail::join({name, ".count"})] = std::to_string(s->count);
+      all[detail::join({name, ".mean"})] = detail::join({s->mean});
+      all[detail::join({name, ".variance"})] = detail::join({s->variance});
+    }
+    return all;
+  }
+  [[gnu::cold]] void restore(const RunCheckpoint& from) {
+    const FileRecord record = from.record();
+    from.template check<Model, R>();
+    from.expect("data file", "data", std::to_string(batches_.file().hash()));
+    for (const auto& [name, value] : matter())
+      if (const std::string found = record.text("option." + name);
+          found != value && !options_.change_options)
+        fail({from.folder(), ": the checkpoint was made with another ", name, ": expected ", value,
+              ", found ", found, "; TrainOptions{.change_options = true} goes on all the same"});
+    from.restore(master_, optimiser_.state());
+    assign(weights_, master_, options_.threads);
+    step_ = record.number<std::int64_t>("step");
+    batches_.seek(record.number<std::int64_t>("position"));
+    for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
+      s->count = record.number<std::int64_t>(detail::join({name, ".count"}));
+      s->mean = record.number<double>(detail::join({name, ".mean"}));
+      s->variance = record.number<double>(detail::join({name, ".variance"}));
+    }
+    last_checkpoint_ = from.folder();
+  }
+  std::map<std::string, std::string> matter() const {
+    auto all = detail::options_that_matter(options_);
+    all["type"] = dtype_name(dtype_of<T>);
+    return all;
+  }
+
+  void advance(TrainStep& s, std::int64_t position) {
+    s.learning_rate = options_.learning_rate.at(s.step);
+    const auto targets = [](std::span<const Example> examples) {
+      std::int64_t n = 0;
+      for (const Example& e : examples)
+        n += std::count_if(e.targets.begin(), e.targets.end(), [](auto t) { return t >= 0; });
+      return n;
+    };
+    // Once to count, so that every target has the same weight.
+    std::int64_t counted = 0;
+    for (int i = 0; i < options_.accumulate; ++i) counted += targets(batches_.next());
+    batches_.seek(position);
+    gradients_.clear();
+    for (int i = 0; i < options_.accumulate; ++i) {
+      const std::span<const Example> examples = batches_.next();
+      const double share = static_cast<double>(targets(examples)) /
+                           static_cast<double>(std::max<std::int64_t>(counted, 1));
+      s.loss += share * gradient_.add(weights_, examples, gradients_, share);
+      s.tokens += batches_.tokens();
+    }
+    s.gradient_norm = optimiser_.norm(gradients_);
+    s.finite =
+        is_finite(static_cast<float>(s.loss)) && is_finite(static_cast<float>(s.gradient_norm));
+    if (!s.finite && options_.non_finite == NonFinite::stop) fail_not_finite(s);
+    const OutlierOptions& outliers = options_.outliers;
+    if (s.finite) {
+      s.loss_z = loss_.z(s.loss, outliers);
+      s.gradient_norm_z = norm_.z(s.gradient_norm, outliers);
+      s.outlier = outliers.z_limit > 0 && std::max(s.loss_z, s.gradient_norm_z) > outliers.z_limit;
+      loss_.add(s.loss, outliers);
+      norm_.add(s.gradient_norm, outliers);
+    }
+    s.skipped = !s.finite || (s.outlier && outliers.skip);
+    if (s.skipped) return;
+    optimiser_.update(master_, gradients_, s.learning_rate, s.gradient_norm);
+    assign(weights_, master_, options_.threads);
+  }
+
+  [[noreturn, gnu::cold]] void fail_not_finite(const TrainStep& s) const {
+    // Back-propagation goes through the tensors from the last to the first.
+    const auto names = tensor_names(gradients_);
+    const auto tensors = gradients_.tensors();
+    std::string where;
+    for (std::size_t t = tensors.size(); t-- > 0 && where.empty();)
+      if (const auto* const g = static_cast<const R*>(tensors[t].data); !optimiser_.frozen(t)) {
+        const std::span all(g, static_cast<std::size_t>(tensors[t].rows * tensors[t].row_size));
+        if (detail::first_not_finite<R>(all) < all.size())
+          where = detail::join({", first that of ", names[t]});
+      }
+    fail({"step ", s.step, ": the loss is ", s.loss, ", the norm of the gradients ",
+          s.gradient_norm, where, "; the weights are as before the step; ",
+          last_checkpoint_.empty() ? "there is no checkpoint to return to"
+                                   : "the checkpoint to return to is ",
+          last_checkpoint_});
+  }
+
+  TrainOptions options_;
+  Batches batches_;
+  MasterWeights master_, gradients_;
+  Weights<Model, T> weights_;
+  AdamW<Model, R> optimiser_;
+  Gradient<Model, T> gradient_;
+  RunningStatistics loss_, norm_;
+  std::int64_t step_ = 0, saved_ = -1;
+  std::string last_checkpoint_;
+};
+
+}  // namespace samba::inline SAMBA_TARGET
