@@ -35,9 +35,11 @@ struct AdamWOptions {
 
 namespace detail {
 
+// Not inlined: compiled once, the arithmetic is the same for one thread and for several.
+
 /// The sum of squares of n numbers, in several sums side by side, which vectors may hold.
 template <class R>
-double sum_of_squares(const R* x, std::int64_t n) {
+[[gnu::noinline]] double sum_of_squares(const R* x, std::int64_t n) {
   constexpr std::int64_t lanes = 16;
   double sums[lanes] = {};
   const auto add = [&](std::int64_t begin, std::int64_t count) {
@@ -59,8 +61,9 @@ template <class R>
 struct AdamWStep {
   R scale, beta1, beta2, mean_scale, square_scale, eps, rate, keep;
 
-  void operator()(const R* __restrict gradient, std::int64_t n, R* __restrict weight,
-                  R* __restrict mean, R* __restrict square) const {
+  [[gnu::noinline]] void operator()(const R* __restrict gradient, std::int64_t n,
+                                    R* __restrict weight, R* __restrict mean,
+                                    R* __restrict square) const {
     // Roots in a loop of their own: not every compiler has them in vectors.
     constexpr std::int64_t strip = 64;
     R root[strip];
