@@ -152,6 +152,11 @@ TEMPLATE_TEST_CASE("save and load keep every bit", "", tiny::Samba, tiny::MambaO
     CHECK(values<TestType, double>(b[i]) == convert<double>(values<TestType, float>(a[i])));
   save(exact, folder.file("from_double"));
   CHECK(same_weights(load<TestType>(folder.file("from_double")), weights));
+  const auto wide = random_weights<TestType, double>(2);
+  save(wide, folder.file("wide"), Dtype::f64);
+  const auto again = load<TestType, double>(folder.file("wide"));
+  CHECK(same_bits(wide.memory(), again.memory()));
+  CHECK_MESSAGE_OF(save(weights, folder.file("wide"), Dtype::f64), "F32 or BF16, found F64");
 }
 
 TEST_CASE("bf16: matrices are rounded, the rest is kept") {

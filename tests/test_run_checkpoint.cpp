@@ -144,8 +144,8 @@ TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {
   CHECK(latest_checkpoint(c.run).empty());
   Trainer<Model> trainer(c.data, options);
   // What a program left that was ended while it wrote, and what is none of ours.
-  std::filesystem::create_directories(c.run + "/step-00000002.unfinished");
-  write_file(c.run + "/step-00000002.unfinished/model.safetensors", "half");
+  std::filesystem::create_directories(c.run + "/step-00000003.unfinished");
+  write_file(c.run + "/step-00000003.unfinished/model.safetensors", "half");
   write_file(c.run + "/step-notes", "");
   write_file(c.run + "/step-00000099", "a file");
   CHECK(latest_checkpoint(c.run).empty());

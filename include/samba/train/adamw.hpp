@@ -35,10 +35,12 @@ struct AdamWOptions {
 
 namespace detail {
 
+// Not inlined: compiled once, the arithmetic is the same for one thread and for several.
+
 /// The sum of the products of n pairs of numbers, in several sums side by side, which vectors may
 /// hold.
 template <class R>
-double dot(const R* x, const R* y, std::int64_t n) {
+[[gnu::noinline]] double dot(const R* x, const R* y, std::int64_t n) {
   constexpr std::int64_t lanes = 16;
   double sums[lanes] = {};
   const auto add = [&](std::int64_t begin, std::int64_t count) {
@@ -75,8 +77,8 @@ struct AdamWStep {
 
   /// Of step number `steps`, from 1 on, with gradients of this norm, for tensors that learn at this
   /// rate and decay so.
-  AdamWStep(const AdamWOptions& o, std::int64_t steps, double norm, double learning_rate,
-            double weight_decay)
+  [[gnu::noinline]] AdamWStep(const AdamWOptions& o, std::int64_t steps, double norm,
+                              double learning_rate, double weight_decay)
       : scale(static_cast<R>(o.clip > 0 ? std::min(1., o.clip / (norm + 1e-6)) : 1.)),
         beta1(static_cast<R>(o.beta1)),
         beta2(static_cast<R>(o.beta2)),
@@ -86,8 +88,9 @@ struct AdamWStep {
         rate(static_cast<R>(learning_rate)),
         keep(static_cast<R>(1 - learning_rate * weight_decay)) {}
 
-  void operator()(const R* __restrict gradient, std::int64_t n, R* __restrict weight,
-                  R* __restrict mean, R* __restrict square) const {
+  [[gnu::noinline]] void operator()(const R* __restrict gradient, std::int64_t n,
+                                    R* __restrict weight, R* __restrict mean,
+                                    R* __restrict square) const {
     // Roots in a loop of their own: not every compiler has them in vectors.
     constexpr std::int64_t strip = 64;
     R root[strip];

@@ -221,8 +221,10 @@ class Adapters {
 
   R scale() const { return static_cast<R>(alpha_ / static_cast<double>(rank_)); }
 
+  // Not inlined, as in AdamW: the arithmetic is compiled once.
+
   /// row += row i of alpha / r B A.
-  void add_row(const Adapter& adapter, std::int64_t i, R* __restrict row) const {
+  [[gnu::noinline]] void add_row(const Adapter& adapter, std::int64_t i, R* __restrict row) const {
     const R* const b = numbers_.data() + adapter.b + i * rank_;
     for (std::int64_t j = 0; j < rank_; ++j) {
       const R* const a = numbers_.data() + adapter.a + j * adapter.of.in;
@@ -232,8 +234,8 @@ class Adapters {
   }
 
   /// dB = alpha / r G Aᵀ by rows, dA = alpha / r Bᵀ G by columns, G: (out, in).
-  void add_gradients(const Team& team, const Adapter& adapter, const R* G,
-                     R* __restrict result) const {
+  [[gnu::noinline]] void add_gradients(const Team& team, const Adapter& adapter, const R* G,
+                                       R* __restrict result) const {
     const auto [out, in] = std::pair(adapter.of.out, adapter.of.in);
     const R *const A = numbers_.data() + adapter.a, *const B = numbers_.data() + adapter.b;
     R *const dA = result + adapter.a, *const dB = result + adapter.b;
