@@ -63,6 +63,8 @@ class Batches {
       std::copy(row_.begin() + 1, row_.end(), targets.begin());
       for (std::size_t begin = 0, end; begin < n; begin = end) {
         end = document_end(begin);
+        if (example == examples_.end())
+          fail({file_->path(), ": changed: it has more documents now than when it was opened"});
         *example++ = {tokens.subspan(begin, end - begin), targets.subspan(begin, end - begin)};
         if (options_.restart_at_separators && tokens[end - 1] == file_->separator())
           targets[end - 1] = -1;
@@ -81,7 +83,9 @@ class Batches {
   /// Windows handed out since the beginning: all there is to go on from.
   std::int64_t position() const { return position_; }
   void seek(std::int64_t position) {
-    if (position < 0) fail({"Batches::seek: expected a position of 0 or more, found ", position});
+    constexpr std::int64_t most = std::int64_t{1} << 62;
+    if (position < 0 || position > most)
+      fail({"Batches::seek: expected a position in [0, ", most, "], found ", position});
     position_ = position;
   }
   /// Windows of an epoch.
@@ -116,11 +120,11 @@ class Batches {
       for (std::size_t begin = 0; begin + 1 < row_.size(); begin = document_end(begin)) ++documents;
       ++windows_of[documents];
     }
-    // A batch that goes on over the end of an epoch may have the same window from either side.
-    const std::int64_t times = options_.sequences / windows_ + 2;
+    // The epochs that a batch may touch: each may give it the same window.
+    const std::int64_t epochs = (options_.sequences + windows_ - 2) / windows_ + 1;
     std::int64_t sum = 0, left = options_.sequences;
     for (std::size_t documents = row_.size(); documents-- > 0;) {
-      const std::int64_t n = std::min(left, windows_of[documents] * times);
+      const std::int64_t n = std::min(left, windows_of[documents] * epochs);
       sum += n * static_cast<std::int64_t>(documents);
       left -= n;
     }

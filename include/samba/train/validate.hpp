@@ -20,7 +20,7 @@ struct Validation {
   double loss;          ///< mean cross entropy of what follows each of them, nats
 };
 
-/// The loss on texts of the training length and longer (arXiv 2406.07522, section 3.3): long
+/// The loss on texts of the training length and longer (as in arXiv 2406.07522): long
 /// windows spread evenly over the file, each read once from an empty state, and their predictions
 /// averaged up to each length. The same bits for any number of threads. An Error, naming the file,
 /// before anything is computed: too few tokens for the windows, or a vocabulary beyond the model's.
