@@ -314,7 +314,7 @@ TEMPLATE_TEST_CASE("gradients: vectors against the double model, over many piece
     Gradient<Model, R, Stored> gradient({.sequences = 2, .tokens = texts[0].tokens()});
     Masters<Model, R> g;
     for (const Text& text : texts) gradient.add(w, text.examples(), g), gradient.carry();
-    return values_of(g);
+    return all_values(g);
   };
   const auto found = gradients(weights, KV());
   // A tenth of the golden case's in float; the factors of attention in bf16 are off by 2^-9.

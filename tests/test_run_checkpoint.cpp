@@ -1,7 +1,6 @@
 // Checkpoints of a run: a run that was ended and resumed has the bits of one that was not; what is
 // damaged or of something else is refused; whenever a program dies, its last checkpoint is whole.
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "tests/catch.hpp"
@@ -65,32 +64,6 @@ int wait_for(pid_t process) {
   return status;
 }
 
-/// Files may not grow beyond this, as on a full disk, while it lives.
-struct FullDisk {
-  ::rlimit before{};
-  void (*handler)(int) = ::signal(SIGXFSZ, SIG_IGN);
-
-  explicit FullDisk(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before);
-    const ::rlimit limit{bytes, before.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  FullDisk(const FullDisk&) = delete;
-  FullDisk& operator=(const FullDisk&) = delete;
-  ~FullDisk() {
-    ::setrlimit(RLIMIT_FSIZE, &before);
-    ::signal(SIGXFSZ, handler);
-  }
-};
-
-std::vector<std::string> folders_in(const std::string& dir) {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(dir))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 }  // namespace
 
 TEMPLATE_TEST_CASE("a resumed run has the bits of one that was not ended", "", float, bf16,
@@ -113,7 +86,7 @@ TEMPLATE_TEST_CASE("a resumed run has the bits of one that was not ended", "", f
     CHECK(first.last_checkpoint() == saved);
   }
   CHECK(latest_checkpoint(c.run) == saved);
-  CHECK(folders_in(saved) == std::vector<std::string>{"model.safetensors", "training.safetensors"});
+  CHECK(files_in(saved) == std::vector<std::string>{"model.safetensors", "training.safetensors"});
   auto resumed = Trainer<Model, T>::resume(saved, c.data, c.options);
   check_same_run(resumed, whole);
   CHECK(resumed.save() == saved);
@@ -154,7 +127,7 @@ TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {
     CHECK(step.checkpoint == (i % 2 ? "" : detail::join({c.run, "/step-0000000", i})));
     CHECK(trainer.last_checkpoint() == latest_checkpoint(c.run));
   }
-  CHECK(folders_in(c.run) ==
+  CHECK(files_in(c.run) ==
         std::vector<std::string>{"step-00000004", "step-00000006", "step-00000099", "step-notes"});
   CHECK(trainer.save() == c.run + "/step-00000007");
   CHECK(checkpoints_in(c.run).size() == 2);
@@ -277,12 +250,12 @@ TEST_CASE("a checkpoint that cannot be written leaves the last one, and nothing 
     CAPTURE(bytes);
     std::string message;
     {
-      const FullDisk full(bytes);
+      const FileSizeLimit full(bytes);
       message = message_of([&] { trainer.save(); });
     }
     CAPTURE(message);
     CHECK(first_missing(message, {"step-00000002", "cannot write"}) == "");
-    CHECK(folders_in(c.run) == std::vector<std::string>{"step-00000001"});
+    CHECK(files_in(c.run) == std::vector<std::string>{"step-00000001"});
     CHECK(trainer.last_checkpoint() == saved);
   }
   CHECK(same_bits(all_numbers(Trainer<Model>::resume(saved, c.data, c.options)), before));
@@ -290,8 +263,10 @@ TEST_CASE("a checkpoint that cannot be written leaves the last one, and nothing 
 
   auto options = c.options;
   options.checkpoints = c.folder.file("tokens") + "/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options).save(), "tokens/run/step-00000000",
-                   "cannot write the checkpoint");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens/run: cannot read the folder");
+  options.checkpoints = "/proc/run";
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options).save(), "/proc/run/step-00000000",
+                   "cannot write the checkpoint: /proc/run: cannot make the folder");
 }
 
 TEST_CASE("weights that are not finite are not kept") {
@@ -302,7 +277,7 @@ TEST_CASE("weights that are not finite are not kept") {
   Trainer<Model> trainer(c.data, c.options, std::move(weights));
   CHECK_MESSAGE_OF(trainer.save(), "tensor transformer.h.0.mamba.in_proj.weight",
                    "element 1 is not finite");
-  CHECK(folders_in(c.run).empty());
+  CHECK(files_in(c.run).empty());
 }
 
 TEST_CASE("a run that is killed at any moment goes on from its last checkpoint") {

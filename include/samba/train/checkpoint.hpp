@@ -5,10 +5,10 @@
 #include <samba/core/callback.hpp>
 #include <samba/io/checkpoint.hpp>
 #include <samba/io/file_record.hpp>
+#include <samba/io/folder.hpp>
 #include <samba/train/adamw.hpp>
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,12 +16,6 @@
 namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
-
-/// Waits until the names in a folder are on the disk.
-[[gnu::cold]] inline void sync_folder(const std::string& path) {
-  const FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() < 0 || ::fsync(folder.get()) != 0) fail_errno(path, "cannot write");
-}
 
 /// The number of a checkpoint's folder by its name, -1: it is none.
 [[gnu::cold]] inline std::int64_t checkpoint_step(std::string_view name) {
@@ -88,11 +82,10 @@ template <class R>
 /// complete.)
 [[gnu::cold]] inline std::map<std::int64_t, std::string> checkpoints_in(const std::string& dir) {
   std::map<std::int64_t, std::string> found;
-  std::error_code ignored;  // no such folder: no checkpoints
-  for (const auto& entry : std::filesystem::directory_iterator(dir, ignored))
-    if (const std::int64_t step = detail::checkpoint_step(entry.path().filename().string());
-        step >= 0 && entry.is_directory())
-      found[step] = entry.path().string();
+  for (const std::string& name : names_in_folder(dir))
+    if (const std::int64_t step = detail::checkpoint_step(name); step >= 0)
+      if (const std::string folder = detail::join({dir, "/", name}); is_directory(folder))
+        found[step] = folder;
   return found;
 }
 
@@ -108,34 +101,30 @@ template <class R>
 /// there stays.
 [[gnu::cold]] inline std::string write_checkpoint(const std::string& dir, std::int64_t step,
                                                   int keep, Callback<const std::string&> write) {
-  namespace fs = std::filesystem;
   const std::string number = std::to_string(step);
   const std::string folder = detail::join(
       {dir, "/step-", std::string(8 - std::min<std::size_t>(8, number.size()), '0'), number});
   const std::string unfinished = ".unfinished", temporary = folder + unfinished;
   if (path_exists(folder)) fail({folder, ": a checkpoint of this step is there already"});
   try {
-    fs::create_directories(dir);
-    std::vector<fs::path> left;  // by programs that were ended
-    for (const auto& entry : fs::directory_iterator(dir))
-      if (entry.path().extension() == unfinished &&
-          detail::checkpoint_step(entry.path().stem().string()) >= 0)
-        left.push_back(entry.path());
-    for (const fs::path& path : left) fs::remove_all(path);
-    fs::create_directory(temporary);
+    make_folders(dir);
+    for (const std::string& name : names_in_folder(dir))  // left by programs that were ended
+      if (name.ends_with(unfinished) && detail::checkpoint_step(std::string_view(name).substr(
+                                            0, name.size() - unfinished.size())) >= 0)
+        remove_folder(detail::join({dir, "/", name}));
+    make_folders(temporary);
     write(temporary);
-    detail::sync_folder(temporary);
-    fs::rename(temporary, folder);
-    detail::sync_folder(dir);
+    sync_folder(temporary);
+    rename_folder(temporary, folder);
+    sync_folder(dir);
     auto all = checkpoints_in(dir);
     for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin())) {
       const std::string& old = all.begin()->second;
-      fs::rename(old, old + unfinished);  // first: half of it would not be complete
-      fs::remove_all(old + unfinished);
+      rename_folder(old, old + unfinished);  // first: half of it would not be complete
+      remove_folder(old + unfinished);
     }
   } catch (const std::exception& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
+    if (is_directory(temporary)) remove_folder(temporary);
     fail({folder, ": cannot write the checkpoint: ", error.what()});
   }
   return folder;

@@ -8,7 +8,6 @@
 #include <samba/train/outliers.hpp>
 
 #include <chrono>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -231,8 +230,7 @@ class Trainer {
   /// The folder must not have checkpoints that another run would be resumed from.
   [[gnu::cold]] void check_folder() {
     for (const auto& [step, folder] : checkpoints_in(options_.checkpoints)) {
-      const bool resumed =
-          !last_checkpoint_.empty() && std::filesystem::equivalent(folder, last_checkpoint_);
+      const bool resumed = same_file(folder, last_checkpoint_);
       if (resumed) saved_ = step;
       if (!resumed && (last_checkpoint_.empty() || step >= step_))
         fail({folder, ": this checkpoint is not of the run that begins here, at step ", step_,
