@@ -128,6 +128,18 @@ TEST_CASE("exp, silu, softplus: a value does not depend on its place in a vector
   }
 }
 
+TEST_CASE("exp, silu, softplus: no number for no number, so that a loss shows it") {
+  for (const auto& f : {std::function<vec(vec)>(simd_exp), std::function<vec(vec)>(simd_silu),
+                        std::function<vec(vec)>(simd_softplus),
+                        std::function<vec(vec)>([](vec x) { return simd::exp2_below(x); })}) {
+    const auto y = of_all(f, {1.f, std::bit_cast<float>(0x7fc00000u), 2.f});
+    CHECK((is_finite(y[0]) && is_finite(y[2])));
+#ifndef __FAST_MATH__  // which may take any number for a NaN
+    CHECK_FALSE(is_finite(y[1]));
+#endif
+  }
+}
+
 TEST_CASE("load_part and store_part: n elements, nothing beside them, the rest zero") {
   Random rng;
   CAPTURE(rng.seed);
