@@ -101,8 +101,9 @@ struct MlpSwaMlp
 struct MambaMlp : LanguageModel<Repeat<2, HybridStack<Mamba<32>, SwiGLU<32, 48>>>, tied(61)> {};
 struct Llama
     : LanguageModel<Repeat<2, HybridStack<Attention<heads_4_2>, SwiGLU<32, 48>>>, untied(61)> {};
+/// More channels than a block of the scan's gradients has.
 struct MambaOnly
-    : LanguageModel<Repeat<3, Mamba<24, 8, MambaOptions{.d_conv = 3, .expand = 3, .dt_rank = 5}>>,
+    : LanguageModel<Repeat<3, Mamba<24, 8, MambaOptions{.d_conv = 3, .expand = 6, .dt_rank = 5}>>,
                     tied(50)> {};
 /// Full attention alone, one key/value head for three query heads.
 struct AttentionOnly

@@ -403,8 +403,8 @@ TEST_CASE("selective_scan backward: simd against reference, every number of chan
   Random rng;
   for (std::size_t channels = 1; channels <= 3 * vector_floats + 1; ++channels)
     check_backward<16>({.n_rows = 5, .channels = channels}, rng);
-  for (const std::size_t channels :
-       {scan_block - 1, scan_block, scan_block + 1, 2 * scan_block + 9})
+  constexpr std::size_t block = scan_block;
+  for (const std::size_t channels : {block - 1, block, block + 1, 2 * block + 9})
     check_backward<3>({.n_rows = 19, .channels = channels}, rng);
 }
 

@@ -149,7 +149,7 @@ template <class KV>
         for (int j = 0; j < tile; j += lanes) {
           // At most 1, also where huge scores leave log_sum no digits behind them.
           const vec weight =
-              exp2_below(xsimd::min(fma(load(p + j), vec(scale * log2e), log_sum), vec(0.f)));
+              exp2_below(xsimd::min(vec(0.f), fma(load(p + j), vec(scale * log2e), log_sum)));
           store(p + j, weight);
           store(ds + j, weight * (load(ds + j) - mean) * vec(scale));
         }

@@ -126,9 +126,12 @@ inline vec times_exp2(vec p, vec n) {
 #endif
 }
 
+// Of a number and a NaN, min and max of x86 give the second: it stands there, so that a NaN comes
+// through to the loss.
+
 /// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it stays at e^-87.3 (1e-38).
 inline vec exp_below(vec x) {
-  x = xsimd::max(x, vec(-87.3f));
+  x = xsimd::max(vec(-87.3f), x);
   const vec n = nearest(x * vec(1.44269504f));
   vec f = fma(n, vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
   f = fma(n, vec(2.12194440e-4f), f);
@@ -140,11 +143,11 @@ inline vec exp_below(vec x) {
   return times_exp2(fma(f, fma(f, q, vec(1.f)), vec(1.f)), n);
 }
 /// As exp_below for any x; above 88.3 it stays at e^88.3.
-inline vec exp(vec x) { return exp_below(xsimd::min(x, vec(88.3f))); }
+inline vec exp(vec x) { return exp_below(xsimd::min(vec(88.3f), x)); }
 
 /// 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it stays at 2^-126.
 inline vec exp2_below(vec t) {
-  t = xsimd::max(t, vec(-126.f));
+  t = xsimd::max(vec(-126.f), t);
   const vec n = nearest(t), f = t - n;
   // 2^f = 1 + f q(f) on [-1/2, 1/2], q minimax
   vec q = fma(f, vec(1.32647273e-3f), vec(9.67151269e-3f));
@@ -175,7 +178,7 @@ inline vec softplus(vec x) {
   r = fma(t, r, vec(2.85923580e-1f));
   r = fma(t, r, vec(3.99997063e-1f));
   r = fma(t, r, vec(6.66666673e-1f));
-  return xsimd::max(x, vec(0.f)) + fma(s * t, r, s + s);
+  return xsimd::max(vec(0.f), x) + fma(s * t, r, s + s);
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd
