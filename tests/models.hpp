@@ -84,14 +84,23 @@ struct DemoModel
 /// Models of few numbers for the laws that hold of every model.
 namespace tiny {
 
+using golden::heads_4_2;
 using golden::tied;
 using golden::untied;
 
 struct Samba
-    : LanguageModel<Repeat<2, HybridStack<Mamba<32>, SwiGLU<32, 48>,
-                                          SWA<24, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>,
-                                          SwiGLU<32, 48>>>,
+    : LanguageModel<
+          Repeat<2, HybridStack<Mamba<32>, SwiGLU<32, 48>, SWA<24, heads_4_2>, SwiGLU<32, 48>>>,
+          tied(61)> {};
+// The kinds of the other presets, of the same layers.
+struct MambaSwaMlp
+    : LanguageModel<HybridStack<Mamba<32>, SWA<24, heads_4_2>, SwiGLU<32, 48>>, tied(61)> {};
+struct MlpSwaMlp
+    : LanguageModel<HybridStack<SwiGLU<32, 48>, SwiGLU<32, 48>, SWA<24, heads_4_2>, SwiGLU<32, 48>>,
                     tied(61)> {};
+struct MambaMlp : LanguageModel<Repeat<2, HybridStack<Mamba<32>, SwiGLU<32, 48>>>, tied(61)> {};
+struct Llama
+    : LanguageModel<Repeat<2, HybridStack<Attention<heads_4_2>, SwiGLU<32, 48>>>, untied(61)> {};
 struct MambaOnly
     : LanguageModel<Repeat<3, Mamba<24, 8, MambaOptions{.d_conv = 3, .expand = 3, .dt_rank = 5}>>,
                     tied(50)> {};
@@ -149,6 +158,21 @@ Weights<Model, T> random_weights(std::uint64_t seed) {
   }
   weights.derive();
   return weights;
+}
+
+/// A copy of a tensor's elements, row by row as a file has them.
+template <class R>
+std::vector<R> values_of(const TensorRef<R>& tensor) {
+  std::vector<R> values(static_cast<std::size_t>(tensor.rows * tensor.row_size));
+  for (std::int64_t r = 0; r < tensor.rows; ++r)
+    tensor.get_row(r, values.data() + r * tensor.row_size);
+  return values;
+}
+
+/// All elements of a tensor that stands row by row, as those of master weights do.
+template <class R>
+std::span<R> elements(const TensorRef<R>& tensor) {
+  return {static_cast<R*>(tensor.data), static_cast<std::size_t>(tensor.rows * tensor.row_size)};
 }
 
 template <class Model>

@@ -17,11 +17,6 @@ struct Model : LanguageModel<HybridStack<Mamba<32>, SwiGLU<32, 40>>, golden::tie
 using Numbers = Weights<Model, Master<double>>;
 
 template <class R>
-std::span<R> elements(const TensorRef<R>& tensor) {
-  return {static_cast<R*>(tensor.data), static_cast<std::size_t>(tensor.rows * tensor.row_size)};
-}
-
-template <class R>
 void randomise(Random& rng, const Weights<Model, Master<R>>& weights) {
   for (const auto& tensor : weights.tensors()) rng.fill(elements(tensor));
 }

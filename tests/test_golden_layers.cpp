@@ -1,47 +1,15 @@
 // Single layers against golden vectors in double: relative L2 error at most 1e-10 for double
 // arithmetic and 1e-5 for float.
-#include <samba/kernels/rmsnorm.hpp>
-#include <samba/layers/attention.hpp>
-#include <samba/layers/mamba.hpp>
-#include <samba/layers/swiglu.hpp>
-
 #include <tests/catch.hpp>
-#include <tests/support.hpp>
+#include <tests/golden_layers.hpp>
 
-using namespace samba;
 using namespace samba_test;
+using namespace samba_test::golden;
 
 namespace {
 
-// Of tests/data/golden/layers/config.json.
-constexpr int batch = 2, seq_len = 19, d_model = 24, d_inner = 48, d_state = 7, d_conv = 4;
-constexpr float norm_eps = 1e-5f, theta = 10000.f;
-
 template <class R>
 constexpr double tolerance = std::is_same_v<R, double> ? 1e-10 : 1e-5;
-
-SafetensorsFile golden(const std::string& layer) {
-  return SafetensorsFile::open(data_path("golden/layers/" + layer + ".safetensors"));
-}
-
-/// Binds a tensor to its own memory and fills it from the file.
-template <class Tensor>
-Arena load(const SafetensorsFile& file, const std::string& name, Tensor& tensor) {
-  Arena arena(Tensor::bytes);
-  tensor.bind(arena.data());
-  const auto values = read_tensor<Real<typename Tensor::value_type>>(file, name);
-  REQUIRE(values.size() == static_cast<std::size_t>(Tensor::rows * Tensor::row_size));
-  for (std::int64_t r = 0; r < Tensor::rows; ++r)
-    tensor.set_row(r, values.data() + r * Tensor::row_size);
-  return arena;
-}
-
-/// Half of a vector that holds both elements of the batch.
-template <class R>
-std::span<R> element(std::vector<R>& both, int b) {
-  const std::size_t half = both.size() / batch;
-  return std::span(both).subspan(static_cast<std::size_t>(b) * half, half);
-}
 
 /// Calls run(segments, b) for the batch as two segments of one chunk (b = 0), and for each element
 /// b alone, on one thread and on two.
@@ -54,66 +22,11 @@ void for_each_way(F run) {
   }
 }
 
-/// A layer with weights from a file, and everything its forward needs.
-template <class L, class T>
-class Runner {
- public:
-  using Weights = typename L::template Weights<T>;
-  using State = typename L::template State<T, T>;
-
-  /// `prefix`: what the layer's names have before those of the file.
-  Runner(const SafetensorsFile& file, const std::string& prefix) {
-    Weights::visit(weights_, [&](const std::string& name, auto& tensor) {
-      REQUIRE(name.starts_with(prefix));
-      memory_.push_back(load(file, "w." + name.substr(prefix.size()), tensor));
-    });
-    if constexpr (requires { weights_.derive(); }) {
-      Weights::visit_derived(weights_, [&]<class Tensor>(const char*, Tensor& tensor) {
-        memory_.push_back(Arena(Tensor::bytes));
-        tensor.bind(memory_.back().data());
-      });
-      weights_.derive();
-    }
-  }
-
-  /// States of `n` sequences, empty.
-  std::vector<State> states(std::size_t n) {
-    std::vector<State> result(n);
-    for (State& state : result)
-      State::visit(state, [&]<class Tensor>(const char*, Tensor& tensor) {
-        memory_.push_back(Arena(Tensor::bytes(0)));
-        tensor.bind(memory_.back().data(), 0);
-      });
-    return result;
-  }
-
-  std::vector<T> forward(std::span<const T> x, const std::vector<Segment>& segments,
-                         std::vector<State>& states, int threads = 1) {
-    const auto rows = static_cast<std::int64_t>(x.size()) / d_model;
-    typename L::template Scratch<T> scratch;
-    ScratchPlacer count{{}, rows, threads};
-    L::template Scratch<T>::visit(scratch, count);
-    const Arena arena(count.placer.offset);
-    ScratchPlacer place{{arena.data()}, rows, threads};
-    L::template Scratch<T>::visit(scratch, place);
-    std::vector<T> out(x.size());
-    parallel(threads, [&](Team team) {
-      L::forward(Chunk{team, segments, rows}, weights_, states_of(states), scratch,
-                 In<T, d_model>{x.data(), rows}, Out<T, d_model>{out.data(), rows});
-    });
-    return out;
-  }
-
- private:
-  std::vector<Arena> memory_;
-  Weights weights_;
-};
-
 /// A layer's outputs: both elements in one chunk, each alone, and each in pieces.
 template <class L, class T>
 void check_layer(const std::string& name, const std::string& prefix = "") {
   CAPTURE(name, sizeof(T));
-  const auto file = golden(name);
+  const auto file = layer_file(name);
   auto x = read_tensor<T>(file, "in.x"), y = read_tensor<T>(file, "out.y");
   REQUIRE(x.size() == batch * seq_len * d_model);
   Runner<L, T> layer(file, prefix);
@@ -122,12 +35,12 @@ void check_layer(const std::string& name, const std::string& prefix = "") {
     CAPTURE(both, b);
     const std::span<const T> in = both ? std::span(x) : element(x, b),
                              expected = both ? std::span(y) : element(y, b);
-    auto states = layer.states(segments.size());
+    StatesOf<typename Runner<L, T>::State> states(segments.size());
     CHECK(relative_error(layer.forward(in, segments, states, threads), expected) <= tolerance<T>);
   });
 
   for (int b = 0; b < batch; ++b) {
-    auto state = layer.states(1);
+    StatesOf<typename Runner<L, T>::State> state(1);
     std::vector<T> pieces;
     for (std::int64_t at = 0; at < seq_len;) {
       const std::int64_t n = std::min<std::int64_t>(1 + at, seq_len - at);  // 1, 2, 4, 8, 4
@@ -144,7 +57,7 @@ void check_layer(const std::string& name, const std::string& prefix = "") {
 
 template <class R>
 void check_rmsnorm() {
-  const auto file = golden("rmsnorm");
+  const auto file = layer_file("rmsnorm");
   const auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, "out.y");
   Vector<R, d_model> weight;
   const Arena memory = load(file, "w.weight", weight);
@@ -157,7 +70,7 @@ void check_rmsnorm() {
 template <class R, int HeadDim, int Rotary>
 void check_rope(const std::string& name) {
   constexpr int heads = 6;
-  const auto file = golden(name);
+  const auto file = layer_file(name);
   auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, "out.y");
   const auto positions = read_tensor<std::int64_t>(file, "in.positions");
   REQUIRE(positions.size() == seq_len);
@@ -182,7 +95,7 @@ void check_rope(const std::string& name) {
 template <class R, bool Silu>
 void check_conv() {
   CAPTURE(Silu);
-  const auto file = golden("causal_conv1d");
+  const auto file = layer_file("causal_conv1d");
   auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, Silu ? "out.silu" : "out.y");
   auto past = read_tensor<R>(file, "in.past"), next_past = read_tensor<R>(file, "out.past");
   Filter<R, d_inner, d_conv> weight;
@@ -212,23 +125,15 @@ void check_conv() {
 
 template <class R>
 void check_scan() {
-  const auto file = golden("selective_scan");
+  const auto file = layer_file("selective_scan");
   auto u = read_tensor<R>(file, "in.u"), dt = read_tensor<R>(file, "in.dt"),
        z = read_tensor<R>(file, "in.z");
   auto B = read_tensor<R>(file, "in.B"), C = read_tensor<R>(file, "in.C"),
        y = read_tensor<R>(file, "out.y");
   const auto A_file = read_tensor<R>(file, "w.A");
-  /// From (batch, d_inner, d_state) as in the file to (batch, d_state, d_inner) as in a state.
-  const auto state_of = [](const std::vector<R>& from) {
-    std::vector<R> to(from.size());
-    for (std::size_t i = 0; i < from.size(); ++i)
-      to[i / (d_state * d_inner) * d_state * d_inner + i % d_state * d_inner +
-         i / d_state % d_inner] = from[i];
-    return to;
-  };
-  const auto h0 = state_of(read_tensor<R>(file, "in.h0"));
-  auto h_end = state_of(read_tensor<R>(file, "out.h"));
-  auto A_memory = state_of(A_file);
+  const auto h0 = transposed_states(read_tensor<R>(file, "in.h0"));
+  auto h_end = transposed_states(read_tensor<R>(file, "out.h"));
+  auto A_memory = transposed_states(A_file);
   Table<R, d_state, d_inner> A;
   A.bind(reinterpret_cast<std::byte*>(A_memory.data()));
   Vector<R, d_inner> D, dt_bias;
@@ -253,11 +158,6 @@ void check_scan() {
     CHECK(relative_error(of(h), of(h_end)) <= tolerance<R>);
   });
 }
-
-using GoldenMamba =
-    Mamba<d_model, d_state, MambaOptions{.d_conv = d_conv, .expand = 2, .dt_rank = 2}>;
-using GoldenSwa = SWA<5, AttentionOptions{.n_heads = 6, .n_kv_heads = 2}>::with_d_model<d_model>;
-using GoldenSwiGLU = SwiGLU<d_model, 36>;
 
 }  // namespace
 

@@ -18,14 +18,10 @@ using Masters = Weights<Model, Master<R>>;
 
 /// The tensors of some weights, copied: as the file has them, row by row.
 template <class Model, class T>
-std::map<std::string, std::vector<Real<T>>> values_of(const Weights<Model, T>& weights) {
+std::map<std::string, std::vector<Real<T>>> all_values(const Weights<Model, T>& weights) {
   std::map<std::string, std::vector<Real<T>>> values;
-  for (const auto& tensor : weights.tensors()) {
-    auto& all = values[std::to_string(tensor.branch) + "." + tensor.name];
-    all.resize(static_cast<std::size_t>(tensor.rows * tensor.row_size));
-    for (std::int64_t r = 0; r < tensor.rows; ++r)
-      tensor.get_row(r, all.data() + r * tensor.row_size);
-  }
+  for (const auto& tensor : weights.tensors())
+    values[std::to_string(tensor.branch) + "." + tensor.name] = values_of(tensor);
   return values;
 }
 
@@ -94,10 +90,8 @@ void check_golden(double tolerance) {
   for (const auto& tensor : g.tensors()) {
     const std::string name = golden_name(tensor);
     CAPTURE(name);
-    std::vector<R> found(static_cast<std::size_t>(tensor.rows * tensor.row_size));
-    for (std::int64_t r = 0; r < tensor.rows; ++r)
-      tensor.get_row(r, found.data() + r * tensor.row_size);
-    CHECK(relative_error(found, read_tensor<double>(golden.expected, "grad." + name)) < tolerance);
+    CHECK(relative_error(values_of(tensor), read_tensor<double>(golden.expected, "grad." + name)) <
+          tolerance);
     ++count;
   }
   CHECK(count == 44);
@@ -113,7 +107,7 @@ std::vector<Real<T>> gradients_of(const Weights<Model, T>& weights, const Text& 
   Masters<Model, Real<T>> g;
   gradient.add(weights, batch.examples(), g);
   std::vector<Real<T>> all;
-  for (const auto& [name, values] : values_of(g))
+  for (const auto& [name, values] : all_values(g))
     all.insert(all.end(), values.begin(), values.end());
   return all;
 }
@@ -147,11 +141,7 @@ TEST_CASE("gradients: golden trajectory of AdamW") {
     CHECK(relative_error(norms, expected_norms) < tolerance);
     for (const auto& tensor : master.tensors()) {
       double squares = 0;
-      std::vector<R> row(static_cast<std::size_t>(tensor.row_size));
-      for (std::int64_t r = 0; r < tensor.rows; ++r) {
-        tensor.get_row(r, row.data());
-        for (const R x : row) squares += static_cast<double>(x) * static_cast<double>(x);
-      }
+      for (const R x : elements(tensor)) squares += static_cast<double>(x) * static_cast<double>(x);
       const std::string name = golden_name(tensor);
       CAPTURE(name);
       CHECK(relative_error(std::vector{std::sqrt(squares)},
@@ -165,7 +155,8 @@ TEST_CASE("gradients: golden trajectory of AdamW") {
 
 TEMPLATE_TEST_CASE("gradients: central differences", "", tiny::Samba, tiny::MambaOnly,
                    tiny::AttentionOnly, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::NoPosition,
-                   golden::SwaMlp, golden::MambaSwaMlp, golden::SambaBf16Rope) {
+                   tiny::MambaSwaMlp, tiny::MlpSwaMlp, tiny::MambaMlp, tiny::Llama,
+                   golden::SambaBf16Rope) {
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);
@@ -288,7 +279,7 @@ TEMPLATE_TEST_CASE("gradients: segments whose state gradients are carried", "", 
         else
           gradient.add_earlier(weights, part(i), found, counted(i) / all);
       }
-      const auto a = values_of(found), b = values_of(expected);
+      const auto a = all_values(found), b = all_values(expected);
       for (const auto& [name, values] : b) {
         CAPTURE(name, cuts.size());
         CHECK(relative_error(a.at(name), values) <= tolerance);
@@ -322,8 +313,8 @@ TEST_CASE("gradients: a piece without targets moves the states on and takes thei
   std::copy(start.begin(), start.end(), gradient.states().begin());
   gradient.positions()[0] = 0;
   gradient.add_earlier(weights, piece(0, 25), found);
-  const auto values = values_of(found);
-  for (const auto& [name, all] : values_of(expected)) {
+  const auto values = all_values(found);
+  for (const auto& [name, all] : all_values(expected)) {
     CAPTURE(name);
     CHECK(relative_error(values.at(name), all) <= 1e-12);
   }
@@ -344,6 +335,6 @@ TEST_CASE("gradients: bad input changes nothing") {
   CHECK_MESSAGE_OF(add({1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}), "at most 4 tokens, found 5");
   CHECK_MESSAGE_OF(gradient.add(weights, {}, g), "expected 1 examples, found 0");
   CHECK_MESSAGE_OF(Gradient<Model>({.tokens = 0}), "GradientOptions::tokens: expected at least 1");
-  for (const auto& [name, values] : values_of(g))
+  for (const auto& [name, values] : all_values(g))
     CHECK(std::all_of(values.begin(), values.end(), [](float x) { return x == 0; }));
 }

@@ -41,10 +41,8 @@ template <class Model, class T>
 std::vector<Real<T>> numbers(const Weights<Model, T>& weights) {
   std::vector<Real<T>> all;
   for (const auto& tensor : weights.tensors()) {
-    const std::size_t begin = all.size(), row = static_cast<std::size_t>(tensor.row_size);
-    all.resize(begin + static_cast<std::size_t>(tensor.rows) * row);
-    for (std::int64_t r = 0; r < tensor.rows; ++r)
-      tensor.get_row(r, all.data() + begin + static_cast<std::size_t>(r) * row);
+    const auto values = values_of(tensor);
+    all.insert(all.end(), values.begin(), values.end());
   }
   return all;
 }

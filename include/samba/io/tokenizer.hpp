@@ -44,6 +44,15 @@ struct ByteTokenizer {
   std::string piece(std::int32_t id, Context&) const { return decode({&id, 1}); }
 };
 
+/// The ids of a text by anything that has encode(text), or is a function of it.
+template <class Tokenizer>
+std::vector<std::int32_t> encode_text(const Tokenizer& tokenizer, std::string_view text) {
+  if constexpr (requires { tokenizer.encode(text); })
+    return tokenizer.encode(text);
+  else
+    return tokenizer(text);
+}
+
 namespace detail {
 
 /// Length of the UTF-8 character at the start of `bytes`: 0 if more bytes are needed to complete

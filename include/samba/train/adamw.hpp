@@ -35,16 +35,15 @@ struct AdamWOptions {
 
 namespace detail {
 
-/// The sum of squares of n numbers, in several sums side by side, which vectors may hold.
+/// The sum of the products of n pairs of numbers, in several sums side by side, which vectors may
+/// hold.
 template <class R>
-double sum_of_squares(const R* x, std::int64_t n) {
+double dot(const R* x, const R* y, std::int64_t n) {
   constexpr std::int64_t lanes = 16;
   double sums[lanes] = {};
   const auto add = [&](std::int64_t begin, std::int64_t count) {
-    for (std::int64_t k = 0; k < count; ++k) {
-      const auto v = static_cast<double>(x[begin + k]);
-      sums[k] += v * v;
-    }
+    for (std::int64_t k = 0; k < count; ++k)
+      sums[k] += static_cast<double>(x[begin + k]) * static_cast<double>(y[begin + k]);
   };
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) add(i, lanes);
@@ -54,10 +53,38 @@ double sum_of_squares(const R* x, std::int64_t n) {
   return sum;
 }
 
+/// Throws Error for options out of range.
+[[gnu::cold]] inline void check(const AdamWOptions& o) {
+  check_option("AdamWOptions::learning_rate", o.learning_rate, 0, 1e3);
+  check_option("AdamWOptions::beta1", o.beta1, 0, 0.999999);
+  check_option("AdamWOptions::beta2", o.beta2, 0, 0.999999);
+  check_option("AdamWOptions::eps", o.eps, 1e-30, 1);
+  check_option("AdamWOptions::weight_decay", o.weight_decay, 0, 1e3);
+  check_option("AdamWOptions::clip", o.clip, 0, 1e9);
+  check_at_least("AdamWOptions::threads", o.threads, 0);
+  for (const ParameterGroup& group : o.groups) {
+    check_option("ParameterGroup::rate", group.rate, 0, 1e6);
+    check_option("ParameterGroup::weight_decay", group.weight_decay.value_or(0), 0, 1e3);
+  }
+}
+
 /// The numbers of a step of AdamW.
 template <class R>
 struct AdamWStep {
   R scale, beta1, beta2, mean_scale, square_scale, eps, rate, keep;
+
+  /// Of step number `steps`, from 1 on, with gradients of this norm, for tensors that learn at this
+  /// rate and decay so.
+  AdamWStep(const AdamWOptions& o, std::int64_t steps, double norm, double learning_rate,
+            double weight_decay)
+      : scale(static_cast<R>(o.clip > 0 ? std::min(1., o.clip / (norm + 1e-6)) : 1.)),
+        beta1(static_cast<R>(o.beta1)),
+        beta2(static_cast<R>(o.beta2)),
+        mean_scale(static_cast<R>(1 / (1 - std::pow(o.beta1, steps)))),
+        square_scale(static_cast<R>(1 / (1 - std::pow(o.beta2, steps)))),
+        eps(static_cast<R>(o.eps)),
+        rate(static_cast<R>(learning_rate)),
+        keep(static_cast<R>(1 - learning_rate * weight_decay)) {}
 
   void operator()(const R* __restrict gradient, std::int64_t n, R* __restrict weight,
                   R* __restrict mean, R* __restrict square) const {
@@ -98,7 +125,7 @@ class AdamW {
   /// Throws Error for options out of range, for a pattern that matches no tensor, and where all are
   /// frozen.
   explicit AdamW(AdamWOptions options = AdamWOptions{}) : options_(std::move(options)) {
-    check(options_);
+    detail::check(options_);
     const auto tensors = state_.mean.tensors();
     std::vector<double> decays;
     for (const auto& tensor : tensors) {
@@ -134,7 +161,8 @@ class AdamW {
     const auto g = gradients.tensors();
     std::vector<double> squares(blocks_.size());
     each_block([&](std::size_t b, std::size_t tensor, Range range) {
-      squares[b] = detail::sum_of_squares(data(g[tensor]) + range.begin, range.end - range.begin);
+      const R* const x = data(g[tensor]) + range.begin;
+      squares[b] = detail::dot(x, x, range.end - range.begin);
     });
     double sum = 0;
     for (const double s : squares) sum += s;
@@ -146,17 +174,9 @@ class AdamW {
     const auto w = weights.tensors(), g = gradients.tensors(), m = state_.mean.tensors(),
                v = state_.square.tensors();
     ++state_.steps;
-    const auto real = [](double x) { return static_cast<R>(x); };
-    const double beta1 = options_.beta1, beta2 = options_.beta2;
-    detail::AdamWStep<R> all{};
-    all.scale = real(options_.clip > 0 ? std::min(1., options_.clip / (norm + 1e-6)) : 1.);
-    all.beta1 = real(beta1), all.beta2 = real(beta2), all.eps = real(options_.eps);
-    all.mean_scale = real(1 / (1 - std::pow(beta1, state_.steps)));
-    all.square_scale = real(1 / (1 - std::pow(beta2, state_.steps)));
     each_block([&](std::size_t, std::size_t t, Range range) {
-      const double rate = learning_rate * rules_[t].rate;
-      detail::AdamWStep<R> step = all;
-      step.rate = real(rate), step.keep = real(1 - rate * rules_[t].weight_decay);
+      const detail::AdamWStep<R> step(options_, state_.steps, norm, learning_rate * rules_[t].rate,
+                                      rules_[t].weight_decay);
       step(data(g[t]) + range.begin, range.end - range.begin, data(w[t]) + range.begin,
            data(m[t]) + range.begin, data(v[t]) + range.begin);
     });
@@ -182,20 +202,6 @@ class AdamW {
     std::size_t tensor;
     Range elements;
   };
-
-  [[gnu::cold]] static void check(const AdamWOptions& o) {
-    check_option("AdamWOptions::learning_rate", o.learning_rate, 0, 1e3);
-    check_option("AdamWOptions::beta1", o.beta1, 0, 0.999999);
-    check_option("AdamWOptions::beta2", o.beta2, 0, 0.999999);
-    check_option("AdamWOptions::eps", o.eps, 1e-30, 1);
-    check_option("AdamWOptions::weight_decay", o.weight_decay, 0, 1e3);
-    check_option("AdamWOptions::clip", o.clip, 0, 1e9);
-    check_at_least("AdamWOptions::threads", o.threads, 0);
-    for (const ParameterGroup& group : o.groups) {
-      check_option("ParameterGroup::rate", group.rate, 0, 1e6);
-      check_option("ParameterGroup::weight_decay", group.weight_decay.value_or(0), 0, 1e3);
-    }
-  }
 
   static R* data(const TensorRef<R>& tensor) { return static_cast<R*>(tensor.data); }
 

@@ -243,19 +243,13 @@ std::int64_t tokenize(const std::string& text_path, const Tokenizer& tokenizer,
   const MappedFile file(text_path);
   std::string_view text = detail::as_text(file.bytes().data(), file.bytes().size());
   const std::int64_t before = into.size();
-  const auto encode = [&](std::string_view piece) {
-    if constexpr (requires { tokenizer.encode(piece); })
-      return tokenizer.encode(piece);
-    else
-      return tokenizer(piece);
-  };
   while (!text.empty()) {
     std::string_view document = detail::take_document(text, separator_line);
     if (document.empty()) continue;
     while (!document.empty()) {
       std::size_t n = document.size();
       if constexpr (requires { Tokenizer::splits_anywhere; }) n = std::min<std::size_t>(n, 1 << 20);
-      const std::vector<std::int32_t> ids = encode(document.substr(0, n));
+      const std::vector<std::int32_t> ids = encode_text(tokenizer, document.substr(0, n));
       if (into.separator() >= 0 && std::find(ids.begin(), ids.end(), into.separator()) != ids.end())
         fail({text_path, ": the id of the separator, ", into.separator(),
               ", is in the text itself; ", into.path(), " needs another"});

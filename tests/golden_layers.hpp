@@ -1,0 +1,194 @@
+#pragma once
+// The golden cases of single layers, tests/data/golden/layers, and what runs a layer alone.
+#include <samba/kernels/rmsnorm.hpp>
+#include <samba/layers/attention.hpp>
+#include <samba/layers/mamba.hpp>
+#include <samba/layers/swiglu.hpp>
+
+#include "tests/catch.hpp"
+#include "tests/support.hpp"
+
+namespace samba_test {
+
+using namespace samba;
+
+namespace golden {
+
+// Of tests/data/golden/layers/config.json.
+constexpr int batch = 2, seq_len = 19, d_model = 24, d_inner = 48, d_state = 7, d_conv = 4;
+constexpr float norm_eps = 1e-5f, theta = 10000.f;
+
+using GoldenMamba =
+    Mamba<d_model, d_state, MambaOptions{.d_conv = d_conv, .expand = 2, .dt_rank = 2}>;
+using GoldenSwa = SWA<5, AttentionOptions{.n_heads = 6, .n_kv_heads = 2}>::with_d_model<d_model>;
+using GoldenSwiGLU = SwiGLU<d_model, 36>;
+
+inline SafetensorsFile layer_file(const std::string& layer) {
+  return SafetensorsFile::open(data_path("golden/layers/" + layer + ".safetensors"));
+}
+
+/// Binds a tensor to its own memory, which is zero.
+template <class Tensor>
+Arena bind(Tensor& tensor) {
+  Arena arena(Tensor::bytes);
+  tensor.bind(arena.data());
+  return arena;
+}
+
+/// Binds a tensor to its own memory and fills it from the file.
+template <class Tensor>
+Arena load(const SafetensorsFile& file, const std::string& name, Tensor& tensor) {
+  Arena arena = bind(tensor);
+  const auto values = read_tensor<Real<typename Tensor::value_type>>(file, name);
+  REQUIRE(values.size() == static_cast<std::size_t>(Tensor::rows * Tensor::row_size));
+  for (std::int64_t r = 0; r < Tensor::rows; ++r)
+    tensor.set_row(r, values.data() + r * Tensor::row_size);
+  return arena;
+}
+
+/// The elements of a tensor as the file has them.
+template <class Tensor>
+auto values_of(const Tensor& tensor) {
+  std::vector<typename Tensor::value_type> values(
+      static_cast<std::size_t>(Tensor::rows * Tensor::row_size));
+  for (std::int64_t r = 0; r < Tensor::rows; ++r)
+    tensor.get_row(r, values.data() + r * Tensor::row_size);
+  return values;
+}
+
+/// From (batch, d_inner, d_state) as in the file to (batch, d_state, d_inner) as in a state.
+template <class R>
+std::vector<R> transposed_states(const std::vector<R>& from) {
+  std::vector<R> to(from.size());
+  for (std::size_t i = 0; i < from.size(); ++i)
+    to[i / (d_state * d_inner) * d_state * d_inner + i % d_state * d_inner +
+       i / d_state % d_inner] = from[i];
+  return to;
+}
+
+/// Half of a vector that holds both elements of the batch.
+template <class R>
+std::span<R> element(std::vector<R>& both, int b) {
+  const std::size_t half = both.size() / batch;
+  return std::span(both).subspan(static_cast<std::size_t>(b) * half, half);
+}
+
+/// The weights of a layer, or their gradients, in memory of their own, which is zero.
+template <class Weights>
+class Bound : public Weights {
+ public:
+  Bound() {
+    const auto each = [&](const char*, auto& tensor) { memory_.push_back(bind(tensor)); };
+    Weights::visit(*this, each);
+    if constexpr (requires { Weights::visit_derived(*this, each); })
+      Weights::visit_derived(*this, each);
+  }
+
+ private:
+  std::vector<Arena> memory_;
+};
+
+/// The states of `n` sequences, empty at first.
+template <class State>
+class StatesOf {
+ public:
+  explicit StatesOf(std::size_t n) : states_(n) {
+    memory_ = Arena(place(nullptr));
+    place(memory_.data());
+  }
+  StatesOf(const StatesOf& other) : StatesOf(other.states_.size()) {
+    if (memory_.bytes() > 0)
+      std::memcpy(memory_.data(), other.memory_.data(), static_cast<std::size_t>(memory_.bytes()));
+  }
+
+  States<State> get() { return states_of(states_); }
+
+ private:
+  std::int64_t place(std::byte* block) {
+    Placer placer{block};
+    for (State& state : states_)
+      State::visit(state, [&]<class Tensor>(const char*, Tensor& tensor) {
+        tensor.bind(placer.take(Tensor::bytes(0)), 0);
+      });
+    return placer.offset;
+  }
+
+  std::vector<State> states_;
+  Arena memory_;
+};
+
+/// Places for what a layer's forward or backward needs.
+template <class Scratch>
+class Placed : public Scratch {
+ public:
+  Placed(std::int64_t rows, int threads, bool keep = false) {
+    ScratchPlacer count{{}, rows, threads, keep};
+    Scratch::visit(*this, count);
+    memory_ = Arena(count.placer.offset);
+    ScratchPlacer place{{memory_.data()}, rows, threads, keep};
+    Scratch::visit(*this, place);
+  }
+
+ private:
+  Arena memory_;
+};
+
+/// A layer with weights from a file.
+template <class L, class T>
+class Runner {
+ public:
+  using R = Real<T>;
+  using State = typename L::template State<T, R>;
+  using Gradients = Bound<typename L::template Weights<Master<R>>>;
+
+  /// `prefix`: what the layer's names have before those of the file.
+  Runner(const SafetensorsFile& file, const std::string& prefix) {
+    weights_.visit(weights_, [&](const std::string& name, auto& tensor) {
+      REQUIRE(name.starts_with(prefix));
+      memory_.push_back(load(file, "w." + name.substr(prefix.size()), tensor));
+    });
+    if constexpr (requires { weights_.derive(); }) weights_.derive();
+  }
+
+  /// The outputs for x, (rows, d_model); advances the states.
+  std::vector<R> forward(std::span<const R> x, const std::vector<Segment>& segments,
+                         StatesOf<State>& states, int threads = 1) {
+    const std::int64_t rows = std::ssize(x) / d_model;
+    Placed<typename L::template Scratch<T>> scratch(rows, threads);
+    std::vector<R> out(x.size());
+    parallel(threads, [&](Team team) {
+      L::forward(Chunk{team, segments, rows}, weights_, states.get(), scratch,
+                 In<R, d_model>{x.data(), rows}, Out<R, d_model>{out.data(), rows});
+    });
+    return out;
+  }
+
+  /// The gradients of x for those of the outputs. found: the states before x; ds: the gradients of
+  /// those behind it, then of those before it; g is added to.
+  std::vector<R> backward(std::span<const R> x, std::span<const R> dout,
+                          const std::vector<Segment>& segments, StatesOf<State>& found,
+                          StatesOf<State>& ds, Gradients& g, int threads = 1) {
+    const std::int64_t rows = std::ssize(x) / d_model;
+    Placed<typename L::template Scratch<T>> scratch(rows, threads, true);
+    Placed<typename L::template Backward<T>> more(rows, threads);
+    StatesOf<State> moved = found;
+    std::vector<R> out(x.size()), dx(x.size());
+    parallel(threads, [&](Team team) {
+      const Chunk chunk{team, segments, rows};
+      const In<R, d_model> in{x.data(), rows};
+      L::forward(chunk, weights_, moved.get(), scratch, in, Out<R, d_model>{out.data(), rows});
+      L::backward(chunk, weights_, g, found.get(), ds.get(), scratch, more, in,
+                  In<R, d_model>{dout.data(), rows}, Out<R, d_model>{dx.data(), rows});
+    });
+    return dx;
+  }
+
+  const auto& weights() const { return weights_; }
+
+ private:
+  Bound<typename L::template Weights<T>> weights_;
+  std::vector<Arena> memory_;
+};
+
+}  // namespace golden
+}  // namespace samba_test

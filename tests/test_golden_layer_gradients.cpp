@@ -1,0 +1,240 @@
+// Gradients of single layers against golden vectors in double, those of the states that a chunk
+// starts from and ends in too: relative L2 error of each tensor at most 1e-9 for double arithmetic
+// and 5e-5 for float.
+#include <functional>
+
+#include "tests/golden_layers.hpp"
+
+using namespace samba_test;
+using namespace samba_test::golden;
+
+namespace {
+
+template <class R>
+constexpr double tolerance = std::is_same_v<R, double> ? 1e-9 : 5e-5;
+
+template <class Values>
+void check_gradient(const SafetensorsFile& file, const std::string& name, const Values& found) {
+  CAPTURE(file.path(), name, sizeof(found[0]));
+  const auto expected = read_tensor<double>(file, "grad." + name);
+  CHECK(relative_error(found, expected) <= tolerance<std::remove_cvref_t<decltype(found[0])>>);
+}
+
+/// Rows of n tokens from `at` on of both elements of the batch.
+template <class R>
+std::vector<R> rows_of(const std::vector<R>& both, int at, int n) {
+  const std::size_t cols = both.size() / (batch * seq_len);
+  std::vector<R> rows;
+  for (int b = 0; b < batch; ++b) {
+    const auto first = both.begin() + static_cast<std::ptrdiff_t>(b * seq_len + at) *
+                                          static_cast<std::ptrdiff_t>(cols);
+    rows.insert(rows.end(), first, first + static_cast<std::ptrdiff_t>(cols) * n);
+  }
+  return rows;
+}
+
+/// The gradients of a layer for a text in these pieces: states are carried forward, then their
+/// gradients backward.
+template <class L, class T>
+void check_pieces(const std::string& name, const std::string& prefix, int threads,
+                  const std::vector<int>& pieces) {
+  using States = StatesOf<typename Runner<L, T>::State>;
+  CAPTURE(threads, pieces.size());
+  const auto file = layer_file(name);
+  const auto x = read_tensor<T>(file, "in.x"), dy = read_tensor<T>(file, "up.y");
+  Runner<L, T> layer(file, prefix);
+  typename Runner<L, T>::Gradients g;
+
+  const auto chunk = [&](int at, int n) { return std::vector<Segment>{{at, 0, n}, {at, n, n}}; };
+  std::vector<States> found(1, States(batch));
+  int at = 0;
+  for (const int n : pieces) {
+    found.push_back(found.back());
+    layer.forward(rows_of(x, at, n), chunk(at, n), found.back(), threads);
+    at += n;
+  }
+  REQUIRE(at == seq_len);
+  std::vector<T> dx(x.size());
+  States ds(batch);
+  for (std::size_t i = pieces.size(); i-- > 0;) {
+    const int n = pieces[i];
+    at -= n;
+    const auto part = layer.backward(rows_of(x, at, n), rows_of(dy, at, n), chunk(at, n), found[i],
+                                     ds, g, threads);
+    for (int b = 0; b < batch; ++b)
+      std::copy_n(part.begin() + b * n * d_model, n * d_model,
+                  dx.begin() + (b * seq_len + at) * d_model);
+  }
+  if constexpr (requires { layer.weights().derive_backward(g); })
+    layer.weights().derive_backward(g);
+
+  check_gradient(file, "in.x", dx);
+  g.visit(g, [&](const std::string& tensor, const auto& gradient) {
+    check_gradient(file, "w." + tensor.substr(prefix.size()), values_of(gradient));
+  });
+}
+
+template <class L, class T>
+void check_layer(const std::string& name, const std::string& prefix = "") {
+  for (const int threads : {1, 2}) {
+    check_pieces<L, T>(name, prefix, threads, {seq_len});
+    check_pieces<L, T>(name, prefix, threads, {1, 2, 4, 8, 4});
+  }
+}
+
+template <class R>
+void check_rmsnorm() {
+  const auto file = layer_file("rmsnorm");
+  const auto x = read_tensor<R>(file, "in.x"), dy = read_tensor<R>(file, "up.y");
+  constexpr std::int64_t rows = batch * seq_len;
+  Vector<R, d_model> weight, dweight;
+  const Arena memory = load(file, "w.weight", weight), dmemory = bind(dweight);
+  std::vector<R> dx(x.size()), inverse(rows);
+  kernels::rmsnorm_backward(Team{}, weight, norm_eps, {x.data(), rows}, {dy.data(), rows},
+                            {inverse.data(), rows}, {dx.data(), rows}, dweight);
+  check_gradient(file, "in.x", dx);
+  check_gradient(file, "w.weight", values_of(dweight));
+}
+
+template <class R, int HeadDim, int Rotary>
+void check_rope(const std::string& name) {
+  constexpr int heads = 6;
+  const auto file = layer_file(name);
+  auto dx = read_tensor<R>(file, "up.y");
+  const std::int64_t first = read_tensor<std::int64_t>(file, "in.positions").front();
+  const kernels::RotaryTable<Rotary> table(theta, RopeTable::exact);
+  const std::vector<Segment> segments{{first, 0, seq_len}, {first, seq_len, seq_len}};
+  constexpr std::int64_t rows = batch * seq_len;
+  // With all six heads in one group of queries none is a value head.
+  kernels::rope_backward<HeadDim>(Chunk{{}, segments, rows}, heads, table,
+                                  Rows<R, heads * HeadDim>{dx.data(), rows});
+  check_gradient(file, "in.x", dx);
+}
+
+/// The file's gradients are those of three outputs together: without and with the activation, and
+/// the inputs that are kept.
+template <class R>
+void check_conv(int threads) {
+  CAPTURE(threads);
+  const auto file = layer_file("causal_conv1d");
+  const auto x = read_tensor<R>(file, "in.x"), dy = read_tensor<R>(file, "up.y"),
+             dsilu = read_tensor<R>(file, "up.silu");
+  auto past = read_tensor<R>(file, "in.past"), dpast = read_tensor<R>(file, "up.past");
+  std::vector<R> silu_dpast(dpast.size()), dx(x.size()), silu_dx(x.size());
+  Filter<R, d_inner, d_conv> weight, dweight;
+  Vector<R, d_inner> bias, dbias;
+  const Arena memory[] = {load(file, "w.weight", weight), load(file, "w.bias", bias), bind(dweight),
+                          bind(dbias)};
+  const auto states = [](std::vector<R>& both) {
+    std::vector<Array<R, d_conv - 1, d_inner>> all(batch);
+    for (int b = 0; b < batch; ++b) all[static_cast<std::size_t>(b)] = {element(both, b).data()};
+    return all;
+  };
+  auto found = states(past), d = states(dpast), silu_d = states(silu_dpast);
+  constexpr std::int64_t rows = batch * seq_len;
+  const std::vector<Segment> segments{{0, 0, seq_len}, {0, seq_len, seq_len}};
+  parallel(threads, [&](Team team) {
+    const Chunk chunk{team, segments, rows};
+    kernels::causal_conv1d_backward<false>(chunk, weight, bias, {x.data(), rows}, states_of(found),
+                                           {dy.data(), rows}, {dx.data(), rows}, states_of(d),
+                                           dweight, dbias);
+    kernels::causal_conv1d_backward<true>(chunk, weight, bias, {x.data(), rows}, states_of(found),
+                                          {dsilu.data(), rows}, {silu_dx.data(), rows},
+                                          states_of(silu_d), dweight, dbias);
+  });
+  std::transform(dx.begin(), dx.end(), silu_dx.begin(), dx.begin(), std::plus<R>());
+  std::transform(dpast.begin(), dpast.end(), silu_dpast.begin(), dpast.begin(), std::plus<R>());
+  check_gradient(file, "in.x", dx);
+  check_gradient(file, "in.past", dpast);
+  check_gradient(file, "w.weight", values_of(dweight));
+  check_gradient(file, "w.bias", values_of(dbias));
+}
+
+template <class R>
+void check_scan(int threads) {
+  CAPTURE(threads);
+  const auto file = layer_file("selective_scan");
+  const auto read = [&](const char* name) { return read_tensor<R>(file, name); };
+  const auto u = read("in.u"), dt = read("in.dt"), z = read("in.z"), B = read("in.B"),
+             C = read("in.C"), dy = read("up.y");
+  auto h = transposed_states(read("in.h0")), dh = transposed_states(read("up.h")),
+       A_values = transposed_states(read("w.A")), dA_values = std::vector<R>(A_values.size());
+  Table<R, d_state, d_inner> A, dA;
+  A.bind(reinterpret_cast<std::byte*>(A_values.data()));
+  dA.bind(reinterpret_cast<std::byte*>(dA_values.data()));
+  Vector<R, d_inner> D, dt_bias, dD, ddt_bias;
+  const Arena memory[] = {load(file, "w.D", D), load(file, "w.dt_bias", dt_bias), bind(dD),
+                          bind(ddt_bias)};
+  std::vector<R> y(u.size()), du(u.size()), ddt(u.size()), dz(u.size()), dB(B.size()), dC(C.size());
+  std::vector<Array<R, d_state, d_inner>> states(batch), state_gradients(batch);
+  for (int b = 0; b < batch; ++b) {
+    states[static_cast<std::size_t>(b)] = {element(h, b).data()};
+    state_gradients[static_cast<std::size_t>(b)] = {element(dh, b).data()};
+  }
+  constexpr std::int64_t rows = batch * seq_len;
+  const std::vector<Segment> segments{{0, 0, seq_len}, {0, seq_len, seq_len}};
+  Placed<kernels::ScanBackwardScratch<R, d_state, d_inner>> scratch(rows, threads);
+  parallel(threads, [&](Team team) {
+    kernels::selective_scan_backward(Chunk{team, segments, rows}, A, D, dt_bias, {dt.data(), rows},
+                                     {B.data(), rows}, {C.data(), rows}, {u.data(), rows},
+                                     {z.data(), rows}, states_of(states), {dy.data(), rows},
+                                     {y.data(), rows}, {ddt.data(), rows}, {dB.data(), rows},
+                                     {dC.data(), rows}, {du.data(), rows}, {dz.data(), rows},
+                                     scratch, states_of(state_gradients), dA, dD, ddt_bias);
+  });
+  check_gradient(file, "in.u", du);
+  check_gradient(file, "in.dt", ddt);
+  check_gradient(file, "in.z", dz);
+  check_gradient(file, "in.B", dB);
+  check_gradient(file, "in.C", dC);
+  check_gradient(file, "w.D", values_of(dD));
+  check_gradient(file, "w.dt_bias", values_of(ddt_bias));
+  // As the file has them: (d_inner, d_state) is one state's transpose, and back.
+  const auto in_file_order = [](const std::vector<R>& from) {
+    std::vector<R> to(from.size());
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      constexpr std::size_t one = d_state * d_inner;
+      to[i / one * one + i % d_inner * d_state + i / d_inner % d_state] = from[i];
+    }
+    return to;
+  };
+  check_gradient(file, "in.h0", in_file_order(dh));
+  check_gradient(file, "w.A", in_file_order(dA_values));
+}
+
+}  // namespace
+
+TEST_CASE("golden layer gradients: rmsnorm") {
+  check_rmsnorm<double>();
+  check_rmsnorm<float>();
+}
+
+TEST_CASE("golden layer gradients: rope") {
+  check_rope<double, 4, 4>("rope");
+  check_rope<float, 4, 4>("rope");
+  check_rope<double, 8, 4>("rope_partial");
+  check_rope<float, 8, 4>("rope_partial");
+}
+
+TEST_CASE("golden layer gradients: causal_conv1d") {
+  for (const int threads : {1, 2}) check_conv<double>(threads), check_conv<float>(threads);
+}
+
+TEST_CASE("golden layer gradients: selective_scan") {
+  for (const int threads : {1, 2}) check_scan<double>(threads), check_scan<float>(threads);
+}
+
+TEST_CASE("golden layer gradients: mamba") {
+  check_layer<GoldenMamba, double>("mamba");
+  check_layer<GoldenMamba, float>("mamba");
+}
+
+TEST_CASE("golden layer gradients: swa") {
+  check_layer<GoldenSwa, double>("swa");
+  check_layer<GoldenSwa, float>("swa");
+}
+
+TEST_CASE("golden layer gradients: swiglu") {
+  check_layer<GoldenSwiGLU, double>("swiglu", "swiglu.");
+  check_layer<GoldenSwiGLU, float>("swiglu", "swiglu.");
+}
