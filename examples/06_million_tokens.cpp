@@ -2,6 +2,7 @@
 //   06_million_tokens [--tokens N] [--model DIR | --tiny] [--csv FILE] [--svg FILE]
 // Prints a row at 100, 200, 500, 1000, ... tokens; --tiny takes a random model that needs seconds.
 #include "demo_model.hpp"
+#include "svg.hpp"
 
 #include <samba/model/initialize.hpp>
 
@@ -102,78 +103,22 @@ void write_csv(const std::string& path, const std::vector<Point>& points) {
   if (!out.flush()) fail({path, ": cannot write"});
 }
 
-/// Writes SVG elements; `top` shifts them down.
-struct Svg {
-  std::ostream& out;
-  double top = 0;
-
-  void line(double x1, double y1, double x2, double y2) {
-    out << "<line x1='" << x1 << "' y1='" << top + y1 << "' x2='" << x2 << "' y2='" << top + y2
-        << "' stroke='#ddd'/>\n";
-  }
-  void text(double x, double y, const char* anchor, const auto& what) {
-    out << "<text x='" << x << "' y='" << top + y << "' text-anchor='" << anchor << "'>" << what
-        << "</text>\n";
-  }
-  void dot(double x, double y) {
-    out << "<circle cx='" << x << "' cy='" << top + y << "' r='3' fill='#1f6feb'/>\n";
-  }
-  void curve(const std::vector<std::array<double, 2>>& points) {
-    out << "<polyline fill='none' stroke='#1f6feb' stroke-width='2' points='";
-    for (const auto [x, y] : points) out << x << ',' << top + y << ' ';
-    out << "'/>\n";
-  }
-};
-
-/// The distance of grid lines, 1, 2 or 5 times a power of ten, at most six of them up to `largest`.
-double grid_step(double largest) {
-  double step = std::pow(10, std::floor(std::log10(largest / 6)));
-  for (const double factor : {2.0, 2.5, 2.0})
-    if (largest / step > 6) step *= factor;
-  return step;
-}
-
-/// A plot of value(point) from 0 over the position, which is logarithmic.
-void write_panel(Svg svg, const char* title, const std::vector<Point>& points, auto&& value) {
-  constexpr double left = 70, width = 600, height = 170;
-  double largest = 1e-3;
-  for (const Point& p : points) largest = std::max(largest, value(p));
-  const double step = grid_step(largest), limit = std::ceil(largest / step) * step;
-  const double low = std::log10(points.front().position);
-  const double decades = std::max(std::log10(points.back().position) - low, 1e-3);
-  const auto x = [&](std::int64_t position) {
-    return left + width * (std::log10(position) - low) / decades;
-  };
-  const auto y = [&](double v) { return height * (1 - v / limit); };
-
-  svg.text(left, -14, "start", title);
-  for (int i = 0; i * step < limit * 1.001; ++i) {
-    svg.line(left, y(i * step), left + width, y(i * step));
-    svg.text(left - 8, y(i * step) + 4, "end", i * step);
-  }
-  for (std::int64_t decade = 1; decade <= points.back().position; decade *= 10) {
-    if (decade < points.front().position) continue;
-    svg.line(x(decade), 0, x(decade), height);
-    svg.text(x(decade), height + 18, "middle", decade);
-  }
-  std::vector<std::array<double, 2>> curve;
-  for (const Point& p : points) curve.push_back({x(p.position), y(value(p))});
-  svg.curve(curve);
-  for (const auto [cx, cy] : curve) svg.dot(cx, cy);
-}
-
+/// Two charts over the position, from 0 on.
 void write_svg(const std::string& path, const std::vector<Point>& points) {
-  std::ofstream out(path);
-  out << "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 710 520' font-family='sans-serif' "
-         "font-size='12'>\n"
-         "<rect width='710' height='520' fill='white'/>\n";
-  write_panel({out, 40}, "microseconds per token", points,
-              [](const Point& p) { return p.microseconds; });
-  write_panel({out, 290}, "memory of the process, MB", points,
-              [](const Point& p) { return static_cast<double>(p.memory) / 1e6; });
-  Svg{out}.text(370, 508, "middle", "tokens written");
-  out << "</svg>\n";
-  if (!out.flush()) fail({path, ": cannot write"});
+  const auto chart = [&](const char* label, auto&& value) {
+    svg::Series series;
+    for (const Point& p : points)
+      series.points.push_back({static_cast<double>(p.position), value(p)});
+    return svg::LineChart{.title = "",
+                          .x = {.label = "tokens written", .log = true},
+                          .y = {.label = label, .from_zero = true},
+                          .series = {series}};
+  };
+  svg::Page page;
+  page.add(chart("microseconds per token", [](const Point& p) { return p.microseconds; }));
+  page.add(chart("memory of the process, MB",
+                 [](const Point& p) { return static_cast<double>(p.memory) / 1e6; }));
+  page.save(path);
 }
 
 void run(const Options& options) {
