@@ -16,6 +16,7 @@ namespace svg {
 struct Axis {
   std::string label;
   bool log = false, from_zero = false;
+  std::vector<double> marks = {};  // none: round numbers
 };
 
 struct Series {
@@ -53,7 +54,9 @@ class Scale {
     low_ = *std::min_element(values.begin(), values.end());
     high_ = *std::max_element(values.begin(), values.end());
     if (axis.from_zero) low_ = std::min(low_, 0.);
-    if (log_)
+    if (!axis.marks.empty())
+      marks_ = axis.marks;
+    else if (log_)
       mark_powers();
     else
       mark_multiples();
@@ -98,7 +101,8 @@ class Page {
  public:
   void add(const LineChart& chart) {
     constexpr double plot_height = 200;
-    constexpr const char* colors[] = {"#1f6feb", "#d4721a", "#2a9d62", "#8250df", "#cf222e"};
+    constexpr const char* colors[] = {"#1f6feb", "#d4721a", "#2a9d62", "#8250df",
+                                      "#cf222e", "#00838f", "#9a6700", "#6e7781"};
     std::vector<double> xs, ys;
     for (const Series& series : chart.series)
       for (const auto& [x, y] : series.points) xs.push_back(x), ys.push_back(y);
@@ -107,10 +111,15 @@ class Page {
     const auto y_at = [&](double y) { return height_ + plot_height * (1 - up.at(y)); };
 
     begin(chart.title, chart.y.label);
-    double legend = left + plot_width;
-    for (std::size_t s = chart.series.size(); s-- > 0 && chart.series.size() > 1;) {
-      text(legend, height_ - 12, "end", chart.series[s].name, fill(colors[s % std::size(colors)]));
-      legend -= 8 * static_cast<double>(chart.series[s].name.size()) + 12;
+    const std::size_t count = chart.series.size(), per_line = 4;  // of names
+    for (std::size_t first = 0; first < count && count > 1; first += per_line) {
+      if (first > 0) height_ += 16;
+      double right = left + plot_width;
+      for (std::size_t s = std::min(first + per_line, count); s-- > first;) {
+        const std::string& name = chart.series[s].name;
+        text(right, height_ - 12, "end", name, fill(colors[s % std::size(colors)]));
+        right -= 8 * static_cast<double>(name.size()) + 12;
+      }
     }
     for (const double y : up.marks()) {
       line(left, y_at(y), left + plot_width, y_at(y));

@@ -1,0 +1,293 @@
+// 08_compare_schedules: trains layer schedules of one budget on the same bytes in the same order,
+// and compares how they predict texts of the training length and longer (arXiv 2406.07522).
+//   08_compare_schedules [TEXT] [--only NAME ...] [--steps N] [--type float|bf16] [--csv FILE]
+//   08_compare_schedules --plot CSV ... [--svg FILE]    the tables of several runs as one
+// Prints a table and writes it as CSV and as a plot. TEXT: any file; its end is for validation.
+#include "svg.hpp"
+#include "training_data.hpp"
+
+#include <samba/samba.hpp>
+#include <samba/train/trainer.hpp>
+#include <samba/train/validate.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <numbers>
+#include <sstream>
+#include <string>
+#include <vector>
+
+using namespace samba;
+
+namespace {
+
+// One width, twelve layers each; the width of the MLPs makes the budget the same. The window is half
+// of the length that the models are trained on.
+using M = Mamba<128>;
+using A = SWA<128, AttentionOptions{.n_heads = 4}>;
+using Full = Attention<AttentionOptions{.n_heads = 4}>;
+using ANoPE = SWA<128, AttentionOptions{.n_heads = 4, .rope = false}>;  // no positions
+using FullNoPE = Attention<AttentionOptions{.n_heads = 4, .rope = false}>;
+template <int width>
+using F = SwiGLU<128, width>;
+
+template <int n, class... Layers>
+using Model = LanguageModel<Repeat<n, HybridStack<DModel<128>, Layers...>>,
+                            ModelOptions{.vocab_size = 256, .tie_embeddings = true}>;
+
+struct Samba : Model<3, M, F<368>, A, F<368>> {};
+struct SambaNoPE : Model<3, M, F<368>, ANoPE, F<368>> {};
+struct MambaSwaMlp : Model<4, M, A, F<432>> {};
+struct MambaMlp : Model<6, M, F<304>> {};
+struct MambaOnly : Model<12, M> {};
+struct SwaMlp : Model<6, A, F<432>> {};
+struct Llama : Model<6, Full, F<432>> {};
+struct LlamaNoPE : Model<6, FullNoPE, F<432>> {};
+
+struct Options {
+  std::string text = "bible.txt", type = "bf16", folder = "compare_schedules.data",
+              csv = "compare_schedules.csv", svg = "compare_schedules.svg";
+  std::vector<std::string> only, plot;
+  int windows = 96;
+  TrainOptions train{.sequences = 16,
+                     .seq_len = 256,
+                     .learning_rate = {.peak = 3e-3, .warmup_steps = 100, .steps = 1200}};
+  bool quick = false;
+};
+
+/// How well a schedule predicts the first `length` bytes of texts.
+struct Point {
+  std::int64_t length;
+  double bits_per_byte;
+};
+
+/// A row of the table, and a line of the plot.
+struct Result {
+  std::string schedule = {}, training = {};  // how it was trained, in words
+  std::int64_t parameters = 0;
+  double bytes_per_second = 0;
+  std::vector<Point> points = {};
+};
+
+template <class Schedule, class T>
+Result train(const std::string& name, const TrainingData& data, const TrainOptions& options,
+             const ValidationOptions& validation) {
+  Trainer<Schedule, T> trainer(data.train, options);
+  double bytes = 0, seconds = 0;
+  while (!trainer.done()) {
+    const TrainStep step = trainer.step();
+    bytes += static_cast<double>(step.tokens);
+    seconds += step.seconds;
+    std::fprintf(stderr, "\r%s: step %lld of %lld, loss %.4f, %.0f bytes/s ", name.c_str(),
+                 static_cast<long long>(step.step),
+                 static_cast<long long>(options.learning_rate.steps), step.loss, bytes / seconds);
+  }
+  std::fprintf(stderr, "\n");
+  Result result{
+      .schedule = name, .parameters = Schedule::parameters, .bytes_per_second = bytes / seconds};
+  for (const Validation& v : validate(trainer.weights(), *data.validation, validation))
+    result.points.push_back({v.length, v.loss / std::numbers::ln2});
+  return result;
+}
+
+struct Schedule {
+  std::string name;
+  decltype(&train<Samba, float>) train_float, train_bf16;
+};
+
+template <class T>
+Schedule schedule(const char* name) {
+  static_assert(100 * T::parameters >= 98 * Samba::parameters &&
+                    100 * T::parameters <= 102 * Samba::parameters,
+                "expected the parameters of Samba, 2 % more or less");
+  return {name, train<T, float>, train<T, bf16>};
+}
+
+/// All of them, in the order of the table.
+std::vector<Schedule> schedules() {
+  return {schedule<Samba>("Samba"),
+          schedule<SambaNoPE>("Samba-NoPE"),
+          schedule<MambaSwaMlp>("Mamba-SWA-MLP"),
+          schedule<MambaMlp>("Mamba-MLP"),
+          schedule<MambaOnly>("Mamba"),
+          schedule<SwaMlp>("SWA-MLP"),
+          schedule<Llama>("Llama"),
+          schedule<LlamaNoPE>("Llama-NoPE")};
+}
+
+/// Those that --only names, or all.
+std::vector<Schedule> chosen(const std::vector<std::string>& only) {
+  std::vector<Schedule> all = schedules();
+  std::string names;
+  for (const Schedule& s : all) names += (names.empty() ? "" : ", ") + s.name;
+  for (const std::string& name : only)
+    if (std::ranges::count(all, name, &Schedule::name) == 0)
+      fail({"--only: expected one of ", names, "; found ", name});
+  std::erase_if(all, [&](const Schedule& s) {
+    return !only.empty() && std::ranges::count(only, s.name) == 0;
+  });
+  return all;
+}
+
+std::string header(const std::vector<Point>& points) {
+  std::string text = "schedule,parameters,bytes_per_second,";
+  for (const Point& p : points) text += std::to_string(p.length) + ",";
+  return text + "training";
+}
+
+void write_csv(const std::string& path, const std::vector<Result>& results) {
+  std::ofstream out(path);
+  out << header(results.front().points) << '\n';
+  for (const Result& r : results) {
+    out << r.schedule << ',' << r.parameters << ',' << r.bytes_per_second << ',';
+    for (const Point& p : r.points) out << p.bits_per_byte << ',';
+    out << r.training << '\n';
+  }
+  if (!out.flush()) fail({path, ": cannot write"});
+}
+
+/// Adds the rows that write_csv wrote, which have to be of the same training.
+void read_csv(const std::string& path, std::vector<Result>& results) {
+  std::ifstream in(path);
+  std::string line, name;
+  std::getline(in, line);
+  std::vector<Point> points;
+  for (std::istringstream names(line); std::getline(names, name, ',');)
+    if (const auto length = std::atoll(name.c_str())) points.push_back({length, 0});
+  const auto& expected = results.empty() ? points : results.front().points;
+  if (points.empty() || line != header(expected))
+    fail(
+        {path, ": expected a table that begins with ", header(expected), "; found ", Quoted{line}});
+  while (std::getline(in, line)) {
+    Result r{.points = points};
+    std::istringstream fields(line);
+    const auto read = [&](auto& number) {
+      char comma = 0;
+      if (!(fields >> number >> comma) || comma != ',')
+        fail({path, ": expected numbers, found ", Quoted{line}});
+    };
+    std::getline(fields, r.schedule, ',');
+    read(r.parameters);
+    read(r.bytes_per_second);
+    for (Point& p : r.points) read(p.bits_per_byte);
+    std::getline(fields, r.training);
+    if (std::ranges::count(results, r.schedule, &Result::schedule) > 0)
+      fail({path, ": ", r.schedule, " is there twice"});
+    results.push_back(r);
+    if (r.training != results.front().training)
+      fail({path, ": ", r.schedule, ": expected ", results.front().training, "; found ",
+            r.training});
+  }
+  if (results.empty()) fail({path, ": expected rows, found none"});
+}
+
+void print_table(const std::vector<Result>& results) {
+  std::printf("%s\nbits per byte of the first bytes of a text\n%-14s %10s %8s",
+              results.front().training.c_str(), "schedule", "parameters", "bytes/s");
+  for (const Point& p : results.front().points)
+    std::printf(" %7lld", static_cast<long long>(p.length));
+  for (const Result& r : results) {
+    std::printf("\n%-14s %10lld %8.0f", r.schedule.c_str(), static_cast<long long>(r.parameters),
+                r.bytes_per_second);
+    for (const Point& p : r.points) std::printf(" %7.4f", p.bits_per_byte);
+  }
+  std::printf("\n");
+}
+
+void write_svg(const std::string& path, const std::vector<Result>& results) {
+  svg::LineChart chart{.title = "Schedules of one budget",
+                       .x = {.label = "length of the text, bytes", .log = true},
+                       .y = {.label = "bits per byte"},
+                       .series = {}};
+  for (const Result& r : results) {
+    svg::Series& series = chart.series.emplace_back(svg::Series{.name = r.schedule});
+    for (const Point& p : r.points)
+      series.points.push_back({static_cast<double>(p.length), p.bits_per_byte});
+  }
+  for (const Point& p : results.front().points)
+    chart.x.marks.push_back(static_cast<double>(p.length));
+  svg::Page page;
+  page.add(chart);
+  page.save(path);
+}
+
+/// Trains the chosen schedules, one after the other; the CSV file has those that are done.
+std::vector<Result> train_all(Options options) {
+  TrainOptions& o = options.train;
+  if (options.quick) o.sequences = 4, o.seq_len = 64, o.learning_rate.steps = 12;
+  o.learning_rate.floor = o.learning_rate.peak / 10;
+  o.learning_rate.warmup_steps = std::min(o.learning_rate.warmup_steps, o.learning_rate.steps / 10);
+  if (!std::filesystem::exists(options.text))
+    fail({options.text,
+          ": there is no such file; a text of 4 MB, on Debian and Ubuntu: "
+          "sudo apt-get install bible-kjv && bible -f gen1:1-rev22:21 > bible.txt"});
+  const std::vector<Schedule> list = chosen(options.only);
+  const TrainingData data = prepare_data(options.text, options.folder, 0.05);
+  ValidationOptions validation{.seq_len = o.seq_len, .threads = o.threads};
+  const std::int64_t longest = validation.multiples.back() * std::max<std::int64_t>(o.seq_len, 1),
+                     fit = (data.validation->size() - 1) / longest;
+  check_at_least("--windows", options.windows, 1);
+  if (fit < 1)
+    fail({options.text, ": expected at least ", longest + 1,
+          " bytes in its last 5 %, for validation, found ", data.validation->size()});
+  validation.windows = static_cast<int>(std::min<std::int64_t>(options.windows, fit));
+  const std::string training =
+      detail::join({o.learning_rate.steps, " steps of ", o.sequences, " x ", o.seq_len,
+                    " bytes of ", std::filesystem::path(options.text).filename().string(),
+                    ", rate ", o.learning_rate.peak, ", seed ", o.seed, ", ", options.type, "; ",
+                    "validated on ", validation.windows, " x ", longest});
+
+  std::vector<Result> results;
+  for (const Schedule& s : list) {
+    const auto train = options.type == "bf16" ? s.train_bf16 : s.train_float;
+    results.push_back(train(s.name, data, o, validation));
+    results.back().training = training;
+    write_csv(options.csv, results);
+  }
+  return results;
+}
+
+void run(const Options& options) {
+  std::vector<Result> results;
+  for (const std::string& path : options.plot) read_csv(path, results);
+  if (options.plot.empty()) results = train_all(options);
+  print_table(results);
+  write_svg(options.svg, results);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Trains layer schedules of one budget and compares them on longer texts.");
+  app.option_defaults()->always_capture_default();
+  app.add_option("TEXT", options.text, "what to train on; its last 5 % are for validation");
+  app.add_option("--only", options.only, "names of schedules to train; none: all")->take_all();
+  app.add_option("--plot", options.plot, "tables of earlier runs to print and plot instead");
+  app.add_option("--type", options.type, "of the matrices")
+      ->check(CLI::IsMember({"float", "bf16"}));
+  app.add_option("--steps", options.train.learning_rate.steps, "steps");
+  app.add_option("--sequences", options.train.sequences, "of a step");
+  app.add_option("--seq-len", options.train.seq_len, "bytes of a sequence");
+  app.add_option("--rate", options.train.learning_rate.peak, "largest learning rate");
+  app.add_option("--seed", options.train.seed, "of first weights and order");
+  app.add_option("--threads", options.train.threads, "0: all that OpenMP gives");
+  app.add_option("--windows", options.windows, "at most, of 8 sequences, to validate on");
+  app.add_option("--folder", options.folder, "for the tokens");
+  app.add_option("--csv", options.csv, "file for the table");
+  app.add_option("--svg", options.svg, "file for the plot");
+  app.add_flag("--quick", options.quick, "a few small steps, to see that it runs");
+  try {
+    app.parse(argc, argv);
+    run(options);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}
