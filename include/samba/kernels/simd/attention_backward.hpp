@@ -169,9 +169,9 @@ template <class KV>
 
     for (std::int64_t j = in_sight.begin; j < in_sight.end; ++j) {
       const bool old = j < a.position;
-      float* const row = b.dqkv + (j - a.position) * b.dqkv_stride + own;
-      detail::add_row(t.dkey + (j - start) * width, D, old ? b.dring_k + slot(j) : row);
-      detail::add_row(t.dvalue + (j - start) * width, D, old ? b.dring_v + slot(j) : row + D);
+      float* const to = old ? b.dring_k + slot(j) : b.dqkv + (j - a.position) * b.dqkv_stride + own;
+      detail::add_row(t.dkey + (j - start) * width, D, to);
+      detail::add_row(t.dvalue + (j - start) * width, D, old ? b.dring_v + slot(j) : to + D);
     }
   }
 }
