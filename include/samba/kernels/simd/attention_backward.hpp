@@ -54,9 +54,9 @@ constexpr std::int64_t attention_backward_scratch(std::int64_t head_dim) {
   return detail::AttentionBackwardBuffers{}.place(nullptr, head_dim);
 }
 
-/// As reference::attention_backward for one key/value head, by tiles of keys and blocks of query rows
-/// (Dao et al. 2022): weights come from the forward pass's log_sum, and sum(p dp) = dout out. Factors
-/// are rounded to KV as in the forward pass, products are of floats.
+/// As reference::attention_backward for one key/value head, by tiles of keys and blocks of query
+/// rows (Dao et al. 2022): weights come from the forward pass's log_sum, and sum(p dp) = dout out.
+/// Factors are rounded to KV as in the forward pass, products are of floats.
 template <class KV>
 [[gnu::noinline]] void attention_backward(const AttentionBackwardArgs<float, KV>& b,
                                           std::int64_t head, float* scratch) {
