@@ -35,8 +35,8 @@ KV not_a_number() {
   return std::bit_cast<KV>(bits);
 }
 
-/// Random tokens, of which the last n_rows go through the kernels and the others stand in the rings:
-/// what they should give, and what they do.
+/// Random tokens, of which the last n_rows go through the kernels and the others stand in the
+/// rings: what they should give, and what they do.
 template <class KV>
 class Problem {
  public:
@@ -58,8 +58,8 @@ class Problem {
     for (auto* dring : {&dring_k_, &dring_v_}) *dring = rng.values(count(slots_ * kv_width()));
   }
 
-  /// Softmax over the keys j, position - window < j <= position, by the book, and the logarithm of its
-  /// sum. `scores`: the largest sum of the magnitudes of the terms of a score.
+  /// Softmax over the keys j, position - window < j <= position, by the book, and the logarithm of
+  /// its sum. `scores`: the largest sum of the magnitudes of the terms of a score.
   Named<Sized> solve() {
     std::vector<Sized> out, log_sum;
     each_query([&](std::int64_t, int g, int, std::int64_t begin, const std::vector<double>& weight,
@@ -75,8 +75,8 @@ class Problem {
     return {{"out", out}, {"log_sum", log_sum}};
   }
 
-  /// The gradients for dout, and for random ones of the rings as they are left, whose slots hold the
-  /// last tokens.
+  /// The gradients for dout, and for random ones of the rings as they are left, whose slots hold
+  /// the last tokens.
   Named<Sized> solve_backward() {
     std::vector<Sized> dqkv(count(c_.n_rows * width())), dk = sized(dring_k_), dv = sized(dring_v_);
     const auto gradient = [&](std::int64_t token, int g, int place, int d) -> Sized& {
@@ -177,8 +177,8 @@ class Problem {
     }
   };
 
-  /// Calls f(token, group, head of the group, first key in sight, softmax weights, log of their sum)
-  /// for every query.
+  /// Calls f(token, group, head of the group, first key in sight, softmax weights, log of their
+  /// sum) for every query.
   template <class F>
   void each_query(F f) {
     for (std::int64_t i = c_.position; i < tokens_; ++i)

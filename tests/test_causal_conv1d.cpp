@@ -67,8 +67,8 @@ void check(const Case& c, Random& rng) {
   CHECK(error_to(naive_double, exact, magnitude) <= 1e-15);
 }
 
-/// The gradients of simd and reference, for random gradients of y and of past as it is left, against
-/// the definition in double. Those of weight and bias are added to what was there.
+/// The gradients of simd and reference, for random gradients of y and of past as it is left,
+/// against the definition in double. Those of weight and bias are added to what was there.
 template <int Taps, bool Silu>
 void check_backward(const Case& c, Random& rng) {
   CAPTURE(rng.seed, Taps, Silu, c.n_rows, c.channels, c.weight_offset, c.bias_offset, c.x_offset,

@@ -136,7 +136,8 @@ AttentionArgs<R, KV> attention_args(std::int64_t window, Rows<R, QkvWidth> qkv,
 /// each sequence's rings of earlier keys and values, (n_kv_heads, slots, HeadDim), which then take
 /// the chunk's last ones, slot = position % slots; out: (rows, n_kv_heads * group * HeadDim). Where
 /// KV is bf16, all factors are rounded to it: queries, the chunk's own keys and values, softmax
-/// weights. log_sum: (rows, query heads), log(sum(exp(scores))) for the backward pass. Threads take key/value heads and blocks of rows.
+/// weights. log_sum: (rows, query heads), log(sum(exp(scores))) for the backward pass. Threads take
+/// key/value heads and blocks of rows.
 template <int HeadDim, class R, class KV, int Heads, int Slots, int QkvWidth, int OutWidth>
 void attention(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
                States<Ring<KV, Heads, Slots, HeadDim>> k, States<Ring<KV, Heads, Slots, HeadDim>> v,
@@ -150,9 +151,10 @@ void attention(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
       scratch.of(chunk.team.rank));
 }
 
-/// The gradients of attention for dout that of out; out, log_sum: as it wrote them. k, v: each sequence's rings as the forward pass
-/// found them; dk, dv: the gradients of the rings as they were left, then as they were found; dqkv is
-/// written. Threads take pairs of a sequence and a key/value head.
+/// The gradients of attention for dout that of out; out, log_sum: as it wrote them. k, v: each
+/// sequence's rings as the forward pass found them; dk, dv: the gradients of the rings as they were
+/// left, then as they were found; dqkv is written. Threads take pairs of a sequence and a key/value
+/// head.
 template <int HeadDim, class R, class KV, int Heads, int Slots, int QkvWidth, int OutWidth>
 void attention_backward(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
                         States<Ring<KV, Heads, Slots, HeadDim>> k,

@@ -10,8 +10,8 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 namespace detail {
 
-/// Rotates the heads of the chunk's fused rows, or their gradients back. Compiled once for all layers that turn so many
-/// channels.
+/// Rotates the heads of the chunk's fused rows, or their gradients back. Compiled once for all
+/// layers that turn so many channels.
 template <bool backward, int Rotary, class R>
 [[gnu::noinline]] void rope_segments(const Chunk& chunk, const RotaryTable<Rotary>& table,
                                      int heads, int group, int head_dim, R* qkv,

@@ -119,9 +119,10 @@ struct ScanBackwardScratch {
   static void visit(auto& t, auto&& f) { f(t.dBC), f(t.kept), f(t.piece); }
 };
 
-/// The gradients of selective_scan for dy that of y; ddt may stand in the place of dy. h: each sequence's as the forward pass found it; dh: the gradient of h as it was
-/// left, then as it was found. ddt, dB, dC, dx, dz are written, dA, dD, ddt_bias added to. Threads
-/// take blocks of channels.
+/// The gradients of selective_scan for dy that of y; ddt may stand in the place of dy. h: each
+/// sequence's as the forward pass found it; dh: the gradient of h as it was left, then as it was
+/// found. ddt, dB, dC, dx, dz are written, dA, dD, ddt_bias added to. Threads take blocks of
+/// channels.
 template <class R, int N, int d_inner>
 void selective_scan_backward(
     const Chunk& chunk, const Table<R, N, d_inner>& A, const Vector<R, d_inner>& D,

@@ -52,9 +52,9 @@ constexpr std::int64_t attention_backward_scratch(std::int64_t head_dim) {
   return detail::AttentionBackwardBuffers{}.place(nullptr, head_dim);
 }
 
-/// As reference::attention_backward for one key/value head, by tiles of keys and blocks of query rows
-/// (Dao et al. 2022): weights come from the forward pass's log_sum, and sum(p dp) = dout out. Factors
-/// are rounded to KV as in the forward pass, products are of floats.
+/// As reference::attention_backward for one key/value head, by tiles of keys and blocks of query
+/// rows (Dao et al. 2022): weights come from the forward pass's log_sum, and sum(p dp) = dout out.
+/// Factors are rounded to KV as in the forward pass, products are of floats.
 template <class KV>
 [[gnu::noinline]] void attention_backward(const AttentionBackwardArgs<float, KV>& b,
                                           std::int64_t head, float* scratch) {
@@ -168,9 +168,9 @@ template <class KV>
 
     for (std::int64_t j = in_sight.begin; j < in_sight.end; ++j) {
       const bool old = j < a.position;
-      float* const row = b.dqkv + (j - a.position) * b.dqkv_stride + own;
-      detail::add_row(t.dkey + (j - start) * width, D, old ? b.dring_k + slot(j) : row);
-      detail::add_row(t.dvalue + (j - start) * width, D, old ? b.dring_v + slot(j) : row + D);
+      float* const to = old ? b.dring_k + slot(j) : b.dqkv + (j - a.position) * b.dqkv_stride + own;
+      detail::add_row(t.dkey + (j - start) * width, D, to);
+      detail::add_row(t.dvalue + (j - start) * width, D, old ? b.dring_v + slot(j) : to + D);
     }
   }
 }

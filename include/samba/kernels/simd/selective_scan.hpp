@@ -50,8 +50,8 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
 }
 
 /// As reference::selective_scan_backward, a vector of channels at a time. kept: (pieces - 1, N,
-/// scan_block); piece: of each of its tokens the state, the decay, and for each lane the sums over the
-/// block's channels that dB and dC are.
+/// scan_block); piece: of each of its tokens the state, the decay, and for each lane the sums over
+/// the block's channels that dB and dC are.
 template <int N>
 void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range channels, float* kept,
                              float* piece) {
