@@ -165,7 +165,7 @@ void check_scan(int threads) {
   Vector<R, d_inner> D, dt_bias, dD, ddt_bias;
   const Arena memory[] = {load(file, "w.D", D), load(file, "w.dt_bias", dt_bias), bind(dD),
                           bind(ddt_bias)};
-  std::vector<R> y(u.size()), du(u.size()), ddt(u.size()), dz(u.size()), dB(B.size()), dC(C.size());
+  std::vector<R> du(u.size()), ddt(u.size()), dz(u.size()), dB(B.size()), dC(C.size());
   std::vector<Array<R, d_state, d_inner>> states(batch), state_gradients(batch);
   for (int b = 0; b < batch; ++b) {
     states[static_cast<std::size_t>(b)] = {element(h, b).data()};
@@ -175,12 +175,11 @@ void check_scan(int threads) {
   const std::vector<Segment> segments{{0, 0, seq_len}, {0, seq_len, seq_len}};
   Placed<kernels::ScanBackwardScratch<R, d_state, d_inner>> scratch(rows, threads);
   parallel(threads, [&](Team team) {
-    kernels::selective_scan_backward(Chunk{team, segments, rows}, A, D, dt_bias, {dt.data(), rows},
-                                     {B.data(), rows}, {C.data(), rows}, {u.data(), rows},
-                                     {z.data(), rows}, states_of(states), {dy.data(), rows},
-                                     {y.data(), rows}, {ddt.data(), rows}, {dB.data(), rows},
-                                     {dC.data(), rows}, {du.data(), rows}, {dz.data(), rows},
-                                     scratch, states_of(state_gradients), dA, dD, ddt_bias);
+    kernels::selective_scan_backward(
+        Chunk{team, segments, rows}, A, D, dt_bias, {dt.data(), rows}, {B.data(), rows},
+        {C.data(), rows}, {u.data(), rows}, {z.data(), rows}, states_of(states), {dy.data(), rows},
+        {ddt.data(), rows}, {dB.data(), rows}, {dC.data(), rows}, {du.data(), rows},
+        {dz.data(), rows}, scratch, states_of(state_gradients), dA, dD, ddt_bias);
   });
   check_gradient(file, "in.u", du);
   check_gradient(file, "in.dt", ddt);
