@@ -299,7 +299,8 @@ TEMPLATE_TEST_CASE("gradients: vectors against the double model, over many piece
   CAPTURE(rng.seed);
   const auto weights = random_weights<Model>(rng.bits());
   Weights<Model, double> exact_weights;
-  const auto from = weights.tensors(), to = exact_weights.tensors();
+  const auto from = weights.tensors();
+  const auto to = exact_weights.tensors();
   for (std::size_t t = 0; t < from.size(); ++t)
     for (std::int64_t r = 0; r < from[t].rows; ++r) {
       std::vector<float> row(static_cast<std::size_t>(from[t].row_size));
