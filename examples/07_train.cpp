@@ -1,6 +1,6 @@
 // 07_train: trains a byte-level Samba on a text and shows how it learns to write.
 //   sudo apt-get install bible-kjv && bible -f gen1:1-rev22:21 > bible.txt
-//   07_train bible.txt                  about 10 minutes on two cores
+//   07_train bible.txt                  about 7 minutes on two cores
 //   07_train bible.txt --resume         goes on after Ctrl-C, a crash, or a power cut
 // The folder --out (07_train) gets checkpoints, log.csv and loss.svg. Another schedule: edit Small.
 #include "demo_model.hpp"
@@ -44,7 +44,7 @@ struct Options {
   TrainOptions train{
       .sequences = 8,
       .seq_len = 512,
-      .learning_rate = {.peak = 3e-3, .floor = 3e-4, .warmup_steps = 100, .steps = 2500},
+      .learning_rate = {.peak = 3e-3, .floor = 3e-4, .warmup_steps = 100, .steps = 1800},
       .checkpoint_interval = 250};
 };
 
