@@ -2,9 +2,7 @@
 // on, `batch` steps 8 sequences together. Variants end in the type of the matrices; `kv_bf16`: keys
 // and values in bf16. Rows of Samba421M (1.7 GB of weights in float) are there when
 // SAMBA_BENCH_LARGE is set.
-#include "bench.hpp"
-
-#include <samba/samba.hpp>
+#include "model.hpp"
 
 #include <cstdlib>
 
@@ -13,11 +11,6 @@ using namespace samba;
 
 namespace {
 
-struct Demo
-    : LanguageModel<Repeat<4, HybridStack<Mamba<256>, SwiGLU<256, 768>,
-                                          SWA<512, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>,
-                                          SwiGLU<256, 768>>>,
-                    ModelOptions{.vocab_size = 256, .tie_embeddings = true}> {};
 struct Mamba130M : LanguageModel<Repeat<24, Mamba<768>>,
                                  ModelOptions{.vocab_size = 50280, .tie_embeddings = true}> {};
 
@@ -52,57 +45,31 @@ double model_state_traffic(std::int64_t position, std::int64_t rows) {
   return bytes;
 }
 
-template <class Model>
-std::int32_t token(std::int64_t i) {
-  return static_cast<std::int32_t>(i * 7919 % Model::vocab_size);
-}
-template <class Model>
-std::vector<std::int32_t> tokens(std::int64_t n) {
-  std::vector<std::int32_t> all;
-  for (std::int64_t i = 0; i < n; ++i) all.push_back(token<Model>(i));
-  return all;
-}
-
 template <class Model, class T, class KV>
 std::string variant(const std::string& what) {
   const std::string name = what + type_suffix<T>();
   return std::is_same_v<KV, float> ? name : name + "_kv_bf16";
 }
 
-/// run(state) measures and returns the cost of what it measured; `n` tokens at once.
-template <class Run>
-void add_row(const std::string& name, int threads, std::int64_t n, Dot dot, Run run) {
-  const auto measure = [=](benchmark::State& state) {
-    const Ceiling before = Ceiling::now(threads, dot);
-    Cost cost = run(state);
-    cost.dot = dot;
-    report(state, threads, cost, before);
-    state.counters["tokens/s"] =
-        benchmark::Counter(static_cast<double>(n), benchmark::Counter::kIsIterationInvariantRate);
-  };
-  benchmark::RegisterBenchmark(path({name, with_threads(threads)}).c_str(), measure)
-      ->UseRealTime()
-      ->Unit(benchmark::kMillisecond);
-}
-
 template <class Model, class T, class KV = float>
 void add_prefill(const std::string& model, std::int64_t n) {
   for (const int threads : thread_counts())
-    add_row(path({"model", variant<Model, T, KV>("prefill"), model, std::to_string(n)}), threads, n,
-            dot_of<T>, [=](benchmark::State& state) {
-              Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
-              const auto prompt = tokens<Model>(n);
-              while (state.KeepRunning()) {
-                session.reset();
-                session.prefill(prompt);
-              }
-              // The head is needed for the last token only.
-              double flops = -2.0 * Model::vocab_size * Model::d_model * static_cast<double>(n - 1);
-              for (std::int64_t i = 0; i < n; ++i)
-                flops += static_cast<double>(Model::flops_per_token(i));
-              return Cost{.bytes = weights_read<Model, T> + model_state_traffic<Model, KV>(0, n),
-                          .flops = flops};
-            });
+    model_row(path({"model", variant<Model, T, KV>("prefill"), model, std::to_string(n)}), threads,
+              n, dot_of<T>, [=](benchmark::State& state) {
+                Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
+                const auto prompt = tokens<Model>(n);
+                while (state.KeepRunning()) {
+                  session.reset();
+                  session.prefill(prompt);
+                }
+                // The head is needed for the last token only.
+                double flops =
+                    -2.0 * Model::vocab_size * Model::d_model * static_cast<double>(n - 1);
+                for (std::int64_t i = 0; i < n; ++i)
+                  flops += static_cast<double>(Model::flops_per_token(i));
+                return Cost{.bytes = weights_read<Model, T> + model_state_traffic<Model, KV>(0, n),
+                            .flops = flops};
+              });
 }
 
 /// Steps from `position` on; a restored state costs nothing beside them.
@@ -110,28 +77,28 @@ template <class Model, class T, class KV = float>
 void add_decode(const std::string& model, std::int64_t position) {
   constexpr int most = 512;
   for (const int threads : thread_counts())
-    add_row(path({"model", variant<Model, T, KV>("decode"), model, rows_at(1, position)}), threads,
-            1, dot_of<T>, [=](benchmark::State& state) {
-              Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
-              if (position > 0) session.prefill(tokens<Model>(position));
-              const Snapshot begin = session.snapshot();
-              session.step(0), session.restore(begin);
-              while (state.KeepRunning()) {
-                if (session.position() == position + most) session.restore(begin);
-                session.step(token<Model>(session.position()));
-              }
-              const std::int64_t middle =
-                  position + std::min<std::int64_t>(most, state.iterations()) / 2;
-              return Cost{
-                  .bytes = weights_read<Model, T> + model_state_traffic<Model, KV>(middle, 1),
-                  .flops = static_cast<double>(Model::flops_per_token(middle))};
-            });
+    model_row(path({"model", variant<Model, T, KV>("decode"), model, rows_at(1, position)}),
+              threads, 1, dot_of<T>, [=](benchmark::State& state) {
+                Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
+                if (position > 0) session.prefill(tokens<Model>(position));
+                const Snapshot begin = session.snapshot();
+                session.step(0), session.restore(begin);
+                while (state.KeepRunning()) {
+                  if (session.position() == position + most) session.restore(begin);
+                  session.step(token<Model>(session.position()));
+                }
+                const std::int64_t middle =
+                    position + std::min<std::int64_t>(most, state.iterations()) / 2;
+                return Cost{
+                    .bytes = weights_read<Model, T> + model_state_traffic<Model, KV>(middle, 1),
+                    .flops = static_cast<double>(Model::flops_per_token(middle))};
+              });
 }
 
 template <class Model, class T, class KV = float>
 void add_batch(const std::string& model, int batch_size) {
   for (const int threads : thread_counts())
-    add_row(
+    model_row(
         path({"model", variant<Model, T, KV>("batch"), model, std::to_string(batch_size)}), threads,
         batch_size, dot_of<T>, [=](benchmark::State& state) {
           Batch<Model, T, KV> batch(random_weights<Model, T>(), batch_size, {.threads = threads});
