@@ -59,6 +59,7 @@ class Row(Timed):
     dot_rate: float = 0.0   # medians of the ceilings
     read_rate: float = 0.0  # from memory
     source_rate: float = 0.0
+    loss: float = 0.0       # of training
 
     @property
     def name(self):
@@ -106,7 +107,7 @@ def run(program, pattern, min_time, repetitions, environment):
         key = (name, int(threads))
         if key not in rows:
             rows[key] = Row(kernel, variant, size[0] if size else "", int(threads), [], b["bytes"], b["flops"],
-                            b["footprint"], [], [])
+                            b["footprint"], [], [], loss=b.get("loss", 0.0))
         rows[key].dot.append(b["dot"])
         rows[key].read.append(b["read"])
         rows[key].times.append(b["real_time"] * {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}[b["time_unit"]])

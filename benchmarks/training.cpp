@@ -2,12 +2,14 @@
 // consists of: `gradient` (forward and backward), `adamw` (with clipping), and `assign`, which takes
 // the master weights over into those of the products. FLOPs are those of products: 6 per parameter
 // of a matrix and token (the look-up of an embedding is none), and 3 times the forward's in
-// attention. The counter `loss` is that after three steps from the initial weights.
+// attention. The counter `loss` is that after three steps from the initial weights, which are
+// written to the file that SAMBA_BENCH_WEIGHTS names, if it is set.
 #include "model.hpp"
 
 #include <samba/train/adamw.hpp>
 #include <samba/train/gradient.hpp>
 
+#include <cstdlib>
 #include <memory>
 
 using namespace bench;
@@ -55,9 +57,9 @@ Masters<Model> initial_weights() {
 }
 
 template <class Model, class T>
-class Trainer {
+class TrainingStep {
  public:
-  Trainer(Size size, int threads)
+  TrainingStep(Size size, int threads)
       : threads_(threads),
         ids_(tokens<Model>(size.tokens() + 1)),
         gradient_({.sequences = size.sequences,
@@ -97,29 +99,29 @@ class Trainer {
   AdamW<Model> optimiser_;
 };
 
-/// The rows of one after another share it.
+/// The last one made: rows of as many threads follow each other and share it.
 template <class Model, class T>
-Trainer<Model, T>& trainer(Size size, int threads) {
-  static std::unique_ptr<Trainer<Model, T>> last;
+TrainingStep<Model, T>& training_step(Size size, int threads) {
+  static std::unique_ptr<TrainingStep<Model, T>> last;
   if (!last || last->threads() != threads) {
     last.reset();
-    last = std::make_unique<Trainer<Model, T>>(size, threads);
+    last = std::make_unique<TrainingStep<Model, T>>(size, threads);
   }
   return *last;
 }
 
 template <class Model, class T>
-struct Rows {
+struct TrainingRows {
   std::string model;
   Size size;
   int threads;
 
-  void add(const std::string& variant, Cost cost, void (Trainer<Model, T>::*part)()) const {
+  void add(const std::string& variant, Cost cost, void (TrainingStep<Model, T>::*part)()) const {
     const std::string name =
         path({"training", variant, model, extents({size.sequences, size.seq_len})});
     model_row(name, threads, size.tokens(), dot_of<T>,
               [cost, part, self = *this](benchmark::State& state) {
-                auto& t = trainer<Model, T>(self.size, self.threads);
+                auto& t = training_step<Model, T>(self.size, self.threads);
                 while (state.KeepRunning()) (t.*part)();
                 state.counters["loss"] = t.loss();
                 return cost;
@@ -138,20 +140,20 @@ struct Rows {
   void add_step() const {
     const Cost all{.bytes = gradient().bytes + adamw().bytes + assign().bytes,
                    .flops = gradient().flops};
-    add("step" + type_suffix<T>(), all, &Trainer<Model, T>::step);
+    add("step" + type_suffix<T>(), all, &TrainingStep<Model, T>::step);
   }
   void add_parts() const {
-    add("gradient" + type_suffix<T>(), gradient(), &Trainer<Model, T>::gradient);
-    if (dot_of<T> == Dot::f32) add("adamw", adamw(), &Trainer<Model, T>::adamw);
-    add("assign" + type_suffix<T>(), assign(), &Trainer<Model, T>::assign);
+    add("gradient" + type_suffix<T>(), gradient(), &TrainingStep<Model, T>::gradient);
+    if (dot_of<T> == Dot::f32) add("adamw", adamw(), &TrainingStep<Model, T>::adamw);
+    add("assign" + type_suffix<T>(), assign(), &TrainingStep<Model, T>::assign);
   }
 };
 
 template <class T>
 void add() {
   for (const int threads : thread_counts()) {
-    Rows<Demo, T>{"demo", {1, 256}, threads}.add_step();
-    const Rows<Samba20M, T> rows{"samba20m", {4, 512}, threads};
+    TrainingRows<Demo, T>{"demo", {1, 256}, threads}.add_step();
+    const TrainingRows<Samba20M, T> rows{"samba20m", {4, 512}, threads};
     rows.add_step();
     rows.add_parts();
   }
@@ -160,6 +162,8 @@ void add() {
 [[maybe_unused]] const bool registered = [] {
   add<float>();
   add<bf16>();
+  if (const char* file = std::getenv("SAMBA_BENCH_WEIGHTS"))
+    save(initial_weights<Samba20M>(), file);
   return true;
 }();
 

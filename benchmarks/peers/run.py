@@ -4,7 +4,8 @@
 Each comparison runs samba, the other one, and samba again, close in time, because a shared machine changes from minute
 to minute; medians count. Floors are those of benchmarks/run.py, max(bytes / bandwidth, flops / dot rate) with the rates
 that samba's own rows measure before and after themselves; each side is held against the floor of its own bytes and
-FLOPs. Kernels are compared like for like. Whole models are not: samba runs its Samba-421M, PyTorch a Llama-438M, an
+FLOPs. Kernels are compared like for like, and so are training steps: both begin with the same weights, and must have
+the same loss after three steps. Whole models of the others are not: samba runs its Samba-421M, PyTorch a Llama-438M, an
 architecture of about the same size. Prints a table; writes peers.csv and peers.svg.
 scripts/peers builds the programs and calls this."""
 import argparse
@@ -25,7 +26,8 @@ sys.path.insert(0, str(HERE.parent))  # before this folder, whose run.py this is
 import run as bench  # noqa: E402
 
 MODELS = "Samba-421M against another architecture of its size, "
-# What is compared: (name, regular expression of samba's row, row of torch_rows.py, tokens of a call).
+# What is compared: (name, regular expression of samba's row, row of torch_rows.py, tokens of a call). In the training
+# step by oneDNN that is where PyTorch gets its products from, instead of F.linear.
 COMPARISONS = [
     ("linear 1536->4096, 512 rows, f32", "matmul/simd/samba421m/512x4096x1536", "linear_512/f32", 0),
     ("linear 1536->4096, 512 rows, bf16", "matmul/simd_bf16/samba421m/512x4096x1536", "linear_512/bf16", 0),
@@ -40,7 +42,11 @@ COMPARISONS = [
     ("prefill of 512 tokens, bf16 *", "model/prefill_bf16_kv_bf16/samba421m/512", "prefill/bf16", 512),
     ("decode of single tokens, f32 *", "model/decode_f32/samba421m/1_at_0", "decode/f32", 1),
     ("decode of single tokens, bf16 *", "model/decode_bf16/samba421m/1_at_0", "decode/bf16", 1),
+    ("training step, Samba-20M, f32", "training/step_f32/samba20m/4x512", "training/f32", 2048),
+    ("training step, Samba-20M, f32, oneDNN", "training/step_f32/samba20m/4x512", "training_onednn/f32", 2048),
+    ("training step, Samba-20M, bf16", "training/step_bf16/samba20m/4x512", "training/bf16", 2048),
 ]
+SAME_LOSS = 1e-3  # part of the loss by which two sides may differ: it falls by a tenth in three steps
 COLORS = {"samba": "#1f5fa8", "PyTorch": "#e08a2b", "llama.cpp": "#5a9a4a"}
 
 
@@ -131,7 +137,8 @@ class Runner:
 
     def torch(self, python, row):
         command = [str(python), str(HERE / "torch_rows.py"), "--row", row, "--threads", str(self.threads),
-                   "--repetitions", "5" if self.quick else "9", "--min-time", str(self.min_time)]
+                   "--repetitions", "5" if self.quick else "9", "--min-time", str(self.min_time),
+                   "--weights", self.environment["SAMBA_BENCH_WEIGHTS"]]
         report = json.loads(output_of(command, self.environment))
         self.torch_version = report["version"]
         return report["rows"][0]
@@ -166,6 +173,9 @@ def torch_comparisons(runner, python, pattern):
         progress(name)
         before = runner.samba(row)
         result = runner.torch(python, theirs)
+        if abs(result["loss"] - before.loss) > SAME_LOSS * before.loss:
+            sys.exit(f"{name}: expected the same loss after three steps, found {before.loss:.5f} (samba) and "
+                     f"{result['loss']:.5f} (PyTorch): they do not compute the same.")
         peer = Side("PyTorch", result["bytes"], result["flops"], result["times"])
         comparisons.append(compare(name, [before, runner.samba(row)], peer, tokens))
     return comparisons, skipped
@@ -193,6 +203,11 @@ def llama_comparisons(runner, program, model):
                     [tokens / rate for rate in one["samples_ts"] + two["samples_ts"]])
         comparisons.append(compare(f"{what}, {type} / {one['model_type']} *", [ours], peer, tokens))
     return comparisons
+
+
+def unlike(comparison):
+    """Whether the two sides do not compute the same."""
+    return comparison.name.endswith("*")
 
 
 def tokens_per_second(comparison, side):
@@ -232,7 +247,8 @@ def write_csv(path, comparisons):
 def write_svg(path, comparisons, machine):
     rows = []
     for c in comparisons:
-        kernel = "Models: " + MODELS + "each with its own floor" if c.tokens else "Kernels"
+        kernel = ("Models: " + MODELS + "each with its own floor" if unlike(c) else
+                  "Training steps" if c.tokens else "Kernels")
         size = c.name.rstrip(" *")
         for side in (c.samba, c.peer):
             row = bench.Row(kernel, side.who, size, 1, side.times, side.bytes, side.flops, 0, [], [])
@@ -261,7 +277,9 @@ def main():
         if not path.exists():
             sys.exit(f"{path} does not exist.")
 
-    environment = dict(os.environ, SAMBA_BENCH_LARGE="1", OMP_NUM_THREADS=str(options.threads))
+    options.output.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ, SAMBA_BENCH_LARGE="1", OMP_NUM_THREADS=str(options.threads),
+                       SAMBA_BENCH_WEIGHTS=str(options.output / "training.safetensors"))
     load = os.getloadavg()[0]
     if load > 0.5 * os.cpu_count():
         print(f"The machine is busy (load {load:.1f} on {os.cpu_count()} processors): these times are not its best.",
@@ -286,12 +304,11 @@ def main():
     machine += f", {datetime.date.today()}"
     print(machine + "\n")
     print_table(comparisons)
-    if any(c.tokens for c in comparisons):
+    if any(unlike(c) for c in comparisons):
         print("\n* Not like for like: " + MODELS + "PyTorch's Llama-438M\n  or llama.cpp's file. "
               "Each is held against the floor of its own bytes and FLOPs; the floor printed is samba's.")
     if skipped:
         print("Skipped, because samba has no such row: " + "; ".join(skipped) + ".")
-    options.output.mkdir(parents=True, exist_ok=True)
     write_csv(options.output / "peers.csv", comparisons)
     write_svg(options.output / "peers.svg", comparisons, machine)
     print(f"\nWrote {options.output / 'peers.csv'} and {options.output / 'peers.svg'}")

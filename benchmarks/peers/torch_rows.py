@@ -1,5 +1,6 @@
 """PyTorch's rows for benchmarks/peers/run.py: times operations and a Llama-438M on the processor, eagerly, with random
-weights, and prints a JSON object: the version, and for each row its times in seconds, bytes, FLOPs and tokens.
+weights, and training steps (torch_training.py), and prints a JSON object: the version, and for each row its times in
+seconds, bytes, FLOPs and tokens, of training the loss after three steps.
 
 python3 torch_rows.py --row linear_512/f32 --row decode/bf16 --threads 2"""
 import argparse
@@ -9,6 +10,8 @@ import time
 
 import torch
 import torch.nn.functional as F
+
+from torch_training import onednn_linear, training_step
 
 D_MODEL, D_FF, N_HEADS, HEAD_DIM, N_LAYERS, VOCABULARY = 1536, 4096, 12, 128, 12, 32000
 SEQUENCE, WINDOW = 4096, 2048
@@ -129,9 +132,12 @@ def decode(type):
             "flops": model.layer_flops + model.head_flops + model.attention_flops(0, STEPS) // STEPS, "tokens": 1}
 
 
-ROWS = {"linear_512": lambda type: linear(type, 512), "linear_1": lambda type: linear(type, 1),
-        "swiglu_512": lambda type: swiglu_row(type, 512), "attention": window_attention,
-        "prefill": prefill, "decode": decode}
+# Functions of the type and the file of weights.
+ROWS = {"linear_512": lambda type, _: linear(type, 512), "linear_1": lambda type, _: linear(type, 1),
+        "swiglu_512": lambda type, _: swiglu_row(type, 512), "attention": lambda type, _: window_attention(type),
+        "prefill": lambda type, _: prefill(type), "decode": lambda type, _: decode(type),
+        "training": training_step,
+        "training_onednn": lambda type, weights: training_step(type, weights, onednn_linear)}
 
 
 def measure(row, repetitions, min_time):
@@ -156,6 +162,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--row", action="append", required=True, metavar="NAME/TYPE",
                         help=f"one of {', '.join(ROWS)}, with one of {', '.join(TYPES)}")
+    parser.add_argument("--weights", metavar="FILE", help="of training: the initial ones, .safetensors of float32")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--min-time", type=float, default=0.2, help="seconds of a repetition")
@@ -167,11 +174,11 @@ def main():
         operation, _, type = name.partition("/")
         if operation not in ROWS or type not in TYPES:
             sys.exit(f"There is no row {name}.")
-        with torch.inference_mode():
-            row = ROWS[operation](TYPES[type])
+        row = ROWS[operation](TYPES[type], options.weights)
+        with torch.inference_mode(row.get("inference", True)):
             times = measure(row, options.repetitions, options.min_time)
         rows.append({"name": name, "times": times, "bytes": row["bytes"], "flops": row["flops"],
-                     "tokens": row.get("tokens", 0)})
+                     "tokens": row.get("tokens", 0), "loss": row.get("loss", 0.0)})
     json.dump({"version": torch.__version__, "rows": rows}, sys.stdout)
 
 
