@@ -17,6 +17,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <iterator>
 #include <span>
 #include <string>
@@ -111,6 +112,24 @@ bool same_result(const A& a, const B& b) {
 #else
   return same_bits(a, b);
 #endif
+}
+
+/// Calls check(c) for a case with rows that have gaps, whose places (offsets of its buffers from a
+/// 64-byte boundary) take every value that a vector has, one by one and then all together.
+template <class Case>
+void every_misalignment(const Case& c, std::initializer_list<std::size_t Case::*> places,
+                        auto&& check) {
+  for (std::size_t offset = 0; offset < samba::vector_floats; ++offset) {
+    Case one = c;
+    one.gap = offset % 3;
+    Case together = one;
+    for (const auto place : places) {
+      Case moved = one;
+      moved.*place = together.*place = offset;
+      check(moved);
+    }
+    check(together);
+  }
 }
 
 /// A (rows, cols) buffer whose rows stand `stride` elements apart, `offset` elements behind a

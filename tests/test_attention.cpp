@@ -468,17 +468,12 @@ TEST_CASE("attention: query heads share key/value heads in groups, more rows tha
 
 TEST_CASE("attention: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
-    const Case c{.window = 7, .position = 30, .n_rows = 3, .group = 2, .gap = offset % 3};
-    Case together = c;
-    for (auto place : {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset}) {
-      Case moved = c;
-      moved.*place = together.*place = offset;
-      check(20, moved, rng);
-      check<bf16>(20, moved, rng);
-    }
-    check(20, together, rng);
-  }
+  every_misalignment(Case{.window = 7, .position = 30, .n_rows = 3, .group = 2},
+                     {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset},
+                     [&](const Case& c) {
+                       check(20, c, rng);
+                       check<bf16>(20, c, rng);
+                     });
 }
 
 TEST_CASE("attention: large and tiny scores, without overflow") {
@@ -710,17 +705,12 @@ TEST_CASE("attention backward: full causal attention, groups of query heads, blo
 
 TEST_CASE("attention backward: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
-    const Case c{.window = 7, .position = 30, .n_rows = 3, .group = 2, .gap = offset % 3};
-    Case together = c;
-    for (auto place : {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset}) {
-      Case moved = c;
-      moved.*place = together.*place = offset;
-      check_backward(20, moved, rng);
-      check_backward<bf16>(20, moved, rng);
-    }
-    check_backward(20, together, rng);
-  }
+  every_misalignment(Case{.window = 7, .position = 30, .n_rows = 3, .group = 2},
+                     {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset},
+                     [&](const Case& c) {
+                       check_backward(20, c, rng);
+                       check_backward<bf16>(20, c, rng);
+                     });
 }
 
 TEST_CASE("attention backward: large and tiny scores") {

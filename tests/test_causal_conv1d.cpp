@@ -217,17 +217,10 @@ TEST_CASE("causal_conv1d: simd against reference, taps and lengths, shorter than
 
 TEST_CASE("causal_conv1d: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
-    const Case c{.n_rows = 5, .channels = 2 * vector_floats + 3, .gap = offset % 3};
-    Case together = c;
-    for (auto place : {&Case::weight_offset, &Case::bias_offset, &Case::x_offset,
-                       &Case::past_offset, &Case::y_offset}) {
-      Case moved = c;
-      moved.*place = together.*place = offset;
-      check<4, true>(moved, rng);
-    }
-    check<4, true>(together, rng);
-  }
+  every_misalignment(Case{.n_rows = 5, .channels = 2 * vector_floats + 3},
+                     {&Case::weight_offset, &Case::bias_offset, &Case::x_offset, &Case::past_offset,
+                      &Case::y_offset},
+                     [&](const Case& c) { check<4, true>(c, rng); });
 }
 
 TEST_CASE("causal_conv1d: without rows nothing changes") {
@@ -329,17 +322,10 @@ TEST_CASE("causal_conv1d backward: simd against reference, taps and lengths, sho
 
 TEST_CASE("causal_conv1d backward: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
-    const Case c{.n_rows = 5, .channels = 2 * vector_floats + 3, .gap = offset % 3};
-    Case together = c;
-    for (auto place : {&Case::weight_offset, &Case::bias_offset, &Case::x_offset,
-                       &Case::past_offset, &Case::y_offset}) {
-      Case moved = c;
-      moved.*place = together.*place = offset;
-      check_backward<4, true>(moved, rng);
-    }
-    check_backward<4, true>(together, rng);
-  }
+  every_misalignment(Case{.n_rows = 5, .channels = 2 * vector_floats + 3},
+                     {&Case::weight_offset, &Case::bias_offset, &Case::x_offset, &Case::past_offset,
+                      &Case::y_offset},
+                     [&](const Case& c) { check_backward<4, true>(c, rng); });
 }
 
 TEST_CASE("causal_conv1d backward: segments of a chunk as alone, for any number of threads") {

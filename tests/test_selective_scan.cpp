@@ -318,17 +318,10 @@ TEST_CASE("selective_scan: simd against reference, numbers of states and lengths
 
 TEST_CASE("selective_scan: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
-    const Case c{.n_rows = 3, .channels = 2 * vector_floats + 3, .gap = offset % 3};
-    Case together = c;
-    for (auto place : {&Case::weight_offset, &Case::x_offset, &Case::dt_offset, &Case::z_offset,
-                       &Case::BC_offset, &Case::h_offset, &Case::y_offset}) {
-      Case moved = c;
-      moved.*place = together.*place = offset;
-      check<4>(moved, rng);
-    }
-    check<4>(together, rng);
-  }
+  every_misalignment(Case{.n_rows = 3, .channels = 2 * vector_floats + 3},
+                     {&Case::weight_offset, &Case::x_offset, &Case::dt_offset, &Case::z_offset,
+                      &Case::BC_offset, &Case::h_offset, &Case::y_offset},
+                     [&](const Case& c) { check<4>(c, rng); });
 }
 
 TEST_CASE("selective_scan: time steps from vanishing to large") {
@@ -421,17 +414,10 @@ TEST_CASE("selective_scan backward: simd against reference, numbers of states an
 
 TEST_CASE("selective_scan backward: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
-    const Case c{.n_rows = 18, .channels = 2 * vector_floats + 3, .gap = offset % 3};
-    Case together = c;
-    for (auto place : {&Case::weight_offset, &Case::x_offset, &Case::dt_offset, &Case::z_offset,
-                       &Case::BC_offset, &Case::h_offset, &Case::y_offset}) {
-      Case moved = c;
-      moved.*place = together.*place = offset;
-      check_backward<3>(moved, rng);
-    }
-    check_backward<3>(together, rng);
-  }
+  every_misalignment(Case{.n_rows = 18, .channels = 2 * vector_floats + 3},
+                     {&Case::weight_offset, &Case::x_offset, &Case::dt_offset, &Case::z_offset,
+                      &Case::BC_offset, &Case::h_offset, &Case::y_offset},
+                     [&](const Case& c) { check_backward<3>(c, rng); });
 }
 
 TEST_CASE("selective_scan backward: time steps from vanishing to large") {
