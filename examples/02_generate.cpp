@@ -2,8 +2,7 @@
 //   02_generate --prompt "In the beginning God" --tokens 500 --save-state text.state
 //   02_generate --load-state text.state --prompt " And"        (--help lists all options)
 #include "demo_model.hpp"
-
-#include <CLI/CLI.hpp>
+#include "program.hpp"
 
 #include <chrono>
 #include <cstdio>
@@ -110,13 +109,5 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.session.threads, "0: all that OpenMP gives");
   app.add_option("--save-state", options.save_state, "file for the state at the end of the text");
   app.add_option("--load-state", options.load_state, "file with the state to go on from");
-  try {
-    app.parse(argc, argv);
-    generate(options);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
+  return run_program(app, argc, argv, [&] { generate(options); });
 }

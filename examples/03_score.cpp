@@ -2,8 +2,7 @@
 //   03_score FILE [--bytes N] [--context N] [--model DIR]
 // Reads FILE as one sequence of any length, in fixed memory; --context forgets every N tokens.
 #include "demo_model.hpp"
-
-#include <CLI/CLI.hpp>
+#include "program.hpp"
 
 #include <cstdio>
 #include <string>
@@ -63,13 +62,5 @@ int main(int argc, char** argv) {
   app.add_option("--bytes", options.bytes, "score the first N bytes; 0: all");
   app.add_option("--context", options.context, "start afresh every N tokens; 0: never");
   app.add_option("--threads", options.session.threads, "0: all that OpenMP gives");
-  try {
-    app.parse(argc, argv);
-    score_file(options);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
+  return run_program(app, argc, argv, [&] { score_file(options); });
 }

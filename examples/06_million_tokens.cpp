@@ -2,11 +2,10 @@
 //   06_million_tokens [--tokens N] [--model DIR | --tiny] [--csv FILE] [--svg FILE]
 // Prints a row at 100, 200, 500, 1000, ... tokens; --tiny takes a random model that needs seconds.
 #include "demo_model.hpp"
+#include "program.hpp"
 #include "svg.hpp"
 
 #include <samba/model/initialize.hpp>
-
-#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <array>
@@ -149,13 +148,5 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.session.threads, "0: all that OpenMP gives");
   app.add_option("--csv", options.csv, "file for the table");
   app.add_option("--svg", options.svg, "file for the plot");
-  try {
-    app.parse(argc, argv);
-    run(options);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
+  return run_program(app, argc, argv, [&] { run(options); });
 }

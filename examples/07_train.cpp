@@ -4,6 +4,7 @@
 //   07_train bible.txt --resume         goes on after Ctrl-C, a crash, or a power cut
 // The folder --out (07_train) gets checkpoints, log.csv and loss.svg. Another schedule: edit Small.
 #include "demo_model.hpp"
+#include "program.hpp"
 #include "svg.hpp"
 #include "training_data.hpp"
 
@@ -11,8 +12,6 @@
 #include <samba/train/validate.hpp>
 
 #include <sys/resource.h>
-
-#include <CLI/CLI.hpp>
 
 #include <csignal>
 #include <cstdio>
@@ -238,8 +237,7 @@ int main(int argc, char** argv) {
   app.add_option("--prompt", options.prompt, "what samples begin with");
   app.add_flag("--resume", options.resume, "go on from the newest checkpoint in --out");
   app.add_flag("--quick", options.quick, "a tiny model and 40 steps, to see that it works");
-  try {
-    app.parse(argc, argv);
+  return run_program(app, argc, argv, [&] {
     if (options.quick) {
       options.model = "tiny";
       rate.steps = 40, rate.warmup_steps = 10;
@@ -247,15 +245,6 @@ int main(int argc, char** argv) {
       train_options.checkpoint_interval = options.sample_every = 20;
       options.validation_share = 0.1;
     }
-    if (!std::filesystem::exists(options.text))
-      fail({options.text,
-            ": no such text; the default one comes with Debian: sudo apt-get install bible-kjv && "
-            "bible -f gen1:1-rev22:21 > bible.txt"});
     options.type == "bf16" ? train<bf16>(options) : train<float>(options);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
+  });
 }

@@ -3,14 +3,13 @@
 //   08_compare_schedules [TEXT] [--only NAME ...] [--steps N] [--type float|bf16] [--csv FILE]
 //   08_compare_schedules --plot CSV ... [--svg FILE]    the tables of several runs as one
 // Prints a table and writes it as CSV and as a plot. TEXT: any file; its end is for validation.
+#include "program.hpp"
 #include "svg.hpp"
 #include "training_data.hpp"
 
 #include <samba/samba.hpp>
 #include <samba/train/trainer.hpp>
 #include <samba/train/validate.hpp>
-
-#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <cstdio>
@@ -221,10 +220,6 @@ std::vector<Result> train_all(Options options) {
   if (options.quick) o.sequences = 4, o.seq_len = 64, o.learning_rate.steps = 12;
   o.learning_rate.floor = o.learning_rate.peak / 10;
   o.learning_rate.warmup_steps = std::min(o.learning_rate.warmup_steps, o.learning_rate.steps / 10);
-  if (!std::filesystem::exists(options.text))
-    fail({options.text,
-          ": there is no such file; a text of 4 MB, on Debian and Ubuntu: "
-          "sudo apt-get install bible-kjv && bible -f gen1:1-rev22:21 > bible.txt"});
   const std::vector<Schedule> list = chosen(options.only);
   const TrainingData data = prepare_data(options.text, options.folder, 0.05);
   ValidationOptions validation{.seq_len = o.seq_len, .threads = o.threads};
@@ -281,13 +276,5 @@ int main(int argc, char** argv) {
   app.add_option("--csv", options.csv, "file for the table");
   app.add_option("--svg", options.svg, "file for the plot");
   app.add_flag("--quick", options.quick, "a few small steps, to see that it runs");
-  try {
-    app.parse(argc, argv);
-    run(options);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
+  return run_program(app, argc, argv, [&] { run(options); });
 }

@@ -4,8 +4,7 @@
 // Says what the file takes and how long it takes to open, and what the bits that are gone cost: bits
 // per byte of a text, before and after.
 #include "demo_model.hpp"
-
-#include <CLI/CLI.hpp>
+#include "program.hpp"
 
 #include <chrono>
 #include <cstdio>
@@ -66,18 +65,12 @@ int main(int argc, char** argv) {
   app.add_option("--model", options.model, "folder or file of the weights");
   app.add_option("--text", options.text, "what to score before and after");
   app.add_option("--bytes", options.bytes, "bytes of it");
-  try {
-    app.parse(argc, argv);
+  return run_program(app, argc, argv, [&] {
     if (options.type == "int8")
       quantise<int8>(options);
     else if (options.type == "bf16")
       quantise<bf16>(options);
     else
       quantise<float>(options);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
+  });
 }

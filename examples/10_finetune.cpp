@@ -6,14 +6,13 @@
 // and depth, before and after, and draws it. The demo model was trained with passkey texts of other
 // words: before, it answers where the key is within its window of 512, and nowhere else.
 #include "demo_model.hpp"
+#include "program.hpp"
 #include "svg.hpp"
 
 #include <samba/train/adapters.hpp>
 #include <samba/train/gradient.hpp>
 #include <samba/train/learning_rate.hpp>
 #include <samba/train/passkey.hpp>
-
-#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -243,13 +242,5 @@ int main(int argc, char** argv) {
   app.add_option("--apart", options.apart, "file for the adapters alone")->needs(adapters);
   app.add_option("--svg", options.svg, "file for the plots");
   app.add_flag("--quick", options.quick, "a few small steps, to see that it runs");
-  try {
-    app.parse(argc, argv);
-    run(options);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
+  return run_program(app, argc, argv, [&] { run(options); });
 }
