@@ -14,8 +14,8 @@ void embedding(const Team& team, const Weight& table, const std::int32_t* tokens
   team.barrier();
 }
 
-/// dtable += the gradient of the table for dx that of the embeddings of tokens. Threads take columns;
-/// tokens are added in order.
+/// dtable += the gradient of the table for dx that of the embeddings of tokens. Threads take
+/// columns; tokens are added in order.
 template <class Table, class R, int D>
 void embedding_backward(const Team& team, const std::int32_t* tokens, Rows<R, D> dx,
                         Table& dtable) {

@@ -6,8 +6,8 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// Terms of a sum that are taken together, rows that share what was packed for them, and panels that
-/// share the rows.
+/// Rows that share what was packed for them, panels that share the rows, and terms of a sum that are
+/// taken together: rows and a panel fit the nearest cache.
 inline constexpr std::int64_t backward_rows = 48, backward_panels = 8;
 template <class T>
 inline constexpr std::int64_t backward_terms = 512 / sizeof(T);
@@ -38,7 +38,7 @@ void side_by_side(const T (&rows)[Packing<T>::group][n], void* to) {
   }
 }
 
-/// Columns of x as rows of factors, terms being its rows: to[g * backward_rows + column] for group g.
+/// Columns of x as rows of factors, its rows being terms: to[g * backward_rows + column], group g.
 template <class T>
 void turn_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::int64_t columns,
                typename Operand<T>::Element* to) {
@@ -55,8 +55,8 @@ void turn_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::i
   }
 }
 
-/// A factor of a gradient, packed for the micro-kernel of matmul: panels of 32 outputs side by side,
-/// terms in the groups of T.
+/// A factor of a gradient, packed for the micro-kernel of matmul: panels of 32 outputs side by
+/// side, terms in the groups of T.
 template <class T>
 struct BackwardPanels {
   static constexpr std::int64_t group = Packing<T>::group, size = backward_terms<T> * panel_width;
@@ -106,16 +106,13 @@ struct BackwardPanels {
     for (std::int64_t t = 0; t < terms; t += group) {
       T rows[group][panel_width] = {};
       for (std::int64_t i = 0; i < std::min(group, terms - t); ++i)
-        if (width == panel_width)
-          round_row(x + (t + i) * x_stride, panel_width, rows[i]);
-        else
-          for (std::int64_t c = 0; c < width; ++c) rows[i][c] = T(x[(t + i) * x_stride + c]);
+        round_row(x + (t + i) * x_stride, width, rows[i]);
       set_group(panel, t, rows);
     }
   }
 };
 
-/// out[r, 0 .. width) += sum over the groups g of x[r * x_row + g * x_group] panels, for some rows r.
+/// out[r, 0 .. width) += sum over groups g of x[r * x_row + g * x_group] panels, for some rows r.
 template <class T>
 void add_products(const typename Operand<T>::Element* x, std::int64_t x_row, std::int64_t x_group,
                   std::int64_t groups, std::int64_t rows, const BackwardPanels<T>& panels,
@@ -146,7 +143,7 @@ void add_products(const typename Operand<T>::Element* x, std::int64_t x_row, std
     std::copy_n(sums + r * panel_width, rest, last + r * out_stride);
 }
 
-/// Calls f(first, width, for_each_panel) for the columns of some panels at a time.
+/// Calls f(first, width) for the columns of some panels at a time.
 template <class F>
 void for_each_columns(Range columns, F&& f) {
   constexpr std::int64_t most = backward_panels * panel_width;

@@ -59,14 +59,14 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
   constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
   const SelectiveScanArgs<float>& a = b.forward;
   const std::int64_t pieces = (a.n_rows + scan_piece - 1) / scan_piece;
-  float *const decays = piece + (scan_piece + 1) * states, *const sums =
-                                                               decays + scan_piece * states;
+  float* const decays = piece + (scan_piece + 1) * states;
+  float* const sums = decays + scan_piece * states;
   for (std::int64_t first = channels.begin; first < channels.end; first += scan_block) {
     const Range block{first, std::min(first + scan_block, channels.end)};
     const auto kept_at = [&](std::int64_t p, int n, std::int64_t c) {
       return kept + ((p - 1) * N + n) * scan_block + c - first;
     };
-    // What does not change along the tokens, and the step of the forward pass.
+    // What does not change along the tokens.
     struct Constants {
       vec A[N], dt_bias;
     };
@@ -81,19 +81,27 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
         h[n] = p ? load(kept_at(p, n, c)) : load_part(a.h + n * a.channels + c, m);
     };
 
+    // The forward pass's step of a token: returns delta, calls done(n, decay) when h[n] is done.
+    const auto advance = [&](std::int64_t t, std::int64_t c, std::int64_t m, const Constants& k,
+                             vec(&h)[N], auto&& done) __attribute__((always_inline)) {
+      const float* const B = a.B + t * a.BC_stride;
+      const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
+      const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
+      detail::each_state<N>([&](int n) __attribute__((always_inline)) {
+        const vec decay = exp2_below(delta * k.A[n]);
+        h[n] = fma(decay, h[n], delta_x * vec(B[n]));
+        done(n, decay);
+      });
+      return delta;
+    };
+
     for_each_vec(block, [&](std::int64_t c, std::int64_t m) {
       const Constants k = constants(c, m);
       vec h[N];
       state_before(0, c, m, h);
       for (std::int64_t p = 1; p < pieces; ++p) {
-        for (std::int64_t t = (p - 1) * scan_piece; t < p * scan_piece; ++t) {
-          const float* const B = a.B + t * a.BC_stride;
-          const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
-          const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
-          detail::each_state<N>([&](int n) __attribute__((always_inline)) {
-            h[n] = fma(exp2_below(delta * k.A[n]), h[n], delta_x * vec(B[n]));
-          });
-        }
+        for (std::int64_t t = (p - 1) * scan_piece; t < p * scan_piece; ++t)
+          advance(t, c, m, k, h, [](int, vec) {});
         for (int n = 0; n < N; ++n) store(kept_at(p, n, c), h[n]);
       }
     });
@@ -107,19 +115,13 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
         state_before(p, c, m, h);
         for (int n = 0; n < N; ++n) store(piece + n * lanes, h[n]);
         for (std::int64_t t = begin; t < end; ++t) {
-          const float* const B = a.B + t * a.BC_stride;
-          float *const decay_at = decays + (t - begin) * states, *const after =
-                                                                     piece +
-                                                                     (t - begin + 1) * states;
-          const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
-          const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
-          deltas[t - begin] = delta;
-          detail::each_state<N>([&](int n) __attribute__((always_inline)) {
-            const vec decay = exp2_below(delta * k.A[n]);
-            h[n] = fma(decay, h[n], delta_x * vec(B[n]));
+          float* const decay_at = decays + (t - begin) * states;
+          float* const after = piece + (t - begin + 1) * states;
+          const auto keep = [&](int n, vec decay) __attribute__((always_inline)) {
             store(decay_at + n * lanes, decay);
             store(after + n * lanes, h[n]);
-          });
+          };
+          deltas[t - begin] = advance(t, c, m, k, h, keep);
         }
 
         vec dh[N], dA[N], dD(0.f), ddt_bias(0.f);
@@ -130,9 +132,8 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
         const vec D = load_part(a.D + c, m);
         for (std::int64_t t = end - 1; t >= begin; --t) {
           const float *const B = a.B + t * a.BC_stride, *const C = a.C + t * a.BC_stride;
-          const float *const decay_at = decays + (t - begin) * states, *const before =
-                                                                           piece +
-                                                                           (t - begin) * states;
+          const float* const decay_at = decays + (t - begin) * states;
+          const float* const before = piece + (t - begin) * states;
           float* const sum = sums + (t - begin) * 2 * states;
           const vec x = load_part(a.x + t * a.x_stride + c, m),
                     z = load_part(a.z + t * a.z_stride + c, m),
