@@ -241,7 +241,8 @@ Weights<Model, T> load(const std::string& path) {
 
 /// Writes weights as one safetensors file under the public code's names; a tied head once. dtype
 /// f32, or bf16, which rounds matrices and embeddings and keeps the other tensors (norms, biases,
-/// convolutions, A_log, D) in float32; of weights in double also f64. Replaces an existing file only when all is written.
+/// convolutions, A_log, D) in float32; of weights in double also f64. Replaces an existing file only
+/// when all is written.
 template <class Model, class T>
 void save(const Weights<Model, T>& weights, const std::string& path, Dtype dtype = Dtype::f32) {
   detail::save_tensors(path, branches<Model>(), weights.tensors(), dtype);

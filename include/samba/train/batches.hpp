@@ -31,10 +31,8 @@ class Batches {
   Batches(std::shared_ptr<const TokenFile> file, BatchOptions options)
       : file_(std::move(file)), options_(options) {
     if (!file_) fail({"Batches: expected a token file, found none"});
-    if (options_.sequences < 1)
-      fail({"BatchOptions::sequences: expected at least 1, found ", options_.sequences});
-    if (options_.seq_len < 1)
-      fail({"BatchOptions::seq_len: expected at least 1, found ", options_.seq_len});
+    check_at_least("BatchOptions::sequences", options_.sequences, 1);
+    check_at_least("BatchOptions::seq_len", options_.seq_len, 1);
     windows_ = (file_->size() - 1) / options_.seq_len;
     if (windows_ < 1)
       fail({file_->path(), ": expected more than BatchOptions::seq_len (", options_.seq_len,

@@ -4,6 +4,7 @@
 #include <samba/kernels/matmul.hpp>
 #include <samba/kernels/rmsnorm.hpp>
 #include <samba/model/weights.hpp>
+#include <samba/train/check_option.hpp>
 
 #include <algorithm>
 #include <memory>
@@ -128,14 +129,11 @@ class Gradient {
   }
 
   static GradientOptions check(GradientOptions o) {
-    if (o.sequences < 1)
-      fail({"GradientOptions::sequences: expected at least 1, found ", o.sequences});
-    if (o.tokens < 1) fail({"GradientOptions::tokens: expected at least 1, found ", o.tokens});
-    if (o.capacity < 1)
-      fail({"GradientOptions::capacity: expected at least 1, found ", o.capacity});
+    check_at_least("GradientOptions::sequences", o.sequences, 1);
+    check_at_least("GradientOptions::tokens", o.tokens, 1);
+    check_at_least("GradientOptions::capacity", o.capacity, 1);
     if (o.threads < 0) fail({"GradientOptions::threads: expected 0 or more, found ", o.threads});
-    if (o.loss_rows < 1)
-      fail({"GradientOptions::loss_rows: expected at least 1, found ", o.loss_rows});
+    check_at_least("GradientOptions::loss_rows", o.loss_rows, 1);
     if (o.threads == 0) o.threads = default_threads();
     o.loss_rows = static_cast<int>(std::min<std::int64_t>(o.loss_rows, o.tokens));
     o.loss_rows += o.loss_rows % 2;  // products in bf16 take tokens two by two

@@ -1,6 +1,7 @@
 #pragma once
 #include <samba/runtime/score.hpp>
 #include <samba/runtime/session.hpp>
+#include <samba/train/check_option.hpp>
 #include <samba/train/token_file.hpp>
 
 #include <cstdint>
@@ -27,10 +28,8 @@ struct Validation {
 template <class Model, class T>
 std::vector<Validation> validate(const Weights<Model, T>& weights, const TokenFile& file,
                                  const ValidationOptions& options = ValidationOptions{}) {
-  if (options.seq_len < 1)
-    fail({"ValidationOptions::seq_len: expected at least 1, found ", options.seq_len});
-  if (options.windows < 1)
-    fail({"ValidationOptions::windows: expected at least 1, found ", options.windows});
+  check_at_least("ValidationOptions::seq_len", options.seq_len, 1);
+  check_at_least("ValidationOptions::windows", options.windows, 1);
   if (options.multiples.empty()) fail({"ValidationOptions::multiples: expected some, found none"});
   int before = 0;
   for (const int multiple : options.multiples) {
