@@ -10,6 +10,7 @@ import pathlib
 
 import torch
 import torch.nn.functional as F
+from torch import library
 
 D_MODEL, D_INNER, D_STATE, DT_RANK, N_HEADS, HEAD_DIM, N_BLOCKS, VOCABULARY = 384, 768, 16, 24, 6, 64, 4, 10240
 SEQUENCES, LENGTH = 4, 512  # not longer than the window, so attention is causal only
@@ -84,7 +85,7 @@ def chunks(*tensors):
     return list(zip(*(t.split(CHUNK, 1) for t in tensors)))
 
 
-@torch.library.custom_op("training::scan", mutates_args=())
+@library.custom_op("training::scan", mutates_args=())
 def scan(u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor,
          C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """y of whole sequences, and the state at the begin of each chunk."""
@@ -101,7 +102,7 @@ def _(u, delta, A, B, C):
     return torch.empty_like(u), u.new_empty(LENGTH // CHUNK, len(u), D_STATE, D_INNER)
 
 
-@torch.library.custom_op("training::scan_backward", mutates_args=())
+@library.custom_op("training::scan_backward", mutates_args=())
 def scan_backward(g: torch.Tensor, u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor,
                   C: torch.Tensor, begins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor,
                                                                   torch.Tensor, torch.Tensor]:
@@ -131,7 +132,7 @@ def onednn(x, w):
     return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
 
 
-@torch.library.custom_op("training::onednn_linear", mutates_args=())
+@library.custom_op("training::onednn_linear", mutates_args=())
 def onednn_linear(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return onednn(x, w)
 
@@ -141,7 +142,7 @@ def _(x, w):
     return x.new_empty(*x.shape[:-1], len(w))
 
 
-@torch.library.custom_op("training::onednn_linear_backward", mutates_args=())
+@library.custom_op("training::onednn_linear_backward", mutates_args=())
 def onednn_linear_backward(g: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     g = g.flatten(0, -2)
     return onednn(g, w.t()).view(x.shape), onednn(g.t(), x.flatten(0, -2).t())
