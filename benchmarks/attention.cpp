@@ -11,35 +11,72 @@ namespace {
 template <int KvHeads, int Group, int HeadDim, int Window>
 struct Case {
   static constexpr int kv_width = KvHeads * HeadDim, width = Group * kv_width,
-                       qkv_width = width + 2 * kv_width;
+                       qkv_width = width + 2 * kv_width, heads = KvHeads * Group, window = Window;
   std::int64_t position, rows;
 
   std::int64_t first_key() const { return kernels::first_visible(position, Window); }
 
-  std::string name(const std::string& variant, const std::string& model) const {
-    return path({"attention", variant, model,
-                 extents({rows, KvHeads * Group, HeadDim})
-                     .append("_at_")
-                     .append(std::to_string(position))});
+  std::string name(const std::string& kernel, const std::string& variant,
+                   const std::string& model) const {
+    return path({kernel, variant, model,
+                 extents({rows, heads, HeadDim}).append("_at_").append(std::to_string(position))});
+  }
+
+  /// FLOPs of one product of queries and the keys that they see.
+  double product() const {
+    double keys = 0;
+    for (std::int64_t i = position; i < position + rows; ++i)
+      keys += static_cast<double>(i + 1 - kernels::first_visible(i, Window));
+    return keys * 2 * width;
   }
 
   template <class KV>
   Cost cost(bool cold) const {
-    double flops = 0;
-    for (std::int64_t i = position; i < position + rows; ++i)
-      flops += static_cast<double>(i + 1 - kernels::first_visible(i, Window)) * 4 * width;
     const std::int64_t keys = position + rows - first_key();
     const double rings = sizeof(KV) * 2.0 * static_cast<double>(keys * kv_width);
-    Cost cost{.bytes = rings + floats(2 * rows * width), .flops = flops, .dot = dot_of<KV>};
+    Cost cost{.bytes = rings + floats(2 * rows * width), .flops = 2 * product(), .dot = dot_of<KV>};
     if (cold) cost.footprint = floats(pool_floats);
     return cost;
+  }
+
+  /// Five products: scores, dp, dv, dq, dk, of float factors for any KV. Of the rings the keys and
+  /// values before the first row are read, the gradients of all slots in use read and written.
+  template <class KV>
+  Cost backward_cost(bool cold) const {
+    const std::int64_t before = position - first_key(),
+                       slots = std::min<std::int64_t>(before + rows, Window),
+                       of_row = 2 * qkv_width + 2 * width + heads;
+    const double rings = sizeof(KV) * 2.0 * static_cast<double>(before * kv_width);
+    Cost cost{.bytes = rings + floats(4 * slots * kv_width + rows * of_row),
+              .flops = 5 * product()};
+    if (cold) cost.footprint = floats(pool_floats);
+    return cost;
+  }
+
+  template <class KV>
+  using KeyRing = Ring<KV, KvHeads, Window, HeadDim>;
+  static constexpr std::int64_t ring_size = Window * kv_width;
+
+  /// Rings of keys and of values, the second behind the first.
+  template <class KV>
+  static std::pair<KeyRing<KV>, KeyRing<KV>> rings(KV* numbers) {
+    KeyRing<KV> k, v;
+    k.bind(reinterpret_cast<std::byte*>(numbers), Window);
+    v.bind(reinterpret_cast<std::byte*>(numbers + ring_size), Window);
+    return {k, v};
+  }
+
+  kernels::AttentionArgs<float, float> args(const float* rings, const Floats& qkv,
+                                            const Floats& out) const {
+    return {qkv.data(), qkv_width, rings, rings + ring_size, Window,     Window, position,
+            rows,       KvHeads,   Group, HeadDim,           out.data(), width,  nullptr};
   }
 
   /// Softmax attention over plain arrays: q, out: (rows, width), k, v: (keys, kv_width) from
   /// first_key() on.
   void raw_loop(const float* q, const float* k, const float* v, float* weights, float* out) const {
     for (std::int64_t i = 0; i < rows; ++i)
-      for (int head = 0; head < KvHeads * Group; ++head) {
+      for (int head = 0; head < heads; ++head) {
         const std::int64_t last = position + i, first = kernels::first_visible(last, Window),
                            keys = last + 1 - first;
         const float* key = k + (first - first_key()) * kv_width + head / Group * HeadDim;
@@ -63,31 +100,68 @@ struct Case {
   }
 };
 
+/// The gradients of attention. What the forward pass would have left is made up: weights are those
+/// of a full window of equal scores.
+template <class Shape>
+struct Gradients {
+  std::int64_t rows;
+  Floats qkv{rows * Shape::qkv_width}, out{rows * Shape::width}, log_sum{rows * Shape::heads},
+      dout{rows * Shape::width}, dqkv{rows * Shape::qkv_width}, drings{2 * Shape::ring_size};
+
+  explicit Gradients(std::int64_t n) : rows(n) {
+    std::fill_n(log_sum.data(), rows * Shape::heads, std::log(static_cast<float>(Shape::window)));
+  }
+};
+
 /// Cold: the rings come from memory.
 template <class KV, int KvHeads, int Group, int HeadDim, int Window>
 void add_simd(const std::string& model, bool cold, Case<KvHeads, Group, HeadDim, Window> shape) {
   using Shape = Case<KvHeads, Group, HeadDim, Window>;
-  using KeyRing = Ring<KV, KvHeads, Window, HeadDim>;
   using Scratch = kernels::AttentionScratch<HeadDim, float>;
   for (const int threads : thread_counts())
-    row(shape.name("simd" + suffix<KV>(), model), threads, shape.template cost<KV>(cold), [=] {
-      return [=, all_rings = reinterpret_cast<KV*>(pool()),
-              qkv = Floats(shape.rows * Shape::qkv_width), out = Floats(shape.rows * Shape::width),
-              scratch = Floats(threads * round_up(Scratch::size, alignment))](const Team& team,
-                                                                              std::int64_t call) {
-        KV* rings = all_rings + pool_offset<KV>(2 * Window * Shape::kv_width, cold ? call : 0);
-        KeyRing k, v;
-        k.bind(reinterpret_cast<std::byte*>(rings), Window);
-        v.bind(reinterpret_cast<std::byte*>(rings + Window * Shape::kv_width), Window);
-        const Segment segment{shape.position, 0, shape.rows};
-        kernels::attention<HeadDim>(Chunk{team, {&segment, 1}, shape.rows}, Window,
-                                    Rows<float, Shape::qkv_width>{qkv.data(), shape.rows},
-                                    States<KeyRing>(reinterpret_cast<std::byte*>(&k), 0),
-                                    States<KeyRing>(reinterpret_cast<std::byte*>(&v), 0),
-                                    Scratch{scratch.data()},
-                                    Rows<float, Shape::width>{out.data(), shape.rows});
-      };
-    });
+    row(shape.name("attention", "simd" + suffix<KV>(), model), threads,
+        shape.template cost<KV>(cold), [=] {
+          return [=, all_rings = reinterpret_cast<KV*>(pool()),
+                  qkv = Floats(shape.rows * Shape::qkv_width),
+                  out = Floats(shape.rows * Shape::width),
+                  scratch = Floats(threads * round_up(Scratch::size, alignment))](
+                     const Team& team, std::int64_t call) {
+            auto [k, v] =
+                Shape::rings(all_rings + pool_offset<KV>(2 * Shape::ring_size, cold ? call : 0));
+            const Segment segment{shape.position, 0, shape.rows};
+            kernels::attention<HeadDim>(Chunk{team, {&segment, 1}, shape.rows}, Window,
+                                        Rows<float, Shape::qkv_width>{qkv.data(), shape.rows},
+                                        states_of(k), states_of(v), Scratch{scratch.data()},
+                                        Rows<float, Shape::width>{out.data(), shape.rows});
+          };
+        });
+}
+
+template <class KV, int KvHeads, int Group, int HeadDim, int Window>
+void add_simd_backward(const std::string& model, bool cold,
+                       Case<KvHeads, Group, HeadDim, Window> shape) {
+  using Shape = Case<KvHeads, Group, HeadDim, Window>;
+  using Scratch = kernels::AttentionBackwardScratch<HeadDim, float>;
+  using Fused = Rows<float, Shape::qkv_width>;
+  using Heads = Rows<float, Shape::width>;
+  const std::int64_t rows = shape.rows;
+  for (const int threads : thread_counts())
+    row(shape.name("attention_backward", "simd" + suffix<KV>(), model), threads,
+        shape.template backward_cost<KV>(cold), [=] {
+          return [=, all_rings = reinterpret_cast<KV*>(pool()), d = Gradients<Shape>(rows),
+                  scratch = Floats(threads * round_up(Scratch::size, alignment))](
+                     const Team& team, std::int64_t call) {
+            auto [k, v] =
+                Shape::rings(all_rings + pool_offset<KV>(2 * Shape::ring_size, cold ? call : 0));
+            auto [dk, dv] = Shape::rings(d.drings.data());
+            const Segment segment{shape.position, 0, rows};
+            kernels::attention_backward<HeadDim>(
+                Chunk{team, {&segment, 1}, rows}, Window, Fused{d.qkv.data(), rows}, states_of(k),
+                states_of(v), Heads{d.out.data(), rows}, {d.log_sum.data(), rows},
+                {d.dout.data(), rows}, Fused{d.dqkv.data(), rows}, states_of(dk), states_of(dv),
+                Scratch{scratch.data()});
+          };
+        });
 }
 
 template <int KvHeads, int Group, int HeadDim, int Window>
@@ -95,7 +169,7 @@ void add(const std::string& model, bool cold, std::int64_t position, std::int64_
   using Shape = Case<KvHeads, Group, HeadDim, Window>;
   const Shape shape{position, rows};
   const Cost cost = shape.template cost<float>(cold);
-  row(shape.name("raw_loop", model), 1, cost, [=] {
+  row(shape.name("attention", "raw_loop", model), 1, cost, [=] {
     const std::int64_t keys = position + rows - shape.first_key();
     return [=, q = Floats(rows * Shape::width), k = Floats(keys * Shape::kv_width),
             v = Floats(keys * Shape::kv_width), weights = Floats(Window),
@@ -103,18 +177,32 @@ void add(const std::string& model, bool cold, std::int64_t position, std::int64_
       shape.raw_loop(q.data(), k.data(), v.data(), weights.data(), out.data());
     };
   });
-  row(shape.name("reference", model), 1, cost, [=] {
+  row(shape.name("attention", "reference", model), 1, cost, [=] {
     return [=, rings = pool(), qkv = Floats(rows * Shape::qkv_width),
             out = Floats(rows * Shape::width)](const Team&, std::int64_t) {
-      kernels::reference::attention(
-          kernels::AttentionArgs<float, float>{
-              qkv.data(), Shape::qkv_width, rings, rings + Window * Shape::kv_width, Window, Window,
-              position, rows, KvHeads, Group, HeadDim, out.data(), Shape::width, nullptr},
-          {0, KvHeads}, {0, rows});
+      kernels::reference::attention(shape.args(rings, qkv, out), {0, KvHeads}, {0, rows});
     };
   });
   add_simd<float, KvHeads, Group, HeadDim, Window>(model, cold, shape);
   add_simd<bf16, KvHeads, Group, HeadDim, Window>(model, cold, shape);
+}
+
+template <int KvHeads, int Group, int HeadDim, int Window>
+void add_backward(const std::string& model, bool cold, std::int64_t position, std::int64_t rows) {
+  using Shape = Case<KvHeads, Group, HeadDim, Window>;
+  const Shape shape{position, rows};
+  row(shape.name("attention_backward", "reference", model), 1,
+      shape.template backward_cost<float>(cold), [=] {
+        return [=, rings = pool(), d = Gradients<Shape>(rows)](const Team&, std::int64_t) {
+          kernels::reference::attention_backward(
+              kernels::AttentionBackwardArgs<float, float>{
+                  shape.args(rings, d.qkv, d.out), d.dout.data(), Shape::width, d.dqkv.data(),
+                  Shape::qkv_width, d.drings.data(), d.drings.data() + Shape::ring_size},
+              {0, KvHeads});
+        };
+      });
+  add_simd_backward<float, KvHeads, Group, HeadDim, Window>(model, cold, shape);
+  add_simd_backward<bf16, KvHeads, Group, HeadDim, Window>(model, cold, shape);
 }
 
 [[maybe_unused]] const bool registered = [] {
@@ -124,6 +212,9 @@ void add(const std::string& model, bool cold, std::int64_t position, std::int64_
   add<12, 1, 128, 2048>("samba421m", true, 0, 512);
   add<12, 1, 128, 2048>("samba421m", true, 4096, 512);
   add<12, 1, 128, 2048>("samba421m", true, 0, 4096);
+  add_backward<2, 2, 64, 512>("demo", false, 1024, 64);
+  add_backward<12, 1, 128, 2048>("samba421m", true, 0, 512);
+  add_backward<12, 1, 128, 2048>("samba421m", true, 4096, 512);
   return true;
 }();
 

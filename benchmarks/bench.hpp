@@ -5,9 +5,11 @@
 /// (d_model 256, weights in the cache) or `samba421m` (d_model 1536, weights from memory).
 /// Variants: `raw_loop`, the plain loop over plain arrays; `reference`, the scalar kernel; `simd`,
 /// `simd_bf16`, `simd_int8`, the function that the layers call, with factors of that type. Those of
-/// layers and models end in the type of their matrices.
+/// layers and models end in the type of their matrices. `cross_entropy` and the backward kernels,
+/// `matmul_backward` and so on, have no raw_loop.
 #include "ceiling.hpp"
 
+#include <samba/core/chunk.hpp>
 #include <samba/core/tensor.hpp>
 
 #include <benchmark/benchmark.h>
@@ -29,7 +31,7 @@ inline const bool context = (benchmark::AddCustomContext("samba_target", samba::
 
 /// What one call of an operation needs at least.
 struct Cost {
-  double bytes = 0;    ///< every input read once, every output written once
+  double bytes = 0;    ///< every input read once, every output written once; what is added to, both
   double flops = 0;    ///< as the layers count them; an exp, a log or a division is one
   Dot dot = Dot::f32;  ///< the type of the factors of its products
   /// Bytes touched before the same ones come again: tells which cache they can come from.
@@ -122,6 +124,20 @@ class Floats {
  private:
   samba::Arena arena_;
 };
+
+/// A tensor whose numbers are these.
+template <class Tensor>
+Tensor bound(float* numbers) {
+  Tensor tensor;
+  tensor.bind(reinterpret_cast<std::byte*>(numbers));
+  return tensor;
+}
+
+/// The states of a chunk of one sequence.
+template <class State>
+samba::States<State> states_of(State& state) {
+  return {reinterpret_cast<std::byte*>(&state), 0};
+}
 
 /// More floats than the caches hold, to take the tensors of a large model from: each call of an
 /// operation takes the next ones, as in a model, where a layer never finds its weights in the

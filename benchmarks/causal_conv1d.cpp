@@ -20,49 +20,102 @@ void raw_loop(const float* x, const float* weight, const float* bias, float* y, 
     }
 }
 
+/// The arrays of a convolution; the rows of x are 2 C apart, as they are in Mamba.
+template <int C>
+struct Forward {
+  static constexpr const char* kernel = "causal_conv1d";
+  static constexpr int channels = C;
+  std::int64_t rows;
+  Floats weight{taps * C}, bias{C}, past{(taps - 1) * C}, x{(taps - 1 + rows) * 2 * C}, y{rows * C};
+
+  explicit Forward(std::int64_t n) : rows(n) {}
+
+  kernels::CausalConv1dArgs<float> args() const {
+    return {weight.data(), bias.data(), x.data(), 2 * C, past.data(), y.data(), C, rows, C};
+  }
+};
+
+/// Those of its gradients too; dx stands like x.
+template <int C>
+struct Backward : Forward<C> {
+  static constexpr const char* kernel = "causal_conv1d_backward";
+  Floats dy{this->rows * C}, dx{this->rows * 2 * C}, dpast{(taps - 1) * C}, dweight{taps * C},
+      dbias{C};
+
+  using Forward<C>::Forward;
+};
+
+/// f(chunk, weight, bias, x, past): what both directions take first.
+template <int C, class F>
+void with_inputs(const Forward<C>& d, const Team& team, F f) {
+  const Segment segment{0, 0, d.rows};
+  Array<float, taps - 1, C> past{d.past.data()};
+  f(Chunk{team, {&segment, 1}, d.rows}, bound<Filter<float, C, taps>>(d.weight.data()),
+    bound<Vector<float, C>>(d.bias.data()), Rows<float, C>{d.x.data(), d.rows, 2 * C},
+    states_of(past));
+}
+
+/// convolve(team, data), where data is Forward or Backward.
+template <class Data, class Convolve>
+void add_row(const std::string& variant, const std::string& model, std::int64_t rows, int threads,
+             Cost cost, Convolve convolve) {
+  row(path({Data::kernel, variant, model, extents({rows, Data::channels, taps})}), threads, cost,
+      [=] {
+        return [=, data = Data(rows)](const Team& team, std::int64_t) { convolve(team, data); };
+      });
+}
+
 template <int C>
 void add(const std::string& model, std::int64_t rows) {
+  using Data = Forward<C>;
   const Cost cost{.bytes = floats(2 * rows * C + (taps + 1) * C + 2 * (taps - 1) * C),
                   .flops = (2.0 * taps + 4) * C * static_cast<double>(rows)};
-  // convolve(team, weight, bias, past, x, y); the rows of x are 2 C apart, as they are in Mamba
-  const auto add_row = [=](const std::string& variant, int threads, auto convolve) {
-    row(path({"causal_conv1d", variant, model, extents({rows, C, taps})}), threads, cost, [=] {
-      return [=, weight = Floats(taps * C), bias = Floats(C), past = Floats((taps - 1) * C),
-              x = Floats((taps - 1 + rows) * 2 * C),
-              y = Floats(rows * C)](const Team& team, std::int64_t) {
-        convolve(team, weight.data(), bias.data(), past.data(), x.data(), y.data());
-      };
-    });
-  };
-  add_row("raw_loop", 1, [=](const Team&, float* weight, float* bias, float*, float* x, float* y) {
-    raw_loop(x, weight, bias, y, rows, C);
+  add_row<Data>("raw_loop", model, rows, 1, cost, [](const Team&, const Data& d) {
+    raw_loop(d.x.data(), d.weight.data(), d.bias.data(), d.y.data(), d.rows, C);
   });
-  add_row("reference", 1,
-          [=](const Team&, float* weight, float* bias, float* past, float* x, float* y) {
-            kernels::reference::causal_conv1d<taps, true>(
-                kernels::CausalConv1dArgs<float>{weight, bias, x, 2 * C, past, y, C, rows, C},
-                {0, C});
-          });
+  add_row<Data>("reference", model, rows, 1, cost, [](const Team&, const Data& d) {
+    kernels::reference::causal_conv1d<taps, true>(d.args(), {0, C});
+  });
   for (const int threads : thread_counts())
-    add_row("simd", threads,
-            [=](const Team& team, float* weight, float* bias, float* past, float* x, float* y) {
-              Filter<float, C, taps> w;
-              w.bind(reinterpret_cast<std::byte*>(weight));
-              Vector<float, C> b;
-              b.bind(reinterpret_cast<std::byte*>(bias));
-              Array<float, taps - 1, C> state{past};
-              const Segment segment{0, 0, rows};
-              kernels::causal_conv1d(
-                  Chunk{team, {&segment, 1}, rows}, w, b, {x, rows, 2 * C},
-                  States<Array<float, taps - 1, C>>(reinterpret_cast<std::byte*>(&state), 0),
-                  {y, rows});
-            });
+    add_row<Data>("simd", model, rows, threads, cost, [](const Team& team, const Data& d) {
+      with_inputs(d, team, [&](const auto&... inputs) {
+        kernels::causal_conv1d(inputs..., {d.y.data(), d.rows});
+      });
+    });
+}
+
+template <int C>
+void add_backward(const std::string& model, std::int64_t rows) {
+  using Data = Backward<C>;
+  // Three sums of `taps` products, those of y once more and those of dx and dweight; the derivative
+  // of silu 8, times dy 1, dbias 1.
+  const Cost cost{.bytes = floats(3 * rows * C + 3 * (taps + 1) * C + 3 * (taps - 1) * C),
+                  .flops = (6.0 * taps + 10) * C * static_cast<double>(rows)};
+  add_row<Data>("reference", model, rows, 1, cost, [](const Team&, const Data& d) {
+    kernels::reference::causal_conv1d_backward<taps, true>(
+        kernels::CausalConv1dBackwardArgs<float>{d.args(), d.dy.data(), C, d.dx.data(), 2 * C,
+                                                 d.dpast.data(), d.dweight.data(), d.dbias.data()},
+        {0, C});
+  });
+  for (const int threads : thread_counts())
+    add_row<Data>("simd", model, rows, threads, cost, [](const Team& team, const Data& d) {
+      Array<float, taps - 1, C> dpast{d.dpast.data()};
+      auto dweight = bound<Filter<float, C, taps>>(d.dweight.data());
+      auto dbias = bound<Vector<float, C>>(d.dbias.data());
+      with_inputs(d, team, [&](const auto&... inputs) {
+        kernels::causal_conv1d_backward(inputs..., {d.dy.data(), d.rows},
+                                        {d.dx.data(), d.rows, 2 * C}, states_of(dpast), dweight,
+                                        dbias);
+      });
+    });
 }
 
 [[maybe_unused]] const bool registered = [] {
   add<512>("demo", 64);
   add<3072>("samba421m", 1);
   add<3072>("samba421m", 512);
+  add_backward<512>("demo", 64);
+  add_backward<3072>("samba421m", 512);
   return true;
 }();
 

@@ -7,6 +7,40 @@ using namespace samba;
 
 namespace {
 
+/// x: (rows, K), out: (rows, N), all row major.
+template <int N, int K>
+struct Forward {
+  static constexpr const char* kernel = "matmul";
+  static constexpr int outputs = N, inputs = K;
+  std::int64_t rows;
+  Floats x{rows * K}, out{rows * N};
+
+  template <class T>
+  static Cost cost(std::int64_t n) {
+    return {.bytes = static_cast<double>(Matrix<T, N, K>::bytes) + floats(n * (N + K)),
+            .flops = 2.0 * N * K * static_cast<double>(n),
+            .dot = dot_of<T>};
+  }
+};
+
+/// The gradients of a matmul without bias: dw is added to, dx is written.
+template <int N, int K>
+struct Backward {
+  static constexpr const char* kernel = "matmul_backward";
+  static constexpr int outputs = N, inputs = K;
+  std::int64_t rows;
+  Floats x{rows * K}, dout{rows * N}, dw{std::int64_t{N} * K}, dx{rows * K};
+
+  /// Two products, of the size of the forward's one.
+  template <class T>
+  static Cost cost(std::int64_t n) {
+    return {.bytes = static_cast<double>(Matrix<T, N, K>::bytes) +
+                     floats(n * (N + 2 * K) + std::int64_t{2} * N * K),
+            .flops = 4.0 * N * K * static_cast<double>(n),
+            .dot = dot_of<T>};
+  }
+};
+
 /// w: (N, K), x: (rows, K), out: (rows, N), all row major.
 void raw_loop(const float* w, const float* x, float* out, std::int64_t rows, int N, int K) {
   for (std::int64_t i = 0; i < rows; ++i)
@@ -17,53 +51,70 @@ void raw_loop(const float* w, const float* x, float* out, std::int64_t rows, int
     }
 }
 
-template <class T, int N, int K>
-Cost cost(bool cold, std::int64_t rows) {
-  Cost cost{.bytes = static_cast<double>(Matrix<T, N, K>::bytes) + floats(rows * (N + K)),
-            .flops = 2.0 * N * K * static_cast<double>(rows),
-            .dot = dot_of<T>};
-  if (cold) cost.footprint = floats(pool_floats);
-  return cost;
-}
-
-/// multiply(team, weights, x, out). Cold: the weights come from memory.
-template <class T, int N, int K, class Multiply>
+/// multiply(team, weights, data), where data is Forward or Backward. Cold: the weights come from
+/// memory.
+template <class Data, class T, class Multiply>
 void add_row(const std::string& variant, const std::string& model, bool cold, std::int64_t rows,
              int threads, Multiply multiply) {
+  constexpr int N = Data::outputs, K = Data::inputs;
   constexpr std::int64_t n_weights = Matrix<T, N, K>::bytes / static_cast<std::int64_t>(sizeof(T));
-  row(path({"matmul", variant, model, extents({rows, N, K})}), threads, cost<T, N, K>(cold, rows),
-      [=] {
-        return [=, weights = reinterpret_cast<T*>(pool()), x = Floats(rows * K),
-                out = Floats(rows * N)](const Team& team, std::int64_t call) {
-          Matrix<T, N, K> w;
-          w.bind(
-              reinterpret_cast<std::byte*>(weights + pool_offset<T>(n_weights, cold ? call : 0)));
-          multiply(team, w, x.data(), out.data());
-        };
-      });
+  Cost cost = Data::template cost<T>(rows);
+  if (cold) cost.footprint = floats(pool_floats);
+  row(path({Data::kernel, variant, model, extents({rows, N, K})}), threads, cost, [=] {
+    return [=, weights = reinterpret_cast<T*>(pool()), data = Data{rows}](const Team& team,
+                                                                          std::int64_t call) {
+      Matrix<T, N, K> w;
+      w.bind(reinterpret_cast<std::byte*>(weights + pool_offset<T>(n_weights, cold ? call : 0)));
+      multiply(team, w, data);
+    };
+  });
 }
 
 template <int N, int K>
 void add(const std::string& model, bool cold, std::int64_t rows) {
-  add_row<float, N, K>("raw_loop", model, cold, rows, 1,
-                       [=](const Team&, const auto& w, const float* x, float* out) {
-                         raw_loop(w.data(), x, out, rows, N, K);
+  using Data = Forward<N, K>;
+  add_row<Data, float>("raw_loop", model, cold, rows, 1,
+                       [=](const Team&, const auto& w, const Data& d) {
+                         raw_loop(w.data(), d.x.data(), d.out.data(), rows, N, K);
                        });
-  add_row<float, N, K>(
-      "reference", model, cold, rows, 1,
-      [=](const Team&, const auto& w, const float* x, float* out) {
-        kernels::reference::matmul(
-            kernels::MatmulArgs<float>{w.data(), nullptr, x, K, out, N, rows, N, K},
-            {0, (N + panel_width - 1) / panel_width});
+  add_row<Data, float>(
+      "reference", model, cold, rows, 1, [=](const Team&, const auto& w, const Data& d) {
+        kernels::reference::matmul(kernels::MatmulArgs<float>{w.data(), nullptr, d.x.data(), K,
+                                                              d.out.data(), N, rows, N, K},
+                                   {0, (N + panel_width - 1) / panel_width});
       });
   const auto simd = [=]<class T>(T) {
     for (const int threads : thread_counts())
-      add_row<T, N, K>("simd" + suffix<T>(), model, cold, rows, threads,
-                       [=](const Team& team, const auto& w, const float* x, float* out) {
-                         kernels::matmul(team, w, {x, rows}, {out, rows});
+      add_row<Data, T>("simd" + suffix<T>(), model, cold, rows, threads,
+                       [=](const Team& team, const auto& w, const Data& d) {
+                         kernels::matmul(team, w, {d.x.data(), rows}, {d.out.data(), rows});
                        });
   };
   simd(0.f), simd(bf16()), simd(int8());
+}
+
+template <int N, int K>
+void add_backward(const std::string& model, bool cold, std::int64_t rows) {
+  using Data = Backward<N, K>;
+  add_row<Data, float>(
+      "reference", model, cold, rows, 1, [=](const Team&, const auto& w, const Data& d) {
+        const kernels::MatmulBackwardArgs<float> args{
+            w.data(), d.x.data(), K, d.dout.data(), N, d.dw.data(), nullptr, d.dx.data(), K, false,
+            rows,     N,          K};
+        kernels::reference::matmul_backward_input(args, {0, (K + panel_width - 1) / panel_width});
+        kernels::reference::matmul_backward_weight(args, {0, N});
+      });
+  const auto simd = [=]<class T>(T) {
+    for (const int threads : thread_counts())
+      add_row<Data, T>("simd" + suffix<T>(), model, cold, rows, threads,
+                       [=](const Team& team, const auto& w, const Data& d) {
+                         auto dw = bound<Matrix<Master<float>, N, K>>(d.dw.data());
+                         kernels::matmul_backward(team, w, {d.x.data(), rows},
+                                                  {d.dout.data(), rows}, dw, nullptr,
+                                                  {d.dx.data(), rows});
+                       });
+  };
+  simd(0.f), simd(bf16());
 }
 
 [[maybe_unused]] const bool registered = [] {
@@ -73,6 +124,9 @@ void add(const std::string& model, bool cold, std::int64_t rows) {
     add<4096, 1536>("samba421m", true, rows);  // SwiGLU's w1
     add<128, 3072>("samba421m", true, rows);   // Mamba's x_proj
   }
+  add_backward<768, 256>("demo", false, 64);
+  add_backward<4096, 1536>("samba421m", true, 512);
+  add_backward<128, 3072>("samba421m", true, 512);
   return true;
 }();
 

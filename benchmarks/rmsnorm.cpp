@@ -43,10 +43,46 @@ void add(const std::string& model, std::int64_t rows) {
     });
 }
 
+/// dx and dweight are added to.
+template <int N>
+void add_backward(const std::string& model, std::int64_t rows) {
+  // The mean square 2, the sum 3, dx 4, dweight 3.
+  const Cost cost{.bytes = floats(4 * rows * N + 3 * N),
+                  .flops = 12.0 * N * static_cast<double>(rows)};
+  struct Data {
+    std::int64_t rows;
+    Floats weight{N}, x{rows * N}, dout{rows * N}, inverse{rows}, dx{rows * N}, dweight{N};
+  };
+  // norm(team, data)
+  const auto add_row = [=](const std::string& variant, int threads, auto norm) {
+    row(path({"rmsnorm_backward", variant, model, extents({rows, N})}), threads, cost, [=] {
+      return [=, data = Data{rows}](const Team& team, std::int64_t) { norm(team, data); };
+    });
+  };
+  add_row("reference", 1, [=](const Team&, const Data& d) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const float *x = d.x.data() + i * N, *dout = d.dout.data() + i * N;
+      const float inverse = kernels::reference::rms_inverse(x, 1e-5f, N);
+      kernels::reference::rmsnorm_backward(x, d.weight.data(), inverse, N, dout,
+                                           d.dx.data() + i * N);
+      kernels::reference::rmsnorm_backward_weight(x, inverse, dout, {0, N}, d.dweight.data());
+    }
+  });
+  for (const int threads : thread_counts())
+    add_row("simd", threads, [=](const Team& team, const Data& d) {
+      auto dweight = bound<Vector<float, N>>(d.dweight.data());
+      kernels::rmsnorm_backward(team, bound<Vector<float, N>>(d.weight.data()), 1e-5f,
+                                {d.x.data(), rows}, {d.dout.data(), rows}, {d.inverse.data(), rows},
+                                {d.dx.data(), rows}, dweight);
+    });
+}
+
 [[maybe_unused]] const bool registered = [] {
   add<256>("demo", 64);
   add<1536>("samba421m", 1);
   add<1536>("samba421m", 512);
+  add_backward<256>("demo", 64);
+  add_backward<1536>("samba421m", 512);
   return true;
 }();
 

@@ -11,9 +11,10 @@ namespace {
 template <int Heads, int HeadDim>
 struct Shape {
   static constexpr int half = HeadDim / 2, width = 3 * Heads * HeadDim;
+  static constexpr std::int64_t position = 4096;
 
   /// q, k: (rows, Heads * HeadDim).
-  static void raw_loop(float* q, float* k, std::int64_t position, std::int64_t rows) {
+  static void raw_loop(float* q, float* k, std::int64_t rows) {
     for (std::int64_t t = 0; t < rows; ++t)
       for (int i = 0; i < half; ++i) {
         const float angle = static_cast<float>(position + t) *
@@ -29,46 +30,70 @@ struct Shape {
       }
   }
 
-  static void reference(const kernels::RotaryTable<HeadDim>& table, float* qkv,
-                        std::int64_t position, std::int64_t rows) {
+  /// rotate: reference::rope or rope_backward.
+  template <auto rotate>
+  static void reference(const kernels::RotaryTable<HeadDim>& table, float* qkv, std::int64_t rows) {
     float cos[half], sin[half];
     for (std::int64_t t = 0; t < rows; ++t) {
       table.at(position + t, cos, sin);
       for (int head = 0; head < 3 * Heads; ++head)
-        if (head % 3 < 2)
-          kernels::reference::rope(cos, sin, half, qkv + t * width + head * HeadDim);
+        if (head % 3 < 2) rotate(cos, sin, half, qkv + t * width + head * HeadDim);
     }
   }
 };
 
-template <int Heads, int HeadDim>
-void add(const std::string& model, std::int64_t rows) {
-  using S = Shape<Heads, HeadDim>;
-  constexpr std::int64_t position = 4096;
+/// rotate(team, table, qkv)
+template <int Heads, int HeadDim, class Rotate>
+void add_row(const std::string& kernel, const std::string& variant, const std::string& model,
+             std::int64_t rows, int threads, Rotate rotate) {
+  constexpr int width = Shape<Heads, HeadDim>::width;
   const std::int64_t turned = rows * 2 * Heads * HeadDim;
   const Cost cost{.bytes = floats(2 * turned),
                   .flops = 3.0 * static_cast<double>(turned),
-                  .footprint = floats(rows * S::width)};
-  // rotate(team, table, qkv)
-  const auto add_row = [=](const std::string& variant, int threads, auto rotate) {
-    row(path({"rope", variant, model, extents({rows, Heads, HeadDim})}), threads, cost, [=] {
-      static const kernels::RotaryTable<HeadDim> table(10000.f, RopeTable::exact);
-      return [=, qkv = Floats(rows * S::width)](const Team& team, std::int64_t) {
-        rotate(team, table, qkv.data());
-      };
-    });
-  };
-  add_row("raw_loop", 1, [=](const Team&, const auto&, float* qkv) {
-    S::raw_loop(qkv, qkv + rows * Heads * HeadDim, position, rows);
+                  .footprint = floats(rows * width)};
+  row(path({kernel, variant, model, extents({rows, Heads, HeadDim})}), threads, cost, [=] {
+    static const kernels::RotaryTable<HeadDim> table(10000.f, RopeTable::exact);
+    return [=, qkv = Floats(rows * width)](const Team& team, std::int64_t) {
+      rotate(team, table, qkv.data());
+    };
   });
-  add_row("reference", 1, [=](const Team&, const auto& table, float* qkv) {
-    S::reference(table, qkv, position, rows);
+}
+
+template <int Heads, int HeadDim>
+void add(const std::string& model, std::int64_t rows) {
+  using S = Shape<Heads, HeadDim>;
+  const auto add_variant = [=](const std::string& variant, int threads, auto rotate) {
+    add_row<Heads, HeadDim>("rope", variant, model, rows, threads, rotate);
+  };
+  add_variant("raw_loop", 1, [=](const Team&, const auto&, float* qkv) {
+    S::raw_loop(qkv, qkv + rows * Heads * HeadDim, rows);
+  });
+  add_variant("reference", 1, [=](const Team&, const auto& table, float* qkv) {
+    S::template reference<kernels::reference::rope<float>>(table, qkv, rows);
   });
   for (const int threads : thread_counts())
-    add_row("simd", threads, [=](const Team& team, const auto& table, float* qkv) {
-      const Segment segment{position, 0, rows};
+    add_variant("simd", threads, [=](const Team& team, const auto& table, float* qkv) {
+      const Segment segment{S::position, 0, rows};
       kernels::rope<HeadDim>(Chunk{team, {&segment, 1}, rows}, 1, table,
                              Rows<float, S::width>{qkv, rows});
+    });
+}
+
+/// The work is the forward's.
+template <int Heads, int HeadDim>
+void add_backward(const std::string& model, std::int64_t rows) {
+  using S = Shape<Heads, HeadDim>;
+  const auto add_variant = [=](const std::string& variant, int threads, auto rotate) {
+    add_row<Heads, HeadDim>("rope_backward", variant, model, rows, threads, rotate);
+  };
+  add_variant("reference", 1, [=](const Team&, const auto& table, float* dqkv) {
+    S::template reference<kernels::reference::rope_backward<float>>(table, dqkv, rows);
+  });
+  for (const int threads : thread_counts())
+    add_variant("simd", threads, [=](const Team& team, const auto& table, float* dqkv) {
+      const Segment segment{S::position, 0, rows};
+      kernels::rope_backward<HeadDim>(Chunk{team, {&segment, 1}, rows}, 1, table,
+                                      Rows<float, S::width>{dqkv, rows});
     });
 }
 
@@ -76,6 +101,8 @@ void add(const std::string& model, std::int64_t rows) {
   add<4, 64>("demo", 64);
   add<12, 128>("samba421m", 1);
   add<12, 128>("samba421m", 512);
+  add_backward<4, 64>("demo", 64);
+  add_backward<12, 128>("samba421m", 512);
   return true;
 }();
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 SOURCES = pathlib.Path(__file__).resolve().parent
-QUICK = "/demo/|/simd/"
+QUICK = "/demo/|([^d]|1d)/simd/"  # of the backward kernels, whose names end in rd, the demo's size only
 TYPES = {"f32": "#1f5fa8", "bf16": "#2f8f5b", "int8": "#d07a1a"}  # of factors, and their colors in a roofline
 
 

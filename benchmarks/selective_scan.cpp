@@ -42,51 +42,133 @@ void raw_loop(const Data<C>& d) {
   }
 }
 
+/// The gradients of a scan, with scratch for some threads.
+template <int C>
+struct Backward : Data<C> {
+  using Scratch = kernels::ScanBackwardScratch<float, N, C>;
+  Floats dy{this->rows * C}, ddt{this->rows * C}, drBC{this->rows * Data<C>::rBC_width},
+      dx{this->rows * C}, dz{this->rows * C}, dh{N * C}, dA{N * C}, dD{C}, ddt_bias{C};
+  Scratch scratch;
+  Arena memory;
+
+  Backward(std::int64_t n, int threads) : Data<C>(n) {
+    const auto place = [&](std::byte* block) {
+      ScratchPlacer placer{.placer = {block}, .count = n, .threads = threads};
+      Scratch::visit(scratch, placer);
+      return placer.placer.offset;
+    };
+    memory = Arena(place(nullptr));
+    place(memory.data());
+  }
+};
+
+template <int C>
+kernels::SelectiveScanArgs<float> args(const Data<C>& d) {
+  const float* B = d.rBC.data() + d.rank;
+  return {d.A.data(), d.D.data(), d.dt_bias.data(), d.dt.data(), C,
+          B,          B + N,      d.rBC_width,      d.x.data(),  C,
+          d.z.data(), C,          d.h.data(),       d.y.data(),  C,
+          d.rows,     C};
+}
+
 template <int C>
 void reference(const Data<C>& d) {
-  const float* B = d.rBC.data() + d.rank;
-  kernels::reference::selective_scan<N>(
-      kernels::SelectiveScanArgs<float>{d.A.data(), d.D.data(), d.dt_bias.data(), d.dt.data(), C, B,
-                                        B + N, d.rBC_width, d.x.data(), C, d.z.data(), C,
-                                        d.h.data(), d.y.data(), C, d.rows, C},
-      {0, C});
+  kernels::reference::selective_scan<N>(args(d), {0, C});
+}
+
+/// Without the sum over blocks of channels, which is left to the caller.
+template <int C>
+void reference_backward(const Backward<C>& d) {
+  kernels::reference::selective_scan_backward<N>(
+      kernels::SelectiveScanBackwardArgs<float>{args(d), d.dy.data(), C, d.ddt.data(), C,
+                                                d.dx.data(), C, d.dz.data(), C, d.scratch.dBC.data,
+                                                d.scratch.dBC.stride, d.dh.data(), d.dA.data(),
+                                                d.dD.data(), d.ddt_bias.data()},
+      {0, C}, d.scratch.kept.of(0), d.scratch.piece.of(0));
+}
+
+/// f(chunk, A, D, dt_bias, dt, B, C, x, z, h): what both directions take first.
+template <int C, class F>
+void with_inputs(const Data<C>& d, const Team& team, F f) {
+  using Activations = Rows<float, C>;
+  const Segment segment{0, 0, d.rows};
+  const Rows<float, Data<C>::rBC_width> rBC{d.rBC.data(), d.rows};
+  Array<float, N, C> h{d.h.data()};
+  f(Chunk{team, {&segment, 1}, d.rows}, bound<Table<float, N, C>>(d.A.data()),
+    bound<Vector<float, C>>(d.D.data()), bound<Vector<float, C>>(d.dt_bias.data()),
+    Activations{d.dt.data(), d.rows}, slice<Data<C>::rank, N>(rBC), last<N>(rBC),
+    Activations{d.x.data(), d.rows}, Activations{d.z.data(), d.rows}, states_of(h));
 }
 
 template <int C>
 void simd(const Data<C>& d, const Team& team) {
-  Table<float, N, C> A;
-  A.bind(reinterpret_cast<std::byte*>(d.A.data()));
-  Vector<float, C> D, dt_bias;
-  D.bind(reinterpret_cast<std::byte*>(d.D.data()));
-  dt_bias.bind(reinterpret_cast<std::byte*>(d.dt_bias.data()));
-  Array<float, N, C> h{d.h.data()};
-  const Segment segment{0, 0, d.rows};
-  const Rows<float, Data<C>::rBC_width> rBC{d.rBC.data(), d.rows};
-  kernels::selective_scan(
-      Chunk{team, {&segment, 1}, d.rows}, A, D, dt_bias, {d.dt.data(), d.rows},
-      slice<Data<C>::rank, N>(rBC), last<N>(rBC), {d.x.data(), d.rows}, {d.z.data(), d.rows},
-      States<Array<float, N, C>>(reinterpret_cast<std::byte*>(&h), 0), {d.y.data(), d.rows});
+  with_inputs(d, team, [&](const auto&... inputs) {
+    kernels::selective_scan(inputs..., {d.y.data(), d.rows});
+  });
+}
+
+template <int C>
+void simd_backward(const Backward<C>& d, const Team& team) {
+  const Rows<float, Data<C>::rBC_width> drBC{d.drBC.data(), d.rows};
+  auto dA = bound<Table<float, N, C>>(d.dA.data());
+  auto dD = bound<Vector<float, C>>(d.dD.data()),
+       ddt_bias = bound<Vector<float, C>>(d.ddt_bias.data());
+  Array<float, N, C> dh{d.dh.data()};
+  auto scratch = d.scratch;
+  with_inputs(d, team, [&](const auto&... inputs) {
+    kernels::selective_scan_backward(inputs..., {d.dy.data(), d.rows}, {d.ddt.data(), d.rows},
+                                     slice<Data<C>::rank, N>(drBC), last<N>(drBC),
+                                     {d.dx.data(), d.rows}, {d.dz.data(), d.rows}, scratch,
+                                     states_of(dh), dA, dD, ddt_bias);
+  });
+}
+
+/// scan(data, team), with data = make().
+template <int C, class Make, class Scan>
+void add_row(const std::string& kernel, const std::string& variant, const std::string& model,
+             std::int64_t rows, int threads, Cost cost, Make make, Scan scan) {
+  row(path({kernel, variant, model, extents({rows, C, N})}), threads, cost,
+      [=] { return [=, data = make()](const Team& team, std::int64_t) { scan(data, team); }; });
 }
 
 template <int C>
 void add(const std::string& model, std::int64_t rows) {
   const Cost cost{.bytes = floats(rows * (4 * C + 2 * N) + 3 * N * C + 2 * C),
                   .flops = (6.0 * N + 10) * C * static_cast<double>(rows)};
-  const auto add_row = [=](const std::string& variant, int threads, auto scan) {
-    row(path({"selective_scan", variant, model, extents({rows, C, N})}), threads, cost, [=] {
-      return [=, data = Data<C>(rows)](const Team& team, std::int64_t) { scan(data, team); };
-    });
+  const auto add_variant = [=](const std::string& variant, int threads, auto scan) {
+    add_row<C>(
+        "selective_scan", variant, model, rows, threads, cost, [=] { return Data<C>(rows); }, scan);
   };
-  add_row("raw_loop", 1, [](const Data<C>& d, const Team&) { raw_loop(d); });
-  add_row("reference", 1, [](const Data<C>& d, const Team&) { reference(d); });
+  add_variant("raw_loop", 1, [](const Data<C>& d, const Team&) { raw_loop(d); });
+  add_variant("reference", 1, [](const Data<C>& d, const Team&) { reference(d); });
   for (const int threads : thread_counts())
-    add_row("simd", threads, [](const Data<C>& d, const Team& team) { simd(d, team); });
+    add_variant("simd", threads, [](const Data<C>& d, const Team& team) { simd(d, team); });
+}
+
+template <int C>
+void add_backward(const std::string& model, std::int64_t rows) {
+  // Of a state and token: the state once more 5, y 2, dh 3, dA 3, ddt 4, dB 2, dC 2. Of a channel
+  // and token: delta 4, delta x 1, D x 1, z's sigmoid and silu 5, g 1, dz 6, ddt 7, dx 3, dD 2, the
+  // bias 1.
+  const Cost cost{.bytes = floats(rows * (7 * C + 4 * N) + 6 * N * C + 6 * C),
+                  .flops = (21.0 * N + 31) * C * static_cast<double>(rows)};
+  const auto add_variant = [=](const std::string& variant, int threads, auto scan) {
+    add_row<C>(
+        "selective_scan_backward", variant, model, rows, threads, cost,
+        [=] { return Backward<C>(rows, threads); }, scan);
+  };
+  add_variant("reference", 1, [](const Backward<C>& d, const Team&) { reference_backward(d); });
+  for (const int threads : thread_counts())
+    add_variant("simd", threads,
+                [](const Backward<C>& d, const Team& team) { simd_backward(d, team); });
 }
 
 [[maybe_unused]] const bool registered = [] {
   add<512>("demo", 64);
   add<3072>("samba421m", 1);
   add<3072>("samba421m", 512);
+  add_backward<512>("demo", 64);
+  add_backward<3072>("samba421m", 512);
   return true;
 }();
 
