@@ -89,8 +89,10 @@ set(kernels_and_golden TARGETS tests_kernels tests_golden TESTS -L "kernels|gold
 samba_stage(sse2 "-O2" ${kernels_and_golden})
 samba_stage(avx2 "-O2 -march=x86-64-v3" ${kernels_and_golden})
 samba_stage(clang "-O2 -march=native" CXX ${SAMBA_CLANGXX} TESTS -LE source OPTIONS -DSAMBA_BUILD_BENCHMARKS=ON)
-samba_stage(fast_math "-O3 -ffast-math -march=native" TESTS -LE source)
-samba_stage(O0 "-O0" TESTS -LE "source|slow")
-# Scoring the demo's whole text takes minutes here, and runs nothing that its first tokens do not.
+# Examples are built and run by the stage before.
+set(no_examples OPTIONS -DSAMBA_BUILD_EXAMPLES=OFF)
+samba_stage(fast_math "-O3 -ffast-math -march=native" TESTS -LE source ${no_examples})
+# Whole models take minutes in these two, and run nothing that the layers and small models do not.
+samba_stage(O0 "-O0" TESTS -LE "source|slow" -E "demo_model|golden_models|trajectory" ${no_examples})
 samba_stage(sanitizers "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-  TESTS -LE "source|slow" -E test_demo_model.*bits.per.byte)
+  TESTS -LE "source|slow" -E "demo_model.*bits.per.byte" ${no_examples})

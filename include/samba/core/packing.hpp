@@ -25,9 +25,16 @@ struct Packing {
   }
 
   static void set_row(T* data, std::int64_t row, std::int64_t K, const Real<T>* values) {
-    T* to = data + index(row, 0, K);
-    for (std::int64_t k = 0; k < K; ++k)
-      to[k / group * group * panel_width + k % group] = static_cast<T>(values[k]);
+    set_part(data, row, K, {0, K}, values);
+  }
+  /// Some k of a row, from a multiple of `group` on: values[k - part.begin].
+  static void set_part(T* data, std::int64_t row, std::int64_t K, Range part,
+                       const Real<T>* values) {
+    T* to = data + index(row, part.begin, K);
+    const std::int64_t n = part.end - part.begin, whole = n / group * group;
+    for (std::int64_t k = 0; k < whole; k += group, to += group * panel_width)
+      for (std::int64_t i = 0; i < group; ++i) to[i] = static_cast<T>(values[k + i]);
+    for (std::int64_t i = 0; whole + i < n; ++i) to[i] = static_cast<T>(values[whole + i]);
   }
   static void get_row(const T* data, std::int64_t row, std::int64_t K, Real<T>* values) {
     const T* from = data + index(row, 0, K);
@@ -68,17 +75,23 @@ struct Packing<int8> {
   }
 
   static void set_row(int8* data, std::int64_t row, std::int64_t K, const float* values) {
-    Int8Block* block = reinterpret_cast<Int8Block*>(data) + row / panel_width * groups(K);
+    set_part(data, row, K, {0, K}, values);
+  }
+  static void set_part(int8* data, std::int64_t row, std::int64_t K, Range part,
+                       const float* values) {
+    Int8Block* block =
+        reinterpret_cast<Int8Block*>(data) + row / panel_width * groups(K) + part.begin / group;
     const auto r = row % panel_width;
-    for (std::int64_t begin = 0; begin < K; begin += group, ++block) {
-      const std::int64_t n = std::min(K - begin, group);
+    for (std::int64_t begin = part.begin; begin < part.end; begin += group, ++block) {
+      const float* const from = values + begin - part.begin;
+      const std::int64_t n = std::min(part.end - begin, group);
       float most = 0;
-      for (std::int64_t k = 0; k < n; ++k) most = std::max(most, std::abs(values[begin + k]));
+      for (std::int64_t k = 0; k < n; ++k) most = std::max(most, std::abs(from[k]));
       const Int8Scale scale(most);
       block->scale[r] = scale.value;
       for (std::int64_t k = 0; k < n; ++k)
         block->q[k / 4][r][k % 4] =
-            static_cast<std::uint8_t>(128 + std::lrint(values[begin + k] * scale.inverse));
+            static_cast<std::uint8_t>(128 + std::lrint(from[k] * scale.inverse));
     }
   }
   static void get_row(const int8* data, std::int64_t row, std::int64_t K, float* values) {

@@ -57,9 +57,7 @@ struct Mamba {
       f("out_proj.weight", w.out_proj);
     }
     static constexpr void visit_derived(auto& w, auto&& f) { f("A", w.A); }
-    void derive() {
-      for (int i = 0; i < d_state * d_inner; ++i) A.data()[i] = -std::exp(A_log.data()[i]);
-    }
+    void derive() { kernels::scan_A(A_log.data(), d_state * d_inner, A.data()); }
     /// Takes the gradient of A on to that of A_log, once per gradient.
     void derive_backward(Weights<Master<Real<T>>>& g) const {
       for (int i = 0; i < d_state * d_inner; ++i) {

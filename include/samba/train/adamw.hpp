@@ -225,6 +225,23 @@ class AdamW {
   std::vector<Block> blocks_;
 };
 
+namespace detail {
+
+/// Packs rows of a matrix, `rows` from the beginning of a panel on. Rows of a panel stand in the same
+/// cache lines: so some of each, then the next.
+template <class T>
+void assign_panels(const Real<T>* from, std::int64_t K, Range rows, T* to) {
+  constexpr std::int64_t piece = 128;
+  for (std::int64_t panel = rows.begin; panel < rows.end; panel += panel_width) {
+    const std::int64_t end = std::min<std::int64_t>(panel + panel_width, rows.end);
+    for (std::int64_t k = 0; k < K; k += piece)
+      for (std::int64_t r = panel; r < end; ++r)
+        Packing<T>::set_part(to, r, K, {k, std::min(k + piece, K)}, from + r * K + k);
+  }
+}
+
+}  // namespace detail
+
 /// Takes master weights over into the weights of a session or a Gradient, in their type.
 template <class Model, class T>
 void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& master,
@@ -233,9 +250,15 @@ void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& m
   parallel(threads ? threads : default_threads(), [&](const Team& team) {
     std::vector<Real<T>> row;
     for (std::size_t t = 0; t < to.size(); ++t) {
-      row.resize(static_cast<std::size_t>(to[t].row_size));
-      // Rows of a panel stand in the same cache lines.
+      const std::int64_t K = to[t].row_size;
       const Range rows = team.share(to[t].rows, panel_width);
+      if constexpr (!std::is_same_v<T, Master<Real<T>>>)
+        if (to[t].layout == Layout::packed) {
+          detail::assign_panels(static_cast<const Real<T>*>(from[t].data), K, rows,
+                                static_cast<T*>(to[t].data));
+          continue;
+        }
+      row.resize(static_cast<std::size_t>(K));
       for (std::int64_t r = rows.begin; r < rows.end; ++r) {
         from[t].get_row(r, row.data());
         to[t].set_row(r, row.data());

@@ -52,6 +52,13 @@ struct SelectiveScanBackwardArgs {
   R* ddt_bias;  ///< (channels)
 };
 
+/// A = -exp(A_log), n numbers. Never part of another function, in which a compiler that is free to
+/// take another exp (-ffast-math) would give other bits.
+template <class R>
+[[gnu::noinline]] void scan_A(const R* A_log, std::int64_t n, R* A) {
+  for (std::int64_t i = 0; i < n; ++i) A[i] = -std::exp(A_log[i]);
+}
+
 namespace reference {
 
 /// The recurrence of Mamba-1 (Gu & Dao 2023, section 3.2, with the Euler step for B), for the

@@ -93,7 +93,11 @@ template <class T>
         for (std::int64_t i = 0; i < n; ++i, sum += panel_width) {
           for (int v = 0; v < (is_int8 ? panel_width : 0); v += lanes)
             store(sum + v, fma(load(sum + v), vec(scale[i]), load(bias + v)));
-          std::memcpy(a.out + (row + i) * a.out_stride + p * panel_width, sum, bytes);
+          float* const to = a.out + (row + i) * a.out_stride + p * panel_width;
+          if (bytes == panel_width * sizeof(float))
+            std::memcpy(to, sum, panel_width * sizeof(float));  // without a call
+          else
+            std::memcpy(to, sum, bytes);
         }
       });
     }

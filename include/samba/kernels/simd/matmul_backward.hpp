@@ -2,40 +2,54 @@
 #include <samba/kernels/simd/matmul.hpp>
 #include <samba/kernels/simd/transpose.hpp>
 
+#include <array>
+
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
 /// Rows that share what was packed for them, panels that share the rows, and terms of a sum that are
 /// taken together: rows and a panel fit the nearest cache.
-inline constexpr std::int64_t backward_rows = 48, backward_panels = 8;
+inline constexpr std::int64_t backward_rows = 48, backward_panels = 16;
 template <class T>
 inline constexpr std::int64_t backward_terms = 512 / sizeof(T);
 
-/// to = from as numbers of type T.
+/// Columns of a group of rows of x side by side as numbers of type T, to: (columns, group); of `rows`
+/// rows, those that the group lacks being zeros.
 template <class T>
-void round_row(const float* from, std::int64_t n, T* to) {
-  std::int64_t i = 0;
+void join_rows(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns,
+               T* to) {
+  constexpr std::int64_t group = Packing<T>::group;
+  std::int64_t c = 0;
+  if constexpr (group == 1) {
+    std::memcpy(to, x, static_cast<std::size_t>(columns) * sizeof(float));
+    c = columns;
+  }
 #ifdef __AVX512BF16__
-  if constexpr (std::is_same_v<T, bf16>)
-    for (; i + lanes <= n; i += lanes) {
-      const __m256bh some = _mm512_cvtneps_pbh(load(from + i));
-      std::memcpy(static_cast<void*>(to + i), &some, sizeof(some));
+  if constexpr (std::is_same_v<T, bf16>) {
+    constexpr auto in_turn = [] {  // halves 0, 16, 1, 17, ...
+      std::array<std::uint32_t, lanes> halves{};
+      for (std::uint32_t i = 0; i < lanes; ++i) halves[i] = i | (i + lanes) << 16;
+      return halves;
+    }();
+    const __m512i order = _mm512_loadu_si512(in_turn.data());
+    for (; c + lanes <= columns; c += lanes) {
+      const vec second = rows > 1 ? load(x + x_stride + c) : vec(0.f);
+      const __m512bh both = _mm512_cvtne2ps_pbh(second, load(x + c));
+      _mm512_storeu_si512(to + 2 * c,
+                          _mm512_permutexvar_epi16(order, std::bit_cast<__m512i>(both)));
     }
+  }
 #endif
-  for (; i < n; ++i) to[i] = T(from[i]);
+  for (; c < columns; ++c)
+    for (std::int64_t i = 0; i < group; ++i)
+      to[c * group + i] = i < rows ? T(x[i * x_stride + c]) : T(0.f);
 }
 
-/// The rows of a group, element by element side by side: n times 32 bits.
-template <class T, int n>
-void side_by_side(const T (&rows)[Packing<T>::group][n], void* to) {
-  if constexpr (std::is_same_v<T, float>) {
-    std::memcpy(to, rows, sizeof(rows));
-  } else {
-    std::uint32_t both[n];
-    for (int i = 0; i < n; ++i) both[i] = rows[0][i].bits | std::uint32_t{rows[1][i].bits} << 16;
-    std::memcpy(to, both, sizeof(both));
-  }
+/// Asks for some columns of a row that is read later: rows are often longer than a page, and no
+/// processor guesses an address in another page.
+inline void prefetch_columns(const float* row, std::int64_t columns) {
+  for (std::int64_t c = 0; c < columns; c += 16) __builtin_prefetch(row + c);
 }
 
 /// Columns of x as rows of factors, its rows being terms: to[g * backward_rows + column], group g.
@@ -44,14 +58,17 @@ void turn_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::i
                typename Operand<T>::Element* to) {
   constexpr std::int64_t group = Packing<T>::group;
   for (std::int64_t t = 0; t < terms; t += group, to += backward_rows) {
-    T rows[group][backward_rows] = {};
-    for (std::int64_t i = 0; i < std::min(group, terms - t); ++i)
-      round_row(x + (t + i) * x_stride, columns, rows[i]);
-    if constexpr (sizeof(*to) == 4)
-      side_by_side<T, backward_rows>(rows, to);
-    else
+    for (std::int64_t i = 0; i < group; ++i)
+      prefetch_columns(x + std::min(t + i + 8, terms - 1) * x_stride, columns);
+    const float* const from = x + t * x_stride;
+    if constexpr (sizeof(*to) == 4) {
+      join_rows(from, x_stride, terms - t, columns, reinterpret_cast<T*>(to));
+    } else {
+      T joined[backward_rows * group];
+      join_rows(from, x_stride, terms - t, columns, joined);
       for (std::int64_t c = 0; c < columns; ++c)
-        for (int i = 0; i < group; ++i) to[c].x[i] = static_cast<float>(rows[i][c]);
+        for (int i = 0; i < group; ++i) to[c].x[i] = static_cast<float>(joined[c * group + i]);
+    }
   }
 }
 
@@ -72,7 +89,15 @@ struct BackwardPanels {
   }
   /// Sets the terms t, ... of a group from one row of outputs for each.
   void set_group(std::int64_t panel, std::int64_t t, const T (&rows)[group][panel_width]) {
-    side_by_side<T, panel_width>(rows, &at(panel, t, 0));
+    T* const to = &at(panel, t, 0);
+    if constexpr (group == 1) {
+      std::memcpy(to, rows, sizeof(rows));
+    } else {
+      std::uint32_t both[panel_width];
+      for (int i = 0; i < panel_width; ++i)
+        both[i] = rows[0][i].bits | std::uint32_t{rows[1][i].bits} << 16;
+      std::memcpy(static_cast<void*>(to), both, sizeof(both));
+    }
   }
 
   /// Outputs are the inputs [first, first + width) of the weights, terms their outputs from n on, a
@@ -101,13 +126,16 @@ struct BackwardPanels {
   }
 
   /// Outputs are columns of x, terms its rows.
-  void pack_rows(std::int64_t panel, const float* x, std::int64_t x_stride, std::int64_t terms,
-                 std::int64_t width) {
+  void pack_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::int64_t width) {
     for (std::int64_t t = 0; t < terms; t += group) {
-      T rows[group][panel_width] = {};
-      for (std::int64_t i = 0; i < std::min(group, terms - t); ++i)
-        round_row(x + (t + i) * x_stride, width, rows[i]);
-      set_group(panel, t, rows);
+      for (std::int64_t i = 0; i < group; ++i)
+        prefetch_columns(x + std::min(t + i + 4, terms - 1) * x_stride, width);
+      for (std::int64_t c = 0; c < width; c += panel_width) {
+        T* const to = &at(c / panel_width, t, 0);
+        const std::int64_t columns = std::min<std::int64_t>(width - c, panel_width);
+        join_rows(x + t * x_stride + c, x_stride, terms - t, columns, to);
+        std::fill(to + columns * group, to + panel_width * group, T(0.f));
+      }
     }
   }
 };
@@ -173,6 +201,7 @@ template <class T>
       for (std::int64_t row = 0; row < a.rows; row += backward_rows) {
         const std::int64_t rows = std::min(backward_rows, a.rows - row);
         for (std::int64_t r = row; r < row + rows; ++r) {
+          prefetch_columns(a.dout + std::min(r + 4, a.rows - 1) * a.dout_stride + n, terms);
           Operand<T>::prepare(a.dout + r * a.dout_stride + n, terms, elements + (r - row) * groups);
           if (n == 0 && !a.add) std::fill_n(a.dx + r * a.dx_stride + first, width, 0.f);
         }
@@ -195,9 +224,7 @@ template <class T>
     const std::int64_t terms = std::min(backward_terms<T>, a.rows - i),
                        groups = (terms + group - 1) / group;
     for_each_columns({0, a.K}, [&](std::int64_t first, std::int64_t width) {
-      for (std::int64_t c = 0; c < width; c += panel_width)
-        inputs.pack_rows(c / panel_width, a.x + i * a.x_stride + first + c, a.x_stride, terms,
-                         std::min<std::int64_t>(width - c, panel_width));
+      inputs.pack_rows(a.x + i * a.x_stride + first, a.x_stride, terms, width);
       for (std::int64_t n = outputs.begin; n < outputs.end; n += backward_rows) {
         const std::int64_t rows = std::min(backward_rows, outputs.end - n);
         turn_rows<T>(a.dout + i * a.dout_stride + n, a.dout_stride, terms, rows, elements);

@@ -94,6 +94,18 @@ template <class T, int Rows, int panels>
   }
 }
 
+namespace detail {
+
+/// Asks for the sums of some rows of a panel that are added to next: rows that stand far apart, not
+/// in a buffer that the caches hold.
+template <int rows>
+void prefetch_outputs(const float* out, std::int64_t stride) {
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < panel_width; c += 16) __builtin_prefetch(out + r * stride + c, 1);
+}
+
+}  // namespace detail
+
 /// accumulate for any number of rows and panels.
 template <class T>
 void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows) {
@@ -104,7 +116,14 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
     row += n;
     // A panel stays in the nearest cache for all rows.
     for (std::int64_t p = 0; p < (n > 0 ? n_panels : 0); ++p)
-      for (std::int64_t r = first; r < first + n; r += rows) accumulate<T, rows, 1>(a, p, r);
+      for (std::int64_t r = first; r < first + n; r += rows) {
+        const bool last = r + rows == first + n;
+        if (a.out_stride > 4 * panel_width && (!last || p + 1 < n_panels))
+          detail::prefetch_outputs<rows>(
+              a.out + (p + last) * a.out_panel + (last ? first : r + rows) * a.out_stride,
+              a.out_stride);
+        accumulate<T, rows, 1>(a, p, r);
+      }
   };
   some(std::integral_constant<int, most>{});
   if constexpr (most > 8) {

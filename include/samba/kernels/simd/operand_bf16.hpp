@@ -17,10 +17,14 @@ struct Operand<bf16> {
     const auto half = [&](std::int64_t j) {
       return j >= n ? vec(0.f) : load_part(row + j, std::min<std::int64_t>(n - j, lanes));
     };
-    for (std::int64_t j = 0; j < n; j += 2 * lanes) {
+    std::int64_t j = 0;
+    for (; j + 2 * lanes <= n; j += 2 * lanes) {
+      const __m512bh pairs = _mm512_cvtne2ps_pbh(load(row + j + lanes), load(row + j));
+      std::memcpy(x + j / 2, &pairs, sizeof(pairs));
+    }
+    if (j < n) {
       const __m512bh pairs = _mm512_cvtne2ps_pbh(half(j + lanes), half(j));
-      const std::int64_t bytes = std::min<std::int64_t>((n - j + 1) / 2, lanes) * 4;
-      std::memcpy(x + j / 2, &pairs, static_cast<std::size_t>(bytes));
+      std::memcpy(x + j / 2, &pairs, static_cast<std::size_t>((n - j + 1) / 2 * 4));
     }
   }
 
