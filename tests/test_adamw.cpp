@@ -165,6 +165,26 @@ TEST_CASE("AdamW: the same bits for any number of threads") {
   }
 }
 
+/// Rows of more than one piece, and no size a multiple of a piece or a panel.
+struct Long : LanguageModel<HybridStack<Mamba<33>, SwiGLU<33, 301>>, golden::tied(45)> {};
+
+TEMPLATE_TEST_CASE("assign: what set_row makes of every row", "", float, bf16, int8, double,
+                   Master<float>) {
+  using R = Real<TestType>;
+  const auto master = random_weights<Long, Master<R>>(3);
+  Weights<Long, TestType> expected;
+  const auto from = master.tensors(), to = expected.tensors();
+  for (std::size_t t = 0; t < from.size(); ++t)
+    for (std::int64_t r = 0; r < from[t].rows; ++r)
+      to[t].set_row(r, values_of(from[t]).data() + r * from[t].row_size);
+  expected.derive();
+  for (const int threads : {1, 2, 5}) {
+    Weights<Long, TestType> weights;
+    assign(weights, master, threads);
+    CHECK(same_bits(weights.memory(), expected.memory()));
+  }
+}
+
 TEST_CASE("AdamW: gradients that are not finite change nothing, unless their tensor is frozen") {
   Random rng;
   Weights<Model, Master<float>> weights, gradients;
