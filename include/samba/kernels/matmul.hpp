@@ -24,10 +24,11 @@ template <class T>
 [[gnu::noinline]] void matmul_backward_panels(const Team& team, const MatmulBackwardArgs<T>& a) {
   const std::int64_t panels = (a.K + panel_width - 1) / panel_width;
   const Range outputs = team.share(a.N, 4);
-  // The inputs' gradients: panels where there are enough, else rows.
-  const bool by_panels = panels >= 2 * team.size;
+  // The inputs' gradients: threads take rows where these are many, so that each row is made factors
+  // by one of them, or panels where there are enough, so that each weight is.
+  const bool by_panels = panels >= 2 * team.size && a.rows < 4 * a.K;
   const Range inputs = by_panels ? team.share(panels) : Range{0, panels},
-              rows = by_panels ? Range{0, a.rows} : team.share(a.rows);
+              rows = by_panels ? Range{0, a.rows} : team.share(a.rows, 16);
   MatmulBackwardArgs<T> mine = a;
   mine.dout += rows.begin * a.dout_stride, mine.dx += rows.begin * a.dx_stride;
   mine.rows = rows.end - rows.begin;
