@@ -174,9 +174,11 @@ TEMPLATE_TEST_CASE("assign: what set_row makes of every row", "", float, bf16, i
   const auto master = random_weights<Long, Master<R>>(3);
   Weights<Long, TestType> expected;
   const auto from = master.tensors(), to = expected.tensors();
-  for (std::size_t t = 0; t < from.size(); ++t)
+  for (std::size_t t = 0; t < from.size(); ++t) {
+    const auto values = values_of(from[t]);
     for (std::int64_t r = 0; r < from[t].rows; ++r)
-      to[t].set_row(r, values_of(from[t]).data() + r * from[t].row_size);
+      to[t].set_row(r, values.data() + r * from[t].row_size);
+  }
   expected.derive();
   for (const int threads : {1, 2, 5}) {
     Weights<Long, TestType> weights;

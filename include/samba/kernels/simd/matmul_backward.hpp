@@ -46,20 +46,13 @@ void join_rows(const float* x, std::int64_t x_stride, std::int64_t rows, std::in
       to[c * group + i] = i < rows ? T(x[i * x_stride + c]) : T(0.f);
 }
 
-/// Asks for some columns of a row that is read later: rows are often longer than a page, and no
-/// processor guesses an address in another page.
-inline void prefetch_columns(const float* row, std::int64_t columns) {
-  for (std::int64_t c = 0; c < columns; c += 16) __builtin_prefetch(row + c);
-}
-
 /// Columns of x as rows of factors, its rows being terms: to[g * backward_rows + column], group g.
 template <class T>
 void turn_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::int64_t columns,
                typename Operand<T>::Element* to) {
   constexpr std::int64_t group = Packing<T>::group;
   for (std::int64_t t = 0; t < terms; t += group, to += backward_rows) {
-    for (std::int64_t i = 0; i < group; ++i)
-      prefetch_columns(x + std::min(t + i + 8, terms - 1) * x_stride, columns);
+    for (std::int64_t i = 0; i < group; ++i) prefetch_row(x, t + i + 4, terms, x_stride, columns);
     const float* const from = x + t * x_stride;
     if constexpr (sizeof(*to) == 4) {
       join_rows(from, x_stride, terms - t, columns, reinterpret_cast<T*>(to));
@@ -128,8 +121,7 @@ struct BackwardPanels {
   /// Outputs are columns of x, terms its rows.
   void pack_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::int64_t width) {
     for (std::int64_t t = 0; t < terms; t += group) {
-      for (std::int64_t i = 0; i < group; ++i)
-        prefetch_columns(x + std::min(t + i + 4, terms - 1) * x_stride, width);
+      for (std::int64_t i = 0; i < group; ++i) prefetch_row(x, t + i, terms, x_stride, width);
       for (std::int64_t c = 0; c < width; c += panel_width) {
         T* const to = &at(c / panel_width, t, 0);
         const std::int64_t columns = std::min<std::int64_t>(width - c, panel_width);
@@ -201,7 +193,7 @@ template <class T>
       for (std::int64_t row = 0; row < a.rows; row += backward_rows) {
         const std::int64_t rows = std::min(backward_rows, a.rows - row);
         for (std::int64_t r = row; r < row + rows; ++r) {
-          prefetch_columns(a.dout + std::min(r + 4, a.rows - 1) * a.dout_stride + n, terms);
+          prefetch_row(a.dout + n, r, a.rows, a.dout_stride, terms);
           Operand<T>::prepare(a.dout + r * a.dout_stride + n, terms, elements + (r - row) * groups);
           if (n == 0 && !a.add) std::fill_n(a.dx + r * a.dx_stride + first, width, 0.f);
         }

@@ -62,11 +62,12 @@ template <int n, class F>
   return v;
 }
 
-/// Asks for the place that a loop over rows will read four rows later, or in the last one: rows are
+/// Asks for the columns that a loop over rows will read four rows later, or in the last one: rows are
 /// often more than a page long, and no processor guesses an address in another page.
 inline void prefetch_row(const float* rows, std::int64_t row, std::int64_t n_rows,
-                         std::int64_t stride) {
-  __builtin_prefetch(rows + std::min(row + 4, n_rows - 1) * stride);
+                         std::int64_t stride, std::int64_t columns = 1) {
+  const float* const later = rows + std::min(row + 4, n_rows - 1) * stride;
+  for (std::int64_t c = 0; c < columns; c += 16) __builtin_prefetch(later + c);  // a cache line
 }
 
 /// Sum of the lanes, halves added to halves.
