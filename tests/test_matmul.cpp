@@ -208,6 +208,41 @@ TEST_CASE("matmul: int8 of a row of zeros, and of one too small for a scale") {
   for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == bias[i % any_N]);
 }
 
+TEMPLATE_TEST_CASE("matmul: a number that is not finite shows in its row, in its output", "", float,
+                   bf16, int8) {
+  using T = TestType;
+  Random rng;
+  constexpr int N = 70, K = 100, rows = 9;
+  const auto nan = std::bit_cast<float>(0x7fc00000u), infinite = std::bit_cast<float>(0x7f800000u);
+  const auto check_outputs = [&](const std::vector<float>& x, const std::vector<float>& w,
+                                 auto hit) {
+    const auto packed = pack<T>(w, N, K);
+    const auto check_kernel = [&](auto kernel) {
+      std::vector<float> out(rows * N);
+      kernel(MatmulArgs<T>{packed.data(), nullptr, x.data(), K, out.data(), N, rows, N, K},
+             Range{0, 3});
+      for (int i = 0; i < rows; ++i)
+        for (int n = 0; n < N; ++n) {
+          CAPTURE(i, n);
+          CHECK(is_finite(out[static_cast<std::size_t>(i * N + n)]) == !hit(i, n));
+        }
+    };
+    check_kernel([](auto a, Range p) { simd::matmul(a, p); });
+    check_kernel([](auto a, Range p) { reference::matmul(a, p); });
+  };
+  for (const float bad : {nan, infinite, -infinite})
+    for (const int at : {0, 31, K - 1}) {
+      const int row = rng.below(rows), output = rng.below(N);
+      CAPTURE(rng.seed, bad, at, row, output);
+      auto x = rng.values(rows * K), w = rng.values(N * K);
+      x[static_cast<std::size_t>(row * K + at)] = bad;
+      check_outputs(x, w, [&](int i, int) { return i == row; });
+      x = rng.values(rows * K);
+      w[static_cast<std::size_t>(output * K + at)] = bad;
+      check_outputs(x, w, [&](int, int n) { return n == output; });
+    }
+}
+
 TEST_CASE("matmul: the same bits for any number of threads") {
   Random rng;
   CAPTURE(rng.seed);

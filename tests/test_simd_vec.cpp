@@ -140,6 +140,17 @@ TEST_CASE("exp, silu, softplus: no number for no number, so that a loss shows it
   }
 }
 
+TEST_CASE("rounded_to_bf16: as bf16 rounds, for numbers of every kind") {
+  std::vector<float> values;
+  for (std::uint32_t high = 0; high < 0x10000; high += 7)
+    for (const std::uint32_t low : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      values.push_back(std::bit_cast<float>(high << 16 | low));
+  const auto rounded = of_all([](vec x) { return simd::rounded_to_bf16(x); }, values);
+  std::vector<float> expected;
+  for (const float value : values) expected.push_back(bf16(value));
+  CHECK(same_bits(rounded, expected));
+}
+
 TEST_CASE("load_part and store_part: n elements, nothing beside them, the rest zero") {
   Random rng;
   CAPTURE(rng.seed);

@@ -43,14 +43,28 @@ struct Packing {
   }
 };
 
+/// The largest magnitude of n numbers; where one of them is not finite, neither is the result. (By
+/// their bits: magnitudes are in the order of these.)
+constexpr float largest_magnitude(const float* x, std::int64_t n) {
+  std::uint32_t most = 0;
+  for (std::int64_t i = 0; i < n; ++i)
+    most = std::max(most, std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffffu);
+  return std::bit_cast<float>(most);
+}
+
 /// What turns numbers of at most a magnitude into integers in [-127, 127], and back.
 struct Int8Scale {
   float value = 0, inverse = 0;
 
-  /// Numbers too small for an inverse count as zeros.
+  /// Numbers too small for an inverse count as zeros. Of numbers that are not all finite the value is
+  /// NaN: products with it show them, whatever integers stand beside it.
   constexpr explicit Int8Scale(float most) {
-    if (most > 1e-30f) value = most / 127.f, inverse = 127.f / most;
+    if (!samba::is_finite(most))
+      value = std::bit_cast<float>(0x7fc00000u);
+    else if (most > 1e-30f)
+      value = most / 127.f, inverse = 127.f / most;
   }
+  constexpr bool is_finite() const { return samba::is_finite(value); }
 };
 
 /// 32 k of a panel of int8 weights: weight = scale * (q - 128). (Unsigned, because the instruction
@@ -85,13 +99,11 @@ struct Packing<int8> {
     for (std::int64_t begin = part.begin; begin < part.end; begin += group, ++block) {
       const float* const from = values + begin - part.begin;
       const std::int64_t n = std::min(part.end - begin, group);
-      float most = 0;
-      for (std::int64_t k = 0; k < n; ++k) most = std::max(most, std::abs(from[k]));
-      const Int8Scale scale(most);
+      const Int8Scale scale(largest_magnitude(from, n));
       block->scale[r] = scale.value;
       for (std::int64_t k = 0; k < n; ++k)
-        block->q[k / 4][r][k % 4] =
-            static_cast<std::uint8_t>(128 + std::lrint(from[k] * scale.inverse));
+        block->q[k / 4][r][k % 4] = static_cast<std::uint8_t>(
+            128 + (scale.is_finite() ? std::lrint(from[k] * scale.inverse) : 0));
     }
   }
   static void get_row(const int8* data, std::int64_t row, std::int64_t K, float* values) {

@@ -39,13 +39,6 @@ struct MatmulBackwardArgs {
 
 namespace reference {
 
-/// The largest magnitude of a row.
-inline float largest(const float* row, std::int64_t K) {
-  float most = 0;
-  for (std::int64_t k = 0; k < K; ++k) most = std::max(most, std::abs(row[k]));
-  return most;
-}
-
 /// sum_k x[k] * w[n, k]
 template <class T>
 Real<T> dot(const T* w, std::int64_t n, std::int64_t K, const Real<T>* x, Real<T> start) {
@@ -60,7 +53,8 @@ inline float dot(const int8* w, std::int64_t n, std::int64_t K, const float* x, 
   const auto* block =
       reinterpret_cast<const Int8Block*>(w) + n / panel_width * Packing<int8>::groups(K);
   const auto r = n % panel_width;
-  const Int8Scale scale(largest(x, K));
+  const Int8Scale scale(largest_magnitude(x, K));
+  if (!scale.is_finite()) return scale.value;
   float sum = 0;
   for (std::int64_t begin = 0; begin < K; begin += Int8Block::size, ++block) {
     long part = 0;

@@ -11,14 +11,17 @@ namespace detail {
 /// bytes of a piece of the rows, which stay in the nearest cache.
 inline constexpr std::int64_t matmul_rows = 48, matmul_piece_bytes = 48 * 1024;
 template <class T>
-inline constexpr std::int64_t matmul_panels = 16 / sizeof(T);
+inline constexpr std::int64_t matmul_panels = std::min<std::int64_t>(16, 32 / sizeof(T));
 
+/// As largest_magnitude.
 inline float largest(const float* row, std::int64_t K) {
-  vec most(0.f);
+  ints most(0);
   for_each_vec({0, K}, [&](std::int64_t k, std::int64_t m) {
-    most = xsimd::max(most, xsimd::abs(load_part(row + k, m)));
+    most = xsimd::max(most, std::bit_cast<ints>(load_part(row + k, m)) & ints(0x7fffffff));
   });
-  return max(most);
+  alignas(alignment) float parts[lanes];
+  store(parts, std::bit_cast<vec>(most));
+  return largest_magnitude(parts, lanes);
 }
 
 }  // namespace detail
@@ -69,9 +72,12 @@ template <class T>
         if constexpr (is_float) x = a.x + row * a.x_stride, x_stride = a.x_stride;
         for (std::int64_t i = 0; i < (is_float ? 0 : n); ++i) {
           const float* const from = a.x + (row + i) * a.x_stride + g * group;
-          if constexpr (is_int8)
-            Operand<T>::prepare(from, values, inverse[i], elements + i * count);
-          else if constexpr (!is_float)
+          if constexpr (is_int8) {
+            if (is_finite(scale[i]))
+              Operand<T>::prepare(from, values, inverse[i], elements + i * count);
+            else
+              std::fill_n(elements + i * count, count, Element{});
+          } else if constexpr (!is_float)
             Operand<T>::prepare(from, values, elements + i * count);
         }
         const std::int64_t w_panel = groups * Operand<T>::group_bytes;

@@ -4,7 +4,12 @@
 /// a panel of packed weights. Operand<T> has
 ///
 ///   Element           what stands in memory for one group of k of a row (see Packing<T>)
-///   rows              rows that share one pass over a panel: as many as the registers hold sums for
+///   rows, rows_from   rows of a tile: as many as the registers hold sums for; and how many there must
+///                     be for such tiles, fewer being taken by smaller ones
+///   piece             groups of a panel that stay in the nearest cache while all rows pass over them
+///   single_ahead      bytes that one row alone prefetches ahead of the panel it reads; or 0: it reads
+///                     several panels at once, which keeps enough loads under way where few
+///                     instructions stand between them
 ///   prepare           fills the elements of a row
 ///   multiply          adds the products of one group to the sums of some rows and vectors of outputs
 #include <samba/kernels/simd/vec.hpp>
@@ -22,11 +27,35 @@ template <int v>
   return w + at / panel_width * w_panel + 4 * (c + at % panel_width);
 }
 
+/// sum[i][v] += x(i) weight(v): x gives numbers and weight gives vectors, each once. The registers hold
+/// little beside the sums: of the two, the fewer stay in them.
+template <int Rows, int vecs>
+[[gnu::always_inline]] inline void multiply_add(auto&& x, auto&& weight, vec (&sum)[Rows][vecs]) {
+  if constexpr (Rows < vecs) {
+    vec xs[Rows];
+    unroll<Rows>([&](auto i) __attribute__((always_inline)) { xs[i] = vec(x(i)); });
+    unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+      const vec w = in_register(weight(v));
+      unroll<Rows>([&](auto i)
+                       __attribute__((always_inline)) { sum[i][v] = fma(xs[i], w, sum[i][v]); });
+    });
+  } else {
+    vec ws[vecs];
+    unroll<vecs>([&](auto v) __attribute__((always_inline)) { ws[v] = in_register(weight(v)); });
+    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+      const vec xi(x(i));
+      unroll<vecs>([&](auto v)
+                       __attribute__((always_inline)) { sum[i][v] = fma(xi, ws[v], sum[i][v]); });
+    });
+  }
+}
+
 template <>
 struct Operand<float> {
   using Element = float;
-  static constexpr int rows = lanes == 16 ? 12 : 6;
+  static constexpr int rows = lanes == 16 ? 12 : 3, rows_from = rows;
   static constexpr std::int64_t group_bytes = panel_width * sizeof(float);
+  static constexpr std::int64_t piece = lanes == 16 ? 2048 : 96, single_ahead = 0;
 
   static void prepare(const float* row, std::int64_t n, float* x) {
     std::memcpy(x, row, static_cast<std::size_t>(n) * sizeof(float));
@@ -38,16 +67,12 @@ struct Operand<float> {
   [[gnu::always_inline]] static void multiply(const float* x, std::int64_t x_stride,
                                               const std::byte* w, std::int64_t w_panel, int c,
                                               vec (&sum)[Rows][vecs]) {
-    vec weight[vecs];
-    unroll<vecs>([&](auto v) __attribute__((always_inline)) {
-      weight[v] = load(reinterpret_cast<const float*>(weights_at<v>(w, w_panel, c)));
-    });
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-      const vec xi(x[i * x_stride]);
-      unroll<vecs>([&](auto v) __attribute__((always_inline)) {
-        sum[i][v] = fma(xi, weight[v], sum[i][v]);
-      });
-    });
+    multiply_add<Rows, vecs>(
+        [&](auto i) __attribute__((always_inline)) { return x[i * x_stride]; },
+        [&](auto v) __attribute__((always_inline)) {
+          return load(reinterpret_cast<const float*>(weights_at<v>(w, w_panel, c)));
+        },
+        sum);
   }
 };
 
@@ -63,7 +88,19 @@ struct Product {
   std::int64_t out_panel, out_stride;
   std::int64_t w_group = Operand<T>::group_bytes;  ///< bytes from group to group
   std::int64_t x_group = 1;                        ///< elements from group to group
+  const std::byte* next = w;  ///< weights to prefetch meanwhile, `next_step` bytes with each group
+  std::int64_t next_step = 0;
 };
+
+/// Vectors of outputs that a tile of rows takes at a time: as many sums as hide the latency of an
+/// instruction, and as the registers hold.
+constexpr int tile_vecs(int rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
+
+/// Passes of a tile over a panel.
+constexpr int tile_passes(int rows) { return std::max(1, panel_width / lanes / tile_vecs(rows)); }
+
+/// Panels of a tile: one, or several where its rows are fewer than the vectors of one panel need.
+constexpr int tile_panels(int rows) { return std::max(1, tile_vecs(rows) * lanes / panel_width); }
 
 /// out[p, i] += sum_g x[i, g] w[p, g] for Rows rows from `row` on and some panels at once. Each output
 /// has one sum, which runs over the groups in order whatever Rows and panels are, and wherever it
@@ -71,8 +108,10 @@ struct Product {
 template <class T, int Rows, int panels>
 [[gnu::noinline]] void accumulate(const Product<T>& a, std::int64_t panel, std::int64_t row) {
   constexpr int all = panels * panel_width / lanes;
-  constexpr int vecs = Rows == 1 ? std::min(8, all) : 2;  // at a time
+  constexpr int vecs = std::min(tile_vecs(Rows), all);                          // at a time
+  constexpr int prefetches = Operand<T>::group_bytes / 64 / tile_passes(Rows);  // cache lines
   const typename Operand<T>::Element* const x = a.x + row * a.x_stride;
+  const std::byte* next = a.next;
   for (int first = 0; first < all; first += vecs) {
     const int c = first * lanes % panel_width;
     const std::int64_t p = panel + first * lanes / panel_width;
@@ -87,8 +126,13 @@ template <class T, int Rows, int panels>
     unroll<Rows * vecs>(
         [&](auto i) __attribute__((always_inline)) { sum[i / vecs][i % vecs] = load(at(i)); });
     const typename Operand<T>::Element* x_at = x;
-    for (std::int64_t g = 0; g < a.groups; ++g, w += a.w_group, x_at += a.x_group)
+    for (std::int64_t g = 0; g < a.groups; ++g, w += a.w_group, x_at += a.x_group) {
+      unroll<prefetches>([&](auto i) __attribute__((always_inline)) {
+        __builtin_prefetch(next + i * (a.next_step / prefetches));
+      });
+      next += a.next_step;
       Operand<T>::template multiply<Rows, vecs>(x_at, a.x_stride, w, a.w_panel, c, sum);
+    }
     unroll<Rows * vecs>(
         [&](auto i) __attribute__((always_inline)) { store(at(i), sum[i / vecs][i % vecs]); });
   }
@@ -106,37 +150,55 @@ void prefetch_outputs(const float* out, std::int64_t stride) {
 
 }  // namespace detail
 
-/// accumulate for any number of rows and panels.
+/// accumulate for any number of rows and panels. All rows pass over one piece of a panel before the next
+/// piece is taken. Meanwhile each tile of rows prefetches its share of that next piece, so that weights
+/// from memory have arrived when they are needed.
 template <class T>
 void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows) {
-  constexpr int most = Operand<T>::rows, panels = std::max(1, 8 * lanes / panel_width);
-  std::int64_t row = 0;
-  const auto some = [&]<int rows>(std::integral_constant<int, rows>) {
-    const std::int64_t first = row, n = (n_rows - row) / rows * rows;
-    row += n;
-    // A panel stays in the nearest cache for all rows.
-    for (std::int64_t p = 0; p < (n > 0 ? n_panels : 0); ++p)
-      for (std::int64_t r = first; r < first + n; r += rows) {
-        const bool last = r + rows == first + n;
-        if (a.out_stride > 4 * panel_width && (!last || p + 1 < n_panels))
-          detail::prefetch_outputs<rows>(
-              a.out + (p + last) * a.out_panel + (last ? first : r + rows) * a.out_stride,
-              a.out_stride);
-        accumulate<T, rows, 1>(a, p, r);
+  using Factor = Operand<T>;
+  std::int64_t p = 0;
+  if (n_rows == 1) {
+    constexpr int panels = Factor::single_ahead ? 1 : tile_panels(1);
+    Product<T> row = a;
+    row.next_step = Factor::single_ahead ? Factor::group_bytes : 0;
+    for (; p + panels <= n_panels; p += panels) {
+      row.next = a.w + p * a.w_panel + Factor::single_ahead;
+      accumulate<T, 1, panels>(row, p, 0);
+    }
+  }
+  const bool in_a_row = a.w_group == Factor::group_bytes;
+  for (; p < n_panels; ++p)
+    for (std::int64_t g = 0, n; g < a.groups; g += n) {
+      n = std::min(Factor::piece, a.groups - g);
+      Product<T> piece = a;
+      piece.groups = n, piece.w += g * a.w_group, piece.x += g * a.x_group;
+      const std::byte* const next =
+          g + n < a.groups ? piece.w + p * a.w_panel + n * a.w_group : a.w + (p + 1) * a.w_panel;
+      const bool prefetch = in_a_row && (g + n < a.groups || p + 1 < n_panels);
+      std::int64_t row = 0;
+      // Tiles of `rows` rows, until fewer than `until` rows are left.
+      const auto tiles = [&]<int rows>(std::integral_constant<int, rows>, int until = rows) {
+        piece.next_step = prefetch ? Factor::group_bytes * rows / tile_passes(rows) / n_rows : 0;
+        for (; n_rows - row >= until; row += rows) {
+          if (prefetch) piece.next = next + n * Factor::group_bytes * row / n_rows;
+          const bool last = row + rows == n_rows;
+          if (a.out_stride > 4 * panel_width && (!last || p + 1 < n_panels))
+            detail::prefetch_outputs<rows>(
+                a.out + (p + last) * a.out_panel + (last ? 0 : row + rows) * a.out_stride,
+                a.out_stride);
+          accumulate<T, rows, 1>(piece, p, row);
+        }
+      };
+      if (n_rows >= Factor::rows_from) tiles(std::integral_constant<int, Factor::rows>{});
+      if constexpr (lanes == 16) {
+        tiles(std::integral_constant<int, 8>{});
+        tiles(std::integral_constant<int, 4>{});
       }
-  };
-  some(std::integral_constant<int, most>{});
-  if constexpr (most > 8) {
-    some(std::integral_constant<int, 8>{});
-    some(std::integral_constant<int, 4>{});
-  }
-  // One row alone takes several panels at once: as many sums as hide the latency of an instruction.
-  for (; row < n_rows; ++row) {
-    std::int64_t p = 0;
-    for (; p + panels <= n_panels; p += panels) accumulate<T, 1, panels>(a, p, row);
-    if constexpr (panels > 1)
-      for (; p < n_panels; ++p) accumulate<T, 1, 1>(a, p, row);
-  }
+      tiles(std::integral_constant<int, 3>{}, 5);
+      if (n_rows - row == 3) tiles(std::integral_constant<int, 3>{});
+      tiles(std::integral_constant<int, 2>{});
+      tiles(std::integral_constant<int, 1>{});
+    }
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd

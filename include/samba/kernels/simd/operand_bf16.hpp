@@ -9,8 +9,9 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 template <>
 struct Operand<bf16> {
   using Element = std::int32_t;
-  static constexpr int rows = 12;
-  static constexpr std::int64_t group_bytes = panel_width * 2 * sizeof(bf16);
+  static constexpr int rows = 12, rows_from = rows;
+  static constexpr std::int64_t group_bytes = panel_width * 2 * sizeof(bf16), piece = 2048,
+                                single_ahead = 0;
 
   /// The pairs of n values of a row, rounded; a last one without a partner stands beside 0.
   static void prepare(const float* row, std::int64_t n, Element* x) {
@@ -48,34 +49,38 @@ struct Operand<bf16> {
 #else
 
 /// Pairs of bf16 weights are widened: of 32 bits the upper half is a float as it stands, the lower
-/// one after a shift. Rows are rounded to bf16 all the same.
+/// one after a shift. Rows are rounded to bf16 all the same, and stay floats.
 template <>
 struct Operand<bf16> {
   struct Element {
     float x[2];
   };
-  static constexpr int rows = lanes == 16 ? 12 : 6;
+  static constexpr int rows = lanes == 16 ? 12 : 6, rows_from = 12;
   static constexpr std::int64_t group_bytes = panel_width * 2 * sizeof(bf16);
+  static constexpr std::int64_t piece = lanes == 16 ? 2048 : 64, single_ahead = 8192;
 
   static void prepare(const float* row, std::int64_t n, Element* x) {
-    for (std::int64_t k = 0; k < round_up(n, 2); ++k)
-      x[k / 2].x[k % 2] = k < n ? static_cast<float>(bf16(row[k])) : 0.f;
+    float* const to = x->x;
+    for_each_vec({0, n}, [&](std::int64_t k, std::int64_t m) {
+      store_part(to + k, rounded_to_bf16(load_part(row + k, m)), m);
+    });
+    if (n % 2 != 0) to[n] = 0.f;
   }
 
   template <int Rows, int vecs>
   [[gnu::always_inline]] static void multiply(const Element* x, std::int64_t x_stride,
                                               const std::byte* w, std::int64_t w_panel, int c,
                                               vec (&sum)[Rows][vecs]) {
-    unroll<vecs>([&](auto v) __attribute__((always_inline)) {
-      std::int32_t bits[lanes];
-      std::memcpy(bits, weights_at<v>(w, w_panel, c), sizeof(bits));
-      const ints both = ints::load_unaligned(bits);
-      const vec first = std::bit_cast<vec>(both << 16);
-      const vec second = std::bit_cast<vec>(both & ints(static_cast<std::int32_t>(0xffff0000)));
-      unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-        sum[i][v] = fma(vec(x[i * x_stride].x[0]), first, sum[i][v]);
-        sum[i][v] = fma(vec(x[i * x_stride].x[1]), second, sum[i][v]);
-      });
+    unroll<2>([&](auto half) __attribute__((always_inline)) {
+      // Loaded once for each half: what is loaded for both would take registers from the sums.
+      if constexpr (half == 1) __asm__("" : "+r"(w));
+      multiply_add<Rows, vecs>(
+          [&](auto i) __attribute__((always_inline)) { return x[i * x_stride].x[half]; },
+          [&](auto v) __attribute__((always_inline)) {
+            const ints both = load_ints(weights_at<v>(w, w_panel, c));
+            return std::bit_cast<vec>(half == 0 ? both << 16 : (both >> 16) << 16);
+          },
+          sum);
     });
   }
 };

@@ -8,7 +8,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 struct Int8Row {
 #if defined(__AVX512VNNI__)
   std::int32_t quads[8];  ///< four bytes each
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) || (defined(__SSE2__) && !defined(__AVX__))
   std::int32_t even[8], odd[8];  ///< two numbers of 16 bits each
 #else
   float x[Int8Block::size];
@@ -53,7 +53,7 @@ template <int Rows, int vecs>
   });
 }
 
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) || (defined(__SSE2__) && !defined(__AVX__))
 
 inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
   for (int j = 0; j < 8; ++j, q += 4) {
@@ -62,35 +62,57 @@ inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
   }
 }
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
 inline ints multiply_add_pairs(ints a, ints b) { return ints(_mm512_madd_epi16(a, b)); }
 inline ints odd_bytes(ints a) { return ints(_mm512_srli_epi16(a, 8)); }
-#else
+#elif defined(__AVX2__)
 inline ints multiply_add_pairs(ints a, ints b) { return ints(_mm256_madd_epi16(a, b)); }
 inline ints odd_bytes(ints a) { return ints(_mm256_srli_epi16(a, 8)); }
+#else
+inline ints multiply_add_pairs(ints a, ints b) { return ints(_mm_madd_epi16(a, b)); }
+inline ints odd_bytes(ints a) { return ints(_mm_srli_epi16(a, 8)); }
 #endif
+
+/// For vectors [first, first + some): what the registers hold beside what they are multiplied by.
+template <int first, int some, int Rows, int vecs>
+[[gnu::always_inline]] inline void multiply_int8_some(const Int8Row* x, std::int64_t x_stride,
+                                                      const std::byte* w, std::int64_t w_panel,
+                                                      int c, vec (&product)[Rows][vecs]) {
+  ints sum[Rows][some];
+  unroll<Rows * some>([&](auto i) __attribute__((always_inline)) {
+    sum[i / some][i % some] = ints(x[i / some * x_stride].offset);
+  });
+#pragma GCC unroll 1
+  for (std::size_t j = 0; j < Int8Block::size / 4; ++j, w += sizeof(Int8Block::q[0])) {
+    unroll<2>([&](auto odd) __attribute__((always_inline)) {
+      // Loaded once for each: what is loaded for both would take registers from the sums.
+      if constexpr (odd == 1) __asm__("" : "+r"(w));
+      ints weight[some];
+      unroll<some>([&](auto v) __attribute__((always_inline)) {
+        const ints four = load_ints(weights_at<first + v>(w, w_panel, c));
+        weight[v] = odd == 1 ? odd_bytes(four) : four & ints(0x00ff00ff);
+      });
+      unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+        const Int8Row& row = x[i * x_stride];
+        const ints pairs(odd == 1 ? row.odd[j] : row.even[j]);
+        unroll<some>([&](auto v) __attribute__((always_inline)) {
+          sum[i][v] = in_register(sum[i][v] + multiply_add_pairs(weight[v], pairs));
+        });
+      });
+    });
+  }
+  unroll<Rows * some>([&](auto i) __attribute__((always_inline)) {
+    product[i / some][first + i % some] = xsimd::to_float(sum[i / some][i % some]);
+  });
+}
 
 template <int Rows, int vecs>
 [[gnu::always_inline]] inline void multiply_int8(const Int8Row* x, std::int64_t x_stride,
                                                  const std::byte* w, std::int64_t w_panel, int c,
                                                  vec (&product)[Rows][vecs]) {
-  unroll<vecs>([&](auto v) __attribute__((always_inline)) {
-    ints sum[Rows];
-    unroll<Rows>([&](auto i)
-                     __attribute__((always_inline)) { sum[i] = ints(x[i * x_stride].offset); });
-    for (std::size_t j = 0; j < Int8Block::size / 4; ++j) {
-      std::int32_t bits[lanes];
-      std::memcpy(bits, weights_at<v>(w + j * sizeof(Int8Block::q[0]), w_panel, c), sizeof(bits));
-      const ints weight = ints::load_unaligned(bits);
-      const ints even = weight & ints(0x00ff00ff), odd = odd_bytes(weight);
-      unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-        const Int8Row& xi = x[i * x_stride];
-        sum[i] +=
-            multiply_add_pairs(even, ints(xi.even[j])) + multiply_add_pairs(odd, ints(xi.odd[j]));
-      });
-    }
-    unroll<Rows>([&](auto i)
-                     __attribute__((always_inline)) { product[i][v] = xsimd::to_float(sum[i]); });
+  constexpr int some = std::min(vecs, Rows == 1 ? 8 : Rows == 2 ? 4 : 2);
+  unroll<vecs / some>([&](auto i) __attribute__((always_inline)) {
+    multiply_int8_some<i * some, some>(x, x_stride, w, w_panel, c, product);
   });
 }
 
@@ -110,9 +132,7 @@ template <int Rows, int vecs>
       product[i][v] = vec(static_cast<float>(x[i * x_stride].offset));
     });
     for (std::size_t j = 0; j < Int8Block::size / 4; ++j) {
-      std::int32_t bits[lanes];
-      std::memcpy(bits, weights_at<v>(w + j * sizeof(Int8Block::q[0]), w_panel, c), sizeof(bits));
-      ints bytes = ints::load_unaligned(bits);
+      ints bytes = load_ints(weights_at<v>(w + j * sizeof(Int8Block::q[0]), w_panel, c));
       for (std::size_t k = 0; k < 4; ++k, bytes = bytes >> 8) {
         const vec weight = xsimd::to_float(bytes & ints(0xff));
         unroll<Rows>([&](auto i) __attribute__((always_inline)) {
@@ -130,7 +150,8 @@ template <int Rows, int vecs>
 template <>
 struct Operand<int8> {
   using Element = Int8Row;
-  static constexpr int rows = lanes == 16 ? 6 : 4;
+  static constexpr int rows = lanes == 16 ? 6 : 4, rows_from = rows;
+  static constexpr std::int64_t piece = lanes == 16 ? 256 : 7, single_ahead = 8192;
   static constexpr std::int64_t group_bytes = sizeof(Int8Block);
 
   /// The blocks of n values of a row times `inverse`, rounded to integers; zeros behind them.

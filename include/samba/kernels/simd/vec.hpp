@@ -54,9 +54,11 @@ template <int n, class F>
   }(std::make_integer_sequence<int, n>{});
 }
 
-/// The vector in a register: g++ takes a loaded one for memory, and loads it anew for each use.
-[[gnu::always_inline]] inline vec in_register(vec v) {
-#ifdef __AVX512F__
+/// The vector in a register: g++ takes a loaded one for memory, and loads it again for each use; and
+/// it adds integers in an order of its own, for which it needs more registers.
+template <class V>
+[[gnu::always_inline]] inline V in_register(V v) {
+#ifdef __x86_64__
   __asm__("" : "+v"(v.data));
 #endif
   return v;
@@ -96,6 +98,20 @@ inline float max(vec v) {
 
 /// Integers of 32 bits, as many as a vec has floats.
 using ints = xsimd::batch<std::int32_t>;
+
+/// The 32 bits times `lanes` at p, whatever they are.
+inline ints load_ints(const void* p) {
+  return ints::load_unaligned(static_cast<const std::int32_t*>(p));
+}
+
+/// The nearest numbers that bf16 holds, as bf16(float) rounds: ties to even, NaN quiet.
+inline vec rounded_to_bf16(vec x) {
+  const ints bits = std::bit_cast<ints>(x);
+  const ints rounded = bits + ints(0x7fff) + ((bits >> 16) & ints(1));
+  const auto nan = (bits & ints(0x7fffffff)) > ints(0x7f800000);
+  const ints all = xsimd::select(nan, bits | ints(0x400000), rounded);
+  return std::bit_cast<vec>(all & ints(static_cast<std::int32_t>(0xffff0000)));
+}
 
 /// The nearest integers, ties to even.
 inline ints nearest_ints(vec x) {
