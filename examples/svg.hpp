@@ -1,12 +1,11 @@
 #pragma once
 // Plots as SVG files: line charts and heat maps, one below the other on a page.
-#include <samba/io/file_writer.hpp>
+#include "output.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -176,9 +175,7 @@ class Page {
     const std::string whole = "<svg xmlns='http://www.w3.org/2000/svg' " + size +
                               " font-family='sans-serif' font-size='12'>\n<rect " + size +
                               " fill='white'/>\n" + body_ + "</svg>\n";
-    samba::FileWriter file(path);
-    file.write(std::as_bytes(std::span(whole)));
-    file.finish();
+    write_file(path, whole);
   }
 
  private:
