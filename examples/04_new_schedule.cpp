@@ -48,9 +48,8 @@ void print_row(const char* name, std::int64_t position) {
 }
 
 constexpr const char* help =
-    "Compares five layer schedules of one budget: parameters, FLOPs of a token at position 0 and "
-    "at\n"
-    "POSITION (32768), bytes of state and of weights.\n"
+    "Compares five layer schedules of one budget: parameters, FLOPs of a token at position 0 and\n"
+    "at POSITION (32768), bytes of state and of weights.\n"
     "Usage: 04_new_schedule [POSITION]\n"
     "Example: 04_new_schedule 1000000\n";
 

@@ -209,6 +209,8 @@ void write_svg(const std::string& path, const std::vector<Result>& results) {
   }
   for (const Point& p : results.front().points)
     chart.x.marks.push_back(static_cast<double>(p.length));
+  chart.x.special = chart.x.marks.front();  // validation begins with the length of the training
+  chart.x.special_label = "trained on " + svg::text_of(chart.x.special) + " bytes";
   svg::Page page;
   page.add(chart);
   page.save(path);
