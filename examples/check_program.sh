@@ -15,7 +15,7 @@ fail() {
 if [ "$1" = --interrupt ]; then
   program=$2 file=$3
   shift 3
-  rm -f "$file"
+  rm -f "$file" "$file.txt"
   "$program" "$@" >"$file.txt" &
   while [ ! -s "$file.txt" ]; do
     kill -0 $! || fail "$program ended before it wrote anything"

@@ -23,7 +23,7 @@ int run_program(CLI::App& app, int argc, char** argv, F&& run) {
       if (const std::string type = option->get_type_name();
           type.starts_with("INT") || type.starts_with("UINT") || type.starts_with("FLOAT"))
         option->check([](const std::string& value) {
-          return value.starts_with('-') ? "expected 0 or more, found " + value : std::string();
+          return value.starts_with('-') ? "expected at least 0, found " + value : std::string();
         });
     try {
       app.parse(argc, argv);
