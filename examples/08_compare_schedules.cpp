@@ -77,15 +77,15 @@ Result train(const std::string& name, const TrainingData& data, const TrainOptio
              const ValidationOptions& validation) {
   Trainer<Schedule, T> trainer(data.train, options);
   double bytes = 0, seconds = 0;
-  Progress progress;
   while (!trainer.done()) {
     const TrainStep step = trainer.step();
     bytes += static_cast<double>(step.tokens);
     seconds += step.seconds;
-    progress.show("%s: step %lld of %lld, loss %.4f, %.0f bytes/s", name.c_str(),
-                  static_cast<long long>(step.step),
-                  static_cast<long long>(options.learning_rate.steps), step.loss, bytes / seconds);
+    std::fprintf(stderr, "\r%s: step %lld of %lld, loss %.4f, %.0f bytes/s ", name.c_str(),
+                 static_cast<long long>(step.step),
+                 static_cast<long long>(options.learning_rate.steps), step.loss, bytes / seconds);
   }
+  std::fprintf(stderr, "\n");
   Result result{
       .schedule = name, .parameters = Schedule::parameters, .bytes_per_second = bytes / seconds};
   for (const Validation& v : validate(trainer.weights(), *data.validation, validation))
@@ -249,8 +249,6 @@ std::vector<Result> train_all(Options options) {
 }
 
 void run(const Options& options) {
-  if (options.plot.empty()) check_output("--csv", options.csv);
-  check_output("--svg", options.svg);
   std::vector<Result> results;
   for (const std::string& path : options.plot) read_csv(path, results);
   if (options.plot.empty()) results = train_all(options);
@@ -263,7 +261,7 @@ void run(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app("Trains layer schedules of one budget and compares them on longer texts.");
-  app.footer("Example:\n  08_compare_schedules bible.txt --steps 300 --svg schedules.svg");
+  app.footer("Example: 08_compare_schedules bible.txt --steps 300 --only Samba --only Llama");
   app.option_defaults()->always_capture_default();
   app.add_option("TEXT", options.text, "what to train on; its last 5 % are for validation");
   app.add_option("--only", options.only, "names of schedules to train; none: all")->take_all();
