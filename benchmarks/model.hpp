@@ -35,7 +35,7 @@ void model_row(const std::string& name, int threads, std::int64_t n, Dot dot, Ru
     Cost cost = run(state);
     cost.dot = dot;
     report(state, threads, cost, before);
-    state.counters["tokens/s"] =
+    state.counters["tokens"] =
         benchmark::Counter(static_cast<double>(n), benchmark::Counter::kIsIterationInvariantRate);
   };
   benchmark::RegisterBenchmark(path({name, with_threads(threads)}).c_str(), measure)

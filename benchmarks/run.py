@@ -84,6 +84,13 @@ class Row(Timed):
         return self.flops / self.time
 
 
+def programs_for(pattern, names):
+    """The programs whose rows a pattern can mean: one, where it begins with that program's name, else all."""
+    word = re.match(r"\^?([a-z0-9_]+?)(_backward)?(/|$)", pattern)
+    alternatives = "|" in re.sub(r"\([^()]*\)", "", pattern)
+    return [word[1]] if word and word[1] in names and not alternatives else names
+
+
 def run(program, pattern, min_time, repetitions, environment):
     """(rows, context) of one program; no rows if its names do not match the pattern."""
     command = [str(program), "--benchmark_format=json", f"--benchmark_min_time={min_time}",
@@ -356,19 +363,29 @@ class Labels:
         return box[0], (box[1] + box[3]) / 2
 
 
+def polygon(corners, turn, inner=1.0):
+    """Corners of a regular polygon, the first at `turn` of a circle from the right; or of a star, whose inner corners
+    are at that part of the radius."""
+    radii = [5.5] if inner == 1 else [6.5, 6.5 * inner]
+    n = corners * len(radii)
+    return [(radii[i % len(radii)] * math.cos(2 * math.pi * (i / n + turn)),
+             radii[i % len(radii)] * math.sin(2 * math.pi * (i / n + turn))) for i in range(n)]
+
+
+# One for each layer: circle, square, triangle, diamond, triangle down, star, cross, pentagon, square star, triangle right.
+SHAPES = (polygon(24, 0), polygon(4, 1 / 8), polygon(3, 3 / 4), polygon(4, 0), polygon(3, 1 / 4),
+          polygon(5, 3 / 4, 0.45), polygon(4, 1 / 8, 0.35), polygon(5, 3 / 4), polygon(4, 0, 0.35), polygon(3, 0))
+
+
 def marker(x, y, shape, fill):
-    """One of four shapes, by number."""
-    if shape == 0:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="#ffffff"/>'
-    corners = ([(-4, -4), (4, -4), (4, 4), (-4, 4)], [(0, -5.5), (5, 4), (-5, 4)],
-               [(0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)])[(shape - 1) % 3]
-    points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
-    return f'<polygon points="{points}" fill="{fill}" stroke="#ffffff"/>'
+    """One of the shapes, by number."""
+    points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in SHAPES[shape])
+    return f'<polygon points="{points}" fill="{fill}" stroke="#ffffff" stroke-width="0.7"/>'
 
 
 def write_roofline_svg(path, rows, machine):
     """FLOP/s over FLOPs per byte, both logarithmic, at the largest number of threads. Roofs are the medians of the
-    rows' ceilings."""
+    rows' ceilings, so a row whose own were higher may stand above them; such points are marked."""
     threads = max(r.threads for r in rows)
     rows = [r for r in rows if r.threads == threads]
     roofs = {t: statistics.median(r.dot_rate for r in rows if r.type == t)
@@ -385,6 +402,9 @@ def write_roofline_svg(path, rows, machine):
         return top + height - height * math.log(value / y_low) / math.log(y_high / y_low)
 
     layers = list(dict.fromkeys(r.layer for r in rows))
+    if len(layers) > len(SHAPES):
+        sys.exit(f"the roofline has {len(SHAPES)} symbols, one a layer, and found {len(layers)} layers: add some")
+    above = {id(r) for r in rows if r.rate > 1.01 * min(roofs[r.type], r.intensity * slopes[r.source])}
     body, over = [], []  # over: what lines must not cross
 
     def text(at, level, content, extra="", to=body):
@@ -420,17 +440,17 @@ def write_roofline_svg(path, rows, machine):
              f' transform="rotate({math.degrees(tilt):.1f} {at:.1f} {level:.1f})"', over)
         dx, dy = 3.4 * len(content) * math.cos(tilt), 3.4 * len(content) * math.sin(tilt)
         labels.keep_clear(at - dx - 8, level - dy - 8, at + dx - 8, level + dy - 8, 8)
-    above = math.inf  # the last text, from the lowest roof up
+    lowest = math.inf  # the last text, from the lowest roof up
     for name, roof in sorted(roofs.items(), key=lambda item: item[1]):
         line(roof_ends[name], y(roof), left + width, y(roof), TYPES[name], ' stroke-width="1.5"')
         labels.keep_clear(roof_ends[name], y(roof), left + width, y(roof), 2)
-        content, above = f"{name} {roof / 1e9:.4g} GFLOP/s", min(y(roof) - 5, above - 14)
-        text(left + width - 4, above, content, f' text-anchor="end" fill="{TYPES[name]}"')
-        labels.keep_clear(left + width - 4 - 6.7 * len(content), above - 4, left + width, above - 4, 7)
+        content, lowest = f"{name} {roof / 1e9:.4g} GFLOP/s", min(y(roof) - 5, lowest - 14)
+        text(left + width - 4, lowest, content, f' text-anchor="end" fill="{TYPES[name]}"')
+        labels.keep_clear(left + width - 4 - 6.7 * len(content), lowest - 4, left + width, lowest - 4, 7)
 
     for r in sorted(rows, key=lambda r: -r.rate):
         at, level = x(r.intensity), y(r.rate)
-        content = f"{r.layer} {r.size.split('/')[-1]} {1 / r.over_floor:.0%}"
+        content = f"{r.layer} {r.size.split('/')[-1]} {1 / r.over_floor:.0%}" + "*" * (id(r) in above)
         label_x, label_y = labels.place(at, level, content)
         near_x = min(max(at, label_x), label_x + labels.character * len(content))
         if math.hypot(near_x - at, label_y - level) > 14:
@@ -450,6 +470,10 @@ def write_roofline_svg(path, rows, machine):
         head += [marker(at + 5, 67.5, i, "#555555"), f'<text x="{at + 16}" y="72">{name}</text>']
         at += 76
     full_width, full_height = left + width + margin, top + height + 52
+    if above:
+        head.append(f'<text x="{margin}" y="{full_height}">* above its roof: roofs are medians, and around this row the '
+                    'machine was faster, or it runs in a cache, where writes pass reads.</text>')
+        full_height += 16
     path.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{full_width}" height="{full_height}" '
         'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="11" fill="#222222">\n'
@@ -461,16 +485,29 @@ def write_roofline_svg(path, rows, machine):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--programs", type=pathlib.Path, required=True, help="folder of bench_*")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for what is written")
+    parser.add_argument("--programs", type=pathlib.Path, help="folder of bench_*")
+    parser.add_argument("--output", type=pathlib.Path, help="folder for what is written")
+    parser.add_argument("--targets", action="store_true", help="print the programs that the other options need")
     parser.add_argument("--quick", action="store_true", help="the demo's sizes and the fast kernels only")
     parser.add_argument("--large", action="store_true", help="Samba-421M as a whole too: 1.7 GB of weights")
     parser.add_argument("--roofline", action="store_true", help="the layers only, as a table by layer and a roofline")
     parser.add_argument("--filter", default=None, metavar="REGEX", help="rows whose name matches")
     options = parser.parse_args()
+    if not options.targets and not (options.programs and options.output):
+        parser.error("expected --programs and --output, or --targets")
     every = "." if not options.roofline else "/samba421m/"
     pattern = options.filter or (QUICK if options.quick else every)
     min_time, repetitions = (0.02, 3) if options.quick else (0.2, 5)
+
+    names = sorted(p.stem for p in SOURCES.glob("*.cpp"))
+    if options.roofline:
+        names = ["ceilings", "layer"] + ["model"] * options.large
+    elif options.filter:
+        names = sorted({"ceilings", *programs_for(options.filter, names)})
+    if options.targets:
+        print(*(f"bench_{name}" for name in names))
+        return
+    options.output.mkdir(parents=True, exist_ok=True)
 
     environment = {k: v for k, v in os.environ.items() if k != "SAMBA_BENCH_LARGE"}
     if options.large:
@@ -481,9 +518,6 @@ def main():
               file=sys.stderr)
         # Threads that wait for each other must not take the processor from those that they wait for.
         environment.setdefault("OMP_WAIT_POLICY", "passive")
-    names = sorted(p.stem for p in SOURCES.glob("*.cpp"))
-    if options.roofline:
-        names = ["ceilings", "layer"] + ["model"] * options.large
     missing = [n for n in names if not (options.programs / f"bench_{n}").exists()]
     if missing:
         sys.exit(f"{options.programs} lacks " + ", ".join(f"bench_{n}" for n in missing) + ": build it first")
@@ -505,7 +539,7 @@ def main():
         ceilings.apply(row)
 
     machine = f"{context['num_cpus']} processors, {context['samba_target']}, {datetime.date.today()}"
-    options.output.mkdir(parents=True, exist_ok=True)
+    print(machine)
     file = options.output / ("roofline" if options.roofline else "bench")
     if options.roofline:
         rows = roofline_order(rows)

@@ -2,6 +2,7 @@
 //   01_hello [DEMO]   writes token ids with samba-421m/model.safetensors if that file is there,
 //                     else text with the small model of the folder DEMO (examples/demo_model)
 #include "demo_model.hpp"
+#include "output.hpp"
 
 #include <iostream>
 
@@ -27,7 +28,13 @@ void write_on(const std::string& path, const std::vector<std::int32_t>& prompt, 
   std::cout << std::endl;
 }
 
-int main(int argc, char** argv) try {
+constexpr const char* help =
+    "Writes token ids with samba-421m/model.safetensors if that file is there, else text with the\n"
+    "small model of the folder DEMO (examples/demo_model).\n"
+    "Usage: 01_hello [DEMO]\n"
+    "Example: 01_hello examples/demo_model\n";
+
+void hello(const std::string& demo) {
   const std::string samba_421m = "samba-421m/model.safetensors";
   if (path_exists(samba_421m)) {
     // "Hello world" in the vocabulary of Llama 2, which this model has.
@@ -39,10 +46,11 @@ int main(int argc, char** argv) try {
               << "  scripts/convert_checkpoint.py IN.pth " << samba_421m << "\n\n";
     const std::string prompt = "Hello world";
     std::cout << prompt;
-    write_on<DemoModel>(argc > 1 ? argv[1] : "examples/demo_model", ByteTokenizer().encode(prompt),
+    write_on<DemoModel>(demo, ByteTokenizer().encode(prompt),
                         [](auto token) { std::cout << static_cast<char>(token) << std::flush; });
   }
-} catch (const std::exception& error) {
-  std::cerr << "error: " << error.what() << '\n';
-  return 1;
+}
+
+int main(int argc, char** argv) {
+  return run_main(argc, argv, help, [&] { hello(argc > 1 ? argv[1] : "examples/demo_model"); });
 }

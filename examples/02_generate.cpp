@@ -5,6 +5,7 @@
 #include "program.hpp"
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <string>
 
@@ -32,23 +33,29 @@ std::string read_text(const std::string& path) {
 
 void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  check_printed();
+}
+
+// Ctrl-C ends the text, so that its state can be saved; a second one ends the program.
+volatile std::sig_atomic_t interrupted = 0;
+void interrupt(int) {
+  interrupted = 1;
+  std::signal(SIGINT, SIG_DFL);
 }
 
 /// Reads the prompt in parts, which changes no bit of the result, to say how far it is.
 std::span<const float> read_prompt(Session<DemoModel>& session,
                                    std::span<const std::int32_t> prompt) {
   constexpr std::size_t part = 4096;
-  const bool is_long = prompt.size() > part;
+  Progress progress;
   std::span<const float> logits;
-  for (std::size_t done = 0; done < prompt.size();) {
+  for (std::size_t done = 0; done < prompt.size() && !interrupted;) {
     const auto next = prompt.subspan(done, std::min(part, prompt.size() - done));
     logits = session.prefill(next);
     done += next.size();
-    if (is_long)
-      std::fprintf(stderr, "\rreading the prompt: %zu of %zu tokens", done, prompt.size());
+    if (prompt.size() > part)
+      progress.show("reading the prompt: %zu of %zu tokens", done, prompt.size());
   }
-  if (is_long) std::fprintf(stderr, "\n");
   return logits;
 }
 
@@ -59,19 +66,24 @@ void generate(const Options& options) {
       options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file));
   if (prompt.empty()) fail({"the prompt is empty: give --prompt or --prompt-file"});
   Sampler sample(options.sampler);
+  if (!options.save_state.empty()) check_output("--save-state", options.save_state);
 
   const auto weights = load<DemoModel>(options.model);
   Session session(weights, options.session);
   if (!options.load_state.empty()) session.load(options.load_state);
 
+  std::signal(SIGINT, interrupt);
   const auto start = Clock::now();
+  const std::int64_t before = session.position();
   auto logits = read_prompt(session, prompt);
+  const auto read = static_cast<std::size_t>(session.position() - before);
   const double prompt_seconds = seconds_since(start);
 
   StreamDecoder decode(tokenizer);  // complete UTF-8 characters only
-  for (const auto token : prompt) print(decode(token));
+  for (const auto token : std::span(prompt).first(read)) print(decode(token));
   sample.observe(prompt);
-  for (int i = 0; i < options.tokens; ++i) {
+  int written = 0;
+  for (; written < options.tokens && !interrupted; ++written) {
     const auto token = sample(logits);
     print(decode(token));
     logits = session.step(token);
@@ -80,12 +92,12 @@ void generate(const Options& options) {
   const double seconds = seconds_since(start) - prompt_seconds;
 
   if (!options.save_state.empty()) session.save(options.save_state);
+  if (interrupted) std::fprintf(stderr, "interrupted; ");
   std::fprintf(stderr,
                "prompt: %zu tokens in %.2f s (%.0f/s); text: %d tokens in %.2f s (%.0f/s); "
                "position %lld, state %.2f MB\n",
-               prompt.size(), prompt_seconds, static_cast<double>(prompt.size()) / prompt_seconds,
-               options.tokens, seconds, options.tokens / seconds,
-               static_cast<long long>(session.position()),
+               read, prompt_seconds, static_cast<double>(read) / prompt_seconds, written, seconds,
+               written / seconds, static_cast<long long>(session.position()),
                static_cast<double>(session.state_bytes()) / 1e6);
 }
 
@@ -93,7 +105,11 @@ void generate(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Writes text with the demo model.");
+  CLI::App app("Writes text with the demo model. Ctrl-C ends it, and saves the state if asked.");
+  app.footer(
+      "Example:\n"
+      "  02_generate --prompt \"In the beginning God\" --tokens 500 --save-state text.state\n"
+      "  02_generate --load-state text.state --prompt \" And\"");
   app.option_defaults()->always_capture_default();
   app.add_option("--model", options.model, "folder or file of the weights");
   app.add_option("--prompt", options.prompt, "text to begin or to go on with");

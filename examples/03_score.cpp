@@ -33,16 +33,16 @@ void score_file(const Options& options) {
   const auto predictions = std::ssize(tokens) - 1;
   const auto context = options.context ? options.context : predictions;
   Score total;
+  Progress progress;
   do {
     const auto rest = std::span(tokens).subspan(static_cast<std::size_t>(total.tokens));
     const auto part = rest.first(static_cast<std::size_t>(std::min(context + 1, std::ssize(rest))));
     session.reset();
     total += score(session, part, [&](std::int64_t done, std::int64_t) {
-      std::fprintf(stderr, "\rscored %lld of %lld", static_cast<long long>(total.tokens + done),
-                   static_cast<long long>(predictions));
+      progress.show("scored %lld of %lld", static_cast<long long>(total.tokens + done),
+                    static_cast<long long>(predictions));
     });
   } while (total.tokens < predictions);
-  std::fprintf(stderr, "\n");
 
   const std::string forgets =
       options.context ? "context " + std::to_string(context) : "unlimited context";
@@ -55,7 +55,8 @@ void score_file(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Scores a file with the demo model.");
+  CLI::App app("Scores a file with the demo model: perplexity and bits per byte.");
+  app.footer("Example:\n  03_score examples/demo_model/heldout.txt --bytes 4096");
   app.option_defaults()->always_capture_default();
   app.add_option("file", options.file, "text to score")->required();
   app.add_option("--model", options.model, "folder or file of the weights");

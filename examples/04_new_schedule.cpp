@@ -1,6 +1,8 @@
 // 04_new_schedule: five layer schedules of one budget, compared by constants of the program.
 //   04_new_schedule [POSITION]      FLOPs are given at position 0 and at POSITION (32768)
 // Nothing is allocated and nothing runs: sizes, FLOPs and state are known to the compiler.
+#include "output.hpp"
+
 #include <samba/samba.hpp>
 
 #include <cstdio>
@@ -45,8 +47,13 @@ void print_row(const char* name, std::int64_t position) {
               millions(Schedule::template weight_bytes<float>));
 }
 
-int main(int argc, char** argv) try {
-  const std::int64_t position = argc > 1 ? std::atoll(argv[1]) : 32768;
+constexpr const char* help =
+    "Compares five layer schedules of one budget: parameters, FLOPs of a token at position 0 and\n"
+    "at POSITION (32768), bytes of state and of weights.\n"
+    "Usage: 04_new_schedule [POSITION]\n"
+    "Example: 04_new_schedule 1000000\n";
+
+void compare(std::int64_t position) {
   if (position < 1) fail({"expected a position, 1 or more, found ", position});
   const std::string at = "at " + std::to_string(position);
   std::printf("%-14s %12s %7s %12s %16s %14s %14s\n", "", "", "", "MFLOPs/token", "MFLOPs/token",
@@ -59,11 +66,11 @@ int main(int argc, char** argv) try {
   print_row<SwaMlp>("SWA-MLP", position);
   print_row<MambaOnly>("Mamba", position);
 
-  const bool same = structure<SambaByIndices>() == structure<Samba>();
-  std::printf("\nSamba by indices is %s model as Samba by letters.\n",
-              same ? "the same" : "not the same");
-  return same ? 0 : 1;
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "error: %s\n", error.what());
-  return 1;
+  if (structure<SambaByIndices>() != structure<Samba>())
+    fail({"Samba by indices is not the model that Samba by letters is"});
+  std::printf("\nSamba by indices is the same model as Samba by letters.\n");
+}
+
+int main(int argc, char** argv) {
+  return run_main(argc, argv, help, [&] { compare(argc > 1 ? std::atoll(argv[1]) : 32768); });
 }

@@ -1,6 +1,8 @@
 // 05_custom_layer: a layer of your own, a gated linear recurrence, beside samba's in a model.
 //   05_custom_layer [TOKENS]
 // A layer is any type with the members below; nothing is registered.
+#include "output.hpp"
+
 #include <samba/model/initialize.hpp>
 #include <samba/samba.hpp>
 
@@ -75,13 +77,18 @@ struct Block : HybridStack<GatedRecurrence<128>, SwiGLU<128>, Window, SwiGLU<128
 struct Model
     : LanguageModel<Repeat<2, Block>, ModelOptions{.vocab_size = 256, .tie_embeddings = true}> {};
 
-int main(int argc, char** argv) try {
+constexpr const char* help =
+    "Puts a layer of its own into a model, and checks that a random text of TOKENS tokens (500)\n"
+    "has the same logits however it is cut, on one thread and on two.\n"
+    "Usage: 05_custom_layer [TOKENS]\n"
+    "Example: 05_custom_layer 2000\n";
+
+void check_splits(int tokens) {
   std::printf("%s\n", describe<Model>().c_str());
   Weights<Model> weights;
   initialize(weights, 1);  // random, from this seed
 
   // However a text is cut into pieces, on any number of threads, the logits have the same bits.
-  const int tokens = argc > 1 ? std::atoi(argv[1]) : 500;
   if (tokens < 1) fail({"expected a number of tokens, 1 or more, found ", tokens});
   sampling::SplitMix64 random(2);
   std::vector<std::int32_t> text;
@@ -102,7 +109,8 @@ int main(int argc, char** argv) try {
   }
   std::printf("%d tokens in %d pieces: the same logits as token by token, bit for bit.\n", tokens,
               pieces);
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "error: %s\n", error.what());
-  return 1;
+}
+
+int main(int argc, char** argv) {
+  return run_main(argc, argv, help, [&] { check_splits(argc > 1 ? std::atoi(argv[1]) : 500); });
 }

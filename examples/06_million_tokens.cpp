@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -95,11 +96,11 @@ std::vector<Point> stream(const Weights<Model>& weights, const Options& options)
 }
 
 void write_csv(const std::string& path, const std::vector<Point>& points) {
-  std::ofstream out(path);
-  out << "position,microseconds_per_token,memory_bytes,state_bytes\n";
+  std::ostringstream text;
+  text << "position,microseconds_per_token,memory_bytes,state_bytes\n";
   for (const Point& p : points)
-    out << p.position << ',' << p.microseconds << ',' << p.memory << ',' << p.state << '\n';
-  if (!out.flush()) fail({path, ": cannot write"});
+    text << p.position << ',' << p.microseconds << ',' << p.memory << ',' << p.state << '\n';
+  write_file(path, text.str());
 }
 
 /// Two charts over the position, from 0 on.
@@ -122,6 +123,8 @@ void write_svg(const std::string& path, const std::vector<Point>& points) {
 
 void run(const Options& options) {
   if (options.tokens < 1) fail({"--tokens: expected 1 or more, found ", options.tokens});
+  check_output("--csv", options.csv);
+  check_output("--svg", options.svg);
   std::vector<Point> points;
   if (options.tiny) {
     Weights<TinyModel> weights;
@@ -141,6 +144,7 @@ void run(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app("Writes many tokens and measures memory and time along the way.");
+  app.footer("Example:\n  06_million_tokens --tokens 200000 --svg memory.svg");
   app.option_defaults()->always_capture_default();
   app.add_option("--tokens", options.tokens, "tokens to write");
   app.add_option("--model", options.model, "folder or file of the weights");

@@ -213,6 +213,7 @@ int main(int argc, char** argv) {
   TrainOptions& train_options = options.train;
   LearningRate& rate = train_options.learning_rate;
   CLI::App app("Trains a byte-level model on a text.");
+  app.footer("Example: 07_train bible.txt --steps 600 --out short");
   app.option_defaults()->always_capture_default();
   app.add_option("text", options.text, "text, or token file with a vocabulary of at most 256");
   app.add_option("--out", options.out, "folder for checkpoints, log and curve");

@@ -209,6 +209,8 @@ void write_svg(const std::string& path, const std::vector<Result>& results) {
   }
   for (const Point& p : results.front().points)
     chart.x.marks.push_back(static_cast<double>(p.length));
+  chart.x.special = chart.x.marks.front();  // validation begins with the length of the training
+  chart.x.special_label = "trained on " + svg::text_of(chart.x.special) + " bytes";
   svg::Page page;
   page.add(chart);
   page.save(path);
@@ -259,6 +261,7 @@ void run(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app("Trains layer schedules of one budget and compares them on longer texts.");
+  app.footer("Example: 08_compare_schedules bible.txt --steps 300 --only Samba --only Llama");
   app.option_defaults()->always_capture_default();
   app.add_option("TEXT", options.text, "what to train on; its last 5 % are for validation");
   app.add_option("--only", options.only, "names of schedules to train; none: all")->take_all();

@@ -58,6 +58,7 @@ void quantise(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app("Packs the demo model's weights with matrices of fewer bits.");
+  app.footer("Example:\n  09_quantise --type int8 --out demo.int8.safetensors");
   app.option_defaults()->always_capture_default();
   app.add_option("--type", options.type, "type of the matrices")
       ->check(CLI::IsMember({"float", "bf16", "int8"}));
@@ -66,6 +67,7 @@ int main(int argc, char** argv) {
   app.add_option("--text", options.text, "what to score before and after");
   app.add_option("--bytes", options.bytes, "bytes of it");
   return run_program(app, argc, argv, [&] {
+    check_output("--out", options.out);
     if (options.type == "int8")
       quantise<int8>(options);
     else if (options.type == "bf16")

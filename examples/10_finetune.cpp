@@ -105,6 +105,7 @@ svg::Series train(Learner& learner, const Options& options) {
   SplitMix64 random(options.passkey.seed ^ 0x7261696e);  // not the texts that the model is asked
   svg::Series losses;
   const auto start = std::chrono::steady_clock::now();
+  Progress progress;
   for (std::int64_t step = 1; step <= options.steps; ++step) {
     std::vector<PasskeyTokens> texts;
     std::vector<std::vector<std::int32_t>> targets;
@@ -121,10 +122,9 @@ svg::Series train(Learner& learner, const Options& options) {
     learner.step(gradients, rate.at(step));
     losses.points.push_back({static_cast<double>(step), loss});
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    std::fprintf(stderr, "\rstep %lld of %lld: loss %.4f, %.0f s ", static_cast<long long>(step),
-                 static_cast<long long>(options.steps), loss, seconds.count());
+    progress.show("step %lld of %lld: loss %.4f, %.0f s", static_cast<long long>(step),
+                  static_cast<long long>(options.steps), loss, seconds.count());
   }
-  std::fprintf(stderr, "\n");
   return losses;
 }
 
@@ -141,13 +141,12 @@ double mean_loss(const svg::Series& losses, double from, double to) {
 
 PasskeyResult ask(const Learner& learner, const Options& options) {
   Session session(learner.weights(), {.threads = options.threads});
-  const auto result = passkey_retrieval(
-      session, ByteTokenizer(), options.passkey, [](std::int64_t done, std::int64_t total) {
-        std::fprintf(stderr, "\rasked %lld of %lld ", static_cast<long long>(done),
-                     static_cast<long long>(total));
-      });
-  std::fprintf(stderr, "\n");
-  return result;
+  Progress progress;
+  return passkey_retrieval(session, ByteTokenizer(), options.passkey,
+                           [&](std::int64_t done, std::int64_t total) {
+                             progress.show("asked %lld of %lld", static_cast<long long>(done),
+                                           static_cast<long long>(total));
+                           });
 }
 
 void print(const char* when, const PasskeyResult& result) {
@@ -178,10 +177,9 @@ void run(Options options) {
   check_at_least("--steps", options.steps, 1);
   check_at_least("--sequences", options.sequences, 1);
   check_at_least("--depths", options.depths, 2);
-  if (options.quick) {
-    options.steps = 4, options.sequences = 1, options.seq_len = 768;
-    options.passkey.lengths = {256, 768}, options.depths = 2, options.passkey.trials = 1;
-  }
+  check_output("--svg", options.svg);
+  check_output("--out", options.out);
+  if (!options.apart.empty()) check_output("--apart", options.apart);
   options.passkey.depths.clear();
   for (int i = 0; i < options.depths; ++i)
     options.passkey.depths.push_back(static_cast<double>(i) / (options.depths - 1));
@@ -221,6 +219,10 @@ void run(Options options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app("Teaches the demo model to remember a passkey for longer than its window.");
+  app.footer(
+      "Example:\n"
+      "  10_finetune --steps 300 --out finetuned.safetensors\n"
+      "  10_finetune --adapters '*.attn.*' '*.swiglu.w3.*' --apart adapters.safetensors");
   app.option_defaults()->always_capture_default();
   app.add_option("--model", options.model, "folder or file of the weights");
   auto* const train = app.add_option("--train", options.train, "patterns of tensors that learn");
@@ -242,5 +244,15 @@ int main(int argc, char** argv) {
   app.add_option("--apart", options.apart, "file for the adapters alone")->needs(adapters);
   app.add_option("--svg", options.svg, "file for the plots");
   app.add_flag("--quick", options.quick, "a few small steps, to see that it runs");
-  return run_program(app, argc, argv, [&] { run(options); });
+  return run_program(app, argc, argv, [&] {
+    if (options.quick) {
+      set_unless_given(app, "--steps", options.steps, 4);
+      set_unless_given(app, "--sequences", options.sequences, 1);
+      set_unless_given(app, "--seq-len", options.seq_len, 768);
+      set_unless_given(app, "--lengths", options.passkey.lengths, {256, 768});
+      set_unless_given(app, "--depths", options.depths, 2);
+      set_unless_given(app, "--trials", options.passkey.trials, 1);
+    }
+    run(options);
+  });
 }

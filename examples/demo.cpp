@@ -2,6 +2,7 @@
 //   demo examples/demo_model
 // Fails if the score is not the one that a float64 reference computed (expected.json).
 #include "demo_model.hpp"
+#include "output.hpp"
 
 #include <chrono>
 #include <cstdio>
@@ -42,12 +43,13 @@ std::int64_t peak_memory() {
   return 0;
 }
 
-}  // namespace
+constexpr const char* help =
+    "Loads the small trained Samba of the folder MODEL, scores text with it and lets it write.\n"
+    "Fails if the score is not the one that a float64 reference computed.\n"
+    "Usage: demo MODEL\n"
+    "Example: demo examples/demo_model\n";
 
-int main(int argc, char** argv) try {
-  if (argc != 2)
-    fail({"expected one argument, the folder of the demo model: demo examples/demo_model"});
-  const std::string folder = argv[1];
+void show(const std::string& folder) {
   std::printf("%s\n\n%s\n", build_info().c_str(), describe<DemoModel>().c_str());
 
   auto start = Clock::now();
@@ -62,12 +64,14 @@ int main(int argc, char** argv) try {
   const ByteTokenizer tokenizer;
   Session session(weights);
   start = Clock::now();
-  const Score scored =
-      score(session, tokenizer.encode(text), [](std::int64_t done, std::int64_t total) {
-        std::fprintf(stderr, "\rscoring held-out text: %lld of %lld", static_cast<long long>(done),
-                     static_cast<long long>(total));
-      });
-  std::fprintf(stderr, "\n");
+  Score scored;
+  {
+    Progress progress;
+    scored = score(session, tokenizer.encode(text), [&](std::int64_t done, std::int64_t total) {
+      progress.show("scoring held-out text: %lld of %lld", static_cast<long long>(done),
+                    static_cast<long long>(total));
+    });
+  }
   const double bits = scored.bits_per_byte(scored.tokens),
                expected = expected_bits_per_byte(folder + "/expected.json");
   std::printf("scored %lld bytes in %.2f s, each given all before it\n",
@@ -98,8 +102,14 @@ int main(int argc, char** argv) try {
       "position\n",
       decode.finish().c_str(), generated, seconds, generated / seconds, megabytes(peak_memory()),
       megabytes(session.state_bytes()));
-} catch (const std::exception& error) {
-  std::fflush(stdout);
-  std::fprintf(stderr, "error: %s\n", error.what());
-  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_main(argc, argv, help, [&] {
+    if (argc != 2)
+      fail({"expected one argument, the folder of the demo model: demo examples/demo_model"});
+    show(argv[1]);
+  });
 }

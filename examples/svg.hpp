@@ -1,12 +1,11 @@
 #pragma once
 // Plots as SVG files: line charts and heat maps, one below the other on a page.
-#include <samba/io/file_writer.hpp>
+#include "output.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +16,9 @@ struct Axis {
   std::string label;
   bool log = false, from_zero = false;
   std::vector<double> marks = {};  // none: round numbers
+  // A value that stands out, of the horizontal axis, and what it is.
+  double special = 0;
+  std::string special_label = {};
 };
 
 struct Series {
@@ -129,6 +131,11 @@ class Page {
       line(x_at(x), height_, x_at(x), height_ + plot_height);
       text(x_at(x), height_ + plot_height + 18, "middle", text_of(x));
     }
+    if (!chart.x.special_label.empty()) {
+      const double x = x_at(chart.x.special);
+      line(x, height_, x, height_ + plot_height, "stroke='#333' stroke-dasharray='5 4'");
+      text(x + 6, height_ + 0.4 * plot_height, "start", chart.x.special_label);
+    }
     for (std::size_t s = 0; s < chart.series.size(); ++s) {
       const std::string color = colors[s % std::size(colors)];
       std::string path, dots;
@@ -176,9 +183,7 @@ class Page {
     const std::string whole = "<svg xmlns='http://www.w3.org/2000/svg' " + size +
                               " font-family='sans-serif' font-size='12'>\n<rect " + size +
                               " fill='white'/>\n" + body_ + "</svg>\n";
-    samba::FileWriter file(path);
-    file.write(std::as_bytes(std::span(whole)));
-    file.finish();
+    write_file(path, whole);
   }
 
  private:
@@ -200,9 +205,10 @@ class Page {
     height_ += 16;
   }
 
-  void line(double x1, double y1, double x2, double y2) {
+  void line(double x1, double y1, double x2, double y2,
+            const std::string& style = "stroke='#ddd'") {
     body_ += "<line x1='" + text_of(x1) + "' y1='" + text_of(y1) + "' x2='" + text_of(x2) +
-             "' y2='" + text_of(y2) + "' stroke='#ddd'/>\n";
+             "' y2='" + text_of(y2) + "' " + style + "/>\n";
   }
   void text(double x, double y, const char* anchor, const std::string& what,
             const std::string& style = "") {

@@ -7,6 +7,8 @@ IN is what torch.save wrote: {"model": state_dict, ...}, of which only the model
 state dict. It is read with weights_only=True, so it cannot run code. Names lose the prefixes that
 wrappers add (module., _forward_module., _orig_mod.). A head that equals the embedding is left out:
 its absence says that the two are tied. OUT appears complete or not at all.
+
+Example: scripts/convert_checkpoint.py iter-100000-ckpt.pth samba-421m/model.safetensors --dtype bfloat16
 """
 
 import argparse

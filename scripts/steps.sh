@@ -1,4 +1,8 @@
-# For the scripts beside this file, which source it: runs steps quietly, and shows the end of a failed one's output.
+# For the scripts beside this file, which source it: their help; steps that run quietly, and the end of a failed one's
+# output.
+
+# What the script says of itself: the comment at its top.
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 
 # step "What is done" command...: prints the name, then the seconds; the command's output goes to $log.
 step() {

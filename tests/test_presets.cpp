@@ -1,6 +1,7 @@
 // The published sizes: constants that were computed by hand, and the two texts that describe a
 // model.
 #include <set>
+#include <sstream>
 
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
@@ -135,9 +136,13 @@ void check_description() {
   const std::string table = describe<Model>();
   INFO(table);
   for (const BranchInfo& branch : branches<Model>()) {
-    CHECK(table.find(branch.text()) != table.npos);
+    std::istringstream words(branch.text());  // the table breaks lines between them
+    for (std::string word; words >> word;) CHECK(table.find(word) != table.npos);
     CHECK(table.find(grouped(branch.parameters)) != table.npos);
   }
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 100);
+  CHECK(table.find("window=0") == table.npos);
   const std::string sums = table.substr(table.rfind("\nsum"));
   CHECK(sums.find(grouped(Model::parameters)) != sums.npos);
   CHECK(sums.find(grouped(Model::template state_bytes<float>)) != sums.npos);
@@ -209,10 +214,21 @@ TEST_CASE("structure tells every option apart, and nothing else") {
 TEST_CASE("describe shows every layer and the sums") {
   check_description<Samba421M>();
   check_description<Llama438M>();
+  check_description<Samba3_8B>();
   check_description<Mamba370M>();
   check_description<golden::SwaMlp>();
   check_description<tiny::Mixed>();
   check_description<DemoModel>();
+}
+
+TEST_CASE("build_info says where nothing was optimised") {
+#ifdef __OPTIMIZE__
+  constexpr bool optimised = true;
+#else
+  constexpr bool optimised = false;
+#endif
+  CHECK(is_optimised == optimised);
+  CHECK((build_info().find("not optimised") == std::string::npos) == optimised);
 }
 
 TEST_CASE("weights and states take what the constants say") {

@@ -1,7 +1,7 @@
 """The training step of benchmarks/training.cpp in PyTorch, for torch_rows.py: a Samba of 20 M parameters on 4 sequences
 of 512 tokens, AdamW with clipping. The model is compiled (torch.compile), in bf16 with autocast and float32 weights.
 
-What was tried for each part is in docs/performance.md; the fastest is here. PyTorch has no selective scan: this one
+What was tried for each part is in docs/performance_log.md; the fastest is here. PyTorch has no selective scan: this one
 goes through CHUNK tokens at a time in functions without loops, which its compiler makes one loop over channels of,
 with the states in registers; the backward pass computes the states of a chunk anew. Attention as products and a
 softmax is faster on these sizes than scaled_dot_product_attention."""

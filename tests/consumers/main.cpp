@@ -5,6 +5,7 @@
 #include <cstdio>
 
 int main() {
+  std::printf("%s\n", samba::build_info().c_str());
   std::printf("Samba421M has %lld parameters\n",
               static_cast<long long>(samba::presets::Samba421M::parameters));
   const std::vector<float> logits = tiny_logits();

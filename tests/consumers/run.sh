@@ -32,9 +32,26 @@ find_package_compiled() {
 add_subdirectory_compiled() { with_cmake add_subdirectory -DSAMBA_LIBRARY=compiled; }
 fetch_content() { with_cmake fetch_content; }
 
+# The README's first program with the README's CMakeLists.txt, as a newcomer puts them into two files.
+readme() {
+  PYTHONPATH=$root/tests/docs python3 - "$root/README.md" "$work" <<'END'
+import pathlib, sys
+from extract_snippets import snippets_of
+snippets = snippets_of("README.md", pathlib.Path(sys.argv[1]).read_text())
+for language, name in (("cpp", "mine.cpp"), ("cmake", "CMakeLists.txt")):
+    first = next(snippet for snippet in snippets if snippet.language == language)
+    pathlib.Path(sys.argv[2], name).write_text(first.code)
+END
+  cmake -S "$work" -B "$work/build" -DCMAKE_CXX_COMPILER="$cxx" -DFETCHCONTENT_SOURCE_DIR_SAMBA="$root"
+  cmake --build "$work/build" --verbose | tee "$work/build.log"
+  grep -q -e "-O3" "$work/build.log" || { echo "expected the README's lines to optimise"; exit 1; }
+  (cd "$root" && "$work/build/mine" >"$work/text")
+  grep -q LORD "$work/text" || { echo "expected the demo model's text, found:"; cat "$work/text"; exit 1; }
+}
+
 plain() {
   "$cxx" -std=c++20 -I "$root/include" "$here/main.cpp" -o "$work/consumer"
-  "$work/consumer"
+  "$work/consumer" | grep "not optimised"  # says so, because CMake without a build type does the same
 }
 
 # Two translation units that use the same model, each compiled with flags of its own, in one program.

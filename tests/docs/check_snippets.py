@@ -21,6 +21,9 @@ def main(compiler):
             print(f"not run: {snippet.name}: {snippet.code.strip()}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
+        for snippet in snippets:
+            if snippet.header:
+                (folder / snippet.header).write_text(snippet.code)
         excerpts = [snippet for snippet in snippets if snippet.language == "cpp" and not snippet.is_program]
         precompiled = precompile(compiler, "samba/samba.hpp", folder) if excerpts else []
 

@@ -4,7 +4,8 @@
 Usage: extract_snippets.py OUTPUT_FOLDER
 
 A ```cpp block with `int main` is a program. Any other is compiled at namespace scope after the library's
-header and `using namespace samba`; if its first line is `// inside a function`, in the body of a function.
+header and `using namespace samba`; if its first line is `// inside a function`, in the body of a function. One whose
+first line is a name, `// mine.hpp`, is also a file of that name, which others include.
 ```sh, ```text, ```json and ```cmake blocks are not compiled. Any other block is an error.
 """
 import dataclasses
@@ -31,6 +32,12 @@ class Snippet:
     @property
     def is_program(self):
         return re.search(r"\bint main\b", self.code) is not None
+
+    @property
+    def header(self):
+        """The name under which other snippets include this one, or None."""
+        named = re.match(r"// (\w+\.hpp)\n", self.code)
+        return named and named[1]
 
     def source(self):
         """The snippet as a file; #line makes the compiler name the document."""
@@ -79,3 +86,5 @@ if __name__ == "__main__":
             path = folder / (re.sub(r"[/.:]", "_", snippet.name) + ".cpp")
             path.write_text(snippet.source())
             print(path)
+            if snippet.header:
+                (folder / snippet.header).write_text(snippet.code)

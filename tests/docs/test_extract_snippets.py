@@ -20,6 +20,10 @@ class ExtractSnippets(unittest.TestCase):
         self.assertNotIn("snippet()", outside.source())
         self.assertRegex(inside.source(), r"void snippet\(\) \{\n#line 5 \"a.md\"\n// inside a function\nf\(\);\n\}")
 
+    def test_headers(self):
+        header, other = snippets_of("a.md", "```cpp\n// mine.hpp\nint a;\n```\n```cpp\n// mine\nint b;\n```\n")
+        self.assertEqual((header.header, other.header), ("mine.hpp", None))
+
     def test_unknown_blocks(self):
         for text in ["```\nx\n```\n", "```c++\nx\n```\n", "```cpp\nx\n", "~~~\nx\n~~~\n"]:
             with self.assertRaises(ValueError, msg=text):

@@ -31,7 +31,7 @@ function(samba_consumer kind compiler)
   samba_matrix_test(consumer.${kind}.${compiler_name} bash ${PROJECT_SOURCE_DIR}/tests/consumers/run.sh ${kind}
     ${samba_matrix_folder}/consumers/${kind}.${compiler_name} ${PROJECT_BINARY_DIR} ${compiler})
 endfunction()
-foreach(kind find_package find_package_compiled add_subdirectory add_subdirectory_compiled fetch_content)
+foreach(kind find_package find_package_compiled add_subdirectory add_subdirectory_compiled fetch_content readme)
   samba_consumer(${kind} ${SAMBA_GXX})
 endforeach()
 foreach(kind plain link_same_flags link_mixed_instruction_sets link_mixed_openmp link_mixed_math)

@@ -21,14 +21,24 @@ constexpr std::string_view instruction_set() { return SAMBA_TEXT(SAMBA_INSTRUCTI
 
 #endif
 
-/// One line on what was compiled: version, instruction set, threads, compiler.
-inline std::string build_info() {
+/// Whether this translation unit is compiled with optimisation: at -O0, which is what CMake without
+/// a build type gives, everything is tens of times slower.
+#ifdef __OPTIMIZE__
+constexpr bool is_optimised = true;
+#else
+constexpr bool is_optimised = false;
+#endif
+
+/// One line on what was compiled: version, instruction set, threads, compiler, and whether it was
+/// not optimised. (Static, because that belongs to a translation unit, not to its instruction set.)
+[[maybe_unused]] static std::string build_info() {
   constexpr std::string_view path = target;
   const bool chosen = path.starts_with("compiled");
-  return detail::join(
-      {"samba ", SAMBA_VERSION_MAJOR, ".", SAMBA_VERSION_MINOR, ".", SAMBA_VERSION_PATCH, ", ",
-       path, chosen ? " for " : "", chosen ? instruction_set() : "", ", ",
-       path.ends_with("_serial") ? "one thread" : "OpenMP", ", compiler ", __VERSION__});
+  return detail::join({"samba ", SAMBA_VERSION_MAJOR, ".", SAMBA_VERSION_MINOR, ".",
+                       SAMBA_VERSION_PATCH, ", ", path, chosen ? " for " : "",
+                       chosen ? instruction_set() : "", ", ",
+                       path.ends_with("_serial") ? "one thread" : "OpenMP", ", compiler ",
+                       __VERSION__, is_optimised ? "" : ", not optimised"});
 }
 
 }  // namespace samba::inline SAMBA_TARGET

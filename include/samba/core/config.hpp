@@ -5,6 +5,9 @@
 /// translation units built with different flags can be linked together: each keeps its own code.
 /// Programs that link samba::compiled are `compiled`: the library in it chooses at run time.
 
+/// \namespace samba
+/// The library: layers and their composition, models, files, sessions, training.
+
 #if defined(SAMBA_COMPILED)
 #define SAMBA_INSTRUCTION_SET compiled
 #define SAMBA_VECTOR_FLOATS 16

@@ -101,8 +101,8 @@ struct AttentionLayer {
   };
 
   static constexpr void visit_options(auto&& f) {
-    f("n_heads", n_heads), f("n_kv_heads", n_kv_heads), f("head_dim", head_dim),
-        f("window", window);
+    f("n_heads", n_heads), f("n_kv_heads", n_kv_heads), f("head_dim", head_dim);
+    if constexpr (!unbounded) f("window", window);
     f("rotary", rotary);
     if constexpr (rotary > 0) {
       f("rope_theta", rope_theta);

@@ -6,6 +6,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
+/// Options of Mamba.
 struct MambaOptions {
   int d_conv = 4;   ///< taps of the causal convolution
   int expand = 2;   ///< d_inner / d_model

@@ -5,6 +5,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
+/// Options of SwiGLU.
 struct MlpOptions {
   bool bias = false;  ///< biases of w1, w2 and w3
 };

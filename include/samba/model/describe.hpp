@@ -15,20 +15,47 @@ inline std::string grouped(std::int64_t n) {
   return s;
 }
 
-/// Rows of cells in columns; the first two aligned to the left. (This and describe_text are
-/// templates, of nothing: a program that describes no model does not compile them.)
+/// Text in lines of at most `width` characters, broken between words; all but the first are indented.
+/// (This, table and describe_text are templates, of nothing: a program that describes no model does
+/// not compile them.)
+template <int = 0>
+std::vector<std::string> lines_of(std::string_view text, std::size_t width) {
+  std::vector<std::string> lines{""};
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find(' ', at), text.size());
+    const std::string_view word = text.substr(at, end - at);
+    if (at > 0 && lines.back().size() + 1 + word.size() > width)
+      lines.push_back("  ");
+    else if (at > 0)
+      lines.back() += ' ';
+    lines.back() += word;
+    at = end + 1;
+  }
+  return lines;
+}
+
+/// Rows of cells in columns; the first two aligned to the left. The second is as narrow as lines of
+/// 100 characters make it.
 template <int = 0>
 std::string table(const std::vector<std::vector<std::string>>& rows) {
+  constexpr std::size_t longest = 100, narrowest = 24;
   std::vector<std::size_t> width(rows.front().size());
   for (const auto& row : rows)
     for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
+  std::size_t others = 0;
+  for (std::size_t c = 0; c < width.size(); ++c) others += c == 1 ? 2 : width[c] + 2;
+  width[1] = std::min(width[1], std::max(narrowest, longest + 2 - std::min(longest, others)));
   std::string out;
   for (const auto& row : rows) {
+    const std::vector<std::string> lines = lines_of(row[1], width[1]);
     for (std::size_t c = 0; c < row.size(); ++c) {
-      const std::string padding(width[c] - row[c].size(), ' ');
-      out += (c ? "  " : "") + (c < 2 ? row[c] + padding : padding + row[c]);
+      const std::string& cell = c == 1 ? lines.front() : row[c];
+      const std::string padding(width[c] - std::min(width[c], cell.size()), ' ');
+      out += (c ? "  " : "") + (c < 2 ? cell + padding : padding + cell);
     }
     out += "\n";
+    for (std::size_t i = 1; i < lines.size(); ++i)
+      out += std::string(width[0] + 2, ' ') + lines[i] + "\n";
   }
   return out;
 }
@@ -74,7 +101,8 @@ std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& bra
 }  // namespace detail
 
 /// A table of the model, branch by branch: parameters, bytes of state (KV = float) and FLOPs of one
-/// token at position 0 and far from it, then the sums. A schedule that repeats is shown once. A
+/// token at position 0 and far from it, then the sums. A schedule that repeats is shown once. Lines
+/// have at most 100 characters, unless a layer's name or one of its options is longer. A
 /// program compiled for the least that its processors have says so in a last line.
 template <class Model>
 std::string describe() {
@@ -85,10 +113,9 @@ std::string describe() {
        Model::has_capacity},
       branches<Model>());
   if (std::string_view(target).starts_with("sse"))
-    text +=
-        detail::join({"compiled for ", target,
-                      ", 4 floats at a time: -march=native (with CMake: samba::native) uses all "
-                      "that this processor has\n"});
+    text += detail::join({"compiled for ", target,
+                          ", 4 floats at a time: -march=native (with CMake: samba::native) may use "
+                          "more\n"});
   return text;
 }
 

@@ -8,6 +8,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
+/// Options of LanguageModel.
 struct ModelOptions {
   int vocab_size = 0;           ///< rows of embedding and head
   bool tie_embeddings = false;  ///< the head is the embedding

@@ -8,6 +8,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
+/// Options of Session and Batch.
 struct SessionOptions {
   std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
   int threads = 0;               ///< 0: what OpenMP gives, or 1 inside a parallel region
