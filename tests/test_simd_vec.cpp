@@ -151,6 +151,42 @@ TEST_CASE("rounded_to_bf16: as bf16 rounds, for numbers of every kind") {
   CHECK(same_bits(rounded, expected));
 }
 
+TEMPLATE_TEST_CASE("transpose_units: columns become rows, nothing beside them is written", "",
+                   float, bf16) {
+  constexpr int size = simd::detail::transpose_size, first = 3, stride = size + 2,
+                group = 4 / static_cast<int>(sizeof(TestType));
+  std::vector<std::vector<TestType>> values(size);
+  const TestType* rows[size];
+  for (int r = 0; r < size; ++r) {
+    for (int i = 0; i < first + size * group; ++i)
+      values[static_cast<std::size_t>(r)].push_back(TestType(static_cast<float>(100 * r + i % 97)));
+    rows[r] = values[static_cast<std::size_t>(r)].data();
+  }
+  std::vector<std::int32_t> to(size * stride, -1);
+  simd::detail::transpose_units(rows, first, 0, to.data(), stride);
+  for (int u = 0; u < size; ++u)
+    for (int c = 0; c < stride; ++c) {
+      CAPTURE(u, c);
+      const auto expected = c < size ? simd::detail::unit(rows[c] + first + u * group) : -1;
+      CHECK(to[static_cast<std::size_t>(u * stride + c)] == expected);
+    }
+}
+
+TEST_CASE("round_to_bf16: as bf16 rounds, every length, nothing beside it") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto values = rng.values(3 * lanes + 1);
+  for (std::size_t n = 0; n <= values.size(); ++n) {
+    const bf16 untouched(42.f);
+    std::vector<bf16> rounded(values.size() + 1, untouched);
+    simd::round_to_bf16(values.data(), static_cast<std::int64_t>(n), rounded.data());
+    std::vector<bf16> expected(rounded.size(), untouched);
+    for (std::size_t i = 0; i < n; ++i) expected[i] = bf16(values[i]);
+    CAPTURE(n);
+    CHECK(same_bits(rounded, expected));
+  }
+}
+
 TEST_CASE("load_part and store_part: n elements, nothing beside them, the rest zero") {
   Random rng;
   CAPTURE(rng.seed);

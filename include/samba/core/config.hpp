@@ -80,4 +80,7 @@ inline constexpr int panel_width = 32;
 /// Bytes to which every tensor in an arena is aligned: a cache line and the widest vector.
 inline constexpr int alignment = 64;
 
+/// Floats of a cache line: threads that share columns take whole lines.
+inline constexpr int line_floats = 16;
+
 }  // namespace samba::inline SAMBA_TARGET

@@ -15,7 +15,7 @@ namespace detail {
 template <int Taps, bool Silu, class R>
 [[gnu::noinline]] void conv_segments(const Chunk& chunk, const CausalConv1dArgs<R>& args,
                                      States<ArrayData<R>> past) {
-  const Range channels = chunk.team.share(args.channels, vector_floats);
+  const Range channels = chunk.team.share(args.channels, line_floats);
   for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
     const auto [position, row, n_rows] = chunk.segments[s];
     CausalConv1dArgs<R> a = args;
@@ -34,7 +34,7 @@ template <int Taps, bool Silu, class R>
                                               const CausalConv1dBackwardArgs<R>& args,
                                               States<ArrayData<R>> past,
                                               States<ArrayData<R>> dpast) {
-  const Range channels = chunk.team.share(args.forward.channels, vector_floats);
+  const Range channels = chunk.team.share(args.forward.channels, line_floats);
   for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
     const auto [position, row, n_rows] = chunk.segments[s];
     CausalConv1dBackwardArgs<R> b = args;

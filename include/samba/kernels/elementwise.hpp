@@ -15,7 +15,7 @@ template <class R>
 [[gnu::noinline]] void silu_mul_rows(const Team& team, Range rows, std::int64_t N, const R* gate,
                                      std::int64_t gate_stride, const R* up, std::int64_t up_stride,
                                      R* out, std::int64_t out_stride) {
-  const Range columns = team.share(N, vector_floats);
+  const Range columns = team.share(N, line_floats);
   for (std::int64_t i = rows.begin; i < rows.end; ++i) {
     const R *g = gate + i * gate_stride, *u = up + i * up_stride;
     if constexpr (std::is_same_v<R, float>)
@@ -29,7 +29,7 @@ template <class R>
 template <class R>
 [[gnu::noinline]] void add_rows(const Team& team, Range rows, std::int64_t N, const R* y,
                                 std::int64_t y_stride, R* x, std::int64_t x_stride) {
-  const Range columns = team.share(N, vector_floats);
+  const Range columns = team.share(N, line_floats);
   for (std::int64_t i = rows.begin; i < rows.end; ++i)
     if constexpr (std::is_same_v<R, float>)
       simd::add(y + i * y_stride, columns, x + i * x_stride);
@@ -45,7 +45,7 @@ template <class R>
                                               std::int64_t dout_stride, R* dgate,
                                               std::int64_t dgate_stride, R* dup,
                                               std::int64_t dup_stride) {
-  const Range columns = team.share(N, vector_floats);
+  const Range columns = team.share(N, line_floats);
   for (std::int64_t i = 0; i < rows; ++i) {
     const R *g = gate + i * gate_stride, *u = up + i * up_stride, *d = dout + i * dout_stride;
     R *const dg = dgate + i * dgate_stride, *const du = dup + i * dup_stride;

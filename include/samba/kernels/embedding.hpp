@@ -19,7 +19,7 @@ void embedding(const Team& team, const Weight& table, const std::int32_t* tokens
 template <class Table, class R, int D>
 void embedding_backward(const Team& team, const std::int32_t* tokens, Rows<R, D> dx,
                         Table& dtable) {
-  const Range columns = team.share(D, vector_floats);
+  const Range columns = team.share(D, line_floats);
   for (std::int64_t i = 0; i < dx.count; ++i) {
     R* const row = dtable.data() + std::int64_t{tokens[i]} * D;
     for (std::int64_t c = columns.begin; c < columns.end; ++c) row[c] += dx.row(i)[c];

@@ -41,7 +41,7 @@ template <class R>
     }
   }
   team.barrier();
-  const Range columns = team.share(N, vector_floats);
+  const Range columns = team.share(N, line_floats);
   for (std::int64_t i = 0; i < count; ++i) {
     const R *row = x + i * x_stride, *dy = dout + i * dout_stride;
     if constexpr (std::is_same_v<R, float>)

@@ -15,7 +15,7 @@ namespace detail {
 template <int N, class R>
 [[gnu::noinline]] void scan_segments(const Chunk& chunk, const SelectiveScanArgs<R>& args,
                                      States<ArrayData<R>> h) {
-  const Range channels = chunk.team.share(args.channels, vector_floats);
+  const Range channels = chunk.team.share(args.channels, line_floats);
   for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
     const auto [position, row, n_rows] = chunk.segments[s];
     SelectiveScanArgs<R> a = args;

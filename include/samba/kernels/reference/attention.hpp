@@ -33,13 +33,16 @@ inline constexpr int attention_tile = 64;
 /// Query rows (tokens times heads of a group) that share the keys of a tile.
 inline constexpr int attention_rows = 96;
 
+/// Of these, rows whose scores are turned into weights together.
+inline constexpr int attention_tile_rows = 12;
+
 /// Bytes of scratch that a thread needs to attend at most, for any KV and instruction set.
 constexpr std::int64_t most_attention_scratch_bytes(std::int64_t head_dim) {
-  constexpr std::int64_t buffers = 8, vector = 16, rows_at_once = 12;
+  constexpr std::int64_t buffers = 8, vector = 16;
   const std::int64_t width = round_up(head_dim, panel_width);
   const std::int64_t floats = attention_rows * (width + vector + 1 + head_dim + 1) +
                               (2 * attention_tile + 1) * head_dim +
-                              attention_tile * (2 * rows_at_once + head_dim + 1 + width);
+                              attention_tile * (2 * attention_tile_rows + head_dim + 1 + width);
   return 4 * floats + buffers * alignment;
 }
 

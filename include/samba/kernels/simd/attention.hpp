@@ -27,7 +27,7 @@ struct AttentionBuffers {
     take(out, attention_rows * width), take(total, attention_rows * lanes);
     take(maximum, attention_rows);
     take(query, attention_rows * units);
-    take(weight, Operand<KV>::rows * attention_tile);
+    take(weight, attention_tile_rows * attention_tile);
     take(rows, (2 * attention_tile + 1) * head_dim);
     take(keys, attention_tile * units), take(values, attention_tile * width);
     return at;
@@ -45,19 +45,17 @@ namespace detail {
 /// A tile's keys packed as a matrix (64 outputs, head_dim inputs). Asks for what stands `ahead`
 /// elements behind each row: what will be packed next.
 template <class KV>
-[[gnu::noinline]] void pack_keys(const KV* const* keys, int head_dim,
-                                 [[maybe_unused]] std::int64_t ahead, std::int32_t* packed) {
+[[gnu::noinline]] void pack_keys(const KV* const* keys, int head_dim, std::int64_t ahead,
+                                 std::int32_t* packed) {
   constexpr int group = static_cast<int>(Packing<KV>::group);
   const int units = head_dim / group;  // whole ones
   const std::int64_t all = Packing<KV>::groups(head_dim);
   for (int panel = 0; panel < attention_tile; panel += panel_width, packed += all * panel_width) {
     int u = 0;
-#ifdef __AVX512F__
-    for (; u + 16 <= units; u += 16)
-      for (int r = 0; r < panel_width; r += 16)
+    for (; u + transpose_size <= units; u += transpose_size)
+      for (int r = 0; r < panel_width; r += transpose_size)
         transpose_units(keys + panel + r, u * group, ahead, packed + u * panel_width + r,
                         panel_width);
-#endif
     for (; u < units; ++u)
       for (int r = 0; r < panel_width; ++r)
         packed[u * panel_width + r] = unit(keys[panel + r] + u * group);
@@ -133,7 +131,7 @@ inline float attention_weights(Range seen, float scale, float* score, float& max
 template <class KV>
 [[gnu::noinline]] void attention(const AttentionArgs<float, KV>& a, Range heads, Range rows,
                                  std::byte* scratch) {
-  constexpr std::int64_t tile = attention_tile, some = Operand<KV>::rows,
+  constexpr std::int64_t tile = attention_tile, some = attention_tile_rows,
                          tile_units = tile / Packing<KV>::group;
   const int D = a.head_dim;
   const std::int64_t width = round_up(D, panel_width), units = Packing<KV>::groups(D);
@@ -178,7 +176,7 @@ template <class KV>
             keys[at] = row, values[at] = row + D;
           } else {
             KV* const copy = t.rows + 2 * at * D;
-            for (int d = 0; d < 2 * D; ++d) copy[d] = static_cast<KV>(row[d]);
+            round_to_bf16(row, 2 * D, copy);
             keys[at] = copy, values[at] = copy + D;
           }
         }
@@ -208,7 +206,8 @@ template <class KV>
                         .groups = units,
                         .out = score,
                         .out_panel = panel_width,
-                        .out_stride = tile},
+                        .out_stride = tile,
+                        .near = true},
                        tile / panel_width, n);
         for (std::int64_t i = 0; i < n; ++i) {
           const std::int64_t row = place(g, r + i);
@@ -228,7 +227,8 @@ template <class KV>
              .out = t.out + place(g, r) * width,
              .out_panel = panel_width,
              .out_stride = width,
-             .w_group = in_place ? 4 * D : Operand<KV>::group_bytes},
+             .w_group = in_place ? 4 * D : Operand<KV>::group_bytes,
+             .near = true},
             width / panel_width, n);
       }
     }

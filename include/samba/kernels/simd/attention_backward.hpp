@@ -37,7 +37,12 @@ struct AttentionBackwardBuffers {
 /// to = from as a factor of type KV: n values, and zeros up to width.
 template <class KV, class From>
 void load_row(const From* from, std::int64_t n, std::int64_t width, float* to) {
-  for (std::int64_t d = 0; d < n; ++d) to[d] = static_cast<float>(static_cast<KV>(from[d]));
+  if constexpr (std::is_same_v<KV, bf16> && std::is_same_v<From, float>)
+    for_each_vec({0, n}, [&](std::int64_t d, std::int64_t m) {
+      store_part(to + d, rounded_to_bf16(load_part(from + d, m)), m);
+    });
+  else
+    for (std::int64_t d = 0; d < n; ++d) to[d] = static_cast<float>(from[d]);
   std::fill(to + n, to + width, 0.f);
 }
 
@@ -84,7 +89,8 @@ template <class KV>
                        .out_panel = panel_width,
                        .out_stride = out_width,
                        .w_group = 4 * w_term,
-                       .x_group = x_term},
+                       .x_group = x_term,
+                       .near = true},
                       out_width / panel_width, rows);
   };
 

@@ -40,6 +40,15 @@ void join_rows(const float* x, std::int64_t x_stride, std::int64_t rows, std::in
                           _mm512_permutexvar_epi16(order, std::bit_cast<__m512i>(both)));
     }
   }
+#else
+  if constexpr (std::is_same_v<T, bf16>)
+    for (; c + lanes <= columns; c += lanes) {
+      const ints first = std::bit_cast<ints>(rounded_to_bf16(load(x + c)));
+      const ints second =
+          rows > 1 ? std::bit_cast<ints>(rounded_to_bf16(load(x + x_stride + c))) : ints(0);
+      const ints both = ((first >> 16) & ints(0xffff)) | second;
+      both.store_unaligned(reinterpret_cast<std::int32_t*>(to + 2 * c));
+    }
 #endif
   for (; c < columns; ++c)
     for (std::int64_t i = 0; i < group; ++i)
@@ -98,20 +107,18 @@ struct BackwardPanels {
   void pack_weights(std::int64_t panel, const MatmulBackwardArgs<T>& a, std::int64_t n,
                     std::int64_t terms, std::int64_t first, std::int64_t width) {
     std::int64_t t = 0;
-#ifdef __AVX512F__
     for (; width == panel_width && t < terms; t += panel_width) {  // outputs are padded with zeros
       alignas(alignment) T rows[panel_width / group][group][panel_width];
-      for (int unit = 0; unit < panel_width / group; unit += 16) {
-        const T* from[16];
-        for (int u = 0; u < 16; ++u)
+      for (int unit = 0; unit < panel_width / group; unit += transpose_size) {
+        const T* from[transpose_size];
+        for (int u = 0; u < transpose_size; ++u)
           from[u] = a.w + Packing<T>::index(n + t, first + (unit + u) * group, a.K);
         auto* const to = reinterpret_cast<std::int32_t*>(rows) + unit;
-        for (int r = 0; r < panel_width; r += 16)
+        for (int r = 0; r < panel_width; r += transpose_size)
           transpose_units(from, r * group, 0, to + r * panel_width / group, panel_width / group);
       }
       for (int r = 0; r < panel_width; r += group) set_group(panel, t + r, rows[r / group]);
     }
-#endif
     for (; t < terms; ++t)
       for (std::int64_t c = 0; c < panel_width; ++c)
         at(panel, t, c) = c < width ? a.w[Packing<T>::index(n + t, first + c, a.K)] : T(0.f);
@@ -146,7 +153,8 @@ void add_products(const typename Operand<T>::Element* x, std::int64_t x_row, std
                    .out = to,
                    .out_panel = panel_width,
                    .out_stride = stride,
-                   .x_group = x_group},
+                   .x_group = x_group,
+                   .near = true},
                   n, rows);
   };
   const std::int64_t whole = width / panel_width, rest = width % panel_width;

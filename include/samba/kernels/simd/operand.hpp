@@ -5,7 +5,7 @@
 ///
 ///   Element           what stands in memory for one group of k of a row (see Packing<T>)
 ///   rows, rows_from   rows of a tile: as many as the registers hold sums for; and how many there must
-///                     be for such tiles, fewer being taken by smaller ones
+///                     be for such tiles where weights come from memory, which smaller tiles read in order
 ///   piece             groups of a panel that stay in the nearest cache while all rows pass over them
 ///   single_ahead      bytes that one row alone prefetches ahead of the panel it reads; or 0: it reads
 ///                     several panels at once, which keeps enough loads under way where few
@@ -88,6 +88,7 @@ struct Product {
   std::int64_t out_panel, out_stride;
   std::int64_t w_group = Operand<T>::group_bytes;  ///< bytes from group to group
   std::int64_t x_group = 1;                        ///< elements from group to group
+  bool near = false;                               ///< the weights are in a near cache
   const std::byte* next = w;  ///< weights to prefetch meanwhile, `next_step` bytes with each group
   std::int64_t next_step = 0;
 };
@@ -166,7 +167,7 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
       accumulate<T, 1, panels>(row, p, 0);
     }
   }
-  const bool in_a_row = a.w_group == Factor::group_bytes;
+  const bool far = !a.near && a.w_group == Factor::group_bytes;
   for (; p < n_panels; ++p)
     for (std::int64_t g = 0, n; g < a.groups; g += n) {
       n = std::min(Factor::piece, a.groups - g);
@@ -174,7 +175,7 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
       piece.groups = n, piece.w += g * a.w_group, piece.x += g * a.x_group;
       const std::byte* const next =
           g + n < a.groups ? piece.w + p * a.w_panel + n * a.w_group : a.w + (p + 1) * a.w_panel;
-      const bool prefetch = in_a_row && (g + n < a.groups || p + 1 < n_panels);
+      const bool prefetch = far && (g + n < a.groups || p + 1 < n_panels);
       std::int64_t row = 0;
       // Tiles of `rows` rows, until fewer than `until` rows are left.
       const auto tiles = [&]<int rows>(std::integral_constant<int, rows>, int until = rows) {
@@ -189,7 +190,8 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
           accumulate<T, rows, 1>(piece, p, row);
         }
       };
-      if (n_rows >= Factor::rows_from) tiles(std::integral_constant<int, Factor::rows>{});
+      if (n_rows >= (far ? Factor::rows_from : Factor::rows))
+        tiles(std::integral_constant<int, Factor::rows>{});
       if constexpr (lanes == 16) {
         tiles(std::integral_constant<int, 8>{});
         tiles(std::integral_constant<int, 4>{});

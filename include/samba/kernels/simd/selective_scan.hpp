@@ -6,46 +6,67 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// Calls f(0), ..., f(N - 1), with constants where N vectors fit the registers.
-template <int N, class F>
-[[gnu::always_inline]] inline void each_state(F&& f) {
+/// States that are computed side by side.
+constexpr int scan_side_by_side(int N) { return N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1; }
+
+/// Calls f(n) for every `some` of N states, with constants where N vectors fit the registers.
+template <int N, int some, class F>
+[[gnu::always_inline]] inline void each_states(F&& f) {
   if constexpr (N <= lanes)
-    unroll<N>(f);
+    unroll<N / some>([&](auto i) __attribute__((always_inline)) { f(i * some); });
   else
-    for (int n = 0; n < N; ++n) f(n);
+    for (int n = 0; n < N; n += some) f(n);
+}
+
+/// The decays of some states: 2^(delta A), A from the first of them on.
+template <int some>
+[[gnu::always_inline]] inline Several<some> scan_decays(vec delta, const vec* A) {
+  Several<some> exponents;
+  unroll<some>([&](auto i) __attribute__((always_inline)) { exponents.x[i] = delta * A[i]; });
+  return exp2_below(exponents);
 }
 
 }  // namespace detail
 
-/// A vector of channels at a time; its N states stay in registers over all tokens. exp(delta A) is
-/// 2^(delta A log2(e)).
+/// A cache line of channels at a time; its N states stay in registers or the nearest cache over all
+/// tokens. exp(delta A) is 2^(delta A log2(e)).
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
-  for_each_vec(channels, [&](std::int64_t c, std::int64_t m) {
-    vec A[N], h[N];
-    for (int n = 0; n < N; ++n) {
-      A[n] = load_part(a.A + n * a.channels + c, m) * vec(1.44269504f);
-      h[n] = load_part(a.h + n * a.channels + c, m);
-    }
-    const vec D = load_part(a.D + c, m), dt_bias = load_part(a.dt_bias + c, m);
+  constexpr int some = detail::scan_side_by_side(N);
+  for_each_line(channels, [&](std::int64_t first, auto of_vecs) {
+    constexpr int vecs = line_floats / lanes;
+    vec A[vecs][N], h[vecs][N], D[vecs], dt_bias[vecs];
+    of_vecs([&](int v, std::int64_t c, std::int64_t m) {
+      for (int n = 0; n < N; ++n) {
+        A[v][n] = load_part(a.A + n * a.channels + c, m) * vec(1.44269504f);
+        h[v][n] = load_part(a.h + n * a.channels + c, m);
+      }
+      D[v] = load_part(a.D + c, m), dt_bias[v] = load_part(a.dt_bias + c, m);
+    });
     for (std::int64_t t = 0; t < a.n_rows; ++t) {
-      prefetch_row(a.x + c, t, a.n_rows, a.x_stride);
-      prefetch_row(a.dt + c, t, a.n_rows, a.dt_stride);
-      prefetch_row(a.z + c, t, a.n_rows, a.z_stride);
+      prefetch_row(a.x + first, t, a.n_rows, a.x_stride);
+      prefetch_row(a.dt + first, t, a.n_rows, a.dt_stride);
+      prefetch_row(a.z + first, t, a.n_rows, a.z_stride);
       const float* B = a.B + t * a.BC_stride;
       const float* C = a.C + t * a.BC_stride;
-      const vec x = load_part(a.x + t * a.x_stride + c, m);
-      const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + dt_bias);
-      const vec delta_x = delta * x;
-      vec y = D * x;
-      const auto update = [&](int n) __attribute__((always_inline)) {
-        h[n] = fma(exp2_below(delta * A[n]), h[n], delta_x * vec(B[n]));
-        y = fma(vec(C[n]), h[n], y);
-      };
-      detail::each_state<N>(update);
-      store_part(a.y + t * a.y_stride + c, y * silu(load_part(a.z + t * a.z_stride + c, m)), m);
+      of_vecs([&](int v, std::int64_t c, std::int64_t m) __attribute__((always_inline)) {
+        const vec x = load_part(a.x + t * a.x_stride + c, m);
+        const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + dt_bias[v]);
+        const vec delta_x = delta * x;
+        vec y = D[v] * x;
+        detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
+          const auto decay = detail::scan_decays<some>(delta, A[v] + n);
+          unroll<some>([&](auto i) __attribute__((always_inline)) {
+            h[v][n + i] = fma(decay.x[i], h[v][n + i], delta_x * vec(B[n + i]));
+            y = fma(vec(C[n + i]), h[v][n + i], y);
+          });
+        });
+        store_part(a.y + t * a.y_stride + c, y * silu(load_part(a.z + t * a.z_stride + c, m)), m);
+      });
     }
-    for (int n = 0; n < N; ++n) store_part(a.h + n * a.channels + c, h[n], m);
+    of_vecs([&](int v, std::int64_t c, std::int64_t m) {
+      for (int n = 0; n < N; ++n) store_part(a.h + n * a.channels + c, h[v][n], m);
+    });
   });
 }
 
@@ -56,6 +77,7 @@ template <int N>
 void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range channels, float* kept,
                              float* piece) {
   constexpr std::int64_t states = std::int64_t{N} * lanes;
+  constexpr int some = detail::scan_side_by_side(N);
   constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
   const SelectiveScanArgs<float>& a = b.forward;
   const std::int64_t pieces = (a.n_rows + scan_piece - 1) / scan_piece;
@@ -87,10 +109,12 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
       const float* const B = a.B + t * a.BC_stride;
       const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
       const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
-      detail::each_state<N>([&](int n) __attribute__((always_inline)) {
-        const vec decay = exp2_below(delta * k.A[n]);
-        h[n] = fma(decay, h[n], delta_x * vec(B[n]));
-        done(n, decay);
+      detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
+        const auto decay = detail::scan_decays<some>(delta, k.A + n);
+        unroll<some>([&](auto i) __attribute__((always_inline)) {
+          h[n + i] = fma(decay.x[i], h[n + i], delta_x * vec(B[n + i]));
+          done(n + i, decay.x[i]);
+        });
       });
       return delta;
     };
@@ -140,7 +164,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
                     dy = load_part(b.dy + t * b.dy_stride + c, m), delta = deltas[t - begin],
                     delta_x = delta * x, g = dy * silu(z);
           vec y = D * x, from_decay(0.f), from_input(0.f);
-          detail::each_state<N>([&](int n) __attribute__((always_inline)) {
+          detail::each_states<N, 1>([&](int n) __attribute__((always_inline)) {
             const vec after = load(before + (N + n) * lanes);
             const vec h_gradient = fma(g, vec(C[n]), dh[n]);
             dh[n] = h_gradient * load(decay_at + n * lanes);

@@ -11,8 +11,18 @@ std::int32_t unit(const KV* p) {
   return bits;
 }
 
-#ifdef __AVX512F__
-/// Rows of 16 units to columns: to[u * stride + r] = rows[r][first + u] for r, u < 16.
+/// Rows and units that transpose_units takes.
+#if defined(__AVX512F__)
+inline constexpr int transpose_size = 16;
+#elif defined(__AVX__)
+inline constexpr int transpose_size = 8;
+#else
+inline constexpr int transpose_size = 4;
+#endif
+
+/// Rows of units to columns: to[u * stride + r] = rows[r][first + u] for r, u < transpose_size. Asks
+/// for what stands `ahead` elements behind.
+#if defined(__AVX512F__)
 template <class KV>
 void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,
                      std::int32_t* to, std::int64_t stride) {
@@ -43,6 +53,44 @@ void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahe
     _mm512_storeu_si512(to + (k + 8) * stride, _mm512_shuffle_i32x4(low, high, 0xdd));
     _mm512_storeu_si512(to + (k + 12) * stride, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
   });
+}
+#elif defined(__AVX__)
+template <class KV>
+void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,
+                     std::int32_t* to, std::int64_t stride) {
+  __m256 a[8], b[8];
+  unroll<8>([&](auto r) __attribute__((always_inline)) {
+    a[r] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[r] + first));
+    __builtin_prefetch(rows[r] + first + ahead, 0, 2);
+  });
+  unroll<4>([&](auto i) __attribute__((always_inline)) {
+    b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+    b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+  });
+  unroll<2>([&](auto i) __attribute__((always_inline)) {
+    constexpr int r = i * 4;  // a[r + k]: units k and k + 4 of rows r to r + 3
+    const auto pairs = [&](int from)
+                           __attribute__((always_inline)) { return _mm256_castps_pd(b[r + from]); };
+    a[r] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs(0), pairs(2)));
+    a[r + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs(0), pairs(2)));
+    a[r + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs(1), pairs(3)));
+    a[r + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs(1), pairs(3)));
+  });
+  unroll<4>([&](auto k) __attribute__((always_inline)) {
+    auto* const low = reinterpret_cast<float*>(to + k * stride);
+    _mm256_storeu_ps(low, _mm256_permute2f128_ps(a[k], a[k + 4], 0x20));
+    _mm256_storeu_ps(low + 4 * stride, _mm256_permute2f128_ps(a[k], a[k + 4], 0x31));
+  });
+}
+#else
+template <class KV>
+void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,
+                     std::int32_t* to, std::int64_t stride) {
+  constexpr std::int64_t size = 4 / sizeof(KV);
+  for (int r = 0; r < transpose_size; ++r) {
+    __builtin_prefetch(rows[r] + first + ahead, 0, 2);
+    for (int u = 0; u < transpose_size; ++u) to[u * stride + r] = unit(rows[r] + first + u * size);
+  }
 }
 #endif
 

@@ -54,6 +54,26 @@ template <int n, class F>
   }(std::make_integer_sequence<int, n>{});
 }
 
+/// Calls f(first, vecs) for the cache lines of [begin, end), where vecs(g) calls g(v, i, n) for the
+/// vectors v of a line: n elements from i. What walks over rows takes a line at a time: half a line
+/// is often gone from the caches when its other half is wanted.
+template <class F>
+inline void for_each_line(Range r, F&& f) {
+  constexpr int vecs = line_floats / lanes;
+  std::int64_t first = r.begin;
+  for (; first + line_floats <= r.end; first += line_floats)
+    f(first, [first](auto&& g) __attribute__((always_inline)) {
+      unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+        g(v, first + v * lanes, std::int64_t{lanes});
+      });
+    });
+  if (first < r.end)
+    f(first, [first, r](auto&& g) {
+      for (int v = 0; first + v * lanes < r.end; ++v)
+        g(v, first + v * lanes, std::min<std::int64_t>(r.end - first - v * lanes, lanes));
+    });
+}
+
 /// The vector in a register: g++ takes a loaded one for memory, and loads it again for each use; and
 /// it adds integers in an order of its own, for which it needs more registers.
 template <class V>
@@ -113,6 +133,30 @@ inline vec rounded_to_bf16(vec x) {
   return std::bit_cast<vec>(all & ints(static_cast<std::int32_t>(0xffff0000)));
 }
 
+/// to = from, rounded to bf16.
+inline void round_to_bf16(const float* from, std::int64_t n, bf16* to) {
+  for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
+    const ints bits = std::bit_cast<ints>(rounded_to_bf16(load_part(from + i, m)));
+#ifdef __AVX512F__
+    const __m256i halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
+#elif defined(__AVX2__)
+    const __m256i upper = _mm256_srli_epi32(bits, 16);  // packed lane by lane, then lanes joined
+    const __m256i halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(upper, upper), 0x08);
+#else
+    std::int32_t numbers[lanes];
+    bits.store_unaligned(numbers);
+    std::uint16_t halves[lanes];
+    for (int l = 0; l < lanes; ++l)
+      halves[l] = static_cast<std::uint16_t>(static_cast<std::uint32_t>(numbers[l]) >> 16);
+#endif
+    void* const at = to + i;
+    if (m == lanes)
+      std::memcpy(at, &halves, lanes * sizeof(bf16));
+    else
+      std::memcpy(at, &halves, static_cast<std::size_t>(m) * sizeof(bf16));
+  });
+}
+
 /// The nearest integers, ties to even.
 inline ints nearest_ints(vec x) {
 #if defined(__AVX512F__)
@@ -126,59 +170,141 @@ inline ints nearest_ints(vec x) {
 #endif
 }
 
-/// The nearest integer, and p 2^n for an integer n. (The sum of two exponents where there is no
-/// instruction: -ffast-math would spread a product over the terms of p, and flush small ones to 0.)
-inline vec nearest(vec t) {
+/// The nearest integer, to be made a float by as_float, and p 2^n for such an n. (The sum of two
+/// exponents where there is no instruction: -ffast-math would spread a product over the terms of p,
+/// and flush small ones to 0.)
 #ifdef __AVX512F__
-  return _mm512_roundscale_ps(t, 0);
+inline vec nearest(vec t) { return _mm512_roundscale_ps(t, 0); }
+inline vec as_float(vec n) { return n; }
+inline vec times_exp2(vec p, vec n) { return _mm512_scalef_ps(p, n); }
 #else
-  return xsimd::to_float(nearest_ints(t));
-#endif
+inline ints nearest(vec t) { return nearest_ints(t); }
+inline vec as_float(ints n) { return xsimd::to_float(n); }
+inline vec times_exp2(vec p, ints n) {
+  return std::bit_cast<vec>(std::bit_cast<ints>(p) + (n << 23));
 }
-inline vec times_exp2(vec p, vec n) {
-#ifdef __AVX512F__
-  return _mm512_scalef_ps(p, n);
-#else
-  return std::bit_cast<vec>(std::bit_cast<ints>(p) + (xsimd::to_int(n) << 23));
 #endif
+
+/// n vectors that take the same steps side by side. One alone is a chain of instructions each of which
+/// waits for the one before; processors look ahead, but not over several such chains. The functions
+/// below take a vec or Several.
+template <int n, class X = vec>
+struct Several {
+  X x[n];
+};
+
+namespace detail {
+
+template <class X>
+[[gnu::always_inline]] inline const X& element(const X& x, int) {
+  return x;
+}
+template <int n, class X>
+[[gnu::always_inline]] inline const X& element(const Several<n, X>& x, int i) {
+  return x.x[i];
+}
+
+template <class... Xs>
+inline constexpr int several = 0;
+template <class X, class... Xs>
+inline constexpr int several<X, Xs...> = several<Xs...>;
+template <int n, class X, class... Xs>
+inline constexpr int several<Several<n, X>, Xs...> = n;
+
+/// f of each vector of those arguments that are Several; the others are the same for all.
+template <class F, class... Xs>
+[[gnu::always_inline]] inline auto each(F f, const Xs&... xs) {
+  constexpr int n = several<Xs...>;
+  if constexpr (n == 0) {
+    return f(xs...);
+  } else {
+    Several<n, decltype(f(element(xs, 0)...))> result;
+    unroll<n>([&](auto i) __attribute__((always_inline)) { result.x[i] = f(element(xs, i)...); });
+    return result;
+  }
+}
+
+template <class A, class B>
+concept AnySeveral = (several<A, B> > 0);
+
+}  // namespace detail
+
+template <class A, class B>
+  requires detail::AnySeveral<A, B>
+[[gnu::always_inline]] inline auto operator+(const A& a, const B& b) {
+  return detail::each([](auto p, auto q) { return p + q; }, a, b);
+}
+template <class A, class B>
+  requires detail::AnySeveral<A, B>
+[[gnu::always_inline]] inline auto operator-(const A& a, const B& b) {
+  return detail::each([](auto p, auto q) { return p - q; }, a, b);
+}
+template <class A, class B>
+  requires detail::AnySeveral<A, B>
+[[gnu::always_inline]] inline auto operator*(const A& a, const B& b) {
+  return detail::each([](auto p, auto q) { return p * q; }, a, b);
+}
+template <class A, class B>
+  requires detail::AnySeveral<A, B>
+[[gnu::always_inline]] inline auto operator/(const A& a, const B& b) {
+  return detail::each([](auto p, auto q) { return p / q; }, a, b);
+}
+template <class A, class B, class C>
+  requires(detail::several<A, B, C> > 0)
+[[gnu::always_inline]] inline auto fma(const A& a, const B& b, const C& c) {
+  return detail::each([](vec p, vec q, vec r) { return simd::fma(p, q, r); }, a, b, c);
 }
 
 // Of a number and a NaN, min and max of x86 give the second: it stands there, so that a NaN comes
 // through to the loss.
 
 /// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it stays at e^-87.3 (1e-38).
-inline vec exp_below(vec x) {
-  x = xsimd::max(vec(-87.3f), x);
-  const vec n = nearest(x * vec(1.44269504f));
-  vec f = fma(n, vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
-  f = fma(n, vec(2.12194440e-4f), f);
+template <class V>
+[[gnu::always_inline]] inline V exp_below(V x) {
+  x = detail::each([](vec v) { return xsimd::max(vec(-87.3f), v); }, x);
+  const auto n = detail::each([](vec v) { return nearest(v); }, x * vec(1.44269504f));
+  const V whole = detail::each([](auto m) { return as_float(m); }, n);
+  V f = fma(whole, vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
+  f = fma(whole, vec(2.12194440e-4f), f);
   // e^f = 1 + f + f^2 q(f) on [-ln 2 / 2, ln 2 / 2], q minimax, relative error 8e-9
-  vec q = fma(f, vec(1.39262508e-3f), vec(8.36323288e-3f));
+  V q = fma(f, vec(1.39262508e-3f), vec(8.36323288e-3f));
   q = fma(f, q, vec(4.16665542e-2f));
   q = fma(f, q, vec(1.66665767e-1f));
   q = fma(f, q, vec(0.5f));
-  return times_exp2(fma(f, fma(f, q, vec(1.f)), vec(1.f)), n);
+  q = fma(f, fma(f, q, vec(1.f)), vec(1.f));
+  return detail::each([](vec p, auto m) { return times_exp2(p, m); }, q, n);
 }
-/// As exp_below for any x; above 88.3 it stays at e^88.3.
+/// As exp_below for any x; above 88.3 it stays at e^88.3. (No template for a vec: one of xsimd's name
+/// would be taken before it.)
 inline vec exp(vec x) { return exp_below(xsimd::min(vec(88.3f), x)); }
+template <int n>
+[[gnu::always_inline]] inline Several<n> exp(const Several<n>& x) {
+  return exp_below(detail::each([](vec v) { return xsimd::min(vec(88.3f), v); }, x));
+}
 
 /// 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it stays at 2^-126.
-inline vec exp2_below(vec t) {
-  t = xsimd::max(vec(-126.f), t);
-  const vec n = nearest(t), f = t - n;
+template <class V>
+[[gnu::always_inline]] inline V exp2_below(V t) {
+  t = detail::each([](vec v) { return xsimd::max(vec(-126.f), v); }, t);
+  const auto n = detail::each([](vec v) { return nearest(v); }, t);
+  const V f = t - detail::each([](auto m) { return as_float(m); }, n);
   // 2^f = 1 + f q(f) on [-1/2, 1/2], q minimax
-  vec q = fma(f, vec(1.32647273e-3f), vec(9.67151269e-3f));
+  V q = fma(f, vec(1.32647273e-3f), vec(9.67151269e-3f));
   q = fma(f, q, vec(5.55073374e-2f));
   q = fma(f, q, vec(2.40222421e-1f));
   q = fma(f, q, vec(6.93146978e-1f));
-  return times_exp2(fma(f, q, vec(1.f)), n);
+  q = fma(f, q, vec(1.f));
+  return detail::each([](vec p, auto m) { return times_exp2(p, m); }, q, n);
 }
 
 /// 1 / (1 + e^-x)
 inline vec sigmoid(vec x) { return vec(1.f) / (vec(1.f) + exp(-x)); }
 
 /// x / (1 + e^-x)
-inline vec silu(vec x) { return x / (vec(1.f) + exp(-x)); }
+template <class V>
+[[gnu::always_inline]] inline V silu(V x) {
+  return x / (vec(1.f) + exp(detail::each([](vec v) { return -v; }, x)));
+}
 
 /// The derivative of silu, with s = 1 / (1 + e^-x): s (1 + x (1 - s))
 inline vec silu_derivative(vec x) {
