@@ -31,14 +31,15 @@ class Engine {
         weights_(&weights),
         sequences_(sequences),
         options_(check(who, sequences, options)) {
-    own_ = Arena(lay_out(nullptr));
+    own_ = Arena(lay_out(nullptr), "SessionOptions::chunk, sequences: tokens and logits");
     lay_out(own_.data());
     info_.structure = structure<Model>();
     info_.dtypes =
         join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
     info_.bytes = Model::place_state(states_[0], nullptr, options_.capacity);
-    block_ = Arena(info_.bytes * sequences);
+    constexpr const char* states = "SessionOptions::capacity, sequences: states";
+    block_ = Arena(checked_product(states, {info_.bytes, sequences}), states);
     for (int i = 0; i < sequences; ++i)
       Model::place_state(states_[i], block_of(i), options_.capacity);
 
@@ -51,7 +52,8 @@ class Engine {
       typename decltype(branch)::type::template Scratch<T> t;
       layer = std::max(layer, t.place({nullptr, options_.chunk, options_.threads}));
     });
-    scratch_ = Arena(rows.offset + layer);
+    constexpr const char* chunk = "SessionOptions::chunk, threads: what is computed from a chunk";
+    scratch_ = Arena(checked_sum(chunk, {rows.offset, layer}), chunk);
     x_ = reinterpret_cast<R*>(scratch_.data());
     normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
     workspace_ = scratch_.data() + rows.offset;
@@ -162,7 +164,7 @@ class Engine {
     into.dtypes = info_.dtypes;
     into.capacity = info_.capacity;
     into.position = position(i);
-    if (into.block.bytes() != info_.bytes) into.block = Arena(info_.bytes);
+    if (into.block.bytes() != info_.bytes) into.block = Arena(info_.bytes, "a snapshot");
     std::memcpy(into.block.data(), block_of(i), static_cast<std::size_t>(info_.bytes));
   }
 
@@ -204,7 +206,7 @@ class Engine {
   std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
-      x = reinterpret_cast<X*>(placer.take(n * static_cast<std::int64_t>(sizeof(X))));
+      x = reinterpret_cast<X*>(placer.take(checked_product("sequences", {n, sizeof(X)})));
     };
     take(states_, sequences_), take(active_, sequences_), take(segments_, sequences_),
         take(wanted_, sequences_);

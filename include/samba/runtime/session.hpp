@@ -43,9 +43,11 @@ class Session {
   /// major.
   void forward(std::span<const std::int32_t> tokens, std::span<R> logits) {
     engine_.check_not_empty(tokens, "forward");
-    if (logits.size() != tokens.size() * vocab_size)
-      fail({"Session::forward: logits: expected room for ", tokens.size() * vocab_size,
-            " values ([", tokens.size(), ", ", vocab_size, "]), found ", logits.size()});
+    if (const auto n =
+            checked_product("Session::forward: tokens", {std::ssize(tokens), vocab_size});
+        std::ssize(logits) != n)
+      fail({"Session::forward: logits: expected room for ", n, " values ([", tokens.size(), ", ",
+            vocab_size, "]), found ", logits.size()});
     engine_.check_tokens(0, tokens, "forward");
     engine_.forward(0, tokens, logits.data());
   }
