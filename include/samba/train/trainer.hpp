@@ -172,7 +172,7 @@ class Trainer {
       fail({"Trainer::save: give TrainOptions{.checkpoints = ...}, the folder to write to"});
     if (saved_ != step_) {
       last_checkpoint_ = RunCheckpoint::write(options_.checkpoints, step_, options_.keep, master_,
-                                              optimiser_.state(), entries());
+                                              optimiser_.state(), entries(), &not_removed_);
       saved_ = step_;
     }
     return last_checkpoint_;
@@ -183,6 +183,9 @@ class Trainer {
   bool done() const { return step_ >= options_.learning_rate.steps; }
   /// The newest checkpoint of this run, or "".
   const std::string& last_checkpoint() const { return last_checkpoint_; }
+  /// What could not be removed of old checkpoints when new ones were written, a sentence each, once.
+  /// It stays there.
+  const std::vector<std::string>& not_removed() const { return not_removed_; }
 
   /// What products and sessions use, and what it is rounded from.
   const Weights<Model, T>& weights() const { return weights_; }
@@ -344,6 +347,7 @@ class Trainer {
   RunningStatistics loss_, norm_;
   std::int64_t step_ = 0, saved_ = -1;
   std::string last_checkpoint_;
+  std::vector<std::string> not_removed_;
 };
 
 }  // namespace samba::inline SAMBA_TARGET
