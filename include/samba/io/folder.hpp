@@ -74,7 +74,7 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
 /// Waits until the names in a folder are on the disk.
 [[gnu::cold]] inline void sync_folder(const std::string& path) {
   const FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() < 0 || ::fsync(folder.get()) != 0) fail_errno(path, "cannot write");
+  if (folder.get() < 0 || !sync_to_disk(folder.get())) fail_errno(path, "cannot write");
 }
 
 /// True if both paths lead to the same file or folder.
