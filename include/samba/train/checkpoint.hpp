@@ -283,7 +283,7 @@ class RunCheckpoint {
       const TensorView* const found = file_.find(name);
       if (!found || found->dtype != dtype_of<R> || found->shape != tensor.shape)
         fail({file_.path(), ": tensor ", name, ": expected ", dtype_name(dtype_of<R>), " ",
-              tensor.shape, ", found ", found ? dtype_name(found->dtype) : "none", " ",
+              tensor.shape, ", found ", found ? found->dtype_text() : "none", " ",
               found ? found->shape : Shape{}});
       row.resize(static_cast<std::size_t>(tensor.row_size));
       for (std::int64_t r = 0; r < tensor.rows; ++r) {
