@@ -156,7 +156,7 @@ class Engine {
 
   void reset(int i) {
     std::memset(block_of(i), 0, static_cast<std::size_t>(info_.bytes));
-    positions_[i] = 0;
+    stand_at(i, 0);
   }
 
   void snapshot(int i, Snapshot& into) const {
@@ -174,14 +174,14 @@ class Engine {
       fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ",
             s.block.bytes()});
     std::memcpy(block_of(i), s.block.data(), static_cast<std::size_t>(info_.bytes));
-    positions_[i] = s.position;
+    stand_at(i, s.position);
   }
 
   void save(int i, const std::string& path) const {
     save_state(path, info_, tensors(), block_of(i), position(i));
   }
   void load(int i, const std::string& path) {
-    positions_[i] = load_state(path, info_, tensors(), block_of(i));
+    stand_at(i, load_state(path, info_, tensors(), block_of(i)));
   }
 
  private:
@@ -213,6 +213,12 @@ class Engine {
     take(positions_, sequences_), take(tokens_, options_.chunk);
     take(logits_, std::int64_t{sequences_} * Model::vocab_size);
     return placer.offset;
+  }
+
+  /// After another state was put in: no token of it was read here, so there are no logits.
+  void stand_at(int i, std::int64_t position) {
+    positions_[i] = position;
+    std::fill_n(logits_ + std::ptrdiff_t{i} * Model::vocab_size, Model::vocab_size, R{0});
   }
 
   std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }

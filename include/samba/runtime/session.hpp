@@ -58,6 +58,9 @@ class Session {
   std::int64_t state_bytes() const { return engine_.state_bytes(); }
   const SessionOptions& options() const { return engine_.options(); }
 
+  // A state does not hold the logits of its last token: after reset, restore and load the next come
+  // with the next token, and spans returned before are not to be read.
+
   /// Back to the empty sequence.
   void reset() { engine_.reset(0); }
 
@@ -135,7 +138,8 @@ class Batch {
     return engine_.logits();
   }
 
-  /// Logits of a sequence's last token, [vocab_size]; zeros before its first.
+  /// Logits of a sequence's last token, [vocab_size]; zeros before its first, and after reset and
+  /// restore until its next.
   std::span<const R> logits(int sequence) const {
     engine_.check_sequence(sequence);
     return engine_.logits(sequence);
