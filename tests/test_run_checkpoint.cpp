@@ -46,14 +46,11 @@ void check_same_run(const Trainer<Model, T>& a, const Trainer<Model, T>& b) {
   CHECK(a.batches().position() == b.batches().position());
 }
 
-/// Calls f in a process of its own, on one thread; returns its number.
+/// Calls f in a process of its own; returns its number.
 template <class F>
 pid_t start_process(F&& f) {
   const pid_t process = ::fork();
   if (process != 0) return process;
-#ifdef _OPENMP
-  omp_set_num_threads(1);  // those of this process are not there
-#endif
   const std::string message = message_of([&] { f(); });
   ::_exit(message == message_of([] {}) ? 0 : 1);
 }
