@@ -12,6 +12,7 @@ Example: scripts/convert_checkpoint.py iter-100000-ckpt.pth samba-421m/model.saf
 """
 
 import argparse
+import errno
 import os
 import sys
 
@@ -115,17 +116,35 @@ def convert(torch, state, dtype):
     return tensors
 
 
+def sync(path, flags):
+    """Waits until a file or folder is on the disk, where the file system can."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def write(save_file, tensors, path):
-    """Writes beside `path`, waits for the disk, and renames."""
-    temporary = f"{path}.tmp-{os.getpid()}"
+    """Writes beside the file that `path` leads to, waits for the disk, and renames. A file that is
+    replaced passes on its mode."""
+    place = os.path.realpath(path)
+    folder, name = os.path.split(os.fsencode(place))
+    ending = b".tmp-%d" % os.getpid()
+    temporary = os.fsdecode(os.path.join(folder, name[: 255 - len(ending)] + ending))
     try:
         save_file(tensors, temporary, metadata={"format": "pt"})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        sync(temporary, os.O_RDWR)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # safetensors may leave it readable by its owner alone
-        os.replace(temporary, path)
+        # safetensors may leave it readable by its owner alone
+        mode = os.stat(place).st_mode & 0o777 if os.path.exists(place) else 0o666 & ~umask
+        os.chmod(temporary, mode)
+        os.replace(temporary, place)
+        sync(folder, os.O_RDONLY)
     except Exception as error:  # the writer has its own types for a full disk and the like
         fail(f"{path}: cannot write: {error}")
     finally:
@@ -160,6 +179,8 @@ def main(arguments=None):
         fail(f"{options.output}: the folder {folder} does not exist")
     if os.path.isdir(options.output):
         fail(f"{options.output}: expected the name of a file to write, found a directory")
+    if os.path.exists(options.output) and not os.path.isfile(options.output):
+        fail(f"{options.output}: expected a file, found a device or pipe")
     if (
         os.path.exists(options.output)
         and os.path.exists(options.input)

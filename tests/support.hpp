@@ -220,6 +220,18 @@ std::string message_of(F&& f) {
   return "<nothing was thrown>";
 }
 
+/// "" if the text contains all parts in their order, else the first that is not there.
+inline std::string first_missing(const std::string& text,
+                                 std::initializer_list<std::string> parts) {
+  std::size_t at = 0;
+  for (const std::string& part : parts) {
+    at = text.find(part, at);
+    if (at == text.npos) return part;
+    at += part.size();
+  }
+  return "";
+}
+
 /// The names of all tensors of a checkpoint, sorted.
 inline std::vector<std::string> names_of(const samba::Checkpoint& checkpoint) {
   std::vector<std::string> names;
@@ -288,3 +300,12 @@ class FileSizeLimit {
 };
 
 }  // namespace samba_test
+
+/// That f throws an Error whose message contains these parts in their order.
+#define CHECK_MESSAGE_OF(f, ...)                                          \
+  do {                                                                    \
+    const std::string samba_message = samba_test::message_of([&] { f; }); \
+    CAPTURE(samba_message);                                               \
+    CHECK_FALSE(samba_message.empty());                                   \
+    CHECK(samba_test::first_missing(samba_message, {__VA_ARGS__}) == ""); \
+  } while (false)

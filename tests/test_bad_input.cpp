@@ -109,6 +109,31 @@ TEST_CASE("options and sizes of sessions and batches") {
   CHECK_MESSAGE_OF(Batch(weights, 2, {.chunk = 0}), "Batch", "chunk", "found 0");
 }
 
+TEST_CASE("sizes that overflow, or that no memory has") {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  const auto weights = random_weights<Full>(8);
+  // The second gave states of a few positions, the last std::bad_alloc.
+  for (const std::int64_t capacity : {most, (std::int64_t{1} << 55) + 8, std::int64_t{1} << 50,
+                                      std::int64_t{1'000'000'000'000}}) {
+    CAPTURE(capacity);
+    CHECK_MESSAGE_OF(Session(weights, {.capacity = capacity}), "capacity", "memory");
+    CHECK_MESSAGE_OF(Batch(weights, 3, {.capacity = capacity}), "capacity", "memory");
+  }
+  CHECK_MESSAGE_OF(Session(weights, {.capacity = 1'000'000'000'000}),
+                   std::to_string(Full::state_bytes<float>(1'000'000'000'000)) + " bytes");
+  CHECK_MESSAGE_OF(Full::state_bytes<float>(most), "capacity: ", std::to_string(most));
+  const int sequences = std::numeric_limits<int>::max();
+  CHECK_MESSAGE_OF(Batch(weights, sequences, {.capacity = std::int64_t{1} << 30}), "sequences",
+                   "memory");
+  CHECK_MESSAGE_OF(Session(weights, {.chunk = sequences}), "SessionOptions::chunk", "memory");
+
+  // Without full attention the capacity counts for nothing.
+  const auto samba = random_weights<Model>(8);
+  Session unlimited(samba, {.capacity = most}), session(samba);
+  CHECK(unlimited.state_bytes() == session.state_bytes());
+  CHECK(same_bits(unlimited.prefill(Ids{1, 2, 3}), session.prefill(Ids{1, 2, 3})));
+}
+
 TEST_CASE("calls of a batch") {
   const auto weights = random_weights<Model>(5);
   Batch batch(weights, 2);

@@ -94,6 +94,31 @@ TEST_CASE("snapshots pass between sequences, batches and sessions") {
   CHECK(same_result(copied.step(std::array{1, 2, 3}), batch.step(std::array{1, 2, 3})));
 }
 
+TEST_CASE("after reset and restore a sequence has no logits until its next token") {
+  const auto weights = random_weights<Model>(5);
+  Batch batch(weights, 3);
+  const std::vector<float> none(Model::vocab_size);
+  CHECK(same_bits(batch.logits(1), none));  // as before the first
+  batch.step(std::array{1, 2, 3});
+  const Snapshot after_one = batch.snapshot(0);
+  batch.step(std::array{4, 5, 6});
+  const auto first = copy(batch.logits(0)), last = copy(batch.logits(2));
+  CHECK_FALSE(same_bits(last, none));
+  CHECK_THROWS_AS(batch.restore(2, Snapshot{}), Error);  // changes nothing
+  batch.reset(0);
+  batch.restore(1, after_one);
+  CHECK(same_bits(batch.logits(0), none));
+  CHECK(same_bits(batch.logits(1), none));
+  CHECK(same_bits(batch.logits(2), last));
+  // Nor where others read.
+  const std::array others{7, 8};
+  batch.prefill(std::array<Tokens, 3>{Tokens{}, Tokens{}, others});
+  CHECK(same_bits(batch.logits(0), none));
+  CHECK(same_bits(batch.logits(1), none));
+  // A token read again gives the logits that a snapshot before it does not hold.
+  CHECK(same_result(batch.prefill(1, std::array{4}), first));
+}
+
 TEST_CASE("capacity holds for each sequence of a batch") {
   const auto weights = random_weights<tiny::AttentionOnly>(4);
   Random rng;

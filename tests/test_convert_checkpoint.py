@@ -3,6 +3,7 @@
 that need neither and ends with status 77, "skipped"."""
 
 import contextlib
+import errno
 import importlib.util
 import io
 import os
@@ -63,6 +64,38 @@ def test_names(_):
         expect("module.x and x would both be called x" in str(error), error)
     else:
         expect(False, "two entries of one name were accepted")
+
+
+def test_writing(folder):
+    """Links, modes and long names, as FileWriter of the library treats them."""
+
+    def save(text, path, metadata):
+        expect(metadata == {"format": "pt"}, metadata)
+        pathlib.Path(path).write_text(text)
+
+    (folder / "elsewhere").mkdir()
+    target, link = folder / "elsewhere" / "target", folder / "link"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to("elsewhere/target")
+    converter.write(save, "new", link)
+    expect(link.is_symlink() and target.read_text() == "new")
+    expect(target.stat().st_mode & 0o777 == 0o640, oct(target.stat().st_mode))
+    long_name = folder / ("x" * 255)
+    converter.write(save, "new", long_name)
+    expect(long_name.read_text() == "new")
+
+    def no_sync(_):
+        raise OSError(errno.EINVAL, "")
+
+    fsync, os.fsync = os.fsync, no_sync
+    try:
+        converter.write(save, "newer", target)
+    finally:
+        os.fsync = fsync
+    expect(target.read_text() == "newer")
+    expect(sorted(p.name for p in folder.iterdir()) == ["elsewhere", "link", long_name.name])
+    expect([p.name for p in (folder / "elsewhere").iterdir()] == ["target"])
 
 
 def test_missing_packages(folder):
@@ -203,7 +236,7 @@ def test_refusals(folder):
 
 
 def main():
-    tests = [test_names, test_missing_packages]
+    tests = [test_names, test_writing, test_missing_packages]
     missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
     if not missing:
         tests += [test_conversion, test_refusals]

@@ -371,6 +371,36 @@ TEST_CASE("gradients: bad input changes nothing") {
   CHECK_MESSAGE_OF(add({1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}), "at most 4 tokens, found 5");
   CHECK_MESSAGE_OF(gradient.add(weights, {}, g), "expected 1 examples, found 0");
   CHECK_MESSAGE_OF(Gradient<Model>({.tokens = 0}), "GradientOptions::tokens: expected at least 1");
+  for (const std::int64_t position : {std::int64_t{-1}, INT64_MAX}) {
+    gradient.positions()[0] = position;
+    CHECK_MESSAGE_OF(add({1, 2}, {1, 2}), "example 0: expected a position in [0, ",
+                     "found " + std::to_string(position));
+  }
   for (const auto& [name, values] : all_values(g))
     CHECK(std::all_of(values.begin(), values.end(), [](float x) { return x == 0; }));
+}
+
+TEST_CASE("gradients: sizes that overflow, or that no memory has") {
+  using Model = tiny::AttentionOnly;
+  using G = Gradient<Model>;
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  constexpr int int_most = std::numeric_limits<int>::max();
+  const auto check = [](const GradientOptions& options, const std::string& named) {
+    CHECK_MESSAGE_OF(G{options}, named, "memory");
+  };
+  check({.tokens = 8, .capacity = most}, "capacity");
+  check({.tokens = 8, .capacity = (std::int64_t{1} << 55) + 8}, "capacity");
+  check({.sequences = int_most, .tokens = 8, .capacity = std::int64_t{1} << 40}, "sequences");
+  check({.tokens = 8, .capacity = 1'000'000'000'000}, "GradientOptions::capacity");
+  for (const std::int64_t tokens : {most, (std::int64_t{1} << 56) + 8, std::int64_t{1} << 50})
+    for (const bool recompute : {false, true}) {
+      CAPTURE(tokens, recompute);
+      check({.tokens = tokens, .recompute = recompute}, "tokens");
+    }
+  // Counting takes no memory: only what cannot be counted is an error.
+  CHECK_MESSAGE_OF(G::bytes({.tokens = most}), "tokens", std::to_string(most));
+  CHECK_MESSAGE_OF(G::bytes({.tokens = 8, .capacity = most}), "capacity", std::to_string(most));
+  CHECK(G::bytes({.tokens = std::int64_t{1} << 40}) > std::int64_t{1} << 40);
+  CHECK(G::bytes({.tokens = std::int64_t{1} << 33, .loss_rows = int_most}) >
+        std::int64_t{int_most} * Model::vocab_size * 4);
 }

@@ -2,6 +2,9 @@
 
 #include <tests/catch.hpp>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <numeric>
@@ -76,6 +79,30 @@ TEST_CASE("parallel: barriers separate what is written from what is read") {
     });
     CHECK(wrong == 0);
   }
+}
+
+TEST_CASE("parallel: a forked process whose parent ran a team has one thread, and goes on") {
+  const auto size_here = [] {
+    std::atomic<int> size{0};
+    parallel(4, [&](Team team) {
+      team.barrier();
+      if (team.rank == 0) size = team.size;
+    });
+    return size.load();
+  };
+  CHECK(size_here() >= 1);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);  // it hung
+    ::_exit(size_here());
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 1);
+#ifdef _OPENMP
+  CHECK(size_here() == 4);  // its parent keeps its own
+#endif
 }
 
 TEST_CASE("parallel: inside a parallel region one thread is the default and a team of one works") {

@@ -46,14 +46,11 @@ void check_same_run(const Trainer<Model, T>& a, const Trainer<Model, T>& b) {
   CHECK(a.batches().position() == b.batches().position());
 }
 
-/// Calls f in a process of its own, on one thread; returns its number.
+/// Calls f in a process of its own; returns its number.
 template <class F>
 pid_t start_process(F&& f) {
   const pid_t process = ::fork();
   if (process != 0) return process;
-#ifdef _OPENMP
-  omp_set_num_threads(1);  // those of this process are not there
-#endif
   const std::string message = message_of([&] { f(); });
   ::_exit(message == message_of([] {}) ? 0 : 1);
 }
@@ -131,6 +128,60 @@ TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {
         std::vector<std::string>{"step-00000004", "step-00000006", "step-00000099", "step-notes"});
   CHECK(trainer.save() == c.run + "/step-00000007");
   CHECK(checkpoints_in(c.run).size() == 2);
+}
+
+TEST_CASE("what clean-up cannot remove stays, is reported once, and fails no checkpoint") {
+  const Case c;
+  auto options = c.options;
+  options.checkpoint_interval = 1, options.keep = 1;
+  Trainer<Model> trainer(c.data, options);
+  const std::string first = trainer.step().checkpoint, notes = first + "/notes";
+  std::filesystem::create_directories(notes);
+  write_file(notes + "/why.txt", "mine");
+  for (int i = 2; i <= 4; ++i) {
+    CHECK(trainer.step().checkpoint == detail::join({c.run, "/step-0000000", i}));
+    CHECK(trainer.last_checkpoint() == latest_checkpoint(c.run));
+    CHECK(checkpoints_in(c.run).size() == 1);
+    REQUIRE(trainer.not_removed().size() == 1);
+    CHECK(first_missing(trainer.not_removed()[0],
+                        {"step-00000001.unfinished/notes: cannot remove: "}) == "");
+  }
+  CHECK(files_in(c.run) == std::vector<std::string>{"step-00000001.unfinished", "step-00000004"});
+  CHECK(files_in(first + ".unfinished") == std::vector<std::string>{"notes"});
+  CHECK(read_file(first + ".unfinished/notes/why.txt") == "mine");
+  CHECK(Trainer<Model>::resume(trainer.last_checkpoint(), c.data, options).steps() == 4);
+
+  // Nor where it is in the way of the next: a folder that becomes a checkpoint keeps what is in it.
+  const auto in_the_way = c.run + "/step-00000005.unfinished/notes";
+  std::filesystem::create_directories(in_the_way);
+  CHECK(trainer.step().checkpoint == c.run + "/step-00000005");
+  CHECK(files_in(c.run + "/step-00000005") ==
+        std::vector<std::string>{"model.safetensors", "notes", "training.safetensors"});
+}
+
+TEST_CASE("clean-up removes links and never follows them") {
+  const Case c;
+  const std::string elsewhere = c.folder.file("elsewhere");
+  std::filesystem::create_directories(elsewhere);
+  write_file(elsewhere + "/model.safetensors", "kept");
+  const auto write = [&](std::int64_t step) {
+    std::vector<std::string> left;
+    write_checkpoint(
+        c.run, step, 1, [](const std::string& folder) { write_file(folder + "/a", "a"); }, &left);
+    CHECK(left.empty());
+    CHECK(files_in(elsewhere) == std::vector<std::string>{"model.safetensors"});
+    CHECK(read_file(elsewhere + "/model.safetensors") == "kept");
+    CHECK(files_in(c.run) == std::vector<std::string>{detail::join({"step-0000000", step})});
+  };
+  using std::filesystem::create_directory_symlink;
+  std::filesystem::create_directories(c.run);
+  create_directory_symlink(elsewhere, c.run + "/step-00000001");  // moved to another disk
+  write(2);
+  create_directory_symlink(elsewhere, c.run + "/step-00000002/link");
+  write(3);
+  create_directory_symlink(elsewhere, c.run + "/step-00000004.unfinished");
+  write_file(c.run + "/step-00000003.unfinished", "a file");
+  write(4);
 }
 
 TEST_CASE("a folder with checkpoints of another run is refused") {

@@ -1,4 +1,7 @@
 // Laws of one sequence: snapshots, forks, reset, windows, capacity, and positions without end.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 
@@ -214,4 +217,49 @@ TEST_CASE("positions past 2^31 and 2^33: rotary embedding stays relative") {
   check_finite(std::type_identity<tiny::Samba>{});
   check_finite(std::type_identity<golden::SambaBf16Rope>{});
   check_finite(std::type_identity<tiny::Odd>{});
+}
+
+TEST_CASE("a forked process reads on, with the same bits") {
+  using Model = tiny::Samba;
+  Random rng;
+  CAPTURE(rng.seed);
+  const TempDir dir;
+  save(random_weights<Model>(9), dir.file("model.safetensors"));
+  const auto weights = load<Model>(dir.path());  // on all threads
+  const auto prompt = random_tokens<Model>(rng, 40), next = random_tokens<Model>(rng, 20);
+  Session session(weights, {.threads = 3});
+  session.prefill(prompt);
+  int channel[2];
+  REQUIRE(::pipe(channel) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    // A session that was open, and one that is opened here, over weights that are loaded here.
+    ::alarm(120);  // it hung
+    int wrong = 0;
+    const auto send = [&](std::span<const float> logits) {
+      const auto bytes = std::as_bytes(logits);
+      wrong += ::write(channel[1], bytes.data(), bytes.size()) != std::ssize(bytes);
+    };
+    send(session.prefill(next));
+    const auto here = load<Model>(dir.path());
+    Session opened(here, {.threads = 3});
+    opened.prefill(prompt);
+    send(opened.prefill(next));
+    ::_exit(wrong);
+  }
+  REQUIRE(child > 0);
+  ::close(channel[1]);
+  std::vector<float> received(2 * Model::vocab_size);
+  std::size_t n = 0;  // bytes
+  const auto bytes = std::as_writable_bytes(std::span(received));
+  for (::ssize_t more; (more = ::read(channel[0], bytes.data() + n, bytes.size() - n)) > 0;)
+    n += static_cast<std::size_t>(more);
+  ::close(channel[0]);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  CHECK(n == bytes.size());
+  const auto expected = session.prefill(next);
+  CHECK(same_result(std::span(received).first(Model::vocab_size), expected));
+  CHECK(same_result(std::span(received).last(Model::vocab_size), expected));
 }

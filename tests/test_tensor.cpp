@@ -8,6 +8,9 @@
 
 #include <array>
 #include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
 
 using namespace samba;
 using namespace samba_test;
@@ -228,6 +231,48 @@ TEST_CASE("Arena: aligned, zeroed, one owner") {
   }
   CHECK(Arena(0).data() == nullptr);
   CHECK(Arena().bytes() == 0);
+}
+
+TEST_CASE("sizes that cannot be counted are errors that name them") {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  STATIC_REQUIRE(checked_product("x", {3, 5, 7}) == 105);
+  STATIC_REQUIRE(checked_product("x", {most, 1}) == most);
+  STATIC_REQUIRE(checked_sum("x", {most - 5, 5}) == most);
+  STATIC_REQUIRE(checked_round_up("x", 65, 64) == 128);
+  CHECK_MESSAGE_OF(checked_product("capacity", {2, most, 16}),
+                   "capacity: 2 x 9223372036854775807 x 16");
+  CHECK_MESSAGE_OF(checked_sum("all", {most, 1}), "all: 9223372036854775807 + 1");
+  CHECK_MESSAGE_OF(checked_round_up("all", most - 62, 64), "all: 9223372036854775745 + 63");
+
+  using Keys = Ring<float, 2, 0, 16>;
+  CHECK(Keys::bytes(100) == 2 * 100 * 16 * 4);
+  // 128 bytes a position: these have the low bits of small numbers.
+  for (const std::int64_t capacity : {most, (std::int64_t{1} << 57) + 8, std::int64_t{1} << 56})
+    CHECK_MESSAGE_OF(Keys::bytes(capacity), "capacity", std::to_string(capacity));
+  CHECK(Ring<float, 2, 4, 16>::bytes(most) == 2 * 4 * 16 * 4);  // ignores it
+
+  Placer placer;
+  placer.take(most - 64);
+  CHECK_MESSAGE_OF(placer.take(1), "9223372036854775745 + 63");
+  for (const auto& [rows, threads] :
+       {std::pair{most, 1}, {(most >> 6) + 8, 1}, {most >> 8, 1000}}) {
+    ScratchPlacer place{{}, rows, threads};
+    Rows<float, 64> x;
+    PerThreadRows<float, 64> own;
+    if (threads == 1) CHECK_MESSAGE_OF(place(x), std::to_string(rows) + " x 64");
+    CHECK_MESSAGE_OF(place(own), "tokens");
+  }
+}
+
+TEST_CASE("memory that the system does not have is an error that says how much") {
+  // No processor of today has the addresses for it.
+  CHECK_MESSAGE_OF(Arena(std::int64_t{1} << 60, "states"), "states: ", "1152921504606846976 bytes");
+  std::vector<double> values(3, 1.5);
+  CHECK_MESSAGE_OF(resize(values, std::int64_t{1} << 62, "rank"), "4611686018427387904 x 8");
+#ifndef __SANITIZE_ADDRESS__  // whose operator new ends the program
+  CHECK_MESSAGE_OF(resize(values, std::int64_t{1} << 58, "rank"), "rank: ", "2305843009213693952");
+#endif
+  CHECK(values == std::vector<double>(3, 1.5));
 }
 
 TEST_CASE("Placer: places follow one another, aligned; without a block it counts") {

@@ -280,6 +280,10 @@ TEST_CASE("Trainer: options and data that do not fit") {
   CHECK_MESSAGE_OF(make([](auto& o) { o.outliers.horizon = 1; }), "OutlierOptions::horizon");
   CHECK_MESSAGE_OF(make([](auto& o) { o.sequences = 0; }), "sequences", "found 0");
   CHECK_MESSAGE_OF(make([](auto& o) { o.adamw.clip = -1; }), "AdamWOptions::clip");
+  auto endless = few_tokens();
+  endless.seq_len = INT64_MAX;
+  CHECK_MESSAGE_OF(training_bytes<Model>(endless),
+                   "TrainOptions: sequences, seq_len: ", std::to_string(INT64_MAX));
   Trainer<Model> trainer(c.data, few_tokens());
   CHECK_MESSAGE_OF(trainer.save(), "Trainer::save", "TrainOptions{.checkpoints = ...}");
 

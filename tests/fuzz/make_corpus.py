@@ -26,6 +26,7 @@ def seeds():
     yield "one_float", safetensors({"a": tensor("F32", [1], 0, 4)}, 4)
     yield "scalar", safetensors({"a": tensor("F64", [], 0, 8)}, 8)
     yield "padded", safetensors(json.dumps({"a": tensor("I32", [2], 0, 8)}) + "    ", 8)
+    yield "metadata_null", safetensors({"__metadata__": None, "a": tensor("F4", [3, 4], 0, 6)}, 6)
     yield "metadata", safetensors(
         {"__metadata__": {"format": "pt", "\u00e9": "\n"}, "a": tensor("U8", [3], 0, 3)}, 3
     )

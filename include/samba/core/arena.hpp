@@ -1,5 +1,5 @@
 #pragma once
-#include <samba/core/config.hpp>
+#include <samba/core/checked.hpp>
 
 #include <sys/mman.h>
 
@@ -37,15 +37,15 @@ struct FreeBlock {
 class Arena {
  public:
   Arena() = default;
-  explicit Arena(std::int64_t bytes) : bytes_(bytes) {
+  /// Throws Error, naming what it is for and its size, where the system has no such block.
+  explicit Arena(std::int64_t bytes, const char* what = "Arena") : bytes_(bytes) {
     if (bytes == 0) return;
     const auto size = static_cast<std::size_t>(bytes);
-    if (bytes >= large) {
+    if (bytes >= large)
       map(size);
-      return;
-    }
-    data_.reset(static_cast<std::byte*>(::operator new(size, std::align_val_t{alignment})));
-    std::memset(data_.get(), 0, size);
+    else if (void* const block = ::operator new(size, std::align_val_t{alignment}, std::nothrow))
+      data_.reset(static_cast<std::byte*>(std::memset(block, 0, size)));
+    if (!data_) fail_no_memory(what, bytes);
   }
 
   /// Takes over `bytes` bytes from `first` on, of a block that the system mapped.
@@ -59,11 +59,11 @@ class Arena {
   static constexpr std::int64_t large = std::int64_t{4} << 20;
   static constexpr std::size_t huge_page = std::size_t{2} << 20;
 
-  /// Takes a block from the system, from the beginning of a large page on.
+  /// Takes a block from the system, if it has one, from the beginning of a large page on.
   [[gnu::cold, gnu::noinline]] void map(std::size_t size) {
     void* const mapped = ::mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    if (mapped == MAP_FAILED) return;
     const std::size_t skip = -reinterpret_cast<std::uintptr_t>(mapped) % huge_page;
     data_ = {static_cast<std::byte*>(mapped) + skip, detail::FreeBlock(mapped, size + huge_page)};
 #ifdef MADV_HUGEPAGE
@@ -80,9 +80,10 @@ struct Placer {
   std::byte* block = nullptr;
   std::int64_t offset = 0;
 
-  [[gnu::noinline]] std::byte* take(std::int64_t bytes) {
+  /// what: what it is for, if all is more than can be counted, which is an Error.
+  [[gnu::noinline]] std::byte* take(std::int64_t bytes, const char* what = "a block of memory") {
     std::byte* place = block ? block + offset : nullptr;
-    offset += (bytes + alignment - 1) / alignment * alignment;
+    offset = checked_round_up(what, checked_sum(what, {offset, bytes}), alignment);
     return place;
   }
 };

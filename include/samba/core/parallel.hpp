@@ -12,6 +12,14 @@
 
 #ifdef _OPENMP
 #include <omp.h>
+
+namespace samba {
+
+/// The process in which the calling thread first ran a team, 0: in none. Outside the inline
+/// namespace: all code of a program has OpenMP's threads in common.
+inline thread_local ::pid_t team_process = 0;
+
+}  // namespace samba
 #endif
 
 namespace samba::inline SAMBA_TARGET {
@@ -69,12 +77,27 @@ inline int default_threads() {
 #endif
 }
 
+#ifdef _OPENMP
+namespace detail {
+
+/// Notes that the calling thread runs teams in this process. False if it did in the one that this was
+/// forked from: its threads are not here, and GCC's runtime would wait for them without end.
+[[gnu::noinline]] inline bool has_threads() {
+  const ::pid_t process = ::getpid();
+  if (team_process == 0) team_process = process;
+  return team_process == process;
+}
+
+}  // namespace detail
+#endif
+
 /// Calls f(team) once on each of `threads` threads and returns when all are done. f must not throw.
-/// Where the runtime grants fewer threads, the team is that much smaller.
+/// Where the runtime grants fewer threads, the team is that much smaller; in a forked process whose
+/// parent ran teams it is one thread.
 template <class F>
 void parallel(int threads, F&& f) {
 #ifdef _OPENMP
-  if (threads > 1) {
+  if (threads > 1 && detail::has_threads()) {
     Barrier barrier;
 #pragma omp parallel num_threads(threads)
     f(Team{omp_get_thread_num(), omp_get_num_threads(), &barrier});

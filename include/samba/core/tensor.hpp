@@ -175,7 +175,7 @@ struct Ring : RingData<KV> {
   static constexpr Shape shape{Heads, Slots, Width};
 
   static constexpr std::int64_t bytes(std::int64_t capacity) {
-    return Heads * (Slots ? Slots : capacity) * Width * static_cast<std::int64_t>(sizeof(KV));
+    return checked_product("capacity", {Heads, Slots ? Slots : capacity, Width, sizeof(KV)});
   }
   void bind(std::byte* place, std::int64_t capacity) {
     this->data = reinterpret_cast<KV*>(place);
@@ -215,20 +215,16 @@ struct ScratchPlacer {
 
   template <class R, int C>
   void operator()(Rows<R, C>& x) {
-    const std::int64_t bytes = count * C * static_cast<std::int64_t>(sizeof(R));
-    x = {reinterpret_cast<R*>(placer.take(bytes)), count, C};
+    x = {take<R>(1, checked_product(what, {count, C})), count, C};
   }
   template <class R, int N>
   void operator()(PerThread<R, N>& x) {
-    const std::int64_t bytes =
-        threads * round_up(N, alignment) * static_cast<std::int64_t>(sizeof(R));
-    x = {reinterpret_cast<R*>(placer.take(bytes))};
+    x = {take<R>(threads, round_up(N, alignment))};
   }
   template <class R, int N>
   void operator()(PerThreadRows<R, N>& x) {
-    const std::int64_t bytes =
-        threads * round_up(count * N, alignment) * static_cast<std::int64_t>(sizeof(R));
-    x = {reinterpret_cast<R*>(placer.take(bytes)), count};
+    const std::int64_t values = checked_product(what, {count, N});
+    x = {take<R>(threads, checked_round_up(what, values, alignment)), count};
   }
   /// x in the place of `used`, which is not needed once x is written, except by a backward pass.
   template <class R, int C>
@@ -237,6 +233,14 @@ struct ScratchPlacer {
       (*this)(x);
     else
       x = used;
+  }
+
+ private:
+  static constexpr const char* what = "tokens that go through the model together";  // in messages
+
+  template <class R>
+  R* take(std::int64_t n, std::int64_t values) {
+    return reinterpret_cast<R*>(placer.take(checked_product(what, {n, values, sizeof(R)}), what));
   }
 };
 

@@ -10,35 +10,81 @@
 #include <cstdio>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Writes a file that is there whole or not at all. Until finish() returns the bytes are in
-/// `<path>.tmp-<process>` beside the target; whatever was at `path` stays as it is, and a writer
-/// that is destroyed early, or meets an error, removes what it wrote. Errors are Error and name the
-/// path; after one, as after finish(), every call is an error.
+namespace detail {
+
+/// True for paths of what processes have open, such as /dev/stdout behind its first link: a link
+/// there is the file itself, whatever it says.
+inline bool is_open_file(std::string_view path) {
+  return path.starts_with("/proc/") || path.starts_with("/dev/fd/");
+}
+
+/// The path that a path leads to, also where nothing is there yet.
+[[gnu::cold]] inline std::string follow_links(std::string path) {
+  char text[4096];
+  for (int links = 0; links < 40 && !is_open_file(path); ++links) {  // as many as systems follow
+    const ::ssize_t n = ::readlink(path.c_str(), text, sizeof text);
+    if (n <= 0 || n == sizeof text) break;
+    const std::string_view place(text, static_cast<std::size_t>(n));
+    path.resize(place.starts_with('/') ? 0 : path.rfind('/') + 1);
+    path += place;
+  }
+  return path;
+}
+
+}  // namespace detail
+
+/// Writes a file that is there whole or not at all.
+///
+/// Until finish() returns the bytes are in `<path>.tmp-<process>` beside the file (of a name near
+/// the limit a shorter one), and whatever was at `path` stays as it is. A writer that is destroyed
+/// early, or meets an error, removes what it wrote; a program that is killed leaves it. finish()
+/// waits until the bytes are on the disk, gives the file its name, and waits for that; file systems
+/// that cannot wait are taken as they are. Of a link the file that it leads to is replaced. A file
+/// that is replaced passes on its mode and, where the system allows it, its owner; its other hard
+/// links stay with the old bytes. One that may not be written is an error. A new file has the mode
+/// that any program gives.
+///
+/// What is there and is no regular file (a device, a pipe, /dev/stdout) is written straight into.
+///
+/// Errors are Error and name the path; after one, as after finish(), every call is an error.
 class FileWriter {
  public:
-  explicit FileWriter(std::string path) : path_(std::move(path)) {
-    if (is_directory(path_))
+  [[gnu::cold]] explicit FileWriter(std::string path) : path_(std::move(path)) {
+    if (path_.empty()) fail({"FileWriter: expected the path of a file to write, found none"});
+    const std::string place = detail::follow_links(path_);
+    struct ::stat old {};
+    const bool exists = ::stat(place.c_str(), &old) == 0;
+    if (!exists && errno != ENOENT) fail_errno(path_, "cannot create");
+    if (exists && S_ISDIR(old.st_mode))
       fail({path_, ": expected the name of a file to write, found a directory"});
-    // A number is added where the name is taken: by another writer of this process, or by one that
-    // was killed in an earlier process of the same number.
-    for (int attempt = 0; file_.get() < 0 && attempt < 100; ++attempt) {
-      temporary_ = detail::join({path_, ".tmp-", ::getpid()});
-      if (attempt > 0) temporary_ += detail::join({"-", attempt});
+    if (detail::is_open_file(place) || (exists && !S_ISREG(old.st_mode))) {
       file_ =
-          FileDescriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-      if (file_.get() < 0 && errno != EEXIST) break;
+          open([&] { return ::open(place.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY); });
+      if (file_.get() < 0) fail_errno(path_, "cannot open for writing");
+      return;
     }
-    if (file_.get() < 0) fail_errno(temporary_, "cannot create");
+    const std::size_t slash = place.rfind('/') + 1;
+    name_ = place.substr(slash);
+    open_folder(slash == 0 ? "." : place.substr(0, slash));
+    if (exists && ::faccessat(folder_.get(), name_.c_str(), W_OK, AT_EACCESS) != 0)
+      fail_errno(path_, "cannot write");
+    create(exists ? old.st_mode & 0777 : 0666);
+    if (exists) {
+      // Before the mode: a change of the owner takes bits from it. Those that lend the rights of an
+      // owner need that owner.
+      const bool owned = ::fchown(file_.get(), old.st_uid, old.st_gid) == 0;
+      // Where the system has no such modes, that of the new file is no wider.
+      static_cast<void>(::fchmod(file_.get(), old.st_mode & (owned ? 07777 : 0777)));
+    }
   }
   FileWriter(const FileWriter&) = delete;
   FileWriter& operator=(const FileWriter&) = delete;
-  ~FileWriter() {
-    if (file_.get() >= 0) ::unlink(temporary_.c_str());
-  }
+  ~FileWriter() { remove(); }
 
   /// Throws where nothing more can be written.
   void check_open() const {
@@ -51,37 +97,85 @@ class FileWriter {
     while (!bytes.empty()) {
       const ::ssize_t count = ::write(file_.get(), bytes.data(), bytes.size());
       if (count < 0 && errno == EINTR) continue;
-      if (count < 0) give_up(temporary_, "cannot write");
+      if (count < 0) give_up("cannot write");
       bytes = bytes.subspan(static_cast<std::size_t>(count));
     }
   }
 
-  /// The next bytes go over those from `offset` on.
+  /// The next bytes go over those from `offset` on. An error for a pipe.
   void seek(std::int64_t offset) {
     check_open();
-    if (::lseek(file_.get(), offset, SEEK_SET) < 0) give_up(temporary_, "cannot move back");
+    if (::lseek(file_.get(), offset, SEEK_SET) < 0) give_up("cannot move back");
   }
 
   /// Waits until all is on the disk, and puts the file in place of what was at `path`.
-  void finish() {
+  [[gnu::cold]] void finish() {
     check_open();
-    if (::fsync(file_.get()) != 0 || !file_.close()) give_up(temporary_, "cannot write");
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) give_up(path_, "cannot replace");
+    if (!sync_to_disk(file_.get()) || !file_.close()) give_up("cannot write");
+    if (temporary_.empty()) return;
+    if (::renameat(folder_.get(), temporary_.c_str(), folder_.get(), name_.c_str()) != 0)
+      give_up("cannot replace");
+    temporary_.clear();
+    if (!sync_to_disk(folder_.get()) && errno != EBADF)  // EBADF: opened by O_PATH
+      fail_errno(path_, "written, but its name may not be on the disk yet");
   }
 
   const std::string& path() const { return path_; }
 
  private:
-  [[noreturn]] void give_up(const std::string& path, const char* what) {
-    const int code = errno;
-    ::unlink(temporary_.c_str());
-    file_ = FileDescriptor();
-    errno = code;
-    fail_errno(path, what);
+  /// What call() opens, also where signals come.
+  static FileDescriptor open(auto call) {
+    int number = call();
+    while (number < 0 && errno == EINTR) number = call();
+    return FileDescriptor(number);
   }
 
-  std::string path_, temporary_;
-  FileDescriptor file_;
+  void open_folder(const std::string& folder) {
+    constexpr int flags = O_DIRECTORY | O_CLOEXEC;
+    folder_ = open([&] { return ::open(folder.c_str(), O_RDONLY | flags); });
+#ifdef O_PATH
+    if (folder_.get() < 0 && errno == EACCES)  // may be written to, but not listed
+      folder_ = open([&] { return ::open(folder.c_str(), O_PATH | flags); });
+#endif
+    if (folder_.get() < 0) fail_errno(path_, "cannot create");
+  }
+
+  void create(::mode_t mode) {
+    const long found = ::fpathconf(folder_.get(), _PC_NAME_MAX);
+    const std::size_t longest = found > 0 ? static_cast<std::size_t>(found) : 255;
+    // A number is added where the name is taken: by another writer of this process, or by one that
+    // was killed in an earlier process of the same number.
+    for (int attempt = 0; attempt < 100; ++attempt) {
+      std::string ending = detail::join({".tmp-", ::getpid()});
+      if (attempt > 0) ending += detail::join({"-", attempt});
+      const std::string temporary = name_.substr(0, longest - ending.size()) + ending;
+      file_ = open([&] {
+        return ::openat(folder_.get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                        mode);
+      });
+      if (file_.get() >= 0) temporary_ = temporary;
+      if (file_.get() >= 0 || errno != EEXIST) break;
+    }
+    if (file_.get() < 0) fail_errno(path_, "cannot create");
+  }
+
+  void remove() {
+    if (!temporary_.empty()) ::unlinkat(folder_.get(), temporary_.c_str(), 0);
+    temporary_.clear();
+  }
+
+  [[noreturn, gnu::cold]] void give_up(const char* what) {
+    const int code = errno;
+    remove();
+    file_ = FileDescriptor();
+    errno = code;
+    fail_errno(path_, what);
+  }
+
+  // The file is `name_` in the folder, and `temporary_` until it is finished; both "" where it is
+  // written straight into. By the folder that was opened: the process may change its own meanwhile.
+  std::string path_, name_, temporary_;
+  FileDescriptor folder_, file_;
 };
 
 }  // namespace samba::inline SAMBA_TARGET

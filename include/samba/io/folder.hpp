@@ -1,6 +1,7 @@
 #pragma once
 /// \file
 /// Folders of the operating system (POSIX). Every Error names the path and what the system said.
+#include <samba/core/callback.hpp>
 #include <samba/io/mapped_file.hpp>
 
 #include <dirent.h>
@@ -13,16 +14,29 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The names of what is in a folder, in no order; none where there is no such folder.
-[[gnu::cold]] inline std::vector<std::string> names_in_folder(const std::string& path) {
+namespace detail {
+
+struct CloseFolder {
+  void operator()(DIR* folder) const { ::closedir(folder); }
+};
+using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
+
+[[gnu::cold]] inline std::vector<std::string> names_in(DIR* folder) {
   std::vector<std::string> names;
-  const auto close = [](DIR* folder) { ::closedir(folder); };
-  const std::unique_ptr<DIR, decltype(close)> folder(::opendir(path.c_str()));
-  if (!folder && errno != ENOENT) fail_errno(path, "cannot read the folder");
-  while (const ::dirent* const entry = folder ? ::readdir(folder.get()) : nullptr)
+  while (const ::dirent* const entry = ::readdir(folder))
     if (const std::string_view name = entry->d_name; name != "." && name != "..")
       names.emplace_back(name);
   return names;
+}
+
+}  // namespace detail
+
+/// The names of what is in a folder, in no order; none where there is no such folder.
+[[gnu::cold]] inline std::vector<std::string> names_in_folder(const std::string& path) {
+  const detail::OpenFolder folder(::opendir(path.c_str()));
+  if (folder) return detail::names_in(folder.get());
+  if (errno != ENOENT) fail_errno(path, "cannot read the folder");
+  return {};
 }
 
 /// Makes a folder and those above it, where they are not there.
@@ -35,12 +49,22 @@ namespace samba::inline SAMBA_TARGET {
   }
 }
 
-/// Removes a folder and the files in it; a folder in it is an Error.
-[[gnu::cold]] inline void remove_folder(const std::string& path) {
-  for (const std::string& name : names_in_folder(path))
-    if (const std::string file = detail::join({path, "/", name}); ::unlink(file.c_str()) != 0)
-      fail_errno(file, "cannot remove");
-  if (::rmdir(path.c_str()) != 0) fail_errno(path, "cannot remove");
+/// Removes a folder and what is in it but folders, or what else stands at this path. Links are
+/// removed, never followed. What the system refuses to remove stays: stays(path, why) is called for
+/// each.
+[[gnu::cold]] inline void remove_folder(const std::string& path,
+                                        Callback<const std::string&, int> stays) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  const detail::OpenFolder folder(file < 0 ? nullptr : ::fdopendir(file));
+  bool emptied = true;
+  if (folder)
+    for (const std::string& name : detail::names_in(folder.get()))
+      // Of the folder that was opened, whatever has its name by now.
+      if (::unlinkat(file, name.c_str(), 0) != 0) {
+        emptied = false;
+        stays(detail::join({path, "/", name}), errno);
+      }
+  if (emptied && std::remove(path.c_str()) != 0 && errno != ENOENT) stays(path, errno);
 }
 
 [[gnu::cold]] inline void rename_folder(const std::string& from, const std::string& to) {
@@ -50,7 +74,7 @@ namespace samba::inline SAMBA_TARGET {
 /// Waits until the names in a folder are on the disk.
 [[gnu::cold]] inline void sync_folder(const std::string& path) {
   const FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() < 0 || ::fsync(folder.get()) != 0) fail_errno(path, "cannot write");
+  if (folder.get() < 0 || !sync_to_disk(folder.get())) fail_errno(path, "cannot write");
 }
 
 /// True if both paths lead to the same file or folder.

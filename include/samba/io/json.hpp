@@ -123,6 +123,12 @@ class JsonReader {
     return value;
   }
 
+  /// Takes null if it is what comes next.
+  [[gnu::cold]] bool null() {
+    skip_space();
+    return literal("null");
+  }
+
   /// Reads any value and forgets it; it is checked all the same.
   [[gnu::cold]] void skip() {
     skip_space();

@@ -53,12 +53,23 @@ class FileDescriptor {
 
   int get() const { return number_; }
 
-  /// Closes now; false, with errno, where that reports an error (a write that failed late).
-  bool close() { return ::close(std::exchange(number_, -1)) == 0; }
+  /// Closes now; false, with errno, where that reports an error (a write that failed late). A signal
+  /// is none: the file is closed all the same.
+  bool close() { return ::close(std::exchange(number_, -1)) == 0 || errno == EINTR; }
 
  private:
   int number_ = -1;
 };
+
+/// Waits until what was written to a file, or the names in a folder, are on the disk; false, with
+/// errno, where that fails. What cannot wait (a pipe, a device, some file systems of networks and in
+/// user space) is no failure.
+[[gnu::cold]] inline bool sync_to_disk(int file) {
+  while (::fsync(file) != 0)
+    if (errno != EINTR)
+      return errno == EINVAL || errno == ENOTSUP || errno == ENOSYS || errno == EROFS;
+  return true;
+}
 
 /// The bytes of a regular file, mapped into memory for reading: pages are read when they are
 /// touched. Move-only; the bytes stay where they are when the object moves, until it is destroyed.

@@ -50,7 +50,7 @@ template <int = 0>
   const TensorView* const tensor = file.find("samba.packed");
   if (!tensor || tensor->dtype != Dtype::u8 || std::ssize(tensor->data) != bytes)
     fail({path, ": expected one tensor samba.packed, U8 ", Shape{bytes}, ", found ",
-          tensor ? dtype_name(tensor->dtype) : "none", " ", tensor ? tensor->shape : Shape{}});
+          tensor ? tensor->dtype_text() : "none", " ", tensor ? tensor->shape : Shape{}});
   const std::byte* const data = tensor->data.data();
   MappedFile map = std::move(file).release();
   const std::ptrdiff_t offset = data - map.bytes().data();

@@ -22,6 +22,7 @@
 #include <forward_list>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,7 +34,8 @@ namespace samba::inline SAMBA_TARGET {
 
 static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian");
 
-/// Element types of a file. f8 is stored only; arithmetic on it is the caller's.
+/// Element types of a file. f8 is stored only; arithmetic on it is the caller's. other: any that is
+/// not named here; such tensors have their place in a file, and are neither read nor written.
 enum class Dtype {
   f64,
   f32,
@@ -49,7 +51,8 @@ enum class Dtype {
   u32,
   u16,
   u8,
-  boolean
+  boolean,
+  other
 };
 
 namespace detail {
@@ -67,7 +70,7 @@ inline constexpr std::array dtype_table{
     DtypeRow{Dtype::i16, "I16", 2},         DtypeRow{Dtype::i8, "I8", 1},
     DtypeRow{Dtype::u64, "U64", 8},         DtypeRow{Dtype::u32, "U32", 4},
     DtypeRow{Dtype::u16, "U16", 2},         DtypeRow{Dtype::u8, "U8", 1},
-    DtypeRow{Dtype::boolean, "BOOL", 1}};
+    DtypeRow{Dtype::boolean, "BOOL", 1},    DtypeRow{Dtype::other, "other", 0}};
 }  // namespace detail
 
 /// The dtype's name in a file, for example "F32".
@@ -81,22 +84,32 @@ inline constexpr Dtype dtype_of = std::is_same_v<R, double> ? Dtype::f64
                                   : std::is_same_v<R, bf16> ? Dtype::bf16
                                                             : Dtype::f32;
 
-/// Bytes of one element.
+/// Bytes of one element; 0 for other.
 constexpr int dtype_bytes(Dtype dtype) {
   return detail::dtype_table[static_cast<std::size_t>(dtype)].bytes;
 }
 
 /// One tensor of a file. All that it points to, its bytes, its name and the path, lives as long as
-/// the file's object; `data` is exactly shape x dtype bytes, at any alignment.
+/// the file's object; `data` is exactly shape x dtype bytes, at any alignment. (Of another dtype, as
+/// many as the file says.)
 struct TensorView {
   std::string_view name;
   Dtype dtype = Dtype::f32;
   Shape shape;
   std::span<const std::byte> data;
-  std::string_view file = {};  ///< path it came from, for messages
+  std::string_view file = {};         ///< path it came from, for messages
+  std::string_view other_dtype = {};  ///< what the file calls a dtype that is `other`
 
   /// Number of elements.
-  std::int64_t size() const { return static_cast<std::int64_t>(data.size()) / dtype_bytes(dtype); }
+  std::int64_t size() const {
+    std::int64_t n = 1;
+    for (const std::int64_t extent : shape) n *= extent;
+    return n;
+  }
+  /// The dtype's name in its file.
+  std::string_view dtype_text() const {
+    return dtype == Dtype::other ? other_dtype : dtype_name(dtype);
+  }
 };
 
 /// Longest JSON header or index that is read or written, in bytes.
@@ -105,9 +118,10 @@ inline constexpr std::int64_t max_header_bytes = 100'000'000;
 namespace detail {
 
 /// Bytes of a tensor of this shape and dtype, or -1 if they, or the product of the extents that are
-/// not zero, pass 2^63 - 1 (so that products of any order and part of the shape are safe).
+/// not zero, pass 2^63 - 1 (so that products of any order and part of the shape are safe). Of
+/// another dtype its elements.
 inline std::int64_t tensor_bytes(const Shape& shape, Dtype dtype) {
-  std::int64_t bytes = dtype_bytes(dtype);
+  std::int64_t bytes = std::max(dtype_bytes(dtype), 1);
   bool empty = false;
   for (const std::int64_t extent : shape) {
     empty = empty || extent == 0;
@@ -145,7 +159,8 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
 
 /// Reads the value of one tensor's key in the header.
 [[gnu::cold]] inline TensorView read_entry(JsonReader& json, std::string_view name,
-                                           std::span<const std::byte> data, std::string_view path) {
+                                           std::span<const std::byte> data, std::string_view path,
+                                           Callback<std::string_view, std::string_view&> keep) {
   TensorView tensor;
   tensor.name = name;
   tensor.file = path;
@@ -160,10 +175,12 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
   json.object([&](const std::string& field) {
     if (field == "dtype") {
       const std::string text = json.string();
+      if (text.empty()) json.error({"tensor ", Quoted{name}, " has an empty dtype"});
+      tensor.dtype = Dtype::other;
       for (const DtypeRow& row : dtype_table)
-        if (text == row.name) tensor.dtype = row.dtype, has_dtype = true;
-      if (!has_dtype)
-        json.error({"tensor ", Quoted{name}, " has the unknown dtype ", Quoted{text}});
+        if (text == row.name) tensor.dtype = row.dtype;
+      if (tensor.dtype == Dtype::other) keep(text, tensor.other_dtype);
+      has_dtype = true;
     } else if (field == "shape") {
       read(tensor.shape);
       has_shape = true;
@@ -186,14 +203,16 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
   };
   const std::int64_t begin = offsets[0], end = offsets[1];
   const std::int64_t bytes = tensor_bytes(tensor.shape, tensor.dtype);
+  const bool known = tensor.dtype != Dtype::other;
   if (begin > end) wrong({"data_offsets ", offsets, " end before they begin"});
   if (end > static_cast<std::int64_t>(data.size()))
     wrong({"data_offsets ", offsets, " end beyond the file's ", data.size(), " bytes of data"});
   if (bytes < 0) wrong({"shape ", tensor.shape, " is too large"});
-  if (bytes != end - begin)
+  if (known && bytes != end - begin)
     wrong({"expected ", bytes, " bytes for ", dtype_name(tensor.dtype), " ", tensor.shape,
            ", found ", end - begin, " in data_offsets ", offsets});
-  tensor.data = data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(bytes));
+  tensor.data =
+      data.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
   return tensor;
 }
 
@@ -298,13 +317,17 @@ struct SafetensorsContent {
   // No text is longer than it stands in the header.
   content.metadata = TextPairs(path.size() + header.size());
   path = content.metadata.keep(path);
+  const auto keep = [&](std::string_view text, std::string_view& kept) {
+    kept = content.metadata.keep(text);
+  };
   JsonReader json(header, detail::join({path, ": header"}));
   if (!header.starts_with('{')) json.error({"expected '{' as the first character"});
   json.object([&](const std::string& name) {
-    if (name == "__metadata__")
+    if (name != "__metadata__")
+      content.tensors.push_back(
+          detail::read_entry(json, content.metadata.keep(name), data, path, keep));
+    else if (!json.null())  // some writers say so of none
       json.object([&](const std::string& key) { content.metadata.add(key, json.string()); });
-    else
-      content.tensors.push_back(detail::read_entry(json, content.metadata.keep(name), data, path));
   });
   content.metadata.sort();
   if (!header.ends_with('}')) json.error({"expected only spaces after the header's last '}'"});
@@ -364,7 +387,7 @@ class SafetensorsFile {
   JsonReader json(text, std::string(path));
   json.object([&](const std::string& field) {
     if (field == "metadata") {
-      json.object([&](const std::string&) { json.skip(); });
+      if (!json.null()) json.object([&](const std::string&) { json.skip(); });
     } else if (field == "weight_map") {
       has_map = true;
       json.object([&](const std::string& name) {
@@ -510,7 +533,7 @@ void read_elements(const TensorView& tensor, std::int64_t first, std::span<Out> 
 
 [[noreturn]] inline void fail_dtype(const TensorView& tensor, const char* expected) {
   fail({tensor.file, ": tensor ", Quoted{tensor.name}, ": expected dtype ", expected, ", found ",
-        dtype_name(tensor.dtype)});
+        tensor.dtype_text()});
 }
 
 template <class Real>
@@ -580,8 +603,8 @@ class BasicSafetensorsWriter {
                       which = detail::join({file_.path(), ": tensor ", key, ": "});
     if (header_written_) fail({which, "declared after data was written"});
     if (name == "__metadata__") fail({which, "this name is reserved"});
-    for (const Declared& tensor : tensors_)
-      if (tensor.name == name) fail({which, "declared twice"});
+    if (dtype == Dtype::other) fail({which, "its dtype is none that is written"});
+    if (!names_.emplace(name).second) fail({which, "declared twice"});
     for (const std::int64_t extent : shape)
       if (extent < 0) fail({which, "shape ", shape, " has a negative extent"});
     const std::int64_t bytes = detail::tensor_bytes(shape, dtype), begin = total_;
@@ -667,6 +690,7 @@ class BasicSafetensorsWriter {
   FileWriter file_;
   std::string header_;
   std::vector<Declared> tensors_;
+  std::set<std::string> names_;  // of tensors_
   std::int64_t total_ = 0;   // bytes of data declared
   std::size_t current_ = 0;  // tensor being written
   bool header_written_ = false, closed_ = false;

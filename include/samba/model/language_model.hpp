@@ -125,8 +125,10 @@ struct LanguageModel {
     using State = typename B::template State<T, KV>;
     State state{};
     std::int64_t bytes = 0;
-    State::visit(
-        state, [&]<class X>(auto, const X&) { bytes += round_up(X::bytes(capacity), alignment); });
+    State::visit(state, [&]<class X>(auto, const X&) {
+      bytes = checked_round_up("capacity", checked_sum("capacity", {bytes, X::bytes(capacity)}),
+                               alignment);
+    });
     return bytes;
   }
 
@@ -173,7 +175,8 @@ struct LanguageModel {
   static constexpr std::int64_t count_state_bytes(std::int64_t capacity) {
     std::int64_t bytes = 0;
     for_each_branch<Stack>([&](auto branch, Use) {
-      bytes += branch_state_bytes<typename decltype(branch)::type, StateReal<KV>, KV>(capacity);
+      using B = typename decltype(branch)::type;
+      bytes = checked_sum("capacity", {bytes, branch_state_bytes<B, StateReal<KV>, KV>(capacity)});
     });
     return bytes;
   }
@@ -183,8 +186,9 @@ struct LanguageModel {
   static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity) {
     Placer placer{block};
     Stack::walk(state, [&](auto, auto& part, Use) {
-      std::remove_reference_t<decltype(part)>::visit(
-          part, [&]<class X>(auto, X& x) { x.bind(placer.take(X::bytes(capacity)), capacity); });
+      std::remove_reference_t<decltype(part)>::visit(part, [&]<class X>(auto, X& x) {
+        x.bind(placer.take(X::bytes(capacity), "capacity"), capacity);
+      });
     });
     return placer.offset;
   }

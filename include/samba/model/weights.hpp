@@ -41,7 +41,7 @@ class Weights {
 
  public:
   /// All zero; fill them through visit() and then call derive(), or use load().
-  Weights() : Weights(Arena(Model::template weight_bytes<T>)) {}
+  Weights() : Weights(Arena(Model::template weight_bytes<T>, "weights")) {}
   /// In memory that holds them already, weight_bytes<T> as memory() shows them.
   explicit Weights(Arena arena) : arena_(std::move(arena)) {
     Placer placer{arena_.data()};

@@ -32,14 +32,15 @@ class Engine {
         weights_(&weights),
         sequences_(sequences),
         options_(check(who, sequences, options)) {
-    own_ = Arena(lay_out(nullptr));
+    own_ = Arena(lay_out(nullptr), "SessionOptions::chunk, sequences: tokens and logits");
     lay_out(own_.data());
     info_.structure = structure<Model>();
     info_.dtypes =
         join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
     info_.bytes = Model::place_state(states_[0], nullptr, options_.capacity);
-    block_ = Arena(info_.bytes * sequences);
+    constexpr const char* states = "SessionOptions::capacity, sequences: states";
+    block_ = Arena(checked_product(states, {info_.bytes, sequences}), states);
     for (int i = 0; i < sequences; ++i)
       Model::place_state(states_[i], block_of(i), options_.capacity);
 
@@ -52,7 +53,8 @@ class Engine {
       typename decltype(branch)::type::template Scratch<T> t;
       layer = std::max(layer, t.place({nullptr, options_.chunk, options_.threads}));
     });
-    scratch_ = Arena(rows.offset + layer);
+    constexpr const char* chunk = "SessionOptions::chunk, threads: what is computed from a chunk";
+    scratch_ = Arena(checked_sum(chunk, {rows.offset, layer}), chunk);
     x_ = reinterpret_cast<R*>(scratch_.data());
     normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
     workspace_ = scratch_.data() + rows.offset;
@@ -155,7 +157,7 @@ class Engine {
 
   void reset(int i) {
     std::memset(block_of(i), 0, static_cast<std::size_t>(info_.bytes));
-    positions_[i] = 0;
+    stand_at(i, 0);
   }
 
   void snapshot(int i, Snapshot& into) const {
@@ -163,7 +165,7 @@ class Engine {
     into.dtypes = info_.dtypes;
     into.capacity = info_.capacity;
     into.position = position(i);
-    if (into.block.bytes() != info_.bytes) into.block = Arena(info_.bytes);
+    if (into.block.bytes() != info_.bytes) into.block = Arena(info_.bytes, "a snapshot");
     std::memcpy(into.block.data(), block_of(i), static_cast<std::size_t>(info_.bytes));
   }
 
@@ -173,14 +175,14 @@ class Engine {
       fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ",
             s.block.bytes()});
     std::memcpy(block_of(i), s.block.data(), static_cast<std::size_t>(info_.bytes));
-    positions_[i] = s.position;
+    stand_at(i, s.position);
   }
 
   void save(int i, const std::string& path) const {
     save_state(path, info_, tensors(), block_of(i), position(i));
   }
   void load(int i, const std::string& path) {
-    positions_[i] = load_state(path, info_, tensors(), block_of(i));
+    stand_at(i, load_state(path, info_, tensors(), block_of(i)));
   }
 
  private:
@@ -205,13 +207,19 @@ class Engine {
   std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
-      x = reinterpret_cast<X*>(placer.take(n * static_cast<std::int64_t>(sizeof(X))));
+      x = reinterpret_cast<X*>(placer.take(checked_product("sequences", {n, sizeof(X)})));
     };
     take(states_, sequences_), take(active_, sequences_), take(segments_, sequences_),
         take(wanted_, sequences_);
     take(positions_, sequences_), take(tokens_, options_.chunk);
     take(logits_, std::int64_t{sequences_} * Model::vocab_size);
     return placer.offset;
+  }
+
+  /// After another state was put in: no token of it was read here, so there are no logits.
+  void stand_at(int i, std::int64_t position) {
+    positions_[i] = position;
+    std::fill_n(logits_ + std::ptrdiff_t{i} * Model::vocab_size, Model::vocab_size, R{0});
   }
 
   std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }

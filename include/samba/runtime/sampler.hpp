@@ -2,6 +2,7 @@
 /// \file
 /// From logits to the next token: stages that narrow a list of candidates, and the Sampler that
 /// runs them in the usual order.
+#include <samba/core/checked.hpp>
 #include <samba/core/error.hpp>
 #include <samba/core/random.hpp>
 #include <samba/core/scalar.hpp>
@@ -238,8 +239,8 @@ class Sampler {
     sampling::detail::check(options.repetition_window >= 0, "repetition_window", "at least 0",
                             options.repetition_window);
     if (options.repetition_penalty == 1) return;
-    recent_.resize(static_cast<std::size_t>(options.repetition_window));
-    scratch_.resize(recent_.size());
+    resize(recent_, options.repetition_window, "repetition_window");
+    resize(scratch_, options.repetition_window, "repetition_window");
   }
 
   /// The next token for `logits`, [vocab_size]; -inf excludes a token. Logits that are empty, all

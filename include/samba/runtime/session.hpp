@@ -43,9 +43,11 @@ class Session {
   /// major.
   void forward(std::span<const std::int32_t> tokens, std::span<R> logits) {
     engine_.check_not_empty(tokens, "forward");
-    if (logits.size() != tokens.size() * vocab_size)
-      fail({"Session::forward: logits: expected room for ", tokens.size() * vocab_size,
-            " values ([", tokens.size(), ", ", vocab_size, "]), found ", logits.size()});
+    if (const auto n =
+            checked_product("Session::forward: tokens", {std::ssize(tokens), vocab_size});
+        std::ssize(logits) != n)
+      fail({"Session::forward: logits: expected room for ", n, " values ([", tokens.size(), ", ",
+            vocab_size, "]), found ", logits.size()});
     engine_.check_tokens(0, tokens, "forward");
     engine_.forward(0, tokens, logits.data());
   }
@@ -55,6 +57,9 @@ class Session {
   /// Bytes of the state.
   std::int64_t state_bytes() const { return engine_.state_bytes(); }
   const SessionOptions& options() const { return engine_.options(); }
+
+  // A state does not hold the logits of its last token: after reset, restore and load the next come
+  // with the next token, and spans returned before are not to be read.
 
   /// Back to the empty sequence.
   void reset() { engine_.reset(0); }
@@ -133,7 +138,8 @@ class Batch {
     return engine_.logits();
   }
 
-  /// Logits of a sequence's last token, [vocab_size]; zeros before its first.
+  /// Logits of a sequence's last token, [vocab_size]; zeros before its first, and after reset and
+  /// restore until its next.
   std::span<const R> logits(int sequence) const {
     engine_.check_sequence(sequence);
     return engine_.logits(sequence);

@@ -84,7 +84,7 @@ template <int = 0>
           {path, ": tensor ", t.name, " is missing, expected ", dtype_name(t.dtype), " ", t.shape});
     if (found->dtype != t.dtype || found->shape != t.shape)
       fail({path, ": tensor ", t.name, ": expected ", dtype_name(t.dtype), " ", t.shape, ", found ",
-            dtype_name(found->dtype), " ", found->shape});
+            found->dtype_text(), " ", found->shape});
   }
   if (file.tensors().size() != tensors.size())
     fail({path, ": expected ", tensors.size(), " tensors, found ", file.tensors().size()});

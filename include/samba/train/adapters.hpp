@@ -166,7 +166,7 @@ class Adapters {
   void add(const Projection& of) {
     const std::size_t begin = numbers_.size();
     adapters_.push_back({of, begin, begin + static_cast<std::size_t>(rank_ * of.in)});
-    numbers_.resize(begin + static_cast<std::size_t>(rank_ * (of.in + of.out)));
+    resize(numbers_, std::ssize(numbers_) + rank_ * (of.in + of.out), "AdapterOptions::rank");
   }
 
   std::span<R> a(const Adapter& adapter) {

@@ -4,6 +4,7 @@
 #include <samba/train/token_file.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <span>
 #include <utility>
@@ -40,11 +41,14 @@ class Batches {
     if (options_.restart_at_separators && file_->separator() < 0)
       fail({file_->path(),
             ": BatchOptions::restart_at_separators: the file was written without a separator"});
+    constexpr const char* what = "BatchOptions: sequences, seq_len";
+    const auto batch = checked_product(what, {options_.sequences, options_.seq_len});
     row_.resize(static_cast<std::size_t>(options_.seq_len) + 1);
-    tokens_.resize(static_cast<std::size_t>(tokens()));
-    targets_.resize(static_cast<std::size_t>(tokens()));
-    examples_.resize(static_cast<std::size_t>(options_.restart_at_separators ? most_documents()
-                                                                             : options_.sequences));
+    resize(tokens_, batch, what), resize(targets_, batch, what);
+    const auto examples = options_.restart_at_separators ? most_documents() : options_.sequences;
+    if (examples > std::numeric_limits<int>::max())
+      fail({file_->path(), ": ", what, ": too many documents for one batch, up to ", examples});
+    resize(examples_, examples, what);
   }
 
   /// The next batch, valid until the next call: examples() of them, those that it does not need

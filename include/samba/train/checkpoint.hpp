@@ -95,38 +95,65 @@ template <class R>
   return all.empty() ? "" : all.rbegin()->second;
 }
 
+namespace detail {
+
+/// How the name of a checkpoint ends that is not complete.
+inline constexpr const char* unfinished = ".unfinished";
+
+/// Removes the oldest checkpoints in `dir` but for `keep` (0: none), and what programs left that were
+/// ended. What cannot be removed stays, and left gets a sentence on it, unless it has it already.
+[[gnu::cold]] inline void clean_up(const std::string& dir, int keep,
+                                   std::vector<std::string>& left) try {
+  const auto stays = [&](const std::string& path, int code) {
+    const auto why = join({path, ": cannot remove: ", std::generic_category().message(code)});
+    if (std::find(left.begin(), left.end(), why) == left.end()) left.push_back(why);
+  };
+  auto all = checkpoints_in(dir);
+  for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin()))
+    // First of all renamed: half of it would not be complete.
+    if (const std::string& old = all.begin()->second;
+        std::rename(old.c_str(), (old + unfinished).c_str()) != 0)
+      stays(old, errno);
+  for (const std::string& name : names_in_folder(dir))
+    if (name.ends_with(unfinished) &&
+        checkpoint_step(std::string_view(name).substr(0, name.rfind('.'))) >= 0)
+      remove_folder(join({dir, "/", name}), stays);
+} catch (const Error& error) {  // the folder cannot be read
+  if (std::find(left.begin(), left.end(), error.what()) == left.end()) left.push_back(error.what());
+}
+
+}  // namespace detail
+
 /// Adds the folder of a step to `dir`, whole or not at all: write(folder) puts its files into a
-/// folder of another name, which then gets the right one. Afterwards the oldest folders are removed
-/// but for `keep` (0: none is). Returns the folder. Where anything fails, an Error, and what was
-/// there stays.
+/// folder of another name, which then gets the right one. Returns the folder. Where anything fails,
+/// an Error, and what was there stays.
+///
+/// Afterwards the oldest folders are removed but for `keep` (0: none is), and what is in them, but no
+/// folders; links are removed, never followed. What cannot be removed is no error: it stays, and
+/// `left`, if given, gets a sentence on it, unless it has it already.
 [[gnu::cold]] inline std::string write_checkpoint(const std::string& dir, std::int64_t step,
-                                                  int keep, Callback<const std::string&> write) {
+                                                  int keep, Callback<const std::string&> write,
+                                                  std::vector<std::string>* left = nullptr) {
+  std::vector<std::string> unsaid;
+  if (!left) left = &unsaid;
   const std::string number = std::to_string(step);
   const std::string folder = detail::join(
       {dir, "/step-", std::string(8 - std::min<std::size_t>(8, number.size()), '0'), number});
-  const std::string unfinished = ".unfinished", temporary = folder + unfinished;
+  const std::string temporary = folder + detail::unfinished;
   if (path_exists(folder)) fail({folder, ": a checkpoint of this step is there already"});
   try {
     make_folders(dir);
-    for (const std::string& name : names_in_folder(dir))  // left by programs that were ended
-      if (name.ends_with(unfinished) && detail::checkpoint_step(std::string_view(name).substr(
-                                            0, name.size() - unfinished.size())) >= 0)
-        remove_folder(detail::join({dir, "/", name}));
+    detail::clean_up(dir, 0, *left);
     make_folders(temporary);
     write(temporary);
     sync_folder(temporary);
     rename_folder(temporary, folder);
     sync_folder(dir);
-    auto all = checkpoints_in(dir);
-    for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin())) {
-      const std::string& old = all.begin()->second;
-      rename_folder(old, old + unfinished);  // first: half of it would not be complete
-      remove_folder(old + unfinished);
-    }
   } catch (const std::exception& error) {
-    if (is_directory(temporary)) remove_folder(temporary);
+    remove_folder(temporary, [](const std::string&, int) {});
     fail({folder, ": cannot write the checkpoint: ", error.what()});
   }
+  detail::clean_up(dir, keep, *left);
   return folder;
 }
 
@@ -149,14 +176,16 @@ class RunCheckpoint {
   [[gnu::cold]] static std::string write(const std::string& dir, std::int64_t step, int keep,
                                          const Weights<Model, Master<R>>& weights,
                                          const typename AdamW<Model, R>::State& optimiser,
-                                         std::map<std::string, std::string> entries) {
-    return write_checkpoint(dir, step, keep, [&](const std::string& folder) {
+                                         std::map<std::string, std::string> entries,
+                                         std::vector<std::string>* left = nullptr) {
+    const auto write = [&](const std::string& folder) {
       detail::check_finite(tensor_names(weights), weights.tensors());
       save(weights, folder + model_file, dtype_of<R>);
       write_training(folder, structure<Model>(), tensor_names(weights), weights.tensors(),
                      optimiser.mean.tensors(), optimiser.square.tensors(), optimiser.steps,
                      entries);
-    });
+    };
+    return write_checkpoint(dir, step, keep, write, left);
   }
 
   const std::string& folder() const { return folder_; }
@@ -254,7 +283,7 @@ class RunCheckpoint {
       const TensorView* const found = file_.find(name);
       if (!found || found->dtype != dtype_of<R> || found->shape != tensor.shape)
         fail({file_.path(), ": tensor ", name, ": expected ", dtype_name(dtype_of<R>), " ",
-              tensor.shape, ", found ", found ? dtype_name(found->dtype) : "none", " ",
+              tensor.shape, ", found ", found ? found->dtype_text() : "none", " ",
               found ? found->shape : Shape{}});
       row.resize(static_cast<std::size_t>(tensor.row_size));
       for (std::int64_t r = 0; r < tensor.rows; ++r) {

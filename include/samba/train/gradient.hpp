@@ -7,6 +7,7 @@
 #include <samba/train/check_option.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -41,8 +42,16 @@ class Gradient {
   using R = Real<T>;
 
   explicit Gradient(GradientOptions options) : Gradient(options, Counted{}) {
-    blocks_ = Arena(sizes_.blocks), tape_ = Arena(sizes_.tape);
-    scratch_ = Arena(sizes_.scratch), own_ = Arena(sizes_.own);
+    blocks_ = Arena(sizes_.blocks, for_states);
+    tape_ = Arena(sizes_.tape, "GradientOptions::tokens: what the backward pass needs");
+    scratch_ = Arena(sizes_.scratch, "GradientOptions::tokens, threads: what is computed");
+    own_ = Arena(sizes_.own, "GradientOptions::tokens, loss_rows: tokens and logits");
+    constexpr const char* sequences = "GradientOptions::sequences";
+    for (auto* states : {&found_, &states_, &again_})
+      resize(*states, options_.sequences, sequences);
+    resize(state_gradients_, options_.sequences, sequences);
+    resize(positions_, options_.sequences, sequences);
+    resize(segments_, options_.sequences, sequences);
     std::byte* at = blocks_.data();
     for (auto* states : {&found_, &states_, &again_})
       for (auto& state : *states) at += place_state(state, at);
@@ -53,7 +62,7 @@ class Gradient {
   /// Bytes that a Gradient of these options takes, counted without taking them.
   static std::int64_t bytes(GradientOptions options) {
     const Sizes s = Gradient(options, Counted{}).sizes_;
-    return s.blocks + s.tape + s.scratch + s.own;
+    return checked_sum("a Gradient", {s.blocks, s.tape, s.scratch, s.own});
   }
   /// Bytes that this one took.
   std::int64_t bytes() const {
@@ -107,25 +116,26 @@ class Gradient {
     std::int64_t blocks, tape, scratch = 0, own;
   };
   struct Counted {};
+  static constexpr const char* for_states = "GradientOptions::capacity, sequences: states";
 
   /// Without its arenas.
   Gradient(GradientOptions options, Counted) : options_(check(options)) {
-    const auto n = static_cast<std::size_t>(options_.sequences);
-    states_.resize(n), again_.resize(n), found_.resize(n), state_gradients_.resize(n);
-    state_bytes_ = place_state(found_[0], nullptr);
-    gradient_bytes_ = place_state(state_gradients_[0], nullptr);
-    sizes_.blocks = (3 * state_bytes_ + gradient_bytes_) * options_.sequences;
+    State state{};
+    StateGradient state_gradient{};
+    state_bytes_ = place_state(state, nullptr);
+    gradient_bytes_ = place_state(state_gradient, nullptr);
+    const auto one =
+        checked_sum(for_states, {checked_product(for_states, {3, state_bytes_}), gradient_bytes_});
+    sizes_.blocks = checked_product(for_states, {one, options_.sequences});
     Tape tape = this->tape(nullptr, nullptr, options_.tokens);
     for_each_branch<typename Model::Stack>([&](auto branch, Use) {
       using B = typename decltype(branch)::type;
       typename B::template Record<T> record;
-      tape.offset += record.place(tape);
+      tape.offset = checked_sum("GradientOptions::tokens", {tape.offset, record.place(tape)});
       sizes_.scratch = std::max(sizes_.scratch, B::template scratch_bytes<T>(tape));
     });
     sizes_.tape = tape.offset;
     sizes_.own = lay_out(nullptr);
-    positions_.assign(n, 0);
-    segments_.resize(n);
   }
 
   static GradientOptions check(GradientOptions o) {
@@ -135,7 +145,8 @@ class Gradient {
     if (o.threads < 0) fail({"GradientOptions::threads: expected 0 or more, found ", o.threads});
     check_at_least("GradientOptions::loss_rows", o.loss_rows, 1);
     if (o.threads == 0) o.threads = default_threads();
-    o.loss_rows = static_cast<int>(std::min<std::int64_t>(o.loss_rows, o.tokens));
+    constexpr std::int64_t most = std::numeric_limits<int>::max() - 1;
+    o.loss_rows = static_cast<int>(std::min({std::int64_t{o.loss_rows}, o.tokens, most}));
     o.loss_rows += o.loss_rows % 2;  // products in bf16 take tokens two by two
     return o;
   }
@@ -152,15 +163,17 @@ class Gradient {
   std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
-      x = reinterpret_cast<X*>(placer.take(n * static_cast<std::int64_t>(sizeof(X))));
+      constexpr std::int64_t size = sizeof(X);
+      constexpr const char* what = "GradientOptions::tokens, loss_rows";
+      x = reinterpret_cast<X*>(placer.take(checked_product(what, {n, size}), what));
     };
-    const std::int64_t n = options_.tokens;
-    take(x_, n * Model::d_model), take(dx_, n * Model::d_model);
+    const std::int64_t n = options_.tokens, rows = options_.loss_rows, width = Model::d_model;
+    const std::int64_t stream = checked_product("GradientOptions::tokens", {n, width});
+    take(x_, stream), take(dx_, stream);
     take(losses_, n), take(tokens_, n), take(targets_, n);
-    take(normed_, options_.loss_rows * std::int64_t{Model::d_model});
-    take(dnormed_, options_.loss_rows * std::int64_t{Model::d_model});
-    take(inverse_, options_.loss_rows);
-    take(logits_, options_.loss_rows * std::int64_t{Model::vocab_size});
+    take(normed_, rows * width), take(dnormed_, rows * width);
+    take(inverse_, rows);
+    take(logits_, rows * Model::vocab_size);
     return placer.offset;
   }
 
@@ -181,8 +194,12 @@ class Gradient {
         counted += targets[i] >= 0;
       }
       rows += std::ssize(tokens);
+      constexpr std::int64_t most = std::int64_t{1} << 62;  // far from overflow
+      if (positions_[s] < 0 || positions_[s] > most)
+        fail({"Gradient::add: example ", s, ": expected a position in [0, ", most, "], found ",
+              positions_[s]});
       if constexpr (Model::has_capacity)
-        if (positions_[s] + std::ssize(tokens) > options_.capacity)
+        if (std::ssize(tokens) > options_.capacity - positions_[s])
           fail({"Gradient::add: example ", s, ": position ", positions_[s], " and ", tokens.size(),
                 " tokens pass the capacity of ", options_.capacity,
                 " positions; give GradientOptions{.capacity = ...}"});

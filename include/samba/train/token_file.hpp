@@ -156,6 +156,7 @@ class TokenFileWriter {
     header_.vocab_size = vocab_size;
     header_.separator = separator;
     header_.hash = fnv1a("");
+    file_.seek(0);                                       // as close() will, so not into a pipe
     file_.write(std::as_bytes(std::span(&header_, 1)));  // in its place, until all is known
   }
 

@@ -57,7 +57,7 @@ namespace detail {
 
 inline GradientOptions gradient_options(const TrainOptions& o, int examples) {
   return {.sequences = examples,
-          .tokens = o.sequences * o.seq_len,
+          .tokens = checked_product("TrainOptions: sequences, seq_len", {o.sequences, o.seq_len}),
           .capacity = o.seq_len,
           .threads = o.threads,
           .recompute = o.recompute};
@@ -110,9 +110,10 @@ inline AdamWOptions adamw_options(const TrainOptions& o) {
 /// examples depends on the data: give Batches::examples().
 template <class Model, class T = float>
 std::int64_t training_bytes(const TrainOptions& options, int examples = 0) {
-  return 4 * Model::template weight_bytes<Master<Real<T>>> + Model::template weight_bytes<T> +
-         Gradient<Model, T>::bytes(
-             detail::gradient_options(options, examples ? examples : options.sequences));
+  const std::int64_t gradient = Gradient<Model, T>::bytes(
+      detail::gradient_options(options, examples ? examples : options.sequences));
+  return checked_sum("a Trainer", {4 * Model::template weight_bytes<Master<Real<T>>>,
+                                   Model::template weight_bytes<T>, gradient});
 }
 
 /// A training: weights, gradients, optimiser and data. T: the type of the matrices and of the
@@ -171,7 +172,7 @@ class Trainer {
       fail({"Trainer::save: give TrainOptions{.checkpoints = ...}, the folder to write to"});
     if (saved_ != step_) {
       last_checkpoint_ = RunCheckpoint::write(options_.checkpoints, step_, options_.keep, master_,
-                                              optimiser_.state(), entries());
+                                              optimiser_.state(), entries(), &not_removed_);
       saved_ = step_;
     }
     return last_checkpoint_;
@@ -182,6 +183,9 @@ class Trainer {
   bool done() const { return step_ >= options_.learning_rate.steps; }
   /// The newest checkpoint of this run, or "".
   const std::string& last_checkpoint() const { return last_checkpoint_; }
+  /// What could not be removed of old checkpoints when new ones were written, a sentence each, once.
+  /// It stays there.
+  const std::vector<std::string>& not_removed() const { return not_removed_; }
 
   /// What products and sessions use, and what it is rounded from.
   const Weights<Model, T>& weights() const { return weights_; }
@@ -343,6 +347,7 @@ class Trainer {
   RunningStatistics loss_, norm_;
   std::int64_t step_ = 0, saved_ = -1;
   std::string last_checkpoint_;
+  std::vector<std::string> not_removed_;
 };
 
 }  // namespace samba::inline SAMBA_TARGET
