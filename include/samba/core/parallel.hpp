@@ -3,11 +3,11 @@
 /// Threads. This is the one header that knows OpenMP; without it everything runs on one thread.
 #include <samba/core/scalar.hpp>
 
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 #ifdef _OPENMP
@@ -28,6 +28,7 @@ namespace samba::inline SAMBA_TARGET {
 struct Barrier {
   std::atomic<int> arrived{0};
   std::atomic<unsigned> passed{0};
+  std::atomic<std::int64_t> slept{0};  ///< nanoseconds, of all threads together
 };
 
 /// One thread's place among those that run a kernel together. A default Team runs alone.
@@ -44,37 +45,50 @@ struct Team {
   }
 
   /// Returns when every thread of the team has called it. Threads spin for about as long as it takes
-  /// the system to wake one, then offer their processor to others, then sleep: on a busy machine the
-  /// one they wait for may need it.
+  /// the system to wake one, then sleep: on a busy machine the one they wait for may need the processor.
   void barrier() const {
     if (size > 1) wait();
   }
 
  private:
   [[gnu::noinline]] void wait() const {
-    constexpr int spins = 50000, offers = 50;
+    constexpr int spins = 50000;
     const unsigned round = shared->passed.load(std::memory_order_relaxed);
     if (shared->arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       shared->arrived.store(0, std::memory_order_relaxed);
       shared->passed.store(round + 1, std::memory_order_release);
+      shared->passed.notify_all();
       return;
     }
-    for (int turn = 0; shared->passed.load(std::memory_order_acquire) == round; ++turn)
-      if (turn >= spins + offers)
-        ::usleep(50);
-      else if (turn >= spins)
-        ::sched_yield();
+    for (int turn = 0; turn < spins; ++turn)
+      if (shared->passed.load(std::memory_order_acquire) != round) return;
+    const auto start = std::chrono::steady_clock::now();
+    shared->passed.wait(round, std::memory_order_acquire);
+    const std::chrono::nanoseconds slept = std::chrono::steady_clock::now() - start;
+    shared->slept.fetch_add(slept.count(), std::memory_order_relaxed);
   }
 };
 
-/// Threads that a caller gets by default: OpenMP's maximum, or 1 where the caller is parallel
-/// already.
-inline int default_threads() {
+/// The threads that sessions and training run on at most: the processors that this process may use.
+/// (More threads than processors only wait for each other.) It can be set, before they are made.
+inline int& most_threads() {
 #ifdef _OPENMP
-  return omp_in_parallel() ? 1 : omp_get_max_threads();
+  static int most = omp_get_num_procs();
 #else
-  return 1;
+  static int most = 1;
 #endif
+  return most;
+}
+
+/// The threads for an option `threads`: at most most_threads(). 0 stands for OpenMP's maximum, or for 1
+/// where the caller is parallel already.
+inline int usable_threads(int asked) {
+#ifdef _OPENMP
+  if (asked == 0) asked = omp_in_parallel() ? 1 : omp_get_max_threads();
+#else
+  asked = 1;
+#endif
+  return std::min(asked, most_threads());
 }
 
 #ifdef _OPENMP
@@ -91,21 +105,62 @@ namespace detail {
 }  // namespace detail
 #endif
 
-/// Calls f(team) once on each of `threads` threads and returns when all are done. f must not throw.
-/// Where the runtime grants fewer threads, the team is that much smaller; in a forked process whose
-/// parent ran teams it is one thread.
+/// Calls f(team) once on each of `threads` threads and returns when all are done: the nanoseconds that
+/// they slept at barriers, all together. f must not throw. Where the runtime grants fewer threads, the
+/// team is that much smaller; in a forked process whose parent ran teams it is one thread.
 template <class F>
-void parallel(int threads, F&& f) {
+std::int64_t parallel(int threads, F&& f) {
 #ifdef _OPENMP
   if (threads > 1 && detail::has_threads()) {
     Barrier barrier;
 #pragma omp parallel num_threads(threads)
     f(Team{omp_get_thread_num(), omp_get_num_threads(), &barrier});
-    return;
+    return barrier.slept;
   }
 #endif
   static_cast<void>(threads);
   f(Team{});
+  return 0;
 }
+
+/// How many threads the next of many similar calls is to run on: as many as there are, or fewer while
+/// another program keeps one of their processors busy, for then all wait for the thread that shares
+/// it. Learns from each call, and tries all threads again from time to time, ever more rarely while it
+/// is in vain.
+class TeamSize {
+ public:
+  explicit TeamSize(int most) : most_(most), fewer_(most) {}
+
+  int next() const { return calls_left_ > 0 ? fewer_ : most_; }
+
+  /// What a call on next() threads was: how much work, the seconds it took, the nanoseconds that its
+  /// threads slept.
+  void ran(std::int64_t work, double seconds, std::int64_t slept) {
+    const int size = next();
+    if (size == 1 && most_ == 1) return;
+    const bool disturbed = static_cast<double>(slept) * 1e-9 > 0.25 * seconds;
+    if (calls_left_ == 0) {  // on all threads
+      if (!disturbed) {
+        pause_ = shortest_pause;
+        return;
+      }
+      work_ = work, seconds_ = seconds, calls_left_ = pause_, fewer_ = most_ - (most_ + 3) / 4;
+      pause_ = std::min(4 * pause_, longest_pause);
+      return;
+    }
+    --calls_left_;
+    if (work != work_) return;
+    if (seconds > seconds_)  // it was not that
+      calls_left_ = 0;
+    else if (disturbed && fewer_ > 1)
+      fewer_ -= (fewer_ + 3) / 4;
+  }
+
+ private:
+  static constexpr int shortest_pause = 16, longest_pause = 1024;
+  int most_, fewer_, calls_left_ = 0, pause_ = shortest_pause;
+  std::int64_t work_ = 0;  // of the last call on all threads
+  double seconds_ = 0;
+};
 
 }  // namespace samba::inline SAMBA_TARGET

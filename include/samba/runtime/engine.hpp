@@ -11,7 +11,9 @@ namespace samba::inline SAMBA_TARGET {
 /// Options of Session and Batch.
 struct SessionOptions {
   std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
-  int threads = 0;               ///< 0: what OpenMP gives, or 1 inside a parallel region
+  /// At most the processors (most_threads()); 0: what OpenMP gives, or 1 inside a parallel region.
+  /// While another program keeps one of them busy, calls run on fewer. The result is the same.
+  int threads = 0;
   /// Tokens that go through the model together; sets the scratch memory, not the result.
   int chunk = 256;
 };
@@ -198,7 +200,7 @@ class Engine {
     if (o.threads < 0)
       fail({who, ": SessionOptions::threads: expected 0 or more, found ", o.threads});
     if (o.chunk < 1) fail({who, ": SessionOptions::chunk: expected at least 1, found ", o.chunk});
-    if (o.threads == 0) o.threads = default_threads();
+    o.threads = usable_threads(o.threads);
     return o;
   }
 
@@ -258,7 +260,8 @@ class Engine {
     using namespace kernels;
     const auto& w = weights_->tree();
     const Rows<R, Model::d_model> x{x_, rows}, normed{normed_, rows};
-    parallel(options_.threads, [&](const Team& team) {
+    const auto start = std::chrono::steady_clock::now();
+    const std::int64_t slept = parallel(team_size_.next(), [&](const Team& team) {
       const Chunk chunk{team, segments, rows};
       if constexpr (Model::tie_embeddings)
         embedding(team, w.head, tokens_, x);
@@ -287,12 +290,15 @@ class Engine {
         matmul(team, w.head, {normed.row(row), n}, {logits, n});
       }
     });
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    team_size_.ran(rows, seconds.count(), slept);
   }
 
   const char* who_;
   const Weights<Model, T>* weights_;
   int sequences_;
   SessionOptions options_;
+  TeamSize team_size_{options_.threads};
   StateInfo info_;
   // The states of all sequences; x_, normed_, workspace_; what follows.
   Arena block_, scratch_, own_;
