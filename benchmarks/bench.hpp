@@ -162,7 +162,7 @@ std::int64_t pool_offset(std::int64_t n, std::int64_t call) {
 
 /// One thread, and all that OpenMP gives.
 inline std::vector<int> thread_counts() {
-  const int all = samba::default_threads();
+  const int all = samba::usable_threads(0);
   return all > 1 ? std::vector{1, all} : std::vector{1};
 }
 

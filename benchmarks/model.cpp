@@ -1,10 +1,16 @@
 // Whole models with random weights: `prefill` reads tokens, `decode` steps one by one from a position
-// on, `batch` steps 8 sequences together. Variants end in the type of the matrices; `kv_bf16`: keys
+// on, `decode_beside` does so while another process keeps one processor busy, `batch` steps 8 sequences
+// together. Variants end in the type of the matrices; `kv_bf16`: keys
 // and values in bf16. Rows of Samba421M (1.7 GB of weights in float) are there when
 // SAMBA_BENCH_LARGE is set.
 #include "model.hpp"
 
+#include <csignal>
 #include <cstdlib>
+#include <optional>
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace bench;
 using namespace samba;
@@ -72,13 +78,31 @@ void add_prefill(const std::string& model, std::int64_t n) {
               });
 }
 
+/// A process that does nothing but keep a processor busy.
+struct BusyProcess {
+  pid_t id = fork();
+
+  BusyProcess() {
+    if (id == 0)
+      for (volatile int turn = 0;; turn = turn + 1) {}
+  }
+  BusyProcess(const BusyProcess&) = delete;
+  BusyProcess& operator=(const BusyProcess&) = delete;
+  ~BusyProcess() {
+    if (id > 0) kill(id, SIGKILL), waitpid(id, nullptr, 0);
+  }
+};
+
 /// Steps from `position` on; a restored state costs nothing beside them.
 template <class Model, class T, class KV = float>
-void add_decode(const std::string& model, std::int64_t position) {
+void add_decode(const std::string& model, std::int64_t position, bool beside = false) {
   constexpr int most = 512;
+  const char* const name = beside ? "decode_beside" : "decode";
   for (const int threads : thread_counts())
-    model_row(path({"model", variant<Model, T, KV>("decode"), model, rows_at(1, position)}),
-              threads, 1, dot_of<T>, [=](benchmark::State& state) {
+    model_row(path({"model", variant<Model, T, KV>(name), model, rows_at(1, position)}), threads, 1,
+              dot_of<T>, [=](benchmark::State& state) {
+                std::optional<BusyProcess> other;
+                if (beside) other.emplace();
                 Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
                 if (position > 0) session.prefill(tokens<Model>(position));
                 const Snapshot begin = session.snapshot();
@@ -123,6 +147,7 @@ void add(const std::string& model) {
   add_decode<Model, float>(model, 0);
   add_decode<Model, bf16>(model, 0);
   add_decode<Model, int8>(model, 0);
+  add_decode<Model, bf16>(model, 0, true);
 }
 
 [[maybe_unused]] const bool registered = [] {
