@@ -2,6 +2,9 @@
 #include <samba/core/checked.hpp>
 
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/sysinfo.h>
+#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +29,15 @@ struct FreeBlock {
       ::operator delete(p, std::align_val_t{alignment});
   }
 };
+
+/// Bytes of memory and swap that the machine has, where it tells.
+[[gnu::cold]] inline std::size_t machine_memory() {
+#ifdef __linux__
+  struct ::sysinfo info {};
+  if (::sysinfo(&info) == 0) return (info.totalram + info.totalswap) * info.mem_unit;
+#endif
+  return SIZE_MAX;
+}
 
 }  // namespace detail
 
@@ -62,6 +74,8 @@ class Arena {
 
   /// Takes a block from the system, if it has one, from the beginning of a large page on.
   void map(std::size_t size) {
+    // A system that promises more than it has ends the program that uses it.
+    if (size > detail::machine_memory()) return;
     void* const mapped = ::mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) return;
