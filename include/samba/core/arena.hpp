@@ -33,7 +33,7 @@ struct FreeBlock {
 /// Bytes of memory and swap that the machine has, where it tells.
 [[gnu::cold]] inline std::size_t machine_memory() {
 #ifdef __linux__
-  struct ::sysinfo info {};
+  struct ::sysinfo info{};
   if (::sysinfo(&info) == 0) return (info.totalram + info.totalswap) * info.mem_unit;
 #endif
   return SIZE_MAX;

@@ -45,7 +45,8 @@ template <int = 0>
 /// the limit a shorter one), and whatever was at `path` stays as it is. A writer that is destroyed
 /// early, or meets an error, removes what it wrote; a program that is killed leaves it. finish()
 /// waits until the bytes are on the disk, gives the file its name, and waits for that; file systems
-/// that cannot wait are taken as they are. Of a link the file that it leads to is replaced. A file
+/// that cannot wait are taken as they are. (Where the last alone fails, the Error says that the new
+/// file is there.) Of a link the file that it leads to is replaced. A file
 /// that is replaced passes on its mode and, where the system allows it, its owner; its other hard
 /// links stay with the old bytes. One that may not be written is an error. A new file has the mode
 /// that any program gives.
@@ -60,7 +61,7 @@ class BasicFileWriter {
   [[gnu::cold]] explicit BasicFileWriter(std::string path) : path_(std::move(path)) {
     if (path_.empty()) fail({"FileWriter: expected the path of a file to write, found none"});
     const std::string place = detail::follow_links(path_);
-    struct ::stat old {};
+    struct ::stat old{};
     const bool exists = ::stat(place.c_str(), &old) == 0;
     if (!exists && errno != ENOENT) fail_errno(path_, "cannot create");
     if (exists && S_ISDIR(old.st_mode))
