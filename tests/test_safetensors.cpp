@@ -801,7 +801,7 @@ int fsync_of_files = 0, fsync_of_folders = 0;
 
 /// The kind and mode, owner, and number of what is at a path; of a link, not of its target.
 struct ::stat status_of(const std::string& path) {
-  struct ::stat status {};
+  struct ::stat status{};
   REQUIRE(::lstat(path.c_str(), &status) == 0);
   return status;
 }
@@ -815,7 +815,7 @@ void write_text(const std::string& path, const std::string& text) {
 }  // namespace
 
 extern "C" int fsync(int file) {
-  struct ::stat status {};
+  struct ::stat status{};
   ::fstat(file, &status);
   errno = S_ISDIR(status.st_mode) ? fsync_of_folders : fsync_of_files;
   return errno ? -1 : ::fdatasync(file);

@@ -17,6 +17,7 @@ OTHERS = {
     r"nlohmann/": "io/",
     r"sentencepiece_processor\.h": "io/sentencepiece.hpp",
     r"sys/mman\.h": ("core/arena.hpp", "io/"),
+    r"sys/sysinfo\.h": "core/arena.hpp",
     r"unistd\.h": ("core/parallel.hpp", "io/"),
     r"dirent\.h|fcntl\.h|sys/stat\.h": "io/",
 }

@@ -2,6 +2,9 @@
 #include <samba/core/checked.hpp>
 
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/sysinfo.h>
+#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -27,6 +30,15 @@ struct FreeBlock {
   }
 };
 
+/// Bytes of memory and swap that the machine has, where it tells.
+[[gnu::cold]] inline std::size_t machine_memory() {
+#ifdef __linux__
+  struct ::sysinfo info{};
+  if (::sysinfo(&info) == 0) return (info.totalram + info.totalswap) * info.mem_unit;
+#endif
+  return SIZE_MAX;
+}
+
 }  // namespace detail
 
 /// One aligned, zeroed block of memory with a single owner. Types compute offsets into it.
@@ -38,7 +50,8 @@ class Arena {
  public:
   Arena() = default;
   /// Throws Error, naming what it is for and its size, where the system has no such block.
-  explicit Arena(std::int64_t bytes, const char* what = "Arena") : bytes_(bytes) {
+  [[gnu::cold, gnu::noinline]] explicit Arena(std::int64_t bytes, const char* what = "Arena")
+      : bytes_(bytes) {
     if (bytes == 0) return;
     const auto size = static_cast<std::size_t>(bytes);
     if (bytes >= large)
@@ -60,7 +73,9 @@ class Arena {
   static constexpr std::size_t huge_page = std::size_t{2} << 20;
 
   /// Takes a block from the system, if it has one, from the beginning of a large page on.
-  [[gnu::cold, gnu::noinline]] void map(std::size_t size) {
+  void map(std::size_t size) {
+    // A system that promises more than it has ends the program that uses it.
+    if (size > detail::machine_memory()) return;
     void* const mapped = ::mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) return;
@@ -83,8 +98,13 @@ struct Placer {
   /// what: what it is for, if all is more than can be counted, which is an Error.
   [[gnu::noinline]] std::byte* take(std::int64_t bytes, const char* what = "a block of memory") {
     std::byte* place = block ? block + offset : nullptr;
-    offset = checked_round_up(what, checked_sum(what, {offset, bytes}), alignment);
+    offset = checked_round_up(what, checked_sum(what, offset, bytes), alignment);
     return place;
+  }
+  /// A place for n things of `size` bytes.
+  [[gnu::noinline]] std::byte* take_array(std::int64_t n, std::int64_t size,
+                                          const char* what = "a block of memory") {
+    return take(checked_product(what, n, size), what);
   }
 };
 

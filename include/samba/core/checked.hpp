@@ -7,44 +7,40 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <initializer_list>
-#include <string>
 #include <vector>
 
 namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-[[noreturn, gnu::cold, gnu::noinline]] inline void fail_too_large(
-    const char* what, const char* sign, std::initializer_list<std::int64_t> sizes) {
-  std::string text;
-  for (const std::int64_t size : sizes) text += join({text.empty() ? "" : sign, size});
-  fail({what, ": ", text, " is more than any memory holds"});
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail_too_large(const char* what, std::int64_t a,
+                                                                  const char* sign,
+                                                                  std::int64_t b) {
+  fail({what, ": ", a, sign, b, " is more than any memory holds"});
 }
 
 }  // namespace detail
 
-/// The product of sizes, none of them negative. Throws Error, naming what they are sizes of, where
-/// it passes 2^63 - 1.
-constexpr std::int64_t checked_product(const char* what,
-                                       std::initializer_list<std::int64_t> sizes) {
-  std::int64_t product = 1;
-  for (const std::int64_t size : sizes)
-    if (__builtin_mul_overflow(product, size, &product)) detail::fail_too_large(what, " x ", sizes);
+/// The product of two sizes, neither of them negative. Throws Error, naming what they are sizes of,
+/// where it passes 2^63 - 1.
+[[gnu::noinline]] constexpr std::int64_t checked_product(const char* what, std::int64_t a,
+                                                         std::int64_t b) {
+  std::int64_t product = 0;
+  if (__builtin_mul_overflow(a, b, &product)) detail::fail_too_large(what, a, " x ", b);
   return product;
 }
 
 /// Their sum, in the same way.
-constexpr std::int64_t checked_sum(const char* what, std::initializer_list<std::int64_t> sizes) {
+[[gnu::noinline]] constexpr std::int64_t checked_sum(const char* what, std::int64_t a,
+                                                     std::int64_t b) {
   std::int64_t sum = 0;
-  for (const std::int64_t size : sizes)
-    if (__builtin_add_overflow(sum, size, &sum)) detail::fail_too_large(what, " + ", sizes);
+  if (__builtin_add_overflow(a, b, &sum)) detail::fail_too_large(what, a, " + ", b);
   return sum;
 }
 
 /// The smallest multiple of `unit` that is not below n, in the same way.
 constexpr std::int64_t checked_round_up(const char* what, std::int64_t n, std::int64_t unit) {
-  return checked_sum(what, {n, unit - 1}) / unit * unit;
+  return checked_sum(what, n, unit - 1) / unit * unit;
 }
 
 /// Throws the Error of memory that could not be had.
@@ -56,7 +52,7 @@ constexpr std::int64_t checked_round_up(const char* what, std::int64_t n, std::i
 /// vector.resize(n); too much is an Error that names what it is for and says how much.
 template <class X>
 [[gnu::cold]] void resize(std::vector<X>& vector, std::int64_t n, const char* what) {
-  const std::int64_t bytes = checked_product(what, {n, std::int64_t{sizeof(X)}});
+  const std::int64_t bytes = checked_product(what, n, sizeof(X));
   try {
     vector.resize(static_cast<std::size_t>(n));
   } catch (const std::exception&) {

@@ -175,7 +175,8 @@ struct Ring : RingData<KV> {
   static constexpr Shape shape{Heads, Slots, Width};
 
   static constexpr std::int64_t bytes(std::int64_t capacity) {
-    return checked_product("capacity", {Heads, Slots ? Slots : capacity, Width, sizeof(KV)});
+    constexpr std::int64_t slot = std::int64_t{sizeof(KV)} * Heads * Width;
+    return checked_product("capacity", Slots ? Slots : capacity, slot);
   }
   void bind(std::byte* place, std::int64_t capacity) {
     this->data = reinterpret_cast<KV*>(place);
@@ -215,16 +216,17 @@ struct ScratchPlacer {
 
   template <class R, int C>
   void operator()(Rows<R, C>& x) {
-    x = {take<R>(1, checked_product(what, {count, C})), count, C};
+    x = {reinterpret_cast<R*>(placer.take_array(count, std::int64_t{sizeof(R)} * C, what)), count,
+         C};
   }
   template <class R, int N>
   void operator()(PerThread<R, N>& x) {
-    x = {take<R>(threads, round_up(N, alignment))};
+    constexpr std::int64_t bytes = round_up(N, alignment) * std::int64_t{sizeof(R)};
+    x = {reinterpret_cast<R*>(placer.take_array(threads, bytes, what))};
   }
   template <class R, int N>
   void operator()(PerThreadRows<R, N>& x) {
-    const std::int64_t values = checked_product(what, {count, N});
-    x = {take<R>(threads, checked_round_up(what, values, alignment)), count};
+    x = {reinterpret_cast<R*>(take_rows(N, sizeof(R))), count};
   }
   /// x in the place of `used`, which is not needed once x is written, except by a backward pass.
   template <class R, int C>
@@ -238,9 +240,10 @@ struct ScratchPlacer {
  private:
   static constexpr const char* what = "tokens that go through the model together";  // in messages
 
-  template <class R>
-  R* take(std::int64_t n, std::int64_t values) {
-    return reinterpret_cast<R*>(placer.take(checked_product(what, {n, values, sizeof(R)}), what));
+  /// For each thread `width` values per token. (Compiled once, not for each shape.)
+  [[gnu::noinline]] std::byte* take_rows(std::int64_t width, std::int64_t size) {
+    const auto values = checked_round_up(what, checked_product(what, count, width), alignment);
+    return placer.take_array(threads, checked_product(what, values, size), what);
   }
 };
 

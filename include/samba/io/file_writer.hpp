@@ -24,7 +24,8 @@ inline bool is_open_file(std::string_view path) {
 }
 
 /// The path that a path leads to, also where nothing is there yet.
-[[gnu::cold]] inline std::string follow_links(std::string path) {
+template <int = 0>
+[[gnu::cold]] std::string follow_links(std::string path) {
   char text[4096];
   for (int links = 0; links < 40 && !is_open_file(path); ++links) {  // as many as systems follow
     const ::ssize_t n = ::readlink(path.c_str(), text, sizeof text);
@@ -44,7 +45,8 @@ inline bool is_open_file(std::string_view path) {
 /// the limit a shorter one), and whatever was at `path` stays as it is. A writer that is destroyed
 /// early, or meets an error, removes what it wrote; a program that is killed leaves it. finish()
 /// waits until the bytes are on the disk, gives the file its name, and waits for that; file systems
-/// that cannot wait are taken as they are. Of a link the file that it leads to is replaced. A file
+/// that cannot wait are taken as they are. (Where the last alone fails, the Error says that the new
+/// file is there.) Of a link the file that it leads to is replaced. A file
 /// that is replaced passes on its mode and, where the system allows it, its owner; its other hard
 /// links stay with the old bytes. One that may not be written is an error. A new file has the mode
 /// that any program gives.
@@ -52,19 +54,22 @@ inline bool is_open_file(std::string_view path) {
 /// What is there and is no regular file (a device, a pipe, /dev/stdout) is written straight into.
 ///
 /// Errors are Error and name the path; after one, as after finish(), every call is an error.
-class FileWriter {
+/// (A template, of nothing: a program that writes no file does not compile it.)
+template <class = void>
+class BasicFileWriter {
  public:
-  [[gnu::cold]] explicit FileWriter(std::string path) : path_(std::move(path)) {
+  [[gnu::cold]] explicit BasicFileWriter(std::string path) : path_(std::move(path)) {
     if (path_.empty()) fail({"FileWriter: expected the path of a file to write, found none"});
     const std::string place = detail::follow_links(path_);
-    struct ::stat old {};
+    struct ::stat old{};
     const bool exists = ::stat(place.c_str(), &old) == 0;
     if (!exists && errno != ENOENT) fail_errno(path_, "cannot create");
     if (exists && S_ISDIR(old.st_mode))
       fail({path_, ": expected the name of a file to write, found a directory"});
     if (detail::is_open_file(place) || (exists && !S_ISREG(old.st_mode))) {
-      file_ =
-          open([&] { return ::open(place.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY); });
+      do {
+        file_ = FileDescriptor(::open(place.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY));
+      } while (file_.get() < 0 && errno == EINTR);  // while a pipe waits for its reader
       if (file_.get() < 0) fail_errno(path_, "cannot open for writing");
       return;
     }
@@ -82,9 +87,9 @@ class FileWriter {
       static_cast<void>(::fchmod(file_.get(), old.st_mode & (owned ? 07777 : 0777)));
     }
   }
-  FileWriter(const FileWriter&) = delete;
-  FileWriter& operator=(const FileWriter&) = delete;
-  ~FileWriter() { remove(); }
+  BasicFileWriter(const BasicFileWriter&) = delete;
+  BasicFileWriter& operator=(const BasicFileWriter&) = delete;
+  ~BasicFileWriter() { remove(); }
 
   /// Throws where nothing more can be written.
   void check_open() const {
@@ -123,19 +128,12 @@ class FileWriter {
   const std::string& path() const { return path_; }
 
  private:
-  /// What call() opens, also where signals come.
-  static FileDescriptor open(auto call) {
-    int number = call();
-    while (number < 0 && errno == EINTR) number = call();
-    return FileDescriptor(number);
-  }
-
   void open_folder(const std::string& folder) {
     constexpr int flags = O_DIRECTORY | O_CLOEXEC;
-    folder_ = open([&] { return ::open(folder.c_str(), O_RDONLY | flags); });
+    folder_ = FileDescriptor(::open(folder.c_str(), O_RDONLY | flags));
 #ifdef O_PATH
     if (folder_.get() < 0 && errno == EACCES)  // may be written to, but not listed
-      folder_ = open([&] { return ::open(folder.c_str(), O_PATH | flags); });
+      folder_ = FileDescriptor(::open(folder.c_str(), O_PATH | flags));
 #endif
     if (folder_.get() < 0) fail_errno(path_, "cannot create");
   }
@@ -149,10 +147,8 @@ class FileWriter {
       std::string ending = detail::join({".tmp-", ::getpid()});
       if (attempt > 0) ending += detail::join({"-", attempt});
       const std::string temporary = name_.substr(0, longest - ending.size()) + ending;
-      file_ = open([&] {
-        return ::openat(folder_.get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-                        mode);
-      });
+      file_ = FileDescriptor(::openat(folder_.get(), temporary.c_str(),
+                                      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
       if (file_.get() >= 0) temporary_ = temporary;
       if (file_.get() >= 0 || errno != EEXIST) break;
     }
@@ -177,5 +173,7 @@ class FileWriter {
   std::string path_, name_, temporary_;
   FileDescriptor folder_, file_;
 };
+
+using FileWriter = BasicFileWriter<>;
 
 }  // namespace samba::inline SAMBA_TARGET

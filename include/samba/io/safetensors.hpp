@@ -22,7 +22,6 @@
 #include <forward_list>
 #include <map>
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -604,7 +603,7 @@ class BasicSafetensorsWriter {
     if (header_written_) fail({which, "declared after data was written"});
     if (name == "__metadata__") fail({which, "this name is reserved"});
     if (dtype == Dtype::other) fail({which, "its dtype is none that is written"});
-    if (!names_.emplace(name).second) fail({which, "declared twice"});
+    if (!names_.emplace(name, true).second) fail({which, "declared twice"});
     for (const std::int64_t extent : shape)
       if (extent < 0) fail({which, "shape ", shape, " has a negative extent"});
     const std::int64_t bytes = detail::tensor_bytes(shape, dtype), begin = total_;
@@ -690,7 +689,7 @@ class BasicSafetensorsWriter {
   FileWriter file_;
   std::string header_;
   std::vector<Declared> tensors_;
-  std::set<std::string> names_;  // of tensors_
+  std::map<std::string, bool> names_;  // of tensors_
   std::int64_t total_ = 0;   // bytes of data declared
   std::size_t current_ = 0;  // tensor being written
   bool header_written_ = false, closed_ = false;

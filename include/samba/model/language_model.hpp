@@ -126,7 +126,7 @@ struct LanguageModel {
     State state{};
     std::int64_t bytes = 0;
     State::visit(state, [&]<class X>(auto, const X&) {
-      bytes = checked_round_up("capacity", checked_sum("capacity", {bytes, X::bytes(capacity)}),
+      bytes = checked_round_up("capacity", checked_sum("capacity", bytes, X::bytes(capacity)),
                                alignment);
     });
     return bytes;
@@ -176,7 +176,7 @@ struct LanguageModel {
     std::int64_t bytes = 0;
     for_each_branch<Stack>([&](auto branch, Use) {
       using B = typename decltype(branch)::type;
-      bytes = checked_sum("capacity", {bytes, branch_state_bytes<B, StateReal<KV>, KV>(capacity)});
+      bytes = checked_sum("capacity", bytes, branch_state_bytes<B, StateReal<KV>, KV>(capacity));
     });
     return bytes;
   }

@@ -42,7 +42,7 @@ class Engine {
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
     info_.bytes = Model::place_state(states_[0], nullptr, options_.capacity);
     constexpr const char* states = "SessionOptions::capacity, sequences: states";
-    block_ = Arena(checked_product(states, {info_.bytes, sequences}), states);
+    block_ = Arena(checked_product(states, info_.bytes, sequences), states);
     for (int i = 0; i < sequences; ++i)
       Model::place_state(states_[i], block_of(i), options_.capacity);
 
@@ -56,7 +56,7 @@ class Engine {
       layer = std::max(layer, t.place({nullptr, options_.chunk, options_.threads}));
     });
     constexpr const char* chunk = "SessionOptions::chunk, threads: what is computed from a chunk";
-    scratch_ = Arena(checked_sum(chunk, {rows.offset, layer}), chunk);
+    scratch_ = Arena(checked_sum(chunk, rows.offset, layer), chunk);
     x_ = reinterpret_cast<R*>(scratch_.data());
     normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
     workspace_ = scratch_.data() + rows.offset;
@@ -209,7 +209,7 @@ class Engine {
   std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
-      x = reinterpret_cast<X*>(placer.take(checked_product("sequences", {n, sizeof(X)})));
+      x = reinterpret_cast<X*>(placer.take_array(n, sizeof(X), "sequences"));
     };
     take(states_, sequences_), take(active_, sequences_), take(segments_, sequences_),
         take(wanted_, sequences_);

@@ -43,8 +43,7 @@ class Session {
   /// major.
   void forward(std::span<const std::int32_t> tokens, std::span<R> logits) {
     engine_.check_not_empty(tokens, "forward");
-    if (const auto n =
-            checked_product("Session::forward: tokens", {std::ssize(tokens), vocab_size});
+    if (const auto n = checked_product("Session::forward: tokens", std::ssize(tokens), vocab_size);
         std::ssize(logits) != n)
       fail({"Session::forward: logits: expected room for ", n, " values ([", tokens.size(), ", ",
             vocab_size, "]), found ", logits.size()});

@@ -104,7 +104,7 @@ struct Branch {
       std::byte* const behind = tape.block ? tape.block + tape.offset + bytes : nullptr;
       const std::int64_t kept =
           scratch.place({tape.recompute ? tape.scratch : behind, tape.rows, tape.threads}, true);
-      return checked_sum("tokens", {bytes, tape.recompute ? 0 : kept});
+      return checked_sum("tokens", bytes, tape.recompute ? 0 : kept);
     }
   };
 
@@ -130,8 +130,8 @@ struct Branch {
     Record<T> record;
     const std::int64_t kept = record.scratch.place({nullptr, tape.rows, tape.threads}, true);
     BackwardScratch<T> d;
-    return checked_sum("tokens",
-                       {tape.recompute ? kept : 0, d.place({nullptr, tape.rows, tape.threads})});
+    return checked_sum("tokens", tape.recompute ? kept : 0,
+                       d.place({nullptr, tape.rows, tape.threads}));
   }
 
   /// forward, leaving its record on the tape.

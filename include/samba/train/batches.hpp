@@ -42,7 +42,7 @@ class Batches {
       fail({file_->path(),
             ": BatchOptions::restart_at_separators: the file was written without a separator"});
     constexpr const char* what = "BatchOptions: sequences, seq_len";
-    const auto batch = checked_product(what, {options_.sequences, options_.seq_len});
+    const auto batch = checked_product(what, options_.sequences, options_.seq_len);
     row_.resize(static_cast<std::size_t>(options_.seq_len) + 1);
     resize(tokens_, batch, what), resize(targets_, batch, what);
     const auto examples = options_.restart_at_separators ? most_documents() : options_.sequences;

@@ -103,23 +103,27 @@ inline constexpr const char* unfinished = ".unfinished";
 /// Removes the oldest checkpoints in `dir` but for `keep` (0: none), and what programs left that were
 /// ended. What cannot be removed stays, and left gets a sentence on it, unless it has it already.
 [[gnu::cold]] inline void clean_up(const std::string& dir, int keep,
-                                   std::vector<std::string>& left) try {
-  const auto stays = [&](const std::string& path, int code) {
-    const auto why = join({path, ": cannot remove: ", std::generic_category().message(code)});
+                                   std::vector<std::string>& left) {
+  const auto say = [&](const std::string& why) {
     if (std::find(left.begin(), left.end(), why) == left.end()) left.push_back(why);
   };
-  auto all = checkpoints_in(dir);
-  for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin()))
-    // First of all renamed: half of it would not be complete.
-    if (const std::string& old = all.begin()->second;
-        std::rename(old.c_str(), (old + unfinished).c_str()) != 0)
-      stays(old, errno);
-  for (const std::string& name : names_in_folder(dir))
-    if (name.ends_with(unfinished) &&
-        checkpoint_step(std::string_view(name).substr(0, name.rfind('.'))) >= 0)
-      remove_folder(join({dir, "/", name}), stays);
-} catch (const Error& error) {  // the folder cannot be read
-  if (std::find(left.begin(), left.end(), error.what()) == left.end()) left.push_back(error.what());
+  const auto stays = [&](const std::string& path, int code) {
+    say(join({path, ": cannot remove: ", std::generic_category().message(code)}));
+  };
+  try {
+    auto all = checkpoints_in(dir);
+    for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin()))
+      // First of all renamed: half of it would not be complete.
+      if (const std::string& old = all.begin()->second;
+          std::rename(old.c_str(), (old + unfinished).c_str()) != 0)
+        stays(old, errno);
+    for (const std::string& name : names_in_folder(dir))
+      if (name.ends_with(unfinished) &&
+          checkpoint_step(std::string_view(name).substr(0, name.rfind('.'))) >= 0)
+        remove_folder(join({dir, "/", name}), stays);
+  } catch (const Error& error) {  // the folder cannot be read
+    say(error.what());
+  }
 }
 
 }  // namespace detail

@@ -62,7 +62,9 @@ class Gradient {
   /// Bytes that a Gradient of these options takes, counted without taking them.
   static std::int64_t bytes(GradientOptions options) {
     const Sizes s = Gradient(options, Counted{}).sizes_;
-    return checked_sum("a Gradient", {s.blocks, s.tape, s.scratch, s.own});
+    constexpr const char* what = "a Gradient";
+    return checked_sum(what, checked_sum(what, s.blocks, s.tape),
+                       checked_sum(what, s.scratch, s.own));
   }
   /// Bytes that this one took.
   std::int64_t bytes() const {
@@ -125,13 +127,13 @@ class Gradient {
     state_bytes_ = place_state(state, nullptr);
     gradient_bytes_ = place_state(state_gradient, nullptr);
     const auto one =
-        checked_sum(for_states, {checked_product(for_states, {3, state_bytes_}), gradient_bytes_});
-    sizes_.blocks = checked_product(for_states, {one, options_.sequences});
+        checked_sum(for_states, checked_product(for_states, 3, state_bytes_), gradient_bytes_);
+    sizes_.blocks = checked_product(for_states, one, options_.sequences);
     Tape tape = this->tape(nullptr, nullptr, options_.tokens);
     for_each_branch<typename Model::Stack>([&](auto branch, Use) {
       using B = typename decltype(branch)::type;
       typename B::template Record<T> record;
-      tape.offset = checked_sum("GradientOptions::tokens", {tape.offset, record.place(tape)});
+      tape.offset = checked_sum("GradientOptions::tokens", tape.offset, record.place(tape));
       sizes_.scratch = std::max(sizes_.scratch, B::template scratch_bytes<T>(tape));
     });
     sizes_.tape = tape.offset;
@@ -163,12 +165,11 @@ class Gradient {
   std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
-      constexpr std::int64_t size = sizeof(X);
       constexpr const char* what = "GradientOptions::tokens, loss_rows";
-      x = reinterpret_cast<X*>(placer.take(checked_product(what, {n, size}), what));
+      x = reinterpret_cast<X*>(placer.take_array(n, sizeof(X), what));
     };
     const std::int64_t n = options_.tokens, rows = options_.loss_rows, width = Model::d_model;
-    const std::int64_t stream = checked_product("GradientOptions::tokens", {n, width});
+    const std::int64_t stream = checked_product("GradientOptions::tokens", n, width);
     take(x_, stream), take(dx_, stream);
     take(losses_, n), take(tokens_, n), take(targets_, n);
     take(normed_, rows * width), take(dnormed_, rows * width);

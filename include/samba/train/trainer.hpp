@@ -57,7 +57,7 @@ namespace detail {
 
 inline GradientOptions gradient_options(const TrainOptions& o, int examples) {
   return {.sequences = examples,
-          .tokens = checked_product("TrainOptions: sequences, seq_len", {o.sequences, o.seq_len}),
+          .tokens = checked_product("TrainOptions: sequences, seq_len", o.sequences, o.seq_len),
           .capacity = o.seq_len,
           .threads = o.threads,
           .recompute = o.recompute};
@@ -112,8 +112,9 @@ template <class Model, class T = float>
 std::int64_t training_bytes(const TrainOptions& options, int examples = 0) {
   const std::int64_t gradient = Gradient<Model, T>::bytes(
       detail::gradient_options(options, examples ? examples : options.sequences));
-  return checked_sum("a Trainer", {4 * Model::template weight_bytes<Master<Real<T>>>,
-                                   Model::template weight_bytes<T>, gradient});
+  constexpr std::int64_t weights =
+      4 * Model::template weight_bytes<Master<Real<T>>> + Model::template weight_bytes<T>;
+  return checked_sum("a Trainer", weights, gradient);
 }
 
 /// A training: weights, gradients, optimiser and data. T: the type of the matrices and of the
