@@ -206,6 +206,45 @@ TEST_CASE("AdamW: gradients that are not finite change nothing, unless their ten
   CHECK(same_bits(elements(weights.tensors()[0]), values));
 }
 
+TEMPLATE_TEST_CASE("AdamW: one huge gradient does not stop a weight for good", "", float, double) {
+  using R = TestType;
+  Weights<Model, Master<R>> weights, gradients;
+  const std::span<R> w = elements(weights.tensors()[0]), g = elements(gradients.tensors()[0]);
+  AdamW<Model, R> optimiser({.learning_rate = 0.01, .weight_decay = 0, .clip = 0});
+  g[0] = static_cast<R>(1e20), g[1] = static_cast<R>(-1e38);
+  optimiser.step(weights, gradients);
+  CHECK(w[0] == Approx(-0.01));  // a first step is as long as the rate
+  CHECK(w[1] == Approx(0.01));
+  const R before = w[0];
+  for (int step = 0; step < 2500; ++step) {  // the square falls by 0.95 each
+    g[0] = g[1] = 1;
+    optimiser.step(weights, gradients);
+  }
+  const R late = w[0];
+  optimiser.step(weights, gradients);
+  CHECK(w[0] < before);
+  CHECK(late - w[0] == Approx(0.01).epsilon(1e-3));
+}
+
+TEST_CASE("AdamW: in float as in double, however near to 1 the betas are") {
+  const AdamWOptions options{
+      .learning_rate = 0.01, .beta1 = 0.9999, .beta2 = 0.999999, .weight_decay = 0, .clip = 0};
+  AdamW<Model, float> optimiser(options);
+  AdamW<Model, double> exact_optimiser(options);
+  Weights<Model, Master<float>> weights, gradients;
+  Numbers exact, exact_gradients;
+  const auto w = elements(weights.tensors()[0]), g = elements(gradients.tensors()[0]);
+  const auto we = elements(exact.tensors()[0]), ge = elements(exact_gradients.tensors()[0]);
+  Random rng;
+  CAPTURE(rng.seed);
+  for (int step = 0; step < 10; ++step) {
+    rng.fill(g.first(100));
+    std::copy_n(g.begin(), 100, ge.begin());
+    optimiser.step(weights, gradients), exact_optimiser.step(exact, exact_gradients);
+    CHECK(relative_error(w.first(100), std::vector<double>(we.begin(), we.begin() + 100)) < 1e-5);
+  }
+}
+
 TEST_CASE("AdamW: options out of range") {
   const auto make = [](AdamWOptions options) { AdamW<Model> unused(std::move(options)); };
   CHECK_MESSAGE_OF(make({.groups = {{.pattern = "*.head"}}}), "ParameterGroup",
@@ -242,9 +281,13 @@ TEST_CASE("LearningRate: warm-up, cosine, floor") {
   const LearningRate cosine{.peak = 1, .steps = 100};
   CHECK(cosine.at(0) == 1);
   CHECK(cosine.at(50) == Approx(0.5));
-  const LearningRate only_warmup{.peak = 1, .floor = 1, .warmup_steps = 4, .steps = 4};
+  const LearningRate only_warmup{.peak = 1, .warmup_steps = 4, .steps = 4};
   CHECK(only_warmup.at(3) == 0.75);
   CHECK(only_warmup.at(4) == 1);
+  CHECK(only_warmup.at(5) == 0);
+  const LearningRate one_step;
+  CHECK(one_step.at(1) == one_step.peak);
+  CHECK(one_step.at(2) == one_step.floor);
 }
 
 TEST_CASE("LearningRate: what makes no schedule") {

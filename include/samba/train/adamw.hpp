@@ -73,6 +73,9 @@ template <class R>
 /// The numbers of a step of AdamW.
 template <class R>
 struct AdamWStep {
+  /// Beyond it a gradient counts as this: its square, and sums of such, are finite.
+  static constexpr R largest = static_cast<R>(sizeof(R) == 4 ? 0x1p62 : 0x1p510);
+
   R scale, beta1, beta2, mean_scale, square_scale, eps, rate, keep;
 
   /// Of step number `steps`, from 1 on, with gradients of this norm, for tensors that learn at this
@@ -82,8 +85,8 @@ struct AdamWStep {
       : scale(static_cast<R>(o.clip > 0 ? std::min(1., o.clip / (norm + 1e-6)) : 1.)),
         beta1(static_cast<R>(o.beta1)),
         beta2(static_cast<R>(o.beta2)),
-        mean_scale(static_cast<R>(1 / (1 - std::pow(o.beta1, steps)))),
-        square_scale(static_cast<R>(1 / (1 - std::pow(o.beta2, steps)))),
+        mean_scale(correction(beta1, steps)),
+        square_scale(correction(beta2, steps)),
         eps(static_cast<R>(o.eps)),
         rate(static_cast<R>(learning_rate)),
         keep(static_cast<R>(1 - learning_rate * weight_decay)) {}
@@ -97,7 +100,7 @@ struct AdamWStep {
     for (std::int64_t i = 0; i < n; i += strip) {
       const std::int64_t end = std::min(i + strip, n);
       for (std::int64_t k = i; k < end; ++k) {
-        const R x = gradient[k] * scale;
+        const R x = std::clamp(gradient[k] * scale, -largest, largest);
         mean[k] = beta1 * mean[k] + (R{1} - beta1) * x;
         square[k] = beta2 * square[k] + (R{1} - beta2) * x * x;
         root[k - i] = square[k] * square_scale;
@@ -106,6 +109,13 @@ struct AdamWStep {
       for (std::int64_t k = i; k < end; ++k)
         weight[k] = keep * weight[k] - rate * (mean[k] * mean_scale) / (root[k - i] + eps);
     }
+  }
+
+ private:
+  /// What makes up for means that began at 0. Of beta as R has it: near 1 its rounding changes
+  /// 1 - beta, which the means are made with, by percents.
+  static R correction(R beta, std::int64_t steps) {
+    return static_cast<R>(1 / (1 - std::pow(static_cast<double>(beta), steps)));
   }
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <samba/train/check_option.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -8,7 +9,8 @@ namespace samba::inline SAMBA_TARGET {
 
 /// The learning rate of a step: it rises linearly from 0 at step 0 to `peak` at warmup_steps, falls
 /// by a cosine to `floor` at `steps`, and stays there (Loshchilov and Hutter 2017, without
-/// restarts). The first step of a training has the number 1.
+/// restarts). The first step of a training has the number 1. Where no step stands between the peak
+/// and the end, the last step takes the peak.
 struct LearningRate {
   double peak = 1e-3, floor = 0;
   std::int64_t warmup_steps = 0, steps = 1;
@@ -20,7 +22,7 @@ struct LearningRate {
       return static_cast<double>(step - begin) / static_cast<double>(end - begin);
     };
     if (step < warmup_steps) return peak * part(0, warmup_steps);
-    if (step >= steps) return floor;
+    if (step >= steps) return step <= std::max<std::int64_t>(warmup_steps, 1) ? peak : floor;
     return floor +
            (peak - floor) * (1 + std::cos(std::numbers::pi * part(warmup_steps, steps))) / 2;
   }
