@@ -127,14 +127,18 @@ TEST_CASE("AdamW: groups by the names of tensors") {
   for (auto& [name, rule] : rules) {
     if (name.find(".attn.") != name.npos) rule.rate = 0.5;
     if (name.ends_with(".bias")) rule = {0.2, 2};
-    if (name == "transformer.wte.weight" || name == "transformer.h.0.norm_1.weight")
+    if (name == "transformer.wte.weight" || name.find(".norm_1.") != name.npos)
       rule.frozen = true;
-    if (name.ends_with("A_log")) rule = {0};
+    if (name.ends_with(".D")) rule = {0.3, 0.5, true};
+    if (name.ends_with("A_log")) rule.weight_decay = 0;
   }
   check_steps({.groups = {{.pattern = "*.attn.*", .rate = 0.5},
                           {.pattern = "*.bias", .weight_decay = 0.2, .rate = 2},
                           {.pattern = "*wte.*", .frozen = true},
-                          {.pattern = "transformer.h.?.norm_1.weight", .frozen = true},
+                          {.pattern = "transformer.h.?.norm_?.weight", .frozen = true},
+                          {.pattern = "*.attn.D", .frozen = true},
+                          {.pattern = "*.norm_2.weight", .frozen = false},
+                          {.pattern = "*.D", .weight_decay = 0.3},  // sets that alone
                           {.pattern = "*.A_log", .weight_decay = 0}}},
               rules);
 }

@@ -25,6 +25,13 @@ struct Case {
   }();
 };
 
+/// The checkpoint of a run that ended after some steps.
+std::string saved_after(int steps, const Case& c) {
+  Trainer<Model> trainer(c.data, c.options);
+  for (int i = 0; i < steps; ++i) trainer.step();
+  return trainer.save();
+}
+
 /// All that a run is, to compare.
 template <class T>
 std::vector<Real<T>> all_numbers(const Trainer<Model, T>& trainer) {
@@ -64,7 +71,21 @@ int wait_for(pid_t process) {
   return status;
 }
 
+/// A folder that cannot be synced.
+std::string bad_folder;
+
 }  // namespace
+
+/// In place of the system's.
+extern "C" int fsync(int file) {
+  struct stat found{}, bad{};
+  if (!bad_folder.empty() && ::fstat(file, &found) == 0 && ::stat(bad_folder.c_str(), &bad) == 0 &&
+      found.st_ino == bad.st_ino) {
+    errno = EIO;
+    return -1;
+  }
+  return ::fdatasync(file);
+}
 
 TEMPLATE_TEST_CASE("a resumed run has the bits of one that was not ended", "", float, bf16,
                    double) {
@@ -94,6 +115,7 @@ TEMPLATE_TEST_CASE("a resumed run has the bits of one that was not ended", "", f
   for (int i = 0; i < 7; ++i) {
     const TrainStep expected = whole.step(), found = resumed.step();
     CHECK(found.step == i + 8);
+    CHECK(resumed.tokens() == whole.tokens());
     CHECK(found.loss == expected.loss);
     CHECK(found.gradient_norm == expected.gradient_norm);
     CHECK(found.loss_z == expected.loss_z);
@@ -127,19 +149,22 @@ TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {
     CHECK(step.checkpoint == (i % 2 ? "" : detail::join({c.run, "/step-0000000", i})));
     CHECK(trainer.last_checkpoint() == latest_checkpoint(c.run));
   }
-  CHECK(files_in(c.run) ==
-        std::vector<std::string>{"step-00000004", "step-00000006", "step-00000099", "step-notes"});
+  CHECK(files_in(c.run) == std::vector<std::string>{"lock", "step-00000004", "step-00000006",
+                                                    "step-00000099", "step-notes"});
   CHECK(trainer.save() == c.run + "/step-00000007");
   CHECK(checkpoints_in(c.run).size() == 2);
 }
 
 TEST_CASE("a folder with checkpoints of another run is refused") {
   const Case c;
-  Trainer<Model> trainer(c.data, c.options);
-  trainer.step();
-  const std::string first = trainer.save();
-  trainer.step();
-  const std::string second = trainer.save();
+  std::string first, second;
+  {
+    Trainer<Model> trainer(c.data, c.options);
+    trainer.step();
+    first = trainer.save();
+    trainer.step();
+    second = trainer.save();
+  }
   CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), first,
                    "not of the run that begins here, at step 0", "resume from it");
   CHECK_MESSAGE_OF(Trainer<Model>::resume(first, c.data, c.options), second,
@@ -158,9 +183,7 @@ TEST_CASE("a folder with checkpoints of another run is refused") {
 
 TEST_CASE("a checkpoint of something else is refused") {
   const Case c;
-  Trainer<Model> trainer(c.data, c.options);
-  trainer.step();
-  const std::string saved = trainer.save();
+  const std::string saved = saved_after(1, c);
   const auto resume = [&](auto change) {
     auto options = c.options;
     change(options);
@@ -180,7 +203,10 @@ TEST_CASE("a checkpoint of something else is refused") {
                    "another learning_rate.peak: expected 0.5, found 0.01");
   CHECK_MESSAGE_OF(
       resume([](auto& o) { o.adamw.groups = {{.pattern = "*.wte.*", .weight_decay = 0.5}}; }),
-      "another adamw.groups", "\"*.wte.*\" weight_decay 0.5 rate 1");
+      "another adamw.groups", "\"*.wte.*\" weight_decay 0.5,");
+  CHECK_MESSAGE_OF(resume([](auto& o) { o.seed = 3, o.change_learning_rate = true; }),
+                   "another seed");
+  resume([](auto& o) { o.learning_rate.steps = 80, o.change_learning_rate = true; });
   resume([](auto& o) { o.threads = 2, o.recompute = true, o.keep = 7, o.checkpoint_interval = 3; });
   const auto changed = resume([](auto& o) { o.seed = 3, o.change_options = true; });
   CHECK(changed.seed == 3);
@@ -188,8 +214,7 @@ TEST_CASE("a checkpoint of something else is refused") {
 
 TEST_CASE("a checkpoint that lacks a part is refused") {
   const Case c;
-  Trainer<Model> trainer(c.data, c.options);
-  const std::string saved = trainer.save();
+  const std::string saved = saved_after(0, c);
   const auto resume = [&](const std::string& folder) {
     Trainer<Model>::resume(folder, c.data, c.options);
   };
@@ -208,9 +233,7 @@ TEST_CASE("a checkpoint that lacks a part is refused") {
 
 TEST_CASE("a checkpoint with any byte changed is refused") {
   const Case c;
-  Trainer<Model> trainer(c.data, c.options);
-  for (int i = 0; i < 4; ++i) trainer.step();
-  const std::string saved = trainer.save();
+  const std::string saved = saved_after(4, c);
   Random rng;
   CAPTURE(rng.seed);
   const auto resume = [&] { Trainer<Model>::resume(saved, c.data, c.options); };
@@ -243,6 +266,8 @@ TEST_CASE("a checkpoint that cannot be written leaves the last one, and nothing 
   Trainer<Model> trainer(c.data, c.options);
   trainer.step();
   const std::string saved = trainer.save();
+  auto elsewhere = c.options;
+  elsewhere.checkpoints = "";
   const auto before = all_numbers(trainer);
   const auto size = std::filesystem::file_size(saved + "/model.safetensors");
   trainer.step();
@@ -255,18 +280,69 @@ TEST_CASE("a checkpoint that cannot be written leaves the last one, and nothing 
     }
     CAPTURE(message);
     CHECK(first_missing(message, {"step-00000002", "cannot write"}) == "");
-    CHECK(files_in(c.run) == std::vector<std::string>{"step-00000001"});
+    CHECK(files_in(c.run) == std::vector<std::string>{"lock", "step-00000001"});
     CHECK(trainer.last_checkpoint() == saved);
   }
-  CHECK(same_bits(all_numbers(Trainer<Model>::resume(saved, c.data, c.options)), before));
+  CHECK(same_bits(all_numbers(Trainer<Model>::resume(saved, c.data, elsewhere)), before));
   CHECK(trainer.save() == c.run + "/step-00000002");  // once there is room
 
   auto options = c.options;
   options.checkpoints = c.folder.file("tokens") + "/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens/run: cannot read the folder");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens: cannot make the folder");
   options.checkpoints = "/proc/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options).save(), "/proc/run/step-00000000",
-                   "cannot write the checkpoint: /proc/run: cannot make the folder");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "/proc/run: cannot make the folder");
+}
+
+TEST_CASE("a checkpoint that is due and cannot be written does not undo its step") {
+  const Case c;
+  auto options = c.options;
+  options.checkpoint_interval = 2;
+  Trainer<Model> trainer(c.data, options);
+  trainer.step();
+  TrainStep step;
+  {
+    const FileSizeLimit full(0);
+    step = trainer.step();
+  }
+  CHECK((step.step == 2 && trainer.steps() == 2 && step.loss > 0));
+  CHECK(step.checkpoint.empty());
+  CAPTURE(step.checkpoint_error);
+  CHECK(first_missing(step.checkpoint_error, {"step-00000002", "cannot write"}) == "");
+  CHECK(latest_checkpoint(c.run).empty());
+  trainer.step();
+  step = trainer.step();
+  CHECK((step.checkpoint == c.run + "/step-00000004" && step.checkpoint_error.empty()));
+}
+
+TEST_CASE("a save that fails when its checkpoint is there already can be made again") {
+  const Case c;
+  Trainer<Model> trainer(c.data, c.options);
+  trainer.step();
+  const auto before = all_numbers(trainer);
+  bad_folder = c.run;
+  CHECK_MESSAGE_OF(trainer.save(), "step-00000001", "cannot write");
+  bad_folder.clear();
+  const std::string saved = trainer.save();
+  CHECK(saved == c.run + "/step-00000001");
+  CHECK(files_in(c.run) == std::vector<std::string>{"lock", "step-00000001"});
+  auto elsewhere = c.options;
+  elsewhere.checkpoints = "";
+  CHECK(same_bits(all_numbers(Trainer<Model>::resume(saved, c.data, elsewhere)), before));
+}
+
+TEST_CASE("two trainers do not share a folder") {
+  const Case c;
+  {
+    const Trainer<Model> first(c.data, c.options);
+    CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), c.run, "another training",
+                     "process " + std::to_string(::getpid()));
+    const pid_t child = start_process([&] { Trainer<Model>(c.data, c.options); });
+    REQUIRE(child > 0);
+    const int status = wait_for(child);
+    CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 1));
+  }
+  Trainer<Model>(c.data, c.options).save();
+  Trainer<Model>::resume(latest_checkpoint(c.run), c.data, c.options).step();
 }
 
 TEST_CASE("weights that are not finite are not kept") {
@@ -277,7 +353,7 @@ TEST_CASE("weights that are not finite are not kept") {
   Trainer<Model> trainer(c.data, c.options, std::move(weights));
   CHECK_MESSAGE_OF(trainer.save(), "tensor transformer.h.0.mamba.in_proj.weight",
                    "element 1 is not finite");
-  CHECK(files_in(c.run).empty());
+  CHECK(latest_checkpoint(c.run).empty());
 }
 
 TEST_CASE("a run that is killed at any moment goes on from its last checkpoint") {

@@ -60,6 +60,7 @@ TEST_CASE("Trainer: a step is one of AdamW with the gradients of a batch") {
     CHECK((step.finite && !step.skipped && step.checkpoint.empty()));
     CHECK(trainer.steps() == i);
     CHECK(trainer.batches().position() == 2 * i);
+    CHECK(trainer.tokens() == 24 * i);
   }
   CHECK(relative_error(numbers(trainer.master()), numbers(master)) < 1e-5);
   CHECK(same_bits(numbers(trainer.weights()), numbers(trainer.master())));
@@ -157,6 +158,22 @@ TEST_CASE("Trainer: numbers that are not finite stop the run, or leave the step 
     CHECK(trainer.optimiser().steps() == 0);
     CHECK(trainer.batches().position() == 2);
     CHECK(same_bits(numbers(trainer.master()), numbers(weights())));
+  }
+  SECTION("skip, but not for ever, and not anew after a checkpoint") {
+    options.non_finite = NonFinite::skip, options.non_finite_limit = 3;
+    options.checkpoints = c.folder.file("run");
+    {
+      Trainer<Model> trainer(c.data, options, weights());
+      CHECK((trainer.step().skipped && trainer.step().skipped));
+      trainer.save();
+    }
+    auto trainer = Trainer<Model>::resume(latest_checkpoint(options.checkpoints), c.data, options);
+    CHECK(trainer.step().skipped);
+    for (int i = 0; i < 2; ++i) {
+      CHECK_MESSAGE_OF(trainer.step(), "step 4: the loss is ", "non_finite_limit allows, 3;",
+                       "step-00000002");
+      CHECK((trainer.steps() == 3 && trainer.batches().position() == 6));
+    }
   }
 }
 
@@ -271,6 +288,8 @@ TEST_CASE("Trainer: options and data that do not fit") {
   CHECK_MESSAGE_OF(make([](auto& o) { o.accumulate = 0; }), "TrainOptions::accumulate",
                    "at least 1, found 0");
   CHECK_MESSAGE_OF(make([](auto& o) { o.threads = -1; }), "TrainOptions::threads", "found -1");
+  CHECK_MESSAGE_OF(make([](auto& o) { o.non_finite_limit = -1; }),
+                   "TrainOptions::non_finite_limit", "found -1");
   CHECK_MESSAGE_OF(make([](auto& o) { o.keep = -1; }), "TrainOptions::keep", "found -1");
   CHECK_MESSAGE_OF(make([](auto& o) { o.checkpoint_interval = -1; }),
                    "TrainOptions::checkpoint_interval", "found -1");

@@ -17,12 +17,13 @@ enum class Decay {
   all        ///< as the published Samba models were trained
 };
 
-/// What the tensors whose names match a pattern do otherwise.
+/// What the tensors whose names match a pattern do otherwise. What a group does not set stays as
+/// the groups before it left it.
 struct ParameterGroup {
   std::string pattern = {};                 ///< of the names in files, see glob_match
   std::optional<double> weight_decay = {};  ///< whatever AdamWOptions::decay says
-  double rate = 1;                          ///< times the learning rate
-  bool frozen = false;                      ///< do not change, and do not count in the norm
+  std::optional<double> rate = {};          ///< times the learning rate
+  std::optional<bool> frozen = {};          ///< do not change, and do not count in the norm
 };
 
 struct AdamWOptions {
@@ -30,7 +31,7 @@ struct AdamWOptions {
   double clip = 1;  ///< the largest norm of all gradients together; 0: any
   Decay decay = Decay::matrices;
   int threads = 0;                          ///< 0: what OpenMP gives
-  std::vector<ParameterGroup> groups = {};  ///< a tensor follows the last that it matches
+  std::vector<ParameterGroup> groups = {};  ///< of those that set the same the last counts
 };
 
 namespace detail {
@@ -65,7 +66,7 @@ template <class R>
   check_option("AdamWOptions::clip", o.clip, 0, 1e9);
   check_at_least("AdamWOptions::threads", o.threads, 0);
   for (const ParameterGroup& group : o.groups) {
-    check_option("ParameterGroup::rate", group.rate, 0, 1e6);
+    check_option("ParameterGroup::rate", group.rate.value_or(1), 0, 1e6);
     check_option("ParameterGroup::weight_decay", group.weight_decay.value_or(0), 0, 1e3);
   }
 }
@@ -140,16 +141,15 @@ class AdamW {
   explicit AdamW(AdamWOptions options = AdamWOptions{}) : options_(std::move(options)) {
     detail::check(options_);
     const auto tensors = state_.mean.tensors();
-    std::vector<double> decays;
     for (const auto& tensor : tensors) {
-      const bool all = options_.decay == Decay::all || tensor.shape.size() > 1;
-      decays.push_back(all ? options_.weight_decay : 0);
-      rules_.push_back({decays.back()});
+      const bool decays = options_.decay == Decay::all || tensor.shape.size() > 1;
+      rules_.push_back({decays ? options_.weight_decay : 0});
     }
     const std::vector<std::string> names = tensor_names(state_.mean);
     for (const ParameterGroup& group : options_.groups)
       for (const std::size_t t : matching_names("ParameterGroup", group.pattern, names))
-        rules_[t] = {group.weight_decay.value_or(decays[t]), group.rate, group.frozen};
+        rules_[t] = {group.weight_decay.value_or(rules_[t].weight_decay),
+                     group.rate.value_or(rules_[t].rate), group.frozen.value_or(rules_[t].frozen)};
     for (std::size_t t = 0; t < tensors.size(); ++t) {
       const std::int64_t n = tensors[t].rows * tensors[t].row_size;
       for (std::int64_t i = 0; i < n && !rules_[t].frozen; i += block)

@@ -96,27 +96,30 @@ template <class R>
 }
 
 /// Adds the folder of a step to `dir`, whole or not at all: write(folder) puts its files into a
-/// folder of another name, which then gets the right one. Afterwards the oldest folders are removed
-/// but for `keep` (0: none is). Returns the folder. Where anything fails, an Error, and what was
-/// there stays.
+/// folder of another name, which then gets the right one, in place of a folder of this step that was
+/// there. Afterwards the oldest folders are removed but for `keep` (0: none is). Returns the folder.
+/// Where anything fails, an Error, and what was there stays.
 [[gnu::cold]] inline std::string write_checkpoint(const std::string& dir, std::int64_t step,
                                                   int keep, Callback<const std::string&> write) {
   const std::string number = std::to_string(step);
   const std::string folder = detail::join(
       {dir, "/step-", std::string(8 - std::min<std::size_t>(8, number.size()), '0'), number});
-  const std::string unfinished = ".unfinished", temporary = folder + unfinished;
-  if (path_exists(folder)) fail({folder, ": a checkpoint of this step is there already"});
+  const std::string unfinished = ".unfinished", replaced = ".replaced",
+                    temporary = folder + unfinished, former = folder + replaced;
   try {
     make_folders(dir);
     for (const std::string& name : names_in_folder(dir))  // left by programs that were ended
-      if (name.ends_with(unfinished) && detail::checkpoint_step(std::string_view(name).substr(
-                                            0, name.size() - unfinished.size())) >= 0)
-        remove_folder(detail::join({dir, "/", name}));
+      for (const std::string& suffix : {unfinished, replaced})
+        if (name.ends_with(suffix) && detail::checkpoint_step(std::string_view(name).substr(
+                                          0, name.size() - suffix.size())) >= 0)
+          remove_folder(detail::join({dir, "/", name}));
     make_folders(temporary);
     write(temporary);
     sync_folder(temporary);
+    if (is_directory(folder)) rename_folder(folder, former);
     rename_folder(temporary, folder);
     sync_folder(dir);
+    if (is_directory(former)) remove_folder(former);
     auto all = checkpoints_in(dir);
     for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin())) {
       const std::string& old = all.begin()->second;
@@ -124,6 +127,7 @@ template <class R>
       remove_folder(old + unfinished);
     }
   } catch (const std::exception& error) {
+    if (is_directory(former) && !path_exists(folder)) rename_folder(former, folder);
     if (is_directory(temporary)) remove_folder(temporary);
     fail({folder, ": cannot write the checkpoint: ", error.what()});
   }

@@ -3,6 +3,7 @@
 #include <samba/train/adamw.hpp>
 #include <samba/train/batches.hpp>
 #include <samba/train/checkpoint.hpp>
+#include <samba/train/folder_lock.hpp>
 #include <samba/train/gradient.hpp>
 #include <samba/train/learning_rate.hpp>
 #include <samba/train/outliers.hpp>
@@ -28,14 +29,15 @@ struct TrainOptions {
   AdamWOptions adamw = {};             ///< its learning rate and threads are those given here
   OutlierOptions outliers = {};
   NonFinite non_finite = NonFinite::stop;
+  int non_finite_limit = 10;             ///< steps in a row that are left out at most
   int threads = 0;                       ///< 0: what OpenMP gives
   bool recompute = false;                ///< see GradientOptions
   std::string checkpoints = {};          ///< the folder for them; "": none are written
   std::int64_t checkpoint_interval = 0;  ///< steps; 0: save() alone writes
   int keep = 2;                          ///< the newest checkpoints; 0: all
-  /// When a run goes on, its checkpoint may have been made with other options. Otherwise that is an
-  /// Error.
-  bool change_options = false;
+  /// When a run goes on, its checkpoint may have been made with other options, or at least with
+  /// another learning rate, for example of fewer steps. Otherwise that is an Error.
+  bool change_options = false, change_learning_rate = false;
 };
 
 /// What a step did.
@@ -51,6 +53,7 @@ struct TrainStep {
   bool finite = true;                      ///< both numbers are
   bool skipped = false;                    ///< the weights stayed as they were
   std::string checkpoint = {};             ///< the folder that was written after the step, or ""
+  std::string checkpoint_error = {};       ///< why the one that was due could not be, or ""
 };
 
 namespace detail {
@@ -90,15 +93,17 @@ inline AdamWOptions adamw_options(const TrainOptions& o) {
   set("adamw.decay", o.adamw.decay == Decay::all ? "all" : "matrices");
   std::string groups;
   for (const ParameterGroup& g : o.adamw.groups)
-    groups += join({groups.empty() ? "" : "; ", Quoted{g.pattern}, " weight_decay ",
-                    g.weight_decay ? join({*g.weight_decay}) : "-", " rate ", g.rate,
-                    g.frozen ? " frozen" : ""});
+    groups += join({groups.empty() ? "" : "; ", Quoted{g.pattern},
+                    g.weight_decay ? join({" weight_decay ", *g.weight_decay}) : "",
+                    g.rate ? join({" rate ", *g.rate}) : "",
+                    g.frozen ? join({" frozen ", *g.frozen}) : ""});
   set("adamw.groups", groups);
   set("outliers.z_limit", o.outliers.z_limit);
   set("outliers.horizon", o.outliers.horizon);
   set("outliers.warmup_steps", o.outliers.warmup_steps);
   set("outliers.skip", o.outliers.skip);
   set("non_finite", o.non_finite == NonFinite::skip ? "skip" : "stop");
+  set("non_finite_limit", o.non_finite_limit);
   return all;
 }
 
@@ -126,7 +131,8 @@ class Trainer {
   using MasterWeights = Weights<Model, Master<R>>;
 
   /// Begins with random weights (initialize), or with the given ones. Throws for options out of
-  /// range, data that does not fit them or the model, and a folder that has checkpoints already.
+  /// range, data that does not fit them or the model, and a folder that has checkpoints already, or
+  /// that another Trainer writes to (see FolderLock).
   Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options)
       : Trainer(std::move(data), options, MasterWeights(), nullptr) {
     initialize(master_, options_.seed);
@@ -145,7 +151,8 @@ class Trainer {
   }
 
   /// Gradients of the mean loss over all targets of the next batches, and a step with them. An Error
-  /// leaves everything as it was before.
+  /// leaves everything as it was before. A checkpoint that is due and cannot be written is none: the
+  /// step tells, and the run may go on.
   TrainStep step() {
     const auto start = std::chrono::steady_clock::now();
     const std::int64_t position = batches_.position();
@@ -157,10 +164,14 @@ class Trainer {
       throw;
     }
     step_ = result.step;
+    tokens_ += result.tokens;
     result.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (options_.checkpoint_interval > 0 && step_ % options_.checkpoint_interval == 0)
-      result.checkpoint = save();
+    if (options_.checkpoint_interval > 0 && step_ % options_.checkpoint_interval == 0) try {
+        result.checkpoint = save();
+      } catch (const std::exception& error) {
+        result.checkpoint_error = error.what();
+      }
     return result;
   }
 
@@ -179,6 +190,8 @@ class Trainer {
 
   /// Steps made, also by the runs that this one goes on from; and whether these are all.
   std::int64_t steps() const { return step_; }
+  /// Tokens that went through the model in these steps.
+  std::int64_t tokens() const { return tokens_; }
   bool done() const { return step_ >= options_.learning_rate.steps; }
   /// The newest checkpoint of this run, or "".
   const std::string& last_checkpoint() const { return last_checkpoint_; }
@@ -199,6 +212,7 @@ class Trainer {
   Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options, MasterWeights weights,
           const RunCheckpoint* resumed)
       : options_(check(options)),
+        lock_(options.checkpoints.empty() ? FolderLock() : FolderLock(options.checkpoints)),
         batches_(std::move(data), {.sequences = options.sequences,
                                    .seq_len = options.seq_len,
                                    .seed = options.seed,
@@ -217,6 +231,7 @@ class Trainer {
   static const TrainOptions& check(const TrainOptions& o) {
     check_at_least("TrainOptions::accumulate", o.accumulate, 1);
     check_at_least("TrainOptions::threads", o.threads, 0);
+    check_at_least("TrainOptions::non_finite_limit", o.non_finite_limit, 0);
     check_at_least("TrainOptions::checkpoint_interval", o.checkpoint_interval, 0);
     check_at_least("TrainOptions::keep", o.keep, 0);
     if (o.checkpoint_interval > 0 && o.checkpoints.empty())
@@ -243,6 +258,8 @@ class Trainer {
     std::map<std::string, std::string> all;
     for (const auto& [name, value] : matter()) all["option." + name] = value;
     all["step"] = std::to_string(step_);
+    all["tokens"] = std::to_string(tokens_);
+    all["not_finite"] = std::to_string(not_finite_);
     all["position"] = std::to_string(batches_.position());
     all["data"] = std::to_string(batches_.file().hash());
     for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
@@ -258,12 +275,15 @@ class Trainer {
     from.expect("data file", "data", std::to_string(batches_.file().hash()));
     for (const auto& [name, value] : matter())
       if (const std::string found = record.text("option." + name);
-          found != value && !options_.change_options)
+          found != value && !options_.change_options &&
+          !(options_.change_learning_rate && name.starts_with("learning_rate.")))
         fail({from.folder(), ": the checkpoint was made with another ", name, ": expected ", value,
               ", found ", found, "; TrainOptions{.change_options = true} goes on all the same"});
     from.restore(master_, optimiser_.state());
     assign(weights_, master_, options_.threads);
     step_ = record.number<std::int64_t>("step");
+    tokens_ = record.number<std::int64_t>("tokens");
+    not_finite_ = record.number<std::int64_t>("not_finite");
     batches_.seek(record.number<std::int64_t>("position"));
     for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
       s->count = record.number<std::int64_t>(detail::join({name, ".count"}));
@@ -301,7 +321,10 @@ class Trainer {
     s.gradient_norm = optimiser_.norm(gradients_);
     s.finite =
         is_finite(static_cast<float>(s.loss)) && is_finite(static_cast<float>(s.gradient_norm));
-    if (!s.finite && options_.non_finite == NonFinite::stop) fail_not_finite(s);
+    if (!s.finite && (options_.non_finite == NonFinite::stop ||
+                      not_finite_ >= options_.non_finite_limit))
+      fail_not_finite(s);
+    not_finite_ = s.finite ? 0 : not_finite_ + 1;
     const OutlierOptions& outliers = options_.outliers;
     if (s.finite) {
       s.loss_z = loss_.z(s.loss, outliers);
@@ -328,20 +351,26 @@ class Trainer {
           where = detail::join({", first that of ", names[t]});
       }
     fail({"step ", s.step, ": the loss is ", s.loss, ", the norm of the gradients ",
-          s.gradient_norm, where, "; the weights are as before the step; ",
+          s.gradient_norm, where, "; ",
+          not_finite_ > 0
+              ? detail::join({"as many steps in a row were left out as non_finite_limit allows, ",
+                              not_finite_, "; "})
+              : "",
+          "the weights are as before the step; ",
           last_checkpoint_.empty() ? "there is no checkpoint to return to"
                                    : "the checkpoint to return to is ",
           last_checkpoint_});
   }
 
   TrainOptions options_;
+  FolderLock lock_;
   Batches batches_;
   MasterWeights master_, gradients_;
   Weights<Model, T> weights_;
   AdamW<Model, R> optimiser_;
   Gradient<Model, T> gradient_;
   RunningStatistics loss_, norm_;
-  std::int64_t step_ = 0, saved_ = -1;
+  std::int64_t step_ = 0, tokens_ = 0, not_finite_ = 0, saved_ = -1;  // not_finite_: in a row
   std::string last_checkpoint_;
 };
 
