@@ -268,6 +268,9 @@ TEST_CASE("tokenize: documents, and the lines between them") {
              documents({"a\n%%\n %\n% \nx%\n%x\nb%"}, 256)));
   CHECK(same(ids_of("\n\n%\n\n", "%"), documents({"\n\n", "\n"}, 256)));
   CHECK(same(ids_of("a\n<end>\nb", "<end>"), documents({"a\n", "b"}, 256)));
+  CHECK(same(ids_of("a\r\n%\r\nb\r\n%\r\n", "%"), documents({"a\r\n", "b\r\n"}, 256)));
+  CHECK(same(ids_of("a\n%\r\nb\r%\r\n%\r", "%"), documents({"a\n", "b\r%\r\n"}, 256)));
+  CHECK(same(ids_of("a\n%\r\n%\nb\n", "%\r"), documents({"a\n", "%\nb\n"}, 256)));
   CHECK(same(ids_of(std::string("\0\xff\x80%", 4), "%"),
              documents({std::string("\0\xff\x80%", 4)}, 256)));
 }

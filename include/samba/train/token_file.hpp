@@ -219,7 +219,9 @@ inline std::string_view take_document(std::string_view& text, std::string_view s
   while (line < text.size()) {
     const std::size_t end = std::min(text.find('\n', line), text.size());
     next = std::min(end + 1, text.size());
-    if (text.substr(line, end - line) == separator_line) break;
+    std::string_view found = text.substr(line, end - line);
+    if (found != separator_line && found.ends_with('\r')) found.remove_suffix(1);
+    if (found == separator_line) break;
     line = next;
   }
   const std::string_view document = text.substr(0, line);
@@ -230,8 +232,8 @@ inline std::string_view take_document(std::string_view& text, std::string_view s
 }  // namespace detail
 
 /// Appends the tokens of a text file to a token file; returns how many. The text is one document,
-/// or several that end with a line that is just `separator_line` (such as % in fortune files), which
-/// is not a part of them; empty ones do not count. Each ends with the separator of the token file,
+/// or several that end with a line that is just `separator_line` (such as % in fortune files; lines
+/// may end as on Windows), which is not a part of them; empty ones do not count. Each ends with the separator of the token file,
 /// if that has one.
 ///
 /// Tokenizer: has encode(text), or is a function of text, that returns ids (std::vector<int32_t>).
