@@ -229,6 +229,47 @@ TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss
   SECTION("double") { check(double{}, double{}); }
 }
 
+TEMPLATE_TEST_CASE(
+    "gradients: examples that all start anew, with the states of one layer at a time", "",
+    tiny::Samba, tiny::Mixed, tiny::Odd) {
+  using Model = TestType;
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto weights = random_weights<Model>(rng.bits());
+  const Text long_text = random_batch<Model>(rng, {40, 1, 75}),
+             text = random_batch<Model>(rng, {9, 30, 2});
+  const auto expected = gradients_of(weights, text, {});
+  for (const int threads : {1, 3})
+    for (const bool recompute : {false, true}) {
+      CAPTURE(threads, recompute);
+      const GradientOptions options{.sequences = 3,
+                                    .tokens = long_text.tokens(),
+                                    .threads = threads,
+                                    .recompute = recompute,
+                                    .fresh = true};
+      Gradient<Model> gradient(options);
+      Masters<Model, float> unused, g;
+      gradient.add(weights, long_text.examples(), unused);  // leaves nothing behind
+      gradient.add(weights, text.examples(), g);
+      std::vector<float> found;
+      for (const auto& [name, values] : all_values(g))
+        found.insert(found.end(), values.begin(), values.end());
+      CHECK(same_result(found, expected));
+      CHECK((gradient.states().empty() && gradient.state_gradients().empty()));
+      CHECK_MESSAGE_OF(gradient.carry(), "Gradient::carry", "GradientOptions::fresh");
+      CHECK_MESSAGE_OF(gradient.add_earlier(weights, text.examples(), g), "add_earlier");
+    }
+  // A further sequence takes no more in a model of more layers.
+  const auto bytes = [](auto model, int sequences) {
+    return Gradient<typename decltype(model)::type>::bytes(
+        {.sequences = sequences, .tokens = 64, .fresh = true});
+  };
+  struct Deep : LanguageModel<Repeat<9, typename Model::Stack>, golden::tied(61)> {};
+  const std::type_identity<Model> model;
+  const std::type_identity<Deep> deep;
+  CHECK(bytes(deep, 5) - bytes(deep, 4) == bytes(model, 5) - bytes(model, 4));
+}
+
 TEMPLATE_TEST_CASE("gradients: segments whose state gradients are carried", "", tiny::Samba,
                    tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::LongWindow) {
   using Model = TestType;

@@ -4,6 +4,7 @@
 #include <samba/stack/parallel.hpp>
 #include <samba/stack/schedule.hpp>
 
+#include <algorithm>
 #include <array>
 
 namespace samba::inline SAMBA_TARGET {
@@ -178,14 +179,18 @@ struct LanguageModel {
   }
 
   /// Binds the tensors of a state (of any T, KV) to a block for this capacity, or only counts, if it is
-  /// null; returns the bytes of the block.
-  static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity) {
+  /// null; returns the bytes of the block. in_turn: each branch's tensors stand from the beginning.
+  static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity,
+                                  bool in_turn = false) {
     Placer placer{block};
+    std::int64_t bytes = 0;
     Stack::walk(state, [&](auto, auto& part, Use) {
+      if (in_turn) placer.offset = 0;
       std::remove_reference_t<decltype(part)>::visit(
           part, [&]<class X>(auto, X& x) { x.bind(placer.take(X::bytes(capacity)), capacity); });
+      bytes = std::max(bytes, placer.offset);
     });
-    return placer.offset;
+    return bytes;
   }
 
   /// True if some layer keeps every position, so that a session has a capacity.

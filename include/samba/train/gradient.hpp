@@ -20,6 +20,9 @@ struct GradientOptions {
   int threads = 0;               ///< 0: what OpenMP gives, or 1 inside a parallel region
   bool recompute = false;        ///< keep only the input of each branch, and compute the rest again
   int loss_rows = 512;           ///< tokens whose logits exist at one time, made even
+  /// Every example starts from an empty state, and none is kept: the states of a sequence take the
+  /// place of one layer's, not of all.
+  bool fresh = false;
 };
 
 /// Tokens of one sequence and what is to follow each: targets[i] after tokens[i]; a negative target
@@ -43,10 +46,7 @@ class Gradient {
   explicit Gradient(GradientOptions options) : Gradient(options, Counted{}) {
     blocks_ = Arena(sizes_.blocks), tape_ = Arena(sizes_.tape);
     scratch_ = Arena(sizes_.scratch), own_ = Arena(sizes_.own);
-    std::byte* at = blocks_.data();
-    for (auto* states : {&found_, &states_, &again_})
-      for (auto& state : *states) at += place_state(state, at);
-    for (auto& state : state_gradients_) at += place_state(state, at);
+    place_states(blocks_.data());
     lay_out(own_.data());
   }
 
@@ -73,6 +73,7 @@ class Gradient {
   /// began: their gradients go on from state_gradients().
   double add_earlier(const Weights<Model, T>& weights, std::span<const Example> examples,
                      Weights<Model, Master<R>>& g, double scale = 1) {
+    check_kept("add_earlier");
     return run(weights, g, load(examples), scale);
   }
 
@@ -83,14 +84,17 @@ class Gradient {
   }
   /// The next examples go on where the last ended (truncated back-propagation).
   void carry() {
+    check_kept("carry");
     std::memcpy(found(), blocks_.data() + all_states(), static_cast<std::size_t>(all_states()));
     for (std::size_t i = 0; i < segments_.size(); ++i) positions_[i] += lengths_[i];
   }
 
   /// The states that the sequences go on from, as blocks of bytes that may be copied out and in, with
-  /// their positions; and the gradients of the last call's loss with respect to them.
+  /// their positions; and the gradients of the last call's loss with respect to them. None with
+  /// GradientOptions::fresh.
   std::span<std::byte> states() { return {found(), static_cast<std::size_t>(all_states())}; }
   std::span<std::byte> state_gradients() {
+    if (options_.fresh) return {};
     return {blocks_.data() + 3 * all_states(),
             static_cast<std::size_t>(gradient_bytes_ * options_.sequences)};
   }
@@ -114,7 +118,9 @@ class Gradient {
     states_.resize(n), again_.resize(n), found_.resize(n), state_gradients_.resize(n);
     state_bytes_ = place_state(found_[0], nullptr);
     gradient_bytes_ = place_state(state_gradients_[0], nullptr);
-    sizes_.blocks = (3 * state_bytes_ + gradient_bytes_) * options_.sequences;
+    sizes_.blocks =
+        options_.fresh ? state_bytes_ + std::max(state_bytes_, gradient_bytes_) * options_.sequences
+                       : (3 * state_bytes_ + gradient_bytes_) * options_.sequences;
     Tape tape = this->tape(nullptr, nullptr, options_.tokens);
     for_each_branch<typename Model::Stack>([&](auto branch, Use) {
       using B = typename decltype(branch)::type;
@@ -141,12 +147,41 @@ class Gradient {
   }
 
   std::int64_t place_state(auto& state, std::byte* block) const {
-    return Model::place_state(state, block, options_.capacity);
+    return Model::place_state(state, block, options_.capacity, options_.fresh);
   }
-  std::int64_t all_states() const { return state_bytes_ * options_.sequences; }
+  void place_states(std::byte* at) {
+    if (!options_.fresh) {
+      for (auto* states : {&found_, &states_, &again_})
+        for (auto& state : *states) at += place_state(state, at);
+      for (auto& state : state_gradients_) at += place_state(state, at);
+      return;
+    }
+    // All sequences find one state, which stays empty; what a branch leaves, what it leaves when it
+    // is computed again, and the gradients follow each other in one place.
+    for (auto& state : found_) place_state(state, at);
+    at += state_bytes_;
+    for (std::size_t i = 0; i < states_.size();
+         ++i, at += std::max(state_bytes_, gradient_bytes_)) {
+      place_state(states_[i], at), place_state(again_[i], at);
+      place_state(state_gradients_[i], at);
+    }
+  }
+  /// Bytes of the states that are kept.
+  std::int64_t all_states() const { return options_.fresh ? 0 : state_bytes_ * options_.sequences; }
+  void check_kept(const char* call) const {
+    if (options_.fresh)
+      fail({"Gradient::", call, ": expected a Gradient that keeps states, found one with ",
+            "GradientOptions::fresh"});
+  }
   std::byte* found() const { return blocks_.data(); }
   Tape tape(std::byte* block, std::byte* scratch, std::int64_t rows) const {
-    return {block, 0, scratch, rows, options_.threads, options_.recompute};
+    return {.block = block,
+            .scratch = scratch,
+            .rows = rows,
+            .threads = options_.threads,
+            .recompute = options_.recompute,
+            .fresh = options_.fresh,
+            .capacity = options_.capacity};
   }
 
   std::int64_t lay_out(std::byte* block) {

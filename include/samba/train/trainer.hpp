@@ -63,7 +63,8 @@ inline GradientOptions gradient_options(const TrainOptions& o, int examples) {
           .tokens = o.sequences * o.seq_len,
           .capacity = o.seq_len,
           .threads = o.threads,
-          .recompute = o.recompute};
+          .recompute = o.recompute,
+          .fresh = true};
 }
 
 inline AdamWOptions adamw_options(const TrainOptions& o) {
