@@ -397,6 +397,66 @@ TEST_CASE("gradients: a piece without targets moves the states on and takes thei
   }
 }
 
+TEST_CASE("gradients: weights of targets") {
+  using Model = tiny::Samba;
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto weights = random_weights<Model, double>(rng.bits());
+  const auto ids = random_tokens<Model>(rng, 41);
+  const auto part = [&](const std::vector<std::int32_t>& targets, std::span<const float> counts) {
+    return std::vector<Example>{{std::span(ids).first(40), targets, counts}};
+  };
+  const std::vector<std::int32_t> all(ids.begin() + 1, ids.end());
+  Gradient<Model, double> gradient({.sequences = 1, .tokens = 40, .loss_rows = 16});
+  const auto run = [&](const std::vector<Example>& examples) {
+    Masters<Model, double> g;
+    const double loss = gradient.add(weights, examples, g);
+    return std::pair(loss, all_values(g));
+  };
+  const auto check_same = [](const auto& a, const auto& b) {
+    CHECK(std::abs(a.first - b.first) <= 1e-12 * a.first);
+    for (const auto& [name, values] : a.second) {
+      CAPTURE(name);
+      CHECK(relative_error(b.second.at(name), values) <= 1e-12);
+    }
+  };
+  // A prompt whose weight is 0 is one without targets; a common factor changes nothing.
+  auto masked = all;
+  std::fill_n(masked.begin(), 17, -1);
+  std::vector<float> counts(40, 0.25f);
+  check_same(run(part(all, {})), run(part(all, counts)));
+  std::fill_n(counts.begin(), 17, 0.f);
+  check_same(run(part(masked, {})), run(part(all, counts)));
+  // Loss and gradients are means by weight: linear in them.
+  for (float& x : counts) x = static_cast<float>(rng.uniform(0, 3));
+  const auto [loss, values] = run(part(all, counts));
+  double sum = 0, expected = 0;
+  std::map<std::string, std::vector<double>> expected_values;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    std::vector<std::int32_t> one(40, -1);
+    one[i] = all[i];
+    const auto [l, g] = run(part(one, {}));
+    const double weight = static_cast<double>(counts[i]);
+    sum += weight, expected += weight * l;
+    for (const auto& [name, x] : g) {
+      expected_values[name].resize(x.size());
+      for (std::size_t k = 0; k < x.size(); ++k) expected_values[name][k] += weight * x[k];
+    }
+  }
+  CHECK(std::abs(loss - expected / sum) < 1e-12 * loss);
+  for (auto& [name, x] : expected_values) {
+    for (double& v : x) v /= sum;
+    CAPTURE(name);
+    CHECK(relative_error(values.at(name), x) <= 1e-11);
+  }
+  Masters<Model, double> g;
+  counts.resize(39);
+  CHECK_MESSAGE_OF(gradient.add(weights, part(all, counts), g), "no weights or as many as tokens",
+                   "(40), found 39");
+  counts.resize(40, -1.f);
+  CHECK_MESSAGE_OF(gradient.add(weights, part(all, counts), g), "weight -1 at index 39");
+}
+
 TEST_CASE("gradients: bad input changes nothing") {
   using Model = tiny::Samba;
   const auto weights = random_weights<Model>(1);

@@ -26,12 +26,21 @@ struct GradientOptions {
 };
 
 /// Tokens of one sequence and what is to follow each: targets[i] after tokens[i]; a negative target
-/// does not count.
+/// does not count, the others weights[i] times, or once where there are no weights.
 struct Example {
   std::span<const std::int32_t> tokens, targets;
+  std::span<const float> weights = {};
+
+  /// The weights of all targets that count together.
+  double weight() const {
+    double sum = 0;
+    for (std::size_t i = 0; i < targets.size(); ++i)
+      if (targets[i] >= 0) sum += weights.empty() ? 1. : static_cast<double>(weights[i]);
+    return sum;
+  }
 };
 
-/// The mean cross entropy of sequences and its gradients, by back-propagation through all of their
+/// The mean cross entropy of sequences, by the weights of targets, and its gradients, by back-propagation through all of their
 /// tokens, and through the states that they start from and end in. The gradients have the same bits
 /// for any number of threads, any loss_rows, and with or without recompute.
 ///
@@ -65,7 +74,7 @@ class Gradient {
   /// they stand; carry() moves them on.
   double add(const Weights<Model, T>& weights, std::span<const Example> examples,
              Weights<Model, Master<R>>& g, double scale = 1) {
-    const std::int64_t counted = load(examples);
+    const double counted = load(examples);
     std::fill(state_gradients().begin(), state_gradients().end(), std::byte{0});
     return run(weights, g, counted, scale);
   }
@@ -191,7 +200,7 @@ class Gradient {
     };
     const std::int64_t n = options_.tokens;
     take(x_, n * Model::d_model), take(dx_, n * Model::d_model);
-    take(losses_, n), take(tokens_, n), take(targets_, n);
+    take(losses_, n), take(tokens_, n), take(targets_, n), take(weights_, n);
     take(normed_, options_.loss_rows * std::int64_t{Model::d_model});
     take(dnormed_, options_.loss_rows * std::int64_t{Model::d_model});
     take(inverse_, options_.loss_rows);
@@ -199,22 +208,32 @@ class Gradient {
     return placer.offset;
   }
 
-  /// Takes over the examples; returns the targets that count.
-  std::int64_t load(std::span<const Example> examples) {
+  /// Takes over the examples; returns the weight of all targets that count.
+  double load(std::span<const Example> examples) {
     if (std::ssize(examples) != options_.sequences)
       fail({"Gradient::add: expected ", options_.sequences, " examples, found ", examples.size()});
-    std::int64_t rows = 0, counted = 0;
+    std::int64_t rows = 0;
+    double counted = 0;
+    weighted_ = false;
     for (std::size_t s = 0; s < examples.size(); ++s) {
-      const auto& [tokens, targets] = examples[s];
+      const auto& [tokens, targets, weights] = examples[s];
       if (tokens.size() != targets.size())
         fail({"Gradient::add: example ", s, ": expected as many targets as tokens (", tokens.size(),
               "), found ", targets.size()});
+      if (!weights.empty() && weights.size() != tokens.size())
+        fail({"Gradient::add: example ", s, ": expected no weights or as many as tokens (",
+              tokens.size(), "), found ", weights.size()});
+      for (std::size_t i = 0; i < weights.size(); ++i)
+        if (!is_finite(weights[i]) || weights[i] < 0)
+          fail({"Gradient::add: example ", s, ": weight ", weights[i], " at index ", i,
+                ": expected a finite number of at least 0"});
       for (std::size_t i = 0; i < tokens.size(); ++i) {
         if (tokens[i] < 0 || tokens[i] >= Model::vocab_size || targets[i] >= Model::vocab_size)
           fail({"Gradient::add: example ", s, ": token ", tokens[i], " or target ", targets[i],
                 " at index ", i, " is outside the vocabulary [0, ", Model::vocab_size, ")"});
-        counted += targets[i] >= 0;
       }
+      counted += examples[s].weight();
+      weighted_ = weighted_ || !weights.empty();
       rows += std::ssize(tokens);
       if constexpr (Model::has_capacity)
         if (positions_[s] + std::ssize(tokens) > options_.capacity)
@@ -227,9 +246,13 @@ class Gradient {
     rows_ = 0;
     lengths_.assign(examples.size(), 0);
     for (std::size_t s = 0; s < examples.size(); ++s) {
-      const auto& [tokens, targets] = examples[s];
+      const auto& [tokens, targets, weights] = examples[s];
       std::copy(tokens.begin(), tokens.end(), tokens_ + rows_);
       std::copy(targets.begin(), targets.end(), targets_ + rows_);
+      if (weights.empty())
+        std::fill_n(weights_ + rows_, tokens.size(), 1.f);
+      else
+        std::copy(weights.begin(), weights.end(), weights_ + rows_);
       lengths_[s] = std::ssize(tokens);
       segments_[s] = {positions_[s], rows_, lengths_[s]};
       rows_ += lengths_[s];
@@ -238,10 +261,10 @@ class Gradient {
   }
 
   /// Forward and backward; returns the mean loss.
-  double run(const Weights<Model, T>& weights, Weights<Model, Master<R>>& g, std::int64_t counted,
+  double run(const Weights<Model, T>& weights, Weights<Model, Master<R>>& g, double counted,
              double scale_of_mean) {
     // Without a target the mean is 0, but states move on and their gradients go back.
-    const double targets = static_cast<double>(std::max<std::int64_t>(counted, 1));
+    const double targets = counted > 0 ? counted : 1;
     const R scale = static_cast<R>(scale_of_mean / targets);
     using namespace kernels;
     using Stack = typename Model::Stack;
@@ -271,7 +294,8 @@ class Gradient {
         const Logits logits{logits_, n};
         rmsnorm(team, w.norm, Model::norm_eps, part, normed);
         matmul(team, w.head, normed, logits);
-        cross_entropy(team, targets_ + row, scale, logits, losses_ + row);
+        cross_entropy(team, targets_ + row, scale, logits, losses_ + row,
+                      weighted_ ? weights_ + row : nullptr);
         matmul_backward(team, w.head, normed, logits, dw.head, nullptr, dnormed);
         const Range mine = team.share(n);
         std::fill(dpart.row(mine.begin), dpart.row(mine.end), R{0});
@@ -319,6 +343,8 @@ class Gradient {
   std::vector<std::int64_t> positions_, lengths_;
   R *x_, *dx_, *normed_, *dnormed_, *inverse_, *logits_, *losses_;
   std::int32_t *tokens_, *targets_;
+  float* weights_;
+  bool weighted_ = false;  // some example of the last call is
 };
 
 }  // namespace samba::inline SAMBA_TARGET
