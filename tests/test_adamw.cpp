@@ -294,6 +294,23 @@ TEST_CASE("LearningRate: warm-up, cosine, floor") {
   CHECK(one_step.at(2) == one_step.floor);
 }
 
+TEST_CASE("LearningRate: linear, and stable until the end") {
+  LearningRate rate{
+      .peak = 0.02, .floor = 0.002, .warmup_steps = 10, .steps = 110, .curve = RateCurve::linear};
+  CHECK(rate.at(5) == Approx(0.01));
+  CHECK(rate.at(10) == 0.02);
+  CHECK(rate.at(60) == Approx(0.011));
+  CHECK(rate.at(85) == Approx(0.0065));
+  CHECK((rate.at(110) == 0.002 && rate.at(200) == 0.002));
+  rate.curve = RateCurve::stable, rate.decay_steps = 20;
+  CHECK(rate.at(5) == Approx(0.01));
+  CHECK((rate.at(10) == 0.02 && rate.at(60) == 0.02 && rate.at(90) == 0.02));
+  CHECK(rate.at(100) == Approx(0.011));
+  CHECK((rate.at(110) == 0.002 && rate.at(200) == 0.002));
+  rate.decay_steps = 0;
+  CHECK(rate.at(110) == 0.02);
+}
+
 TEST_CASE("LearningRate: what makes no schedule") {
   const auto at = [](LearningRate rate, std::int64_t step = 0) { rate.at(step); };
   CHECK_MESSAGE_OF(at({.peak = 0}), "LearningRate::peak", "found 0");
@@ -305,4 +322,9 @@ TEST_CASE("LearningRate: what makes no schedule") {
   CHECK_MESSAGE_OF(at({.warmup_steps = 11, .steps = 10}), "LearningRate::warmup_steps", "10",
                    "found 11");
   CHECK_MESSAGE_OF(at({}, -1), "step", "at least 0, found -1");
+  CHECK_MESSAGE_OF(at({.steps = 10, .decay_steps = 1}), "LearningRate::decay_steps",
+                   "0 to 0 but for RateCurve::stable, found 1");
+  CHECK_MESSAGE_OF(
+      at({.warmup_steps = 4, .steps = 10, .curve = RateCurve::stable, .decay_steps = 7}),
+      "LearningRate::decay_steps: expected 0 to 6", "found 7");
 }

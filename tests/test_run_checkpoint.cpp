@@ -78,7 +78,8 @@ std::string bad_folder;
 
 /// In place of the system's.
 extern "C" int fsync(int file) {
-  struct stat found{}, bad{};
+  struct stat found {
+  }, bad{};
   if (!bad_folder.empty() && ::fstat(file, &found) == 0 && ::stat(bad_folder.c_str(), &bad) == 0 &&
       found.st_ino == bad.st_ino) {
     errno = EIO;
@@ -129,6 +130,97 @@ TEMPLATE_TEST_CASE("a resumed run has the bits of one that was not ended", "", f
   // The weights are a model as any.
   if constexpr (!std::is_same_v<T, double>) {
     CHECK(same_bits(numbers(load<Model>(resumed.save())), numbers(resumed.master())));
+  }
+}
+
+TEST_CASE("a resumed run has the states that were carried, and all data at its place") {
+  const Case c;
+  const auto more = some_tokens(c.folder.file("more"), 2, 700);
+  const bool carry = GENERATE(true, false);
+  CAPTURE(carry);
+  auto options = c.options;
+  options.restart_at_separators = false, options.carry_states = carry;
+  const DataSources data = carry ? DataSources(c.data) : DataSources{{c.data, 2}, {more, 1}};
+  auto alone = options;
+  alone.checkpoints = "";
+  Trainer<Model> whole(data, alone);
+  std::string saved;
+  {
+    Trainer<Model> first(data, options);
+    for (int i = 0; i < 5; ++i) first.step(), whole.step();
+    saved = first.save();
+  }
+  auto resumed = Trainer<Model>::resume(saved, data, options);
+  for (int i = 0; i < 3; ++i) CHECK(resumed.step().loss == whole.step().loss);
+  check_same_run(resumed, whole);
+}
+
+TEST_CASE("a run goes on with other data where that is asked for") {
+  const Case c;
+  const std::string saved = saved_after(3, c);
+  const auto other = some_tokens(c.folder.file("other"), 2);
+  CHECK_MESSAGE_OF(Trainer<Model>::resume(saved, other, c.options), "another data file",
+                   "TrainOptions{.change_data = true}");
+  auto options = c.options;
+  options.change_data = true;
+  {
+    auto same = Trainer<Model>::resume(saved, c.data, options);
+    CHECK(same.batches().position() == 3 * 4);
+  }
+  auto trainer = Trainer<Model>::resume(saved, other, options);
+  CHECK((trainer.steps() == 3 && trainer.batches().position() == 0));
+  trainer.step();
+  CHECK((trainer.steps() == 4 && trainer.batches().position() == 4));
+}
+
+TEST_CASE("the best weights by a held-out loss are kept") {
+  const Case c;
+  const auto held_out = some_tokens(c.folder.file("heldout"), 3);
+  const ValidationOptions how{.seq_len = 12, .multiples = {1, 2}, .windows = 4, .threads = 1};
+  auto options = c.options;
+  options.learning_rate = {.peak = 0.05, .steps = 40, .curve = RateCurve::stable};
+  std::string best, last;
+  double loss = 0;
+  {
+    Trainer<Model> trainer(c.data, options);
+    CHECK_FALSE(trainer.best_loss().has_value());
+    for (int i = 0; i < 12; ++i) {
+      const auto before = all_numbers(trainer);
+      const Evaluation e = trainer.evaluate(*held_out, how);
+      CHECK(same_bits(all_numbers(trainer), before));
+      CHECK(e.losses.size() == 2);
+      CHECK(e.losses[0].loss == validate(trainer.weights(), *held_out, how)[0].loss);
+      CHECK(e.best == (i == 0 || e.losses[0].loss < loss));
+      CHECK((e.checkpoint.empty() != e.best && e.checkpoint_error.empty()));
+      if (e.best) loss = e.losses[0].loss, best = e.checkpoint;
+      CHECK(trainer.best_loss() == loss);
+      CHECK(latest_checkpoint(c.run + "/best") == best);
+      CHECK(checkpoints_in(c.run + "/best").size() == 1);
+      trainer.step(i == 9 ? 3 : 0.02);  // a step that spoils all
+    }
+    last = trainer.save();
+    CHECK(best < c.run + "/best/step-00000010");
+    CHECK(validate(load<Model>(best), *held_out, how)[0].loss == loss);
+    CHECK(checkpoints_in(c.run).size() == 1);
+  }
+  {
+    auto resumed = Trainer<Model>::resume(last, c.data, options);
+    CHECK(resumed.best_loss() == loss);
+    const Evaluation e = resumed.evaluate(*held_out, how);
+    CHECK_FALSE(e.best);
+  }
+  std::filesystem::remove_all(last);
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), best, "not of the run that begins here");
+
+  // In a new folder the best begins anew, also where it cannot be written.
+  auto branch = options;
+  branch.checkpoints = c.folder.file("branch");
+  auto trainer = Trainer<Model>::resume(best, c.data, branch);
+  {
+    const FileSizeLimit full(0);
+    const Evaluation e = trainer.evaluate(*held_out, how);
+    CHECK((e.best && e.checkpoint.empty() && e.losses[0].loss == loss));
+    CHECK(first_missing(e.checkpoint_error, {"branch/best/step-", "cannot write"}) == "");
   }
 }
 

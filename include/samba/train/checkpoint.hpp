@@ -27,6 +27,9 @@ namespace detail {
   return code == std::errc{} && end == name.data() + name.size() ? step : -1;
 }
 
+/// Behind the name of a folder that is no checkpoint yet, or no longer.
+inline constexpr const char* unfinished = ".unfinished";
+
 /// A hash of a checkpoint's contents, eight bytes at a time.
 class ContentHash {
  public:
@@ -45,7 +48,6 @@ class ContentHash {
   void add(std::string_view text) { add(std::as_bytes(std::span(text))); }
   std::uint64_t value() const { return hash_; }
 
- private:
   void add(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
       std::uint64_t word = 0;
@@ -57,6 +59,7 @@ class ContentHash {
     }
   }
 
+ private:
   std::uint64_t hash_ = 0;
 };
 
@@ -95,6 +98,13 @@ template <class R>
   return all.empty() ? "" : all.rbegin()->second;
 }
 
+/// Removes the folder of a checkpoint: first its name, as half of it would not be complete.
+[[gnu::cold]] inline void remove_checkpoint(const std::string& folder) {
+  const std::string unfinished = folder + detail::unfinished;
+  rename_folder(folder, unfinished);
+  remove_folder(unfinished);
+}
+
 /// Adds the folder of a step to `dir`, whole or not at all: write(folder) puts its files into a
 /// folder of another name, which then gets the right one, in place of a folder of this step that was
 /// there. Afterwards the oldest folders are removed but for `keep` (0: none is). Returns the folder.
@@ -104,12 +114,12 @@ template <class R>
   const std::string number = std::to_string(step);
   const std::string folder = detail::join(
       {dir, "/step-", std::string(8 - std::min<std::size_t>(8, number.size()), '0'), number});
-  const std::string unfinished = ".unfinished", replaced = ".replaced",
-                    temporary = folder + unfinished, former = folder + replaced;
+  const std::string replaced = ".replaced", temporary = folder + detail::unfinished,
+                    former = folder + replaced;
   try {
     make_folders(dir);
     for (const std::string& name : names_in_folder(dir))  // left by programs that were ended
-      for (const std::string& suffix : {unfinished, replaced})
+      for (const std::string& suffix : {std::string(detail::unfinished), replaced})
         if (name.ends_with(suffix) && detail::checkpoint_step(std::string_view(name).substr(
                                           0, name.size() - suffix.size())) >= 0)
           remove_folder(detail::join({dir, "/", name}));
@@ -121,11 +131,8 @@ template <class R>
     sync_folder(dir);
     if (is_directory(former)) remove_folder(former);
     auto all = checkpoints_in(dir);
-    for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin())) {
-      const std::string& old = all.begin()->second;
-      rename_folder(old, old + unfinished);  // first: half of it would not be complete
-      remove_folder(old + unfinished);
-    }
+    for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin()))
+      remove_checkpoint(all.begin()->second);
   } catch (const std::exception& error) {
     if (is_directory(former) && !path_exists(folder)) rename_folder(former, folder);
     if (is_directory(temporary)) remove_folder(temporary);
@@ -147,19 +154,20 @@ class RunCheckpoint {
       fail({file_.path(), ": layout version: expected 1, found ", record().text("training")});
   }
 
-  /// Writes a checkpoint with some entries (names and values) beside weights and means; see
-  /// write_checkpoint.
+  /// Writes a checkpoint with some entries (names and values) and a block of states beside weights
+  /// and means; see write_checkpoint.
   template <class Model, class R>
   [[gnu::cold]] static std::string write(const std::string& dir, std::int64_t step, int keep,
                                          const Weights<Model, Master<R>>& weights,
                                          const typename AdamW<Model, R>::State& optimiser,
-                                         std::map<std::string, std::string> entries) {
+                                         std::map<std::string, std::string> entries,
+                                         std::span<const std::byte> states = {}) {
     return write_checkpoint(dir, step, keep, [&](const std::string& folder) {
       detail::check_finite(tensor_names(weights), weights.tensors());
       save(weights, folder + model_file, dtype_of<R>);
       write_training(folder, structure<Model>(), tensor_names(weights), weights.tensors(),
-                     optimiser.mean.tensors(), optimiser.square.tensors(), optimiser.steps,
-                     entries);
+                     optimiser.mean.tensors(), optimiser.square.tensors(), optimiser.steps, entries,
+                     states);
     });
   }
 
@@ -194,7 +202,15 @@ class RunCheckpoint {
     optimiser.steps = record().number<std::int64_t>("optimiser_steps");
   }
 
+  /// The block of states that was written, if there was one.
+  std::span<const std::byte> states() const {
+    const TensorView* const found = file_.find(states_name);
+    return found ? found->data : std::span<const std::byte>();
+  }
+
  private:
+  static constexpr const char* states_name = "states";
+
   static SafetensorsFile open(const std::string& folder) {
     if (!is_directory(folder)) fail({folder, ": expected the folder of a checkpoint"});
     for (const char* part : {model_file, training_file})
@@ -216,10 +232,11 @@ class RunCheckpoint {
   [[gnu::cold]] static std::string hash_of(const std::map<std::string, std::string>& metadata,
                                            const std::vector<TensorRef<R>>& weights,
                                            const std::vector<TensorRef<R>>& mean,
-                                           const std::vector<TensorRef<R>>& square) {
+                                           const std::vector<TensorRef<R>>& square,
+                                           std::span<const std::byte> states) {
     detail::ContentHash hash;
     for (const auto& [key, value] : metadata) hash.add(detail::join({key, "=", value, "\n"}));
-    hash.add(weights), hash.add(mean), hash.add(square);
+    hash.add(weights), hash.add(mean), hash.add(square), hash.add(states);
     return std::to_string(hash.value());
   }
 
@@ -230,21 +247,24 @@ class RunCheckpoint {
                                            const std::vector<TensorRef<R>>& mean,
                                            const std::vector<TensorRef<R>>& square,
                                            std::int64_t steps,
-                                           const std::map<std::string, std::string>& entries) {
+                                           const std::map<std::string, std::string>& entries,
+                                           std::span<const std::byte> states) {
     std::map<std::string, std::string> metadata{
         {"samba.training", "1"},
         {"samba.structure", structure},
         {"samba.dtype", std::string(dtype_name(dtype_of<R>))},
         {"samba.optimiser_steps", std::to_string(steps)}};
     for (const auto& [name, value] : entries) metadata["samba." + name] = value;
-    metadata["samba.hash"] = hash_of(metadata, weights, mean, square);
+    metadata["samba.hash"] = hash_of(metadata, weights, mean, square, states);
     SafetensorsWriter writer(folder + training_file, metadata);
     each_mean(names, mean, square, [&](const std::string& name, const TensorRef<R>& tensor) {
       writer.declare(name, dtype_of<R>, tensor.shape);
     });
+    if (!states.empty()) writer.declare(states_name, Dtype::u8, {std::ssize(states)});
     each_mean(names, mean, square, [&](const std::string& name, const TensorRef<R>& tensor) {
       detail::write_rows(writer, name, tensor, dtype_of<R>);
     });
+    if (!states.empty()) writer.write(states_name, states);
     writer.finish();
   }
 
@@ -268,7 +288,7 @@ class RunCheckpoint {
     });
     auto metadata = file_.metadata();
     metadata.erase("samba.hash");
-    if (hash_of(metadata, weights, mean, square) != record().text("hash"))
+    if (hash_of(metadata, weights, mean, square, states()) != record().text("hash"))
       fail({folder_, ": damaged: its contents are not those that were written"});
   }
 
