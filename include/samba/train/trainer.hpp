@@ -1,9 +1,9 @@
 #pragma once
+#include <samba/io/folder_lock.hpp>
 #include <samba/model/initialize.hpp>
 #include <samba/train/adamw.hpp>
 #include <samba/train/batches.hpp>
 #include <samba/train/checkpoint.hpp>
-#include <samba/train/folder_lock.hpp>
 #include <samba/train/gradient.hpp>
 #include <samba/train/learning_rate.hpp>
 #include <samba/train/outliers.hpp>

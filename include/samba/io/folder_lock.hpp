@@ -3,7 +3,9 @@
 
 #include <sys/file.h>
 
+#include <cerrno>
 #include <string>
+#include <string_view>
 
 namespace samba::inline SAMBA_TARGET {
 
