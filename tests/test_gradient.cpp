@@ -2,6 +2,7 @@
 // the laws they keep.
 #include <samba/io/checkpoint_names.hpp>
 #include <samba/train/adamw.hpp>
+#include <samba/train/check_gradient.hpp>
 #include <samba/train/gradient.hpp>
 
 #include <map>
@@ -160,47 +161,107 @@ TEMPLATE_TEST_CASE("gradients: central differences", "", tiny::Samba, tiny::Mamb
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);
-  const Text batch = random_batch<Model>(rng, {20, 45});
   const auto weights = random_weights<Model, double>(rng.bits());
-  Gradient<Model, double> gradient({.sequences = 2, .tokens = batch.tokens()});
-  Masters<Model, double> g, unused;
-  gradient.add(weights, batch.examples(), g);
+  const GradientReport report = check_gradients(weights, {.seed = rng.bits()});
+  CHECK(report.checks.size() == weights.tensors().size() + 3);
+  CHECK(report.wrong() == "");
+}
 
-  auto moved = random_weights<Model, double>(0);
-  const auto from = weights.tensors(), to = moved.tensors(), slopes = g.tensors();
-  for (std::size_t t = 0; t < from.size(); ++t) {
-    // Along a random direction of one tensor.
-    const auto size = static_cast<std::size_t>(from[t].rows * from[t].row_size);
-    const auto direction = rng.values<double>(size);
-    const auto loss_at = [&](double step) {
-      std::vector<double> row;
-      for (std::size_t u = 0; u < from.size(); ++u) {
-        row.resize(static_cast<std::size_t>(from[u].row_size));
-        for (std::int64_t r = 0; r < from[u].rows; ++r) {
-          from[u].get_row(r, row.data());
-          for (std::size_t k = 0; u == t && k < row.size(); ++k)
-            row[k] += step * direction[static_cast<std::size_t>(r) * row.size() + k];
-          to[u].set_row(r, row.data());
+/// out = m u + d (u of the token before), with a backward pass that may be wrong in one point.
+enum class Fault { none, weights, input, states_after, states_before, segments, threads };
+template <Fault fault>
+struct Shift {
+  static constexpr const char* name = "shift";
+  static constexpr int d_model = 12;
+
+  template <class T>
+  struct Weights {
+    Vector<Real<T>, d_model> now, before;
+    static constexpr void visit(auto& w, auto&& f) { f("now", w.now), f("before", w.before); }
+  };
+  template <class T, class KV>
+  struct State {
+    Array<Real<T>, d_model> last;
+    static constexpr void visit(auto& s, auto&& f) { f("last", s.last); }
+  };
+  template <class T>
+  struct Scratch {
+    static void visit(auto&, auto&&) {}
+  };
+  template <class T>
+  using Backward = Scratch<T>;
+
+  template <class T, class KV>
+  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>&,
+                      In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {
+    const Range mine = chunk.team.share(d_model);
+    for (std::size_t i = 0; i < chunk.segments.size(); ++i)
+      for (auto row = chunk.segments[i].first_row, end = row + chunk.segments[i].n_rows; row < end;
+           ++row)
+        for (auto c = mine.begin; c < mine.end; ++c) {
+          Real<T>& last = s[i].last.data[c];
+          out.row(row)[c] = w.now.data()[c] * u.row(row)[c] + w.before.data()[c] * last;
+          last = u.row(row)[c];
         }
-      }
-      moved.derive();
-      return gradient.add(moved, batch.examples(), unused);
-    };
-    double expected = 0, magnitude = 0;
-    std::vector<double> row(static_cast<std::size_t>(from[t].row_size));
-    for (std::int64_t r = 0; r < from[t].rows; ++r) {
-      slopes[t].get_row(r, row.data());
-      for (std::size_t k = 0; k < row.size(); ++k) {
-        const double term = row[k] * direction[static_cast<std::size_t>(r) * row.size() + k];
-        expected += term, magnitude += term * term;
+    chunk.team.barrier();
+  }
+
+  template <class T, class KV>
+  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
+                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>&,
+                       Backward<T>&, In<Real<T>, d_model> u, In<Real<T>, d_model> dout,
+                       Out<Real<T>, d_model> du) {
+    using R = Real<T>;
+    const Range mine =
+        fault == Fault::threads && chunk.team.rank == 1 ? Range{0, 0} : chunk.team.share(d_model);
+    for (std::size_t i = 0; i < chunk.segments.size(); ++i) {
+      const auto [position, first, n] = chunk.segments[i];
+      if (n == 0) continue;
+      for (auto c = mine.begin; c < mine.end; ++c) {
+        R& dlast = ds[i].last.data[c];
+        for (auto row = first + n; row-- > first;) {
+          const R last = row > first                ? u.row(row - 1)[c]
+                         : fault == Fault::segments ? u.row(std::max<std::int64_t>(row - 1, 0))[c]
+                                                    : s[i].last.data[c];
+          const R dy = dout.row(row)[c];
+          g.now.data()[c] += dy * u.row(row)[c];
+          g.before.data()[c] += fault == Fault::weights ? dy * u.row(row)[c] : dy * last;
+          du.row(row)[c] = w.now.data()[c] * dy;
+          if (fault != Fault::input) du.row(row)[c] += dlast;
+          if (fault == Fault::states_after && row == first + n - 1)
+            du.row(row)[c] = w.now.data()[c] * dy;
+          dlast = w.before.data()[c] * dy;
+        }
+        if (fault == Fault::states_before) dlast = 0;
       }
     }
-    constexpr double step = 1e-5;
-    const double found = (loss_at(step) - loss_at(-step)) / (2 * step);
-    CAPTURE(from[t].branch, from[t].name, expected, found);
-    CHECK(std::abs(found - expected) <= 1e-6 * (std::abs(expected) + std::sqrt(magnitude)) + 1e-9);
-    gradient.reset();
+    chunk.team.barrier();
   }
+};
+
+TEST_CASE("gradients: the check of a layer finds what is wrong in its backward pass") {
+  const auto wrong = [](auto layer) {
+    return check_layer_gradients<typename decltype(layer)::type>({.lengths = {9, 14}}).wrong();
+  };
+  const auto of = []<Fault fault>() { return std::type_identity<Shift<fault>>(); };
+  CHECK(wrong(of.template operator()<Fault::none>()) == "");
+  const auto found = [&](const std::string& text, std::initializer_list<std::string> parts) {
+    CAPTURE(text);
+    CHECK(first_missing(text, parts) == "");
+  };
+  const std::string first = "transformer.h.0.shift.", last = "transformer.h.1.shift.";
+  found(wrong(of.template operator()<Fault::weights>()),
+        {first + "before: expected ", ", found ", last + "before"});
+  found(wrong(of.template operator()<Fault::input>()), {"transformer.wte", first + "now"});
+  const std::string pieces = "gradients of texts in pieces, through their states";
+  const auto after = wrong(of.template operator()<Fault::states_after>()),
+             before = wrong(of.template operator()<Fault::states_before>());
+  CHECK((after.starts_with(pieces) && before.starts_with(pieces)));
+  found(wrong(of.template operator()<Fault::segments>()), {first + "before"});
+  CHECK(wrong(of.template operator()<Fault::threads>()).starts_with("gradients on 3 threads"));
+  CHECK_MESSAGE_OF(check_layer_gradients<Shift<Fault::none>>({.lengths = {}}), "lengths");
+  CHECK_MESSAGE_OF(check_layer_gradients<Shift<Fault::none>>({.lengths = {3, 0}}), "lengths",
+                   "at least 1, found 0");
 }
 
 TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss and recomputing",
