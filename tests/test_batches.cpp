@@ -430,7 +430,7 @@ TEST_CASE("batches: in order, the windows of a sequence follow each other") {
       CHECK(batches.begins_anew() == (b == 0));
       const auto examples = batches.next();
       for (std::size_t s = 0; s < 4; ++s)
-        CHECK(examples[s].tokens[0] == static_cast<std::int32_t>(3 * (7 * s) + 3 * b));
+        CHECK(examples[s].tokens[0] == static_cast<std::int32_t>(21 * s) + 3 * b);
     }
   CHECK_MESSAGE_OF(Batches(stored.file, {.sequences = 30, .seq_len = 3, .in_order = true}),
                    "x.tokens", "a window of 3 tokens for each of 30 sequences, found 28");
