@@ -141,6 +141,17 @@ void train(const Options& options) {
   const TrainingData data = prepare_data(options.text, options.out, options.validation_share);
   TrainOptions train_options = options.train;
   train_options.checkpoints = options.out;
+  // Of a short text fewer windows, and not so long ones.
+  const std::int64_t seq_len = options.train.seq_len;
+  ValidationOptions validation{.seq_len = seq_len, .threads = options.train.threads};
+  while (validation.multiples.size() > 1 &&
+         validation.multiples.back() * seq_len >= data.validation->size())
+    validation.multiples.pop_back();
+  ValidationOptions often = validation;
+  often.multiples = {1};
+  validation.windows =
+      validation_windows(data, options.text, validation.multiples.back() * seq_len, 8);
+  often.windows = validation_windows(data, options.text, seq_len, 32);
   const std::string latest = options.resume ? latest_checkpoint(options.out) : "";
   if (options.resume && latest.empty()) fail({options.out, ": no checkpoint to resume from"});
   std::printf("%.2f M parameters, %s; %.2f M bytes to train on; %.0f MB for training\n",
@@ -169,10 +180,6 @@ void train(const Options& options) {
   const auto is_multiple = [&](std::int64_t step, std::int64_t of) {
     return (of > 0 && step % of == 0) || step == steps;
   };
-  ValidationOptions validation{.seq_len = options.train.seq_len, .threads = options.train.threads};
-  if (options.quick) validation.windows = 1, validation.multiples = {1, 2};
-  ValidationOptions often = validation;
-  often.multiples = {1};
   double seconds = 0, loss = 0;
   std::int64_t first = trainer.steps(), counted = 0;
   std::printf("%8s %14s %10s %10s %10s %10s %10s %8s\n", "step", "bits per byte", "held out",

@@ -263,13 +263,9 @@ std::vector<Result> train_all(Options options) {
   check_output(options.csv);
   const TrainingData data = prepare_data(options.text, options.folder, 0.05);
   ValidationOptions validation{.seq_len = o.seq_len, .threads = o.threads};
-  const std::int64_t longest = validation.multiples.back() * std::max<std::int64_t>(o.seq_len, 1),
-                     fit = (data.validation->size() - 1) / longest;
+  const std::int64_t longest = validation.multiples.back() * o.seq_len;
   check_at_least("--windows", options.windows, 1);
-  if (fit < 1)
-    fail({options.text, ": expected at least ", longest + 1,
-          " bytes in its last 5 %, for validation, found ", data.validation->size()});
-  validation.windows = static_cast<int>(std::min<std::int64_t>(options.windows, fit));
+  validation.windows = validation_windows(data, options.text, longest, options.windows);
   const std::string training =
       detail::join({o.learning_rate.steps, " steps of ", o.sequences, " x ", o.seq_len,
                     " bytes of ", std::filesystem::path(options.text).filename().string(),

@@ -42,6 +42,17 @@ struct TrainingData {
   std::shared_ptr<const samba::TokenFile> train, validation;
 };
 
+/// How many windows of a length there are for validation, of those wanted; an Error where there is
+/// none.
+inline int validation_windows(const TrainingData& data, const std::string& text,
+                              std::int64_t length, std::int64_t wanted) {
+  const std::int64_t fit = (data.validation->size() - 1) / std::max<std::int64_t>(length, 1);
+  if (fit < 1)
+    samba::fail({text, ": expected at least ", length + 1,
+                 " bytes in its last part, for validation, found ", data.validation->size()});
+  return static_cast<int>(std::min(wanted, fit));
+}
+
 /// Splits the tokens of a file, of which `share` are for validation, into two token files in
 /// `folder`, which is made. A token file begins with its own mark; anything else is text.
 inline TrainingData prepare_data(const std::string& path, const std::string& folder, double share) {

@@ -11,7 +11,8 @@ namespace samba::inline SAMBA_TARGET {
 
 /// A folder that is written to by its owner alone: holds a lock on the file `lock` in it, which it
 /// makes, and the folder too. The system releases the lock when the object or the process ends, in
-/// whatever way. Where the file system has no locks the folder is not guarded. Move-only.
+/// whatever way (and with it the processes that it forked meanwhile). Where the file system has no
+/// locks the folder is not guarded. Move-only.
 class FolderLock {
  public:
   FolderLock() = default;

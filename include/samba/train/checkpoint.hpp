@@ -150,8 +150,9 @@ class RunCheckpoint {
   /// Throws where the folder or a part is missing, or the part about the training is damaged.
   [[gnu::cold]] explicit RunCheckpoint(std::string folder)
       : folder_(std::move(folder)), file_(open(folder_)) {
-    if (record().text("training") != "1")
-      fail({file_.path(), ": layout version: expected 1, found ", record().text("training")});
+    if (record().text("training") != version)
+      fail({file_.path(), ": layout version: expected ", version, ", found ",
+            record().text("training")});
   }
 
   /// Writes a checkpoint with some entries (names and values) and a block of states beside weights
@@ -209,7 +210,7 @@ class RunCheckpoint {
   }
 
  private:
-  static constexpr const char* states_name = "states";
+  static constexpr const char *version = "2", *states_name = "states";
 
   static SafetensorsFile open(const std::string& folder) {
     if (!is_directory(folder)) fail({folder, ": expected the folder of a checkpoint"});
@@ -250,7 +251,7 @@ class RunCheckpoint {
                                            const std::map<std::string, std::string>& entries,
                                            std::span<const std::byte> states) {
     std::map<std::string, std::string> metadata{
-        {"samba.training", "1"},
+        {"samba.training", version},
         {"samba.structure", structure},
         {"samba.dtype", std::string(dtype_name(dtype_of<R>))},
         {"samba.optimiser_steps", std::to_string(steps)}};
