@@ -446,7 +446,7 @@ TEST_CASE("tokens that are left out are never chosen, and biases count") {
   samba_test::Random rng;
   CAPTURE(rng.seed);
   std::vector<float> logits = rng.values<float>(40);
-  logits[7] = 9, logits[35] = 12, logits[20] = 11;
+  logits[7] = 9, logits[35] = 12, logits[20] = 11, logits[11] = 0.5f;
   Sampler sample({.vocab_size = 30, .banned = {20, 3, 500}});
   std::vector<int> counts(40);
   for (int i = 0; i < 4000; ++i) ++counts[static_cast<std::size_t>(sample(logits))];

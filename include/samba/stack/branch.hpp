@@ -184,6 +184,7 @@ struct Branch {
   template <class S>
   static void clear(const Chunk& chunk, States<S> states, std::int64_t capacity) {
     if constexpr (!std::is_empty_v<S>) {
+      chunk.team.barrier();  // what was in their place has been used
       for (std::size_t i = 0; i < chunk.segments.size(); ++i)
         if (chunk.segments[i].n_rows > 0)
           S::visit(states[i], [&]<class X>(auto, X& x) {

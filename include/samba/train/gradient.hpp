@@ -88,13 +88,13 @@ class Gradient {
 
   /// All sequences begin anew.
   void reset() {
-    std::memset(blocks_.data(), 0, static_cast<std::size_t>(blocks_.bytes()));
+    std::fill_n(blocks_.data(), blocks_.bytes(), std::byte{0});
     std::fill(positions_.begin(), positions_.end(), 0);
   }
   /// The next examples go on where the last ended (truncated back-propagation).
   void carry() {
     check_kept("carry");
-    std::memcpy(found(), blocks_.data() + all_states(), static_cast<std::size_t>(all_states()));
+    std::copy_n(found() + all_states(), all_states(), found());
     for (std::size_t i = 0; i < segments_.size(); ++i) positions_[i] += lengths_[i];
   }
 
@@ -270,10 +270,10 @@ class Gradient {
     using Stack = typename Model::Stack;
     const auto& w = weights.tree();
     auto& dw = g.tree();
-    const auto bytes = static_cast<std::size_t>(all_states());
-    std::memcpy(found() + bytes, found(), bytes);
+    const std::int64_t bytes = all_states();
+    std::copy_n(found(), bytes, found() + bytes);
     if (rows_ == 0) return 0;
-    if (options_.recompute) std::memcpy(found() + 2 * bytes, found(), bytes);
+    if (options_.recompute) std::copy_n(found(), bytes, found() + 2 * bytes);
     const auto states = []<class S>(std::vector<S>& all) {
       return States<S>(reinterpret_cast<std::byte*>(all.data()), sizeof(S));
     };
