@@ -292,7 +292,7 @@ TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss
 
 TEMPLATE_TEST_CASE(
     "gradients: examples that all start anew, with the states of one layer at a time", "",
-    tiny::Samba, tiny::Mixed, tiny::Odd) {
+    tiny::Samba, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::Llama) {
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);

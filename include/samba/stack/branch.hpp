@@ -45,7 +45,6 @@ struct Tape {
   std::byte* scratch = nullptr;  ///< of one branch
   std::int64_t rows = 0, threads = 1;
   bool recompute = false, fresh = false;
-  std::int64_t capacity = 0;  ///< of the states
 };
 
 /// A residual branch: x += layer(rmsnorm(x)), or x += layer(x) if Normed is false.
@@ -144,7 +143,7 @@ struct Branch {
     Record<T> record;
     tape.offset += record.place(tape);
     kernels::copy(chunk.team, x, record.x);
-    if (tape.fresh) clear(chunk, s, tape.capacity);
+    if (tape.fresh) clear(chunk, s);
     run<T, KV>(chunk, w, s, record.scratch, norm_eps, record.x, x);
   }
 
@@ -164,12 +163,12 @@ struct Branch {
     std::byte* scratch = tape.scratch;
     if (tape.recompute) {
       scratch += record.scratch.place({tape.scratch, tape.rows, tape.threads}, true);
-      if (tape.fresh) clear(chunk, again, tape.capacity);
+      if (tape.fresh) clear(chunk, again);
       run<T, KV>(chunk, w, again, record.scratch, norm_eps, record.x, record.scratch.out);
     }
     BackwardScratch<T> d;
     d.place({scratch, tape.rows, tape.threads});
-    if (tape.fresh) clear(chunk, ds, tape.capacity);
+    if (tape.fresh) clear(chunk, ds);
     L::backward(chunk, w.layer, g.layer, s, ds, record.scratch.layer, d.layer,
                 Normed ? record.scratch.normed : record.x, dx, d.du);
     if constexpr (Normed)
@@ -182,13 +181,13 @@ struct Branch {
  private:
   /// Empties the states of the sequences that have rows.
   template <class S>
-  static void clear(const Chunk& chunk, States<S> states, std::int64_t capacity) {
+  static void clear(const Chunk& chunk, States<S> states) {
     if constexpr (!std::is_empty_v<S>) {
       chunk.team.barrier();  // what was in their place has been used
       for (std::size_t i = 0; i < chunk.segments.size(); ++i)
         if (chunk.segments[i].n_rows > 0)
-          S::visit(states[i], [&]<class X>(auto, X& x) {
-            const Range mine = chunk.team.share(X::bytes(capacity), alignment);
+          S::visit(states[i], [&](auto, auto& x) {
+            const Range mine = chunk.team.share(x.size_bytes(), alignment);
             std::memset(reinterpret_cast<std::byte*>(x.data) + mine.begin, 0,
                         static_cast<std::size_t>(mine.end - mine.begin));
           });

@@ -20,8 +20,8 @@ struct GradientOptions {
   int threads = 0;               ///< 0: what OpenMP gives, or 1 inside a parallel region
   bool recompute = false;        ///< keep only the input of each branch, and compute the rest again
   int loss_rows = 512;           ///< tokens whose logits exist at one time, made even
-  /// Every example starts from an empty state, and none is kept: the states of a sequence take the
-  /// place of one layer's, not of all.
+  /// Every example starts from an empty state, and none is kept: a sequence takes the place of one
+  /// layer's state, without earlier keys and values, and not of all.
   bool fresh = false;
 };
 
@@ -189,8 +189,7 @@ class Gradient {
             .rows = rows,
             .threads = options_.threads,
             .recompute = options_.recompute,
-            .fresh = options_.fresh,
-            .capacity = options_.capacity};
+            .fresh = options_.fresh};
   }
 
   std::int64_t lay_out(std::byte* block) {
