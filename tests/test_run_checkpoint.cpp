@@ -221,7 +221,10 @@ TEST_CASE("the best weights by a held-out loss are kept") {
     const Evaluation e = trainer.evaluate(*held_out, how);
     CHECK((e.best && e.checkpoint.empty() && e.losses[0].loss == loss));
     CHECK(first_missing(e.checkpoint_error, {"branch/best/step-", "cannot write"}) == "");
+    CHECK_FALSE(trainer.best_loss().has_value());
   }
+  const Evaluation again = trainer.evaluate(*held_out, how);
+  CHECK((again.best && again.checkpoint == latest_checkpoint(branch.checkpoints + "/best")));
 }
 
 TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {

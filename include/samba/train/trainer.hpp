@@ -66,7 +66,7 @@ struct TrainStep {
 /// What an evaluation found.
 struct Evaluation {
   std::vector<Validation> losses;     ///< of validate()
-  bool best = false;                  ///< the first of them is the lowest of the run so far
+  bool best = false;                  ///< the first of them is below that of the best kept so far
   std::string checkpoint = {};        ///< the folder that was then written, or ""
   std::string checkpoint_error = {};  ///< why it could not be, or ""
 };
@@ -225,16 +225,17 @@ class Trainer {
     const double loss = result.losses.front().loss;
     result.best = is_finite(static_cast<float>(loss)) && (!best_loss_ || loss < *best_loss_);
     if (!result.best) return result;
-    best_loss_ = loss;
     if (!options_.checkpoints.empty()) try {
         result.checkpoint = save_best(loss);
       } catch (const std::exception& error) {
         result.checkpoint_error = error.what();
+        return result;  // the next that is better than what is kept is tried again
       }
+    best_loss_ = loss;
     return result;
   }
-  /// The lowest loss of evaluate() in this run, and in those that it goes on from in the same
-  /// folder; none before the first.
+  /// The lowest loss of evaluate(), of the weights that are kept, in this run and in those that it
+  /// goes on from in the same folder; none before the first.
   std::optional<double> best_loss() const { return best_loss_; }
 
   /// Steps made, also by the runs that this one goes on from; and whether these are all.
