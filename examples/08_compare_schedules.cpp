@@ -1,7 +1,7 @@
 // 08_compare_schedules: trains layer schedules of one budget on the same bytes in the same order,
 // and compares how they predict texts of the training length and longer (arXiv 2406.07522).
 //   08_compare_schedules [TEXT] [--only NAME ...] [--steps N] [--type float|bf16] [--csv FILE]
-//   08_compare_schedules [TEXT] ... --resume            goes on where a run with these options was ended
+//   08_compare_schedules [TEXT] ... --resume            goes on where a run was ended
 //   08_compare_schedules --plot CSV ... [--svg FILE]    the tables of several runs as one
 // Prints a table and writes it as CSV and as a plot. TEXT: any file; its end is for validation.
 #include "program.hpp"

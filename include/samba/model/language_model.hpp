@@ -178,10 +178,10 @@ struct LanguageModel {
     return bytes;
   }
 
-  /// Binds the tensors of a state (of any T, KV) to a block for this capacity, or only counts, if it is
-  /// null; returns the bytes of the block. in_turn: for branches that start from an empty state, one
-  /// after the other: each one's tensors stand from the beginning, and rings have one slot where the
-  /// layer can do with that (State::any_slots).
+  /// Binds the tensors of a state (of any T, KV) to a block for this capacity, or only counts, if
+  /// it is null; returns the bytes of the block. in_turn: for branches that start from an empty
+  /// state, one after the other: each one's tensors stand from the beginning, and rings have one
+  /// slot where the layer can do with that (State::any_slots).
   static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity,
                                   bool in_turn = false) {
     Placer placer{block};

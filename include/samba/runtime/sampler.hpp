@@ -261,8 +261,8 @@ template <class C = Candidate>
 
 /// Chooses tokens: what is banned is left out, then biases, repetition penalty, temperature, top-k,
 /// top-p, min-p, draw, in this order, each on what the one before it kept. One seed gives one
-/// sequence of random numbers on every platform; the probabilities are computed in double, so that a
-/// last digit that differs between two platforms' exp decides a draw about once in 1e15. A copy
+/// sequence of random numbers on every platform; the probabilities are computed in double, so that
+/// a last digit that differs between two platforms' exp decides a draw about once in 1e15. A copy
 /// continues independently from the same state.
 class Sampler {
  public:
@@ -289,8 +289,8 @@ class Sampler {
   }
 
   /// The next token for `logits`, [vocab_size]; -inf excludes a token. Logits that are empty, all
-  /// -inf or banned, or contain a NaN or +inf are an Error that names the index and changes nothing.
-  /// Allocates only when vocab_size is larger than in any call before.
+  /// -inf or banned, or contain a NaN or +inf are an Error that names the index and changes
+  /// nothing. Allocates only when vocab_size is larger than in any call before.
   template <int = 0>
   std::int32_t operator()(std::span<const float> logits) {
     if (const auto n = static_cast<std::size_t>(options_.vocab_size); n > 0) {

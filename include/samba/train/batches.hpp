@@ -39,9 +39,9 @@ struct BatchOptions {
   /// Each document of a window becomes an Example of its own: state and attention start anew. Its
   /// last token, the separator, is a target like any other; what follows the separator is none.
   bool restart_at_separators = false;
-  /// The windows of sequence i of one batch follow those of the batch before: the file is read in as
-  /// many pieces side by side as there are sequences, from the beginning in every epoch, and states
-  /// may go on from batch to batch. Of one file, and without restarts.
+  /// The windows of sequence i of one batch follow those of the batch before: the file is read in
+  /// as many pieces side by side as there are sequences, from the beginning in every epoch, and
+  /// states may go on from batch to batch. Of one file, and without restarts.
   bool in_order = false;
 };
 

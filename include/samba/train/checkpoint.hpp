@@ -106,9 +106,9 @@ template <class R>
 }
 
 /// Adds the folder of a step to `dir`, whole or not at all: write(folder) puts its files into a
-/// folder of another name, which then gets the right one, in place of a folder of this step that was
-/// there. Afterwards the oldest folders are removed but for `keep` (0: none is). Returns the folder.
-/// Where anything fails, an Error, and what was there stays.
+/// folder of another name, which then gets the right one, in place of a folder of this step that
+/// was there. Afterwards the oldest folders are removed but for `keep` (0: none is). Returns the
+/// folder. Where anything fails, an Error, and what was there stays.
 [[gnu::cold]] inline std::string write_checkpoint(const std::string& dir, std::int64_t step,
                                                   int keep, Callback<const std::string&> write) {
   const std::string number = std::to_string(step);

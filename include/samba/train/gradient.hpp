@@ -40,9 +40,10 @@ struct Example {
   }
 };
 
-/// The mean cross entropy of sequences, by the weights of targets, and its gradients, by back-propagation through all of their
-/// tokens, and through the states that they start from and end in. The gradients have the same bits
-/// for any number of threads, any loss_rows, and with or without recompute.
+/// The mean cross entropy of sequences, by the weights of targets, and its gradients, by
+/// back-propagation through all of their tokens, and through the states that they start from and
+/// end in. The gradients have the same bits for any number of threads, any loss_rows, and with or
+/// without recompute.
 ///
 /// T: the type of the matrices and of the factors of their products; gradients are Real<T>.
 template <class Model, class T = float, class KV = Real<T>>

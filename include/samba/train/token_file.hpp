@@ -92,8 +92,8 @@ class TokenFile {
   }
 
   /// A .bin file of nanoGPT, which is ids of two bytes and nothing else, or of llm.c, whose header
-  /// tells. Neither says what vocabulary it is of (0: it ends with the largest id) and which id ends
-  /// a document. Reads the file once.
+  /// tells. Neither says what vocabulary it is of (0: it ends with the largest id) and which id
+  /// ends a document. Reads the file once.
   [[gnu::cold]] static TokenFile from_bin(std::string path, std::int64_t vocab_size = 0,
                                           std::int32_t separator = -1) {
     TokenFile file(MappedFile(std::move(path)));
@@ -347,8 +347,8 @@ inline std::string_view take_document(std::string_view& text, std::string_view s
 
 /// Appends the tokens of a text file to a token file; returns how many. The text is one document,
 /// or several that end with a line that is just `separator_line` (such as % in fortune files; lines
-/// may end as on Windows), which is not a part of them; empty ones do not count. Each ends with the separator of the token file,
-/// if that has one.
+/// may end as on Windows), which is not a part of them; empty ones do not count. Each ends with the
+/// separator of the token file, if that has one.
 ///
 /// Tokenizer: has encode(text), or is a function of text, that returns ids (std::vector<int32_t>).
 /// A document is encoded whole; one of a Tokenizer with `splits_anywhere` piece by piece, in fixed

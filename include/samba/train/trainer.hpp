@@ -170,9 +170,9 @@ class Trainer {
     return Trainer(std::move(data), options, MasterWeights(), &from);
   }
 
-  /// Gradients of the mean loss over all targets of the next batches, and a step with them. An Error
-  /// leaves everything as it was before. A checkpoint that is due and cannot be written is none: the
-  /// step tells, and the run may go on.
+  /// Gradients of the mean loss over all targets of the next batches, and a step with them. An
+  /// Error leaves everything as it was before. A checkpoint that is due and cannot be written is
+  /// none: the step tells, and the run may go on.
   TrainStep step() { return step(options_.learning_rate.at(step_ + 1)); }
   /// As step, with a learning rate of your own schedule.
   TrainStep step(double learning_rate) {
