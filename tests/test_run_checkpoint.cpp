@@ -469,6 +469,7 @@ TEST_CASE("a run that is killed at any moment goes on from its last checkpoint")
     const pid_t child = start_process([&] {
       for (auto trainer = newest(); !trainer.done();) {
         trainer.step();
+        trainer.evaluate(*c.data, {.seq_len = 12, .multiples = {1}, .windows = 2, .threads = 1});
         const char byte = 0;
         if (::write(channel[1], &byte, 1) != 1) return;
       }
@@ -484,6 +485,8 @@ TEST_CASE("a run that is killed at any moment goes on from its last checkpoint")
     ::close(channel[0]);
     const auto before = latest_checkpoint(c.run);
     CHECK(newest().last_checkpoint() == before);
+    const auto best = latest_checkpoint(c.run + "/best");
+    CHECK((best.empty() || RunCheckpoint(best).folder() == best));
   }
   const auto resumed = newest();
   CHECK(resumed.steps() >= 12);
