@@ -162,7 +162,7 @@ template <class R>
     if (vector) tensor.set_row(0, values.data());
   }
 
-  const int threads = default_threads();
+  const int threads = usable_threads(0);
   values.resize(longest * static_cast<std::size_t>(threads));
   std::atomic<std::size_t> bad{pieces.size()};  // the first piece, of all threads
   parallel(threads, [&](const Team& team) {
