@@ -90,9 +90,7 @@ void write_log(const std::string& path, const std::vector<Row>& rows) {
     }
     text += "\n";
   }
-  FileWriter file(path);
-  file.write(std::as_bytes(std::span(text)));
-  file.finish();
+  write_file(path, text);
 }
 
 void write_curve(const std::string& path, const std::vector<Row>& rows) {
@@ -282,20 +280,16 @@ int main(int argc, char** argv) {
   app.add_option("--prompt", options.prompt, "what samples begin with");
   app.add_flag("--resume", options.resume, "go on from the newest checkpoint in --out");
   app.add_flag("--quick", options.quick, "a tiny model and 40 steps, to see that it works");
-  refuse_negative_numbers(app);
   return run_program(app, argc, argv, [&] {
     if (options.quick) {
-      const auto quick = [&](const char* option, auto& value, auto to) {
-        unless_given(app, option, value, static_cast<std::decay_t<decltype(value)>>(to));
-      };
-      quick("--model", options.model, "tiny");
-      quick("--steps", rate.steps, 40);
-      quick("--sequences", train_options.sequences, 4);
-      quick("--seq-len", train_options.seq_len, 128);
+      set_unless_given(app, "--model", options.model, "tiny");
+      set_unless_given(app, "--steps", rate.steps, 40);
+      set_unless_given(app, "--sequences", train_options.sequences, 4);
+      set_unless_given(app, "--seq-len", train_options.seq_len, 128);
       for (auto [option, every] : {std::pair{"--checkpoint-every", &options.checkpoint_every},
                                    {"--evaluate-every", &options.evaluate_every},
                                    {"--sample-every", &options.sample_every}})
-        quick(option, *every, 20);
+        set_unless_given(app, option, *every, 20);
       options.validation_share = 0.1;
     }
     limit_warmup(app, rate);

@@ -20,7 +20,6 @@
 #include <numbers>
 #include <sstream>
 #include <string>
-#include <string_view>
 #include <vector>
 
 using namespace samba;
@@ -85,25 +84,19 @@ Result train(const std::string& name, const TrainingData& data, const TrainOptio
                                      ? Trainer<Schedule, T>(data.train, options)
                                      : Trainer<Schedule, T>::resume(latest, data.train, options);
   if (!latest.empty()) std::fprintf(stderr, "%s: resumed: %s\n", name.c_str(), latest.c_str());
-  // A line that is written over, or in a file a line for every tenth of the steps.
-  const char* const kind = std::getenv("TERM");
-  const bool terminal = ::isatty(STDERR_FILENO) != 0 && kind && std::string_view(kind) != "dumb";
+  Progress progress;
   double bytes = 0, seconds = 0;
   while (!trainer.done()) {
     const TrainStep step = trainer.step();
     bytes += static_cast<double>(step.tokens);
     seconds += step.seconds;
-    const std::int64_t steps = options.learning_rate.steps;
-    if (terminal || step.step % std::max<std::int64_t>(steps / 10, 1) == 0)
-      std::fprintf(stderr, "%s%s: step %lld of %lld, loss %.4f, %.0f bytes/s%s",
-                   terminal ? "\r" : "", name.c_str(), static_cast<long long>(step.step),
-                   static_cast<long long>(steps), step.loss, bytes / seconds,
-                   terminal ? " " : "\n");
+    progress.show("%s: step %lld of %lld, loss %.4f, %.0f bytes/s", name.c_str(),
+                  static_cast<long long>(step.step),
+                  static_cast<long long>(options.learning_rate.steps), step.loss, bytes / seconds);
     if (!step.checkpoint_error.empty())
       std::fprintf(stderr, "\n%s: no checkpoint: %s\n", name.c_str(),
                    step.checkpoint_error.c_str());
   }
-  if (terminal) std::fprintf(stderr, "\n");
   Result result{.schedule = name,
                 .parameters = Schedule::parameters,
                 .bytes_per_second = seconds > 0 ? bytes / seconds : 0};
@@ -165,9 +158,7 @@ void write_csv(const std::string& path, const std::vector<Result>& results) {
     for (const Point& p : r.points) out << p.bits_per_byte << ',';
     out << r.training << '\n';
   }
-  FileWriter file(path);
-  file.write(std::as_bytes(std::span(out.view())));
-  file.finish();
+  write_file(path, out.view());
 }
 
 /// Adds the rows that write_csv wrote, which have to be of the same training.
@@ -262,7 +253,6 @@ std::vector<Result> train_all(Options options) {
       fail({found,
             ": of a run that was ended; --resume goes on with it, another --folder begins "
             "anew"});
-  check_output(options.csv);
   const TrainingData data = prepare_data(options.text, options.folder, 0.05);
   ValidationOptions validation{.seq_len = o.seq_len, .threads = o.threads};
   const std::int64_t longest = validation.multiples.back() * o.seq_len;
@@ -291,7 +281,8 @@ std::vector<Result> train_all(Options options) {
 
 void run(const Options& options) {
   std::vector<Result> results;
-  check_output(options.svg);
+  check_output("--svg", options.svg);
+  if (options.plot.empty()) check_output("--csv", options.csv);
   for (const std::string& path : options.plot) read_csv(path, results);
   if (options.plot.empty()) results = train_all(options);
   print_table(results);
@@ -325,13 +316,12 @@ int main(int argc, char** argv) {
   app.add_option("--svg", options.svg, "file for the plot");
   app.add_flag("--resume", options.resume, "skip schedules in --csv, go on from a checkpoint");
   app.add_flag("--quick", options.quick, "a few small steps, to see that it runs");
-  refuse_negative_numbers(app);
   return run_program(app, argc, argv, [&] {
     TrainOptions& train_options = options.train;
     if (options.quick) {
-      unless_given(app, "--sequences", train_options.sequences, 4);
-      unless_given(app, "--seq-len", train_options.seq_len, std::int64_t{64});
-      unless_given(app, "--steps", train_options.learning_rate.steps, std::int64_t{12});
+      set_unless_given(app, "--sequences", train_options.sequences, 4);
+      set_unless_given(app, "--seq-len", train_options.seq_len, 64);
+      set_unless_given(app, "--steps", train_options.learning_rate.steps, 12);
     }
     limit_warmup(app, train_options.learning_rate);
     run(options);

@@ -1,12 +1,12 @@
 #pragma once
 // What the training programs read: a text, taken byte by byte, or a token file; its last part is
-// kept for validation. Also how their options are read.
+// kept for validation.
+#include "program.hpp"
+
 #include <samba/io/folder.hpp>
 #include <samba/io/tokenizer.hpp>
 #include <samba/train/token_file.hpp>
 #include <samba/train/trainer.hpp>
-
-#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <filesystem>
@@ -14,29 +14,11 @@
 #include <string>
 #include <vector>
 
-/// None of the numbers that a training program is given may be negative.
-inline void refuse_negative_numbers(CLI::App& app) {
-  for (CLI::Option* const option : app.get_options())
-    if (const std::string type = option->get_type_name();
-        type == "INT" || type == "UINT" || type == "FLOAT")
-      option->check([](const std::string& text) {
-        return text.starts_with('-') ? "expected at least 0, found " + text : std::string();
-      });
-}
-
-/// Sets an option to what --quick has for it, unless it was given.
-template <class T>
-void unless_given(const CLI::App& app, const char* option, T& value, T quick) {
-  if (app.count(option) == 0) value = quick;
-}
-
 /// A warm-up that was not given takes a tenth of the steps at most.
 inline void limit_warmup(const CLI::App& app, samba::LearningRate& rate) {
-  unless_given(app, "--warmup", rate.warmup_steps, std::min(rate.warmup_steps, rate.steps / 10));
+  set_unless_given(app, "--warmup", rate.warmup_steps,
+                   std::min(rate.warmup_steps, rate.steps / 10));
 }
-
-/// Throws where a file cannot be written, before there is anything to write.
-inline void check_output(const std::string& path) { const samba::FileWriter writer(path); }
 
 struct TrainingData {
   std::shared_ptr<const samba::TokenFile> train, validation;
