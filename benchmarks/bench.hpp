@@ -160,7 +160,7 @@ std::int64_t pool_offset(std::int64_t n, std::int64_t call) {
   return call % (pool_floats * 4 / static_cast<std::int64_t>(sizeof(T)) / n) * n;
 }
 
-/// One thread, and all that OpenMP gives.
+/// One thread, and all there are.
 inline std::vector<int> thread_counts() {
   const int all = samba::usable_threads(0);
   return all > 1 ? std::vector{1, all} : std::vector{1};

@@ -65,7 +65,8 @@ class TrainingStep {
         gradient_({.sequences = size.sequences,
                    .tokens = size.tokens(),
                    .threads = threads,
-                   .loss_rows = 512}),
+                   .loss_rows = 512,
+                   .fresh = true}),
         optimiser_({.threads = threads}) {
     const auto length = static_cast<std::size_t>(size.seq_len);
     for (std::size_t at = 0; at + 1 < ids_.size(); at += length)

@@ -2,7 +2,9 @@
 //   sudo apt-get install bible-kjv && bible -f gen1:1-rev22:21 > bible.txt
 //   07_train bible.txt                  about 7 minutes on two cores
 //   07_train bible.txt --resume         goes on after Ctrl-C, a crash, or a power cut
-// The folder --out (07_train) gets checkpoints, log.csv and loss.svg. Another schedule: edit Small.
+//   07_train bible.txt --resume --steps 3600      goes on with more steps
+// The folder --out (07_train) gets checkpoints, the best by the held-out loss among them in best/,
+// log.csv and loss.svg. Another schedule: edit Small.
 #include "demo_model.hpp"
 #include "program.hpp"
 #include "svg.hpp"
@@ -38,22 +40,24 @@ struct Tiny
 struct Options {
   std::string text = "bible.txt", out = "07_train", model = "small", type = "bf16", prompt = "And ";
   double validation_share = 0.05;
-  int log_every = 20, sample_every = 500, sample_bytes = 200;
+  std::int64_t log_every = 20, sample_every = 500, checkpoint_every = 250, evaluate_every = 100;
+  int sample_bytes = 200;
   bool resume = false, quick = false;
   TrainOptions train{
       .sequences = 8,
       .seq_len = 512,
-      .learning_rate = {.peak = 3e-3, .floor = 3e-4, .warmup_steps = 100, .steps = 1800},
-      .checkpoint_interval = 250};
+      .learning_rate = {.peak = 3e-3, .floor = 3e-4, .warmup_steps = 100, .steps = 1800}};
 };
 
 /// A step as log.csv has it.
 struct Row {
   std::int64_t step = 0;
   double tokens = 0, bits = 0, gradient_norm = 0, learning_rate = 0, tokens_per_second = 0;
+  double held_out_bits = 0;  // 0: not evaluated after this step
 };
 constexpr const char* header =
-    "step,tokens,bits_per_byte,gradient_norm,learning_rate,tokens_per_second";
+    "step,tokens,bits_per_byte,gradient_norm,learning_rate,tokens_per_second,held_out_bits_per_"
+    "byte";
 
 constexpr double bits(double nats) { return nats / std::numbers::ln2; }
 
@@ -63,10 +67,13 @@ std::vector<Row> read_log(const std::string& path, std::int64_t steps) {
   std::vector<Row> rows;
   std::string line;
   std::getline(in, line);
-  for (Row r; std::getline(in, line) &&
-              std::sscanf(line.c_str(), "%ld,%lf,%lf,%lf,%lf,%lf", &r.step, &r.tokens, &r.bits,
-                          &r.gradient_norm, &r.learning_rate, &r.tokens_per_second) == 6;)
+  while (std::getline(in, line)) {
+    Row r;
+    if (std::sscanf(line.c_str(), "%ld,%lf,%lf,%lf,%lf,%lf,%lf", &r.step, &r.tokens, &r.bits,
+                    &r.gradient_norm, &r.learning_rate, &r.tokens_per_second, &r.held_out_bits) < 6)
+      break;
     if (r.step <= steps) rows.push_back(r);
+  }
   return rows;
 }
 
@@ -74,17 +81,22 @@ void write_log(const std::string& path, const std::vector<Row>& rows) {
   std::string text = std::string(header) + "\n";
   for (const Row& r : rows) {
     char line[160];
-    std::snprintf(line, sizeof line, "%ld,%.0f,%.6f,%.6f,%.6g,%.0f\n", r.step, r.tokens, r.bits,
+    std::snprintf(line, sizeof line, "%ld,%.0f,%.6f,%.6f,%.6g,%.0f,", r.step, r.tokens, r.bits,
                   r.gradient_norm, r.learning_rate, r.tokens_per_second);
     text += line;
+    if (r.held_out_bits > 0) {
+      std::snprintf(line, sizeof line, "%.6f", r.held_out_bits);
+      text += line;
+    }
+    text += "\n";
   }
-  FileWriter file(path);
-  file.write(std::as_bytes(std::span(text)));
-  file.finish();
+  write_file(path, text);
 }
 
 void write_curve(const std::string& path, const std::vector<Row>& rows) {
-  svg::Series all{.name = "mean of 20 steps"};
+  svg::Series all{.name = "training, mean of 20 steps"}, held_out{.name = "held out"};
+  for (const Row& r : rows)
+    if (r.held_out_bits > 0) held_out.points.push_back({r.tokens / 1e6, r.held_out_bits});
   double sum = 0;
   constexpr std::size_t together = 20;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -98,7 +110,7 @@ void write_curve(const std::string& path, const std::vector<Row>& rows) {
   page.add(svg::LineChart{.title = "Training",
                           .x = {.label = "million bytes read"},
                           .y = {.label = "bits per byte"},
-                          .series = {all}});
+                          .series = {all, held_out}});
   page.save(path);
 }
 
@@ -127,6 +139,17 @@ void train(const Options& options) {
   const TrainingData data = prepare_data(options.text, options.out, options.validation_share);
   TrainOptions train_options = options.train;
   train_options.checkpoints = options.out;
+  // Of a short text fewer windows, and not so long ones.
+  const std::int64_t seq_len = options.train.seq_len;
+  ValidationOptions validation{.seq_len = seq_len, .threads = options.train.threads};
+  while (validation.multiples.size() > 1 &&
+         validation.multiples.back() * seq_len >= data.validation->size())
+    validation.multiples.pop_back();
+  ValidationOptions often = validation;
+  often.multiples = {1};
+  validation.windows =
+      validation_windows(data, options.text, validation.multiples.back() * seq_len, 8);
+  often.windows = validation_windows(data, options.text, seq_len, 32);
   const std::string latest = options.resume ? latest_checkpoint(options.out) : "";
   if (options.resume && latest.empty()) fail({options.out, ": no checkpoint to resume from"});
   std::printf("%.2f M parameters, %s; %.2f M bytes to train on; %.0f MB for training\n",
@@ -140,23 +163,37 @@ void train(const Options& options) {
   std::vector<Row> rows;
   if (options.resume) {
     rows = read_log(log, trainer.steps());
-    std::printf("resumed: %s\n", latest.c_str());
+    std::printf("resumed: %s%s\n", latest.c_str(),
+                trainer.done() ? "; all steps are made, --steps gives more" : "");
   }
+  // The log before the checkpoint: it has the steps of every checkpoint that there is.
+  const auto save = [&] {
+    write_log(log, rows);
+    write_curve(curve, rows);
+    return trainer.save();
+  };
 
   std::signal(SIGINT, [](int) { interrupted = 1; });
   const std::int64_t steps = options.train.learning_rate.steps;
-  const auto is_multiple = [&](std::int64_t step, int of) {
+  const auto is_multiple = [&](std::int64_t step, std::int64_t of) {
     return (of > 0 && step % of == 0) || step == steps;
   };
-  double tokens = rows.empty() ? 0 : rows.back().tokens, seconds = 0, loss = 0;
+  double seconds = 0, loss = 0;
   std::int64_t first = trainer.steps(), counted = 0;
-  std::printf("%8s %14s %10s %10s %10s %10s %8s\n", "step", "bits per byte", "gradient", "rate",
-              "bytes/s", "left", "MB");
+  std::printf("%8s %14s %10s %10s %10s %10s %10s %8s\n", "step", "bits per byte", "held out",
+              "gradient", "rate", "bytes/s", "left", "MB");
   while (!trainer.done() && !interrupted) {
     const TrainStep s = trainer.step();
-    tokens += static_cast<double>(s.tokens), seconds += s.seconds, loss += s.loss, ++counted;
-    rows.push_back({s.step, tokens, bits(s.loss), s.gradient_norm, s.learning_rate,
-                    static_cast<double>(s.tokens) / s.seconds});
+    seconds += s.seconds, loss += s.loss, ++counted;
+    rows.push_back({s.step, static_cast<double>(trainer.tokens()), bits(s.loss), s.gradient_norm,
+                    s.learning_rate, static_cast<double>(s.tokens) / s.seconds});
+    if (is_multiple(s.step, options.evaluate_every)) {
+      const Evaluation evaluation = trainer.evaluate(*data.validation, often);
+      rows.back().held_out_bits = bits(evaluation.losses[0].loss);
+      if (!evaluation.checkpoint_error.empty())
+        std::printf("step %ld: the best so far is not kept: %s\n", s.step,
+                    evaluation.checkpoint_error.c_str());
+    }
     if (s.outlier)
       std::printf("step %ld stands out%s: loss %.1f, gradient %.1f deviations above the mean\n",
                   s.step, s.skipped ? " and was left out" : "", s.loss_z, s.gradient_norm_z);
@@ -165,34 +202,38 @@ void train(const Options& options) {
       getrusage(RUSAGE_SELF, &usage);
       const double left =
           seconds / static_cast<double>(s.step - first) * static_cast<double>(steps - s.step);
-      std::printf("%8ld %14.4f %10.3f %10.2e %10.0f %7d:%02d %8ld\n", s.step,
-                  bits(loss / static_cast<double>(counted)), s.gradient_norm, s.learning_rate,
-                  rows.back().tokens_per_second, static_cast<int>(left) / 60,
+      char held_out[16] = "";
+      if (rows.back().held_out_bits > 0)
+        std::snprintf(held_out, sizeof held_out, "%.4f", rows.back().held_out_bits);
+      std::printf("%8ld %14.4f %10s %10.3f %10.2e %10.0f %7d:%02d %8ld\n", s.step,
+                  bits(loss / static_cast<double>(counted)), held_out, s.gradient_norm,
+                  s.learning_rate, rows.back().tokens_per_second, static_cast<int>(left) / 60,
                   static_cast<int>(left) % 60, usage.ru_maxrss / 1024);
       std::fflush(stdout);
       loss = 0, counted = 0;
     }
-    if (is_multiple(s.step, options.sample_every)) {
+    if (is_multiple(s.step, options.sample_every))
       std::printf("--- step %ld writes:\n%s\n---\n", s.step,
                   sample(trainer.weights(), options).c_str());
-      write_log(log, rows);
-      write_curve(curve, rows);
-    }
+    if (!trainer.done() && is_multiple(s.step, options.checkpoint_every)) try {
+        save();
+      } catch (const Error& error) {
+        std::printf("step %ld: no checkpoint: %s\n", s.step, error.what());
+      }
   }
-  const std::string saved = trainer.save();
-  write_log(log, rows);
-  write_curve(curve, rows);
+  const std::string saved = save();
   if (!trainer.done()) {
     std::printf("stopped after step %ld; go on with --resume\n", trainer.steps());
   } else {
-    ValidationOptions validation{.seq_len = options.train.seq_len,
-                                 .threads = options.train.threads};
-    if (options.quick) validation.windows = 1, validation.multiples = {1, 2};
     std::printf("validation, bits per byte:");
     for (const auto& [length, nats] : validate(trainer.weights(), *data.validation, validation))
       std::printf("  %ld: %.4f", length, bits(nats));
     std::printf("\n");
   }
+  const std::string best = latest_checkpoint(options.out + "/best");
+  if (!best.empty())
+    std::printf("best held-out loss, %.4f bits per byte: %s/model.safetensors\n",
+                bits(trainer.best_loss().value_or(0)), best.c_str());
   std::printf("written: %s/model.safetensors, %s, %s\n", saved.c_str(), log.c_str(), curve.c_str());
 }
 
@@ -220,8 +261,8 @@ int main(int argc, char** argv) {
   app.add_option("--model", options.model)->check(CLI::IsMember({"small", "demo", "tiny"}));
   app.add_option("--type", options.type, "of the matrices")
       ->check(CLI::IsMember({"float", "bf16"}));
-  app.add_option("--steps", rate.steps);
-  app.add_option("--warmup", rate.warmup_steps, "steps");
+  app.add_option("--steps", rate.steps, "with --resume: how many there are now");
+  app.add_option("--warmup", rate.warmup_steps, "steps; a tenth of all at most unless given");
   app.add_option("--rate", rate.peak, "highest learning rate");
   app.add_option("--last-rate", rate.floor, "learning rate at the end");
   app.add_option("--sequences", train_options.sequences, "in a batch");
@@ -231,7 +272,8 @@ int main(int argc, char** argv) {
   app.add_option("--threads", train_options.threads, "0: all that OpenMP gives");
   app.add_flag("--recompute", train_options.recompute, "less memory, a third more work");
   app.add_flag("--skip-outliers", train_options.outliers.skip, "leave steps out that stand out");
-  app.add_option("--checkpoint-every", train_options.checkpoint_interval, "steps");
+  app.add_option("--checkpoint-every", options.checkpoint_every, "steps");
+  app.add_option("--evaluate-every", options.evaluate_every, "steps, on the held-out part");
   app.add_option("--keep", train_options.keep, "newest checkpoints, 0: all");
   app.add_option("--log-every", options.log_every, "steps");
   app.add_option("--sample-every", options.sample_every, "steps");
@@ -240,12 +282,19 @@ int main(int argc, char** argv) {
   app.add_flag("--quick", options.quick, "a tiny model and 40 steps, to see that it works");
   return run_program(app, argc, argv, [&] {
     if (options.quick) {
-      options.model = "tiny";
-      rate.steps = 40, rate.warmup_steps = 10;
-      train_options.sequences = 4, train_options.seq_len = 128;
-      train_options.checkpoint_interval = options.sample_every = 20;
+      set_unless_given(app, "--model", options.model, "tiny");
+      set_unless_given(app, "--steps", rate.steps, 40);
+      set_unless_given(app, "--sequences", train_options.sequences, 4);
+      set_unless_given(app, "--seq-len", train_options.seq_len, 128);
+      for (auto [option, every] : {std::pair{"--checkpoint-every", &options.checkpoint_every},
+                                   {"--evaluate-every", &options.evaluate_every},
+                                   {"--sample-every", &options.sample_every}})
+        set_unless_given(app, option, *every, 20);
       options.validation_share = 0.1;
     }
+    limit_warmup(app, rate);
+    for (const char* option : {"--steps", "--warmup", "--rate", "--last-rate"})
+      train_options.change_learning_rate |= app.count(option) > 0;
     options.type == "bf16" ? train<bf16>(options) : train<float>(options);
   });
 }

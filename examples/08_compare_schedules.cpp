@@ -1,6 +1,7 @@
 // 08_compare_schedules: trains layer schedules of one budget on the same bytes in the same order,
 // and compares how they predict texts of the training length and longer (arXiv 2406.07522).
 //   08_compare_schedules [TEXT] [--only NAME ...] [--steps N] [--type float|bf16] [--csv FILE]
+//   08_compare_schedules [TEXT] ... --resume            goes on where a run was ended
 //   08_compare_schedules --plot CSV ... [--svg FILE]    the tables of several runs as one
 // Prints a table and writes it as CSV and as a plot. TEXT: any file; its end is for validation.
 #include "program.hpp"
@@ -13,6 +14,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <numbers>
@@ -52,10 +54,11 @@ struct Options {
               csv = "compare_schedules.csv", svg = "compare_schedules.svg";
   std::vector<std::string> only, plot;
   int windows = 96;
+  std::int64_t checkpoint_every = 100;
   TrainOptions train{.sequences = 16,
                      .seq_len = 256,
                      .learning_rate = {.peak = 3e-3, .warmup_steps = 100, .steps = 1200}};
-  bool quick = false;
+  bool resume = false, quick = false;
 };
 
 /// How well a schedule predicts the first `length` bytes of texts.
@@ -72,22 +75,31 @@ struct Result {
   std::vector<Point> points = {};
 };
 
+/// Goes on from the newest checkpoint of these options, if there is one.
 template <class Schedule, class T>
 Result train(const std::string& name, const TrainingData& data, const TrainOptions& options,
              const ValidationOptions& validation) {
-  Trainer<Schedule, T> trainer(data.train, options);
+  const std::string latest = latest_checkpoint(options.checkpoints);
+  Trainer<Schedule, T> trainer = latest.empty()
+                                     ? Trainer<Schedule, T>(data.train, options)
+                                     : Trainer<Schedule, T>::resume(latest, data.train, options);
+  if (!latest.empty()) std::fprintf(stderr, "%s: resumed: %s\n", name.c_str(), latest.c_str());
+  Progress progress;
   double bytes = 0, seconds = 0;
   while (!trainer.done()) {
     const TrainStep step = trainer.step();
     bytes += static_cast<double>(step.tokens);
     seconds += step.seconds;
-    std::fprintf(stderr, "\r%s: step %lld of %lld, loss %.4f, %.0f bytes/s ", name.c_str(),
-                 static_cast<long long>(step.step),
-                 static_cast<long long>(options.learning_rate.steps), step.loss, bytes / seconds);
+    progress.show("%s: step %lld of %lld, loss %.4f, %.0f bytes/s", name.c_str(),
+                  static_cast<long long>(step.step),
+                  static_cast<long long>(options.learning_rate.steps), step.loss, bytes / seconds);
+    if (!step.checkpoint_error.empty())
+      std::fprintf(stderr, "\n%s: no checkpoint: %s\n", name.c_str(),
+                   step.checkpoint_error.c_str());
   }
-  std::fprintf(stderr, "\n");
-  Result result{
-      .schedule = name, .parameters = Schedule::parameters, .bytes_per_second = bytes / seconds};
+  Result result{.schedule = name,
+                .parameters = Schedule::parameters,
+                .bytes_per_second = seconds > 0 ? bytes / seconds : 0};
   for (const Validation& v : validate(trainer.weights(), *data.validation, validation))
     result.points.push_back({v.length, v.loss / std::numbers::ln2});
   return result;
@@ -139,19 +151,20 @@ std::string header(const std::vector<Point>& points) {
 }
 
 void write_csv(const std::string& path, const std::vector<Result>& results) {
-  std::ofstream out(path);
+  std::ostringstream out;
   out << header(results.front().points) << '\n';
   for (const Result& r : results) {
     out << r.schedule << ',' << r.parameters << ',' << r.bytes_per_second << ',';
     for (const Point& p : r.points) out << p.bits_per_byte << ',';
     out << r.training << '\n';
   }
-  if (!out.flush()) fail({path, ": cannot write"});
+  write_file(path, out.view());
 }
 
 /// Adds the rows that write_csv wrote, which have to be of the same training.
 void read_csv(const std::string& path, std::vector<Result>& results) {
   std::ifstream in(path);
+  if (!in) fail_errno(path, "cannot open for reading");
   std::string line, name;
   std::getline(in, line);
   std::vector<Point> points;
@@ -216,40 +229,60 @@ void write_svg(const std::string& path, const std::vector<Result>& results) {
   page.save(path);
 }
 
-/// Trains the chosen schedules, one after the other; the CSV file has those that are done.
+/// The rows of a table that was made with the same training: schedules that are done.
+std::vector<Result> done_before(const std::string& csv, const std::string& training) {
+  std::vector<Result> results;
+  if (!path_exists(csv)) return results;
+  read_csv(csv, results);
+  if (results.front().training != training)
+    fail({csv, ": --resume: expected the table of ", training, "; found ",
+          results.front().training});
+  return results;
+}
+
+/// Trains the chosen schedules, one after the other; the CSV file has those that are done, and the
+/// folder the checkpoints of the one that is not.
 std::vector<Result> train_all(Options options) {
   TrainOptions& o = options.train;
-  if (options.quick) o.sequences = 4, o.seq_len = 64, o.learning_rate.steps = 12;
   o.learning_rate.floor = o.learning_rate.peak / 10;
-  o.learning_rate.warmup_steps = std::min(o.learning_rate.warmup_steps, o.learning_rate.steps / 10);
   const std::vector<Schedule> list = chosen(options.only);
+  const auto folder_of = [&](const Schedule& s) { return options.folder + "/" + s.name; };
+  for (const Schedule& s : list)
+    if (const std::string found = latest_checkpoint(folder_of(s));
+        !found.empty() && !options.resume)
+      fail({found,
+            ": of a run that was ended; --resume goes on with it, another --folder begins "
+            "anew"});
   const TrainingData data = prepare_data(options.text, options.folder, 0.05);
   ValidationOptions validation{.seq_len = o.seq_len, .threads = o.threads};
-  const std::int64_t longest = validation.multiples.back() * std::max<std::int64_t>(o.seq_len, 1),
-                     fit = (data.validation->size() - 1) / longest;
+  const std::int64_t longest = validation.multiples.back() * o.seq_len;
   check_at_least("--windows", options.windows, 1);
-  if (fit < 1)
-    fail({options.text, ": expected at least ", longest + 1,
-          " bytes in its last 5 %, for validation, found ", data.validation->size()});
-  validation.windows = static_cast<int>(std::min<std::int64_t>(options.windows, fit));
+  validation.windows = validation_windows(data, options.text, longest, options.windows);
   const std::string training =
       detail::join({o.learning_rate.steps, " steps of ", o.sequences, " x ", o.seq_len,
                     " bytes of ", std::filesystem::path(options.text).filename().string(),
                     ", rate ", o.learning_rate.peak, ", seed ", o.seed, ", ", options.type, "; ",
                     "validated on ", validation.windows, " x ", longest});
 
+  o.checkpoint_interval = options.checkpoint_every, o.keep = 1;
   std::vector<Result> results;
+  if (options.resume) results = done_before(options.csv, training);
   for (const Schedule& s : list) {
+    if (std::ranges::count(results, s.name, &Result::schedule) > 0) continue;
+    o.checkpoints = folder_of(s);
     const auto train = options.type == "bf16" ? s.train_bf16 : s.train_float;
     results.push_back(train(s.name, data, o, validation));
     results.back().training = training;
     write_csv(options.csv, results);
+    std::filesystem::remove_all(o.checkpoints);
   }
   return results;
 }
 
 void run(const Options& options) {
   std::vector<Result> results;
+  check_output("--svg", options.svg);
+  if (options.plot.empty()) check_output("--csv", options.csv);
   for (const std::string& path : options.plot) read_csv(path, results);
   if (options.plot.empty()) results = train_all(options);
   print_table(results);
@@ -269,15 +302,28 @@ int main(int argc, char** argv) {
   app.add_option("--type", options.type, "of the matrices")
       ->check(CLI::IsMember({"float", "bf16"}));
   app.add_option("--steps", options.train.learning_rate.steps, "steps");
+  app.add_option("--warmup", options.train.learning_rate.warmup_steps,
+                 "steps; a tenth of all at most unless given");
   app.add_option("--sequences", options.train.sequences, "of a step");
   app.add_option("--seq-len", options.train.seq_len, "bytes of a sequence");
   app.add_option("--rate", options.train.learning_rate.peak, "largest learning rate");
   app.add_option("--seed", options.train.seed, "of first weights and order");
   app.add_option("--threads", options.train.threads, "0: all that OpenMP gives");
   app.add_option("--windows", options.windows, "at most, of 8 sequences, to validate on");
-  app.add_option("--folder", options.folder, "for the tokens");
+  app.add_option("--folder", options.folder, "for the tokens, and checkpoints on the way");
+  app.add_option("--checkpoint-every", options.checkpoint_every, "steps");
   app.add_option("--csv", options.csv, "file for the table");
   app.add_option("--svg", options.svg, "file for the plot");
+  app.add_flag("--resume", options.resume, "skip schedules in --csv, go on from a checkpoint");
   app.add_flag("--quick", options.quick, "a few small steps, to see that it runs");
-  return run_program(app, argc, argv, [&] { run(options); });
+  return run_program(app, argc, argv, [&] {
+    TrainOptions& train_options = options.train;
+    if (options.quick) {
+      set_unless_given(app, "--sequences", train_options.sequences, 4);
+      set_unless_given(app, "--seq-len", train_options.seq_len, 64);
+      set_unless_given(app, "--steps", train_options.learning_rate.steps, 12);
+    }
+    limit_warmup(app, train_options.learning_rate);
+    run(options);
+  });
 }

@@ -100,7 +100,8 @@ svg::Series train(Learner& learner, const Options& options) {
       .peak = options.rate, .warmup_steps = options.steps / 20, .steps = options.steps};
   Gradient<DemoModel> gradient({.sequences = options.sequences,
                                 .tokens = options.sequences * options.seq_len,
-                                .threads = options.threads});
+                                .threads = options.threads,
+                                .fresh = true});
   Numbers gradients;
   SplitMix64 random(options.passkey.seed ^ 0x7261696e);  // not the texts that the model is asked
   svg::Series losses;

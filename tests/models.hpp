@@ -10,6 +10,9 @@ namespace samba_test {
 
 using namespace samba;
 
+// A machine of few processors is to test as many threads as any other.
+[[maybe_unused]] inline const int threads_of_tests = most_threads() = 8;
+
 namespace golden {
 
 constexpr ModelOptions tied(int vocab_size) {

@@ -127,14 +127,18 @@ TEST_CASE("AdamW: groups by the names of tensors") {
   for (auto& [name, rule] : rules) {
     if (name.find(".attn.") != name.npos) rule.rate = 0.5;
     if (name.ends_with(".bias")) rule = {0.2, 2};
-    if (name == "transformer.wte.weight" || name == "transformer.h.0.norm_1.weight")
+    if (name == "transformer.wte.weight" || name.find(".norm_1.") != name.npos)
       rule.frozen = true;
-    if (name.ends_with("A_log")) rule = {0};
+    if (name.ends_with(".D")) rule = {0.3, 0.5, true};
+    if (name.ends_with("A_log")) rule.weight_decay = 0;
   }
   check_steps({.groups = {{.pattern = "*.attn.*", .rate = 0.5},
                           {.pattern = "*.bias", .weight_decay = 0.2, .rate = 2},
                           {.pattern = "*wte.*", .frozen = true},
-                          {.pattern = "transformer.h.?.norm_1.weight", .frozen = true},
+                          {.pattern = "transformer.h.?.norm_?.weight", .frozen = true},
+                          {.pattern = "*.attn.D", .frozen = true},
+                          {.pattern = "*.norm_2.weight", .frozen = false},
+                          {.pattern = "*.D", .weight_decay = 0.3},  // sets that alone
                           {.pattern = "*.A_log", .weight_decay = 0}}},
               rules);
 }
@@ -206,6 +210,45 @@ TEST_CASE("AdamW: gradients that are not finite change nothing, unless their ten
   CHECK(same_bits(elements(weights.tensors()[0]), values));
 }
 
+TEMPLATE_TEST_CASE("AdamW: one huge gradient does not stop a weight for good", "", float, double) {
+  using R = TestType;
+  Weights<Model, Master<R>> weights, gradients;
+  const std::span<R> w = elements(weights.tensors()[0]), g = elements(gradients.tensors()[0]);
+  AdamW<Model, R> optimiser({.learning_rate = 0.01, .weight_decay = 0, .clip = 0});
+  g[0] = static_cast<R>(1e20), g[1] = static_cast<R>(-1e38);
+  optimiser.step(weights, gradients);
+  CHECK(w[0] == Approx(-0.01));  // a first step is as long as the rate
+  CHECK(w[1] == Approx(0.01));
+  const R before = w[0];
+  for (int step = 0; step < 2500; ++step) {  // the square falls by 0.95 each
+    g[0] = g[1] = 1;
+    optimiser.step(weights, gradients);
+  }
+  const R late = w[0];
+  optimiser.step(weights, gradients);
+  CHECK(w[0] < before);
+  CHECK(late - w[0] == Approx(0.01).epsilon(1e-3));
+}
+
+TEST_CASE("AdamW: in float as in double, however near to 1 the betas are") {
+  const AdamWOptions options{
+      .learning_rate = 0.01, .beta1 = 0.9999, .beta2 = 0.999999, .weight_decay = 0, .clip = 0};
+  AdamW<Model, float> optimiser(options);
+  AdamW<Model, double> exact_optimiser(options);
+  Weights<Model, Master<float>> weights, gradients;
+  Numbers exact, exact_gradients;
+  const auto w = elements(weights.tensors()[0]), g = elements(gradients.tensors()[0]);
+  const auto we = elements(exact.tensors()[0]), ge = elements(exact_gradients.tensors()[0]);
+  Random rng;
+  CAPTURE(rng.seed);
+  for (int step = 0; step < 10; ++step) {
+    rng.fill(g.first(100));
+    std::copy_n(g.begin(), 100, ge.begin());
+    optimiser.step(weights, gradients), exact_optimiser.step(exact, exact_gradients);
+    CHECK(relative_error(w.first(100), std::vector<double>(we.begin(), we.begin() + 100)) < 1e-5);
+  }
+}
+
 TEST_CASE("AdamW: options out of range") {
   const auto make = [](AdamWOptions options) { AdamW<Model> unused(std::move(options)); };
   CHECK_MESSAGE_OF(make({.groups = {{.pattern = "*.head"}}}), "ParameterGroup",
@@ -242,9 +285,30 @@ TEST_CASE("LearningRate: warm-up, cosine, floor") {
   const LearningRate cosine{.peak = 1, .steps = 100};
   CHECK(cosine.at(0) == 1);
   CHECK(cosine.at(50) == Approx(0.5));
-  const LearningRate only_warmup{.peak = 1, .floor = 1, .warmup_steps = 4, .steps = 4};
+  const LearningRate only_warmup{.peak = 1, .warmup_steps = 4, .steps = 4};
   CHECK(only_warmup.at(3) == 0.75);
   CHECK(only_warmup.at(4) == 1);
+  CHECK(only_warmup.at(5) == 0);
+  const LearningRate one_step;
+  CHECK(one_step.at(1) == one_step.peak);
+  CHECK(one_step.at(2) == one_step.floor);
+}
+
+TEST_CASE("LearningRate: linear, and stable until the end") {
+  LearningRate rate{
+      .peak = 0.02, .floor = 0.002, .warmup_steps = 10, .steps = 110, .curve = RateCurve::linear};
+  CHECK(rate.at(5) == Approx(0.01));
+  CHECK(rate.at(10) == 0.02);
+  CHECK(rate.at(60) == Approx(0.011));
+  CHECK(rate.at(85) == Approx(0.0065));
+  CHECK((rate.at(110) == 0.002 && rate.at(200) == 0.002));
+  rate.curve = RateCurve::stable, rate.decay_steps = 20;
+  CHECK(rate.at(5) == Approx(0.01));
+  CHECK((rate.at(10) == 0.02 && rate.at(60) == 0.02 && rate.at(90) == 0.02));
+  CHECK(rate.at(100) == Approx(0.011));
+  CHECK((rate.at(110) == 0.002 && rate.at(200) == 0.002));
+  rate.decay_steps = 0;
+  CHECK(rate.at(110) == 0.02);
 }
 
 TEST_CASE("LearningRate: what makes no schedule") {
@@ -258,4 +322,9 @@ TEST_CASE("LearningRate: what makes no schedule") {
   CHECK_MESSAGE_OF(at({.warmup_steps = 11, .steps = 10}), "LearningRate::warmup_steps", "10",
                    "found 11");
   CHECK_MESSAGE_OF(at({}, -1), "step", "at least 0, found -1");
+  CHECK_MESSAGE_OF(at({.steps = 10, .decay_steps = 1}), "LearningRate::decay_steps",
+                   "0 to 0 but for RateCurve::stable, found 1");
+  CHECK_MESSAGE_OF(
+      at({.warmup_steps = 4, .steps = 10, .curve = RateCurve::stable, .decay_steps = 7}),
+      "LearningRate::decay_steps: expected 0 to 6", "found 7");
 }

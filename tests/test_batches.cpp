@@ -40,8 +40,10 @@ struct Copied {
 };
 std::vector<Copied> copy_of(std::span<const Example> examples) {
   std::vector<Copied> all;
-  for (const auto& [tokens, targets] : examples)
+  for (const auto& [tokens, targets, weights] : examples) {
+    CHECK(weights.empty());
     all.push_back({{tokens.begin(), tokens.end()}, {targets.begin(), targets.end()}});
+  }
   return all;
 }
 
@@ -128,7 +130,7 @@ TEST_CASE("batches: windows with the token after each; what fills none is left o
   const Stored stored = places(5 * 7 + 1 + more);
   Batches batches(stored.file, {.sequences = 5, .seq_len = 7});
   CHECK(batches.windows() == 5);
-  for (const auto& [tokens, targets] : batches.next()) {
+  for (const auto& [tokens, targets, weights] : batches.next()) {
     REQUIRE((tokens.size() == 7 && targets.size() == 7));
     CHECK(tokens[0] % 7 == 0);
     for (std::size_t i = 0; i < 7; ++i) {
@@ -335,4 +337,102 @@ TEST_CASE("batches: the gradients of packed documents are those of each alone") 
   CHECK(relative_error(alone_of(others, 0), first) < 1e-12);
   for (const std::size_t d : {2u, 3u})
     CHECK(relative_error(alone_of(documents, d), gradients({documents[d]}).second) < 1e-12);
+}
+
+TEST_CASE("batches: weights of targets") {
+  const TempDir dir;
+  TokenFileWriter writer(dir.file("x.tokens"), 10, 9, true);
+  const Ids ids{1, 2, 9, 3, 4, 5, 9, 6, 7};
+  const std::vector<float> weights{0, 0.5f, 1, 0, 2, 3, 0.25f, 1, 5};
+  writer.append(ids, weights);
+  writer.close();
+  const auto file = std::make_shared<TokenFile>(dir.file("x.tokens"));
+  for (const bool restart : {false, true}) {
+    Batches batches(file, {.sequences = 2, .seq_len = 4, .restart_at_separators = restart});
+    std::size_t seen = 0;
+    for (const Example& e : batches.next()) {
+      CHECK(e.weights.size() == e.targets.size());
+      for (std::size_t i = 0; i < e.targets.size(); ++i) {
+        if (e.targets[i] < 0 || e.tokens[i] == 9) continue;  // 9 stands twice
+        const auto at = std::find(ids.begin(), ids.end(), e.tokens[i]) - ids.begin() + 1;
+        CHECK(e.weights[i] == weights[static_cast<std::size_t>(at)]);
+        ++seen;
+      }
+    }
+    CHECK(seen == 6);
+  }
+}
+
+TEST_CASE("batches: several files by their weights, each in epochs of its own") {
+  const TempDir dir;
+  std::vector<DataSource> sources;
+  const std::vector<std::int64_t> windows{5, 700, 40};
+  const std::vector<double> weights{1, 7, 2};
+  for (std::size_t f = 0; f < 3; ++f) {
+    const std::string path = dir.file(std::to_string(f));
+    TokenFileWriter writer(path, 3000);
+    for (int i = 0; i <= 3 * windows[f]; ++i)
+      writer.append(Ids{static_cast<int>(1000 * f) + i / 3});
+    writer.close();
+    sources.push_back({std::make_shared<TokenFile>(path), weights[f]});
+  }
+  const BatchOptions options{.sequences = 4, .seq_len = 3, .seed = 5};
+  Batches batches(sources, options);
+  CHECK((batches.files() == 3 && batches.windows() == 745));
+  const Ids all = starts(batches, 3 * 4096);
+  std::vector<std::vector<std::int32_t>> of(3);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto f = static_cast<std::size_t>(all[i] / 1000);
+    of[f].push_back(all[i] % 1000);
+    if (i + 1 == 4096)
+      for (std::size_t k = 0; k < 3; ++k)
+        CHECK(std::abs(static_cast<double>(of[k].size()) - 409.6 * weights[k]) < 1);
+    if (i + 1 == 500)  // spread over the round: within five deviations
+      for (std::size_t k = 0; k < 3; ++k)
+        CHECK(std::abs(static_cast<double>(of[k].size()) - 50 * weights[k]) < 60);
+  }
+  for (std::size_t f = 0; f < 3; ++f) {
+    CHECK(std::abs(static_cast<double>(of[f].size()) / static_cast<double>(all.size()) -
+                   weights[f] / 10) < 1e-3);
+    // A file's epochs: of every n windows each once, as far as rounds allow: they mix only windows
+    // that stand near to each other.
+    std::map<std::int32_t, int> times;
+    for (const std::int32_t w : of[f]) ++times[w];
+    CHECK(std::ssize(times) == windows[f]);
+    const auto [least, most] = std::minmax_element(
+        times.begin(), times.end(), [](auto a, auto b) { return a.second < b.second; });
+    CHECK(most->second - least->second <= 1);
+  }
+  Batches later(sources, options);
+  later.seek(4 * 1000);
+  CHECK(starts(later, 400) == Ids(all.begin() + 4000, all.begin() + 4400));
+
+  // One source is what the file alone is.
+  Batches one(DataSources{sources[1]}, options), alone(sources[1].file, options);
+  CHECK(starts(one, 2000) == starts(alone, 2000));
+  CHECK(one.description() == std::to_string(sources[1].file->hash()));
+  CHECK(batches.description() != Batches({sources[0], sources[1]}, options).description());
+
+  sources[0].weight = 1e-5;
+  CHECK_MESSAGE_OF(Batches(sources, options), dir.file("0"), "DataSource::weight",
+                   "at least 1/4096 of the sum of all");
+  sources[0].weight = -1;
+  CHECK_MESSAGE_OF(Batches(sources, options), "DataSource::weight", "found -1");
+  CHECK_MESSAGE_OF(Batches(std::vector<DataSource>{}, options), "expected a token file");
+}
+
+TEST_CASE("batches: in order, the windows of a sequence follow each other") {
+  const Stored stored = places(3 * 29);  // 28 windows of 3
+  const BatchOptions options{.sequences = 4, .seq_len = 3, .in_order = true};
+  Batches batches(stored.file, options);
+  for (int epoch = 0; epoch < 2; ++epoch)
+    for (int b = 0; b < 7; ++b) {
+      CHECK(batches.begins_anew() == (b == 0));
+      const auto examples = batches.next();
+      for (std::size_t s = 0; s < 4; ++s)
+        CHECK(examples[s].tokens[0] == static_cast<std::int32_t>(21 * s) + 3 * b);
+    }
+  CHECK_MESSAGE_OF(Batches(stored.file, {.sequences = 30, .seq_len = 3, .in_order = true}),
+                   "x.tokens", "a window of 3 tokens for each of 30 sequences, found 28");
+  CHECK_MESSAGE_OF(Batches({{stored.file}, {stored.file}}, options), "in_order: expected one file");
 }

@@ -2,6 +2,7 @@
 // the laws they keep.
 #include <samba/io/checkpoint_names.hpp>
 #include <samba/train/adamw.hpp>
+#include <samba/train/check_gradient.hpp>
 #include <samba/train/gradient.hpp>
 
 #include <map>
@@ -160,47 +161,107 @@ TEMPLATE_TEST_CASE("gradients: central differences", "", tiny::Samba, tiny::Mamb
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);
-  const Text batch = random_batch<Model>(rng, {20, 45});
   const auto weights = random_weights<Model, double>(rng.bits());
-  Gradient<Model, double> gradient({.sequences = 2, .tokens = batch.tokens()});
-  Masters<Model, double> g, unused;
-  gradient.add(weights, batch.examples(), g);
+  const GradientReport report = check_gradients(weights, {.seed = rng.bits()});
+  CHECK(report.checks.size() == weights.tensors().size() + 3);
+  CHECK(report.wrong() == "");
+}
 
-  auto moved = random_weights<Model, double>(0);
-  const auto from = weights.tensors(), to = moved.tensors(), slopes = g.tensors();
-  for (std::size_t t = 0; t < from.size(); ++t) {
-    // Along a random direction of one tensor.
-    const auto size = static_cast<std::size_t>(from[t].rows * from[t].row_size);
-    const auto direction = rng.values<double>(size);
-    const auto loss_at = [&](double step) {
-      std::vector<double> row;
-      for (std::size_t u = 0; u < from.size(); ++u) {
-        row.resize(static_cast<std::size_t>(from[u].row_size));
-        for (std::int64_t r = 0; r < from[u].rows; ++r) {
-          from[u].get_row(r, row.data());
-          for (std::size_t k = 0; u == t && k < row.size(); ++k)
-            row[k] += step * direction[static_cast<std::size_t>(r) * row.size() + k];
-          to[u].set_row(r, row.data());
+/// out = m u + d (u of the token before), with a backward pass that may be wrong in one point.
+enum class Fault { none, weights, input, states_after, states_before, segments, threads };
+template <Fault fault>
+struct Shift {
+  static constexpr const char* name = "shift";
+  static constexpr int d_model = 12;
+
+  template <class T>
+  struct Weights {
+    Vector<Real<T>, d_model> now, before;
+    static constexpr void visit(auto& w, auto&& f) { f("now", w.now), f("before", w.before); }
+  };
+  template <class T, class KV>
+  struct State {
+    Array<Real<T>, d_model> last;
+    static constexpr void visit(auto& s, auto&& f) { f("last", s.last); }
+  };
+  template <class T>
+  struct Scratch {
+    static void visit(auto&, auto&&) {}
+  };
+  template <class T>
+  using Backward = Scratch<T>;
+
+  template <class T, class KV>
+  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>&,
+                      In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {
+    const Range mine = chunk.team.share(d_model);
+    for (std::size_t i = 0; i < chunk.segments.size(); ++i)
+      for (auto row = chunk.segments[i].first_row, end = row + chunk.segments[i].n_rows; row < end;
+           ++row)
+        for (auto c = mine.begin; c < mine.end; ++c) {
+          Real<T>& last = s[i].last.data[c];
+          out.row(row)[c] = w.now.data()[c] * u.row(row)[c] + w.before.data()[c] * last;
+          last = u.row(row)[c];
         }
-      }
-      moved.derive();
-      return gradient.add(moved, batch.examples(), unused);
-    };
-    double expected = 0, magnitude = 0;
-    std::vector<double> row(static_cast<std::size_t>(from[t].row_size));
-    for (std::int64_t r = 0; r < from[t].rows; ++r) {
-      slopes[t].get_row(r, row.data());
-      for (std::size_t k = 0; k < row.size(); ++k) {
-        const double term = row[k] * direction[static_cast<std::size_t>(r) * row.size() + k];
-        expected += term, magnitude += term * term;
+    chunk.team.barrier();
+  }
+
+  template <class T, class KV>
+  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
+                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>&,
+                       Backward<T>&, In<Real<T>, d_model> u, In<Real<T>, d_model> dout,
+                       Out<Real<T>, d_model> du) {
+    using R = Real<T>;
+    const Range mine =
+        fault == Fault::threads && chunk.team.rank == 1 ? Range{0, 0} : chunk.team.share(d_model);
+    for (std::size_t i = 0; i < chunk.segments.size(); ++i) {
+      const auto [position, first, n] = chunk.segments[i];
+      if (n == 0) continue;
+      for (auto c = mine.begin; c < mine.end; ++c) {
+        R& dlast = ds[i].last.data[c];
+        for (auto row = first + n; row-- > first;) {
+          const R last = row > first                ? u.row(row - 1)[c]
+                         : fault == Fault::segments ? u.row(std::max<std::int64_t>(row - 1, 0))[c]
+                                                    : s[i].last.data[c];
+          const R dy = dout.row(row)[c];
+          g.now.data()[c] += dy * u.row(row)[c];
+          g.before.data()[c] += fault == Fault::weights ? dy * u.row(row)[c] : dy * last;
+          du.row(row)[c] = w.now.data()[c] * dy;
+          if (fault != Fault::input) du.row(row)[c] += dlast;
+          if (fault == Fault::states_after && row == first + n - 1)
+            du.row(row)[c] = w.now.data()[c] * dy;
+          dlast = w.before.data()[c] * dy;
+        }
+        if (fault == Fault::states_before) dlast = 0;
       }
     }
-    constexpr double step = 1e-5;
-    const double found = (loss_at(step) - loss_at(-step)) / (2 * step);
-    CAPTURE(from[t].branch, from[t].name, expected, found);
-    CHECK(std::abs(found - expected) <= 1e-6 * (std::abs(expected) + std::sqrt(magnitude)) + 1e-9);
-    gradient.reset();
+    chunk.team.barrier();
   }
+};
+
+TEST_CASE("gradients: the check of a layer finds what is wrong in its backward pass") {
+  const auto wrong = [](auto layer) {
+    return check_layer_gradients<typename decltype(layer)::type>({.lengths = {9, 14}}).wrong();
+  };
+  const auto of = []<Fault fault>() { return std::type_identity<Shift<fault>>(); };
+  CHECK(wrong(of.template operator()<Fault::none>()) == "");
+  const auto found = [&](const std::string& text, std::initializer_list<std::string> parts) {
+    CAPTURE(text);
+    CHECK(first_missing(text, parts) == "");
+  };
+  const std::string first = "transformer.h.0.shift.", last = "transformer.h.1.shift.";
+  found(wrong(of.template operator()<Fault::weights>()),
+        {first + "before: expected ", ", found ", last + "before"});
+  found(wrong(of.template operator()<Fault::input>()), {"transformer.wte", first + "now"});
+  const std::string pieces = "gradients of texts in pieces, through their states";
+  const auto after = wrong(of.template operator()<Fault::states_after>()),
+             before = wrong(of.template operator()<Fault::states_before>());
+  CHECK((after.starts_with(pieces) && before.starts_with(pieces)));
+  found(wrong(of.template operator()<Fault::segments>()), {first + "before"});
+  CHECK(wrong(of.template operator()<Fault::threads>()).starts_with("gradients on 3 threads"));
+  CHECK_MESSAGE_OF(check_layer_gradients<Shift<Fault::none>>({.lengths = {}}), "lengths");
+  CHECK_MESSAGE_OF(check_layer_gradients<Shift<Fault::none>>({.lengths = {3, 0}}), "lengths",
+                   "at least 1, found 0");
 }
 
 TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss and recomputing",
@@ -227,6 +288,47 @@ TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss
   SECTION("float") { check(float{}, float{}); }
   SECTION("bf16") { check(bf16{}, bf16{}); }
   SECTION("double") { check(double{}, double{}); }
+}
+
+TEMPLATE_TEST_CASE(
+    "gradients: examples that all start anew, with the states of one layer at a time", "",
+    tiny::Samba, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::Llama) {
+  using Model = TestType;
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto weights = random_weights<Model>(rng.bits());
+  const Text long_text = random_batch<Model>(rng, {40, 1, 75}),
+             text = random_batch<Model>(rng, {9, 30, 2});
+  const auto expected = gradients_of(weights, text, {});
+  for (const int threads : {1, 3})
+    for (const bool recompute : {false, true}) {
+      CAPTURE(threads, recompute);
+      const GradientOptions options{.sequences = 3,
+                                    .tokens = long_text.tokens(),
+                                    .threads = threads,
+                                    .recompute = recompute,
+                                    .fresh = true};
+      Gradient<Model> gradient(options);
+      Masters<Model, float> unused, g;
+      gradient.add(weights, long_text.examples(), unused);  // leaves nothing behind
+      gradient.add(weights, text.examples(), g);
+      std::vector<float> found;
+      for (const auto& [name, values] : all_values(g))
+        found.insert(found.end(), values.begin(), values.end());
+      CHECK(same_result(found, expected));
+      CHECK((gradient.states().empty() && gradient.state_gradients().empty()));
+      CHECK_MESSAGE_OF(gradient.carry(), "Gradient::carry", "GradientOptions::fresh");
+      CHECK_MESSAGE_OF(gradient.add_earlier(weights, text.examples(), g), "add_earlier");
+    }
+  // A further sequence takes no more in a model of more layers.
+  const auto bytes = [](auto model, int sequences) {
+    return Gradient<typename decltype(model)::type>::bytes(
+        {.sequences = sequences, .tokens = 64, .fresh = true});
+  };
+  struct Deep : LanguageModel<Repeat<9, typename Model::Stack>, golden::tied(61)> {};
+  const std::type_identity<Model> model;
+  const std::type_identity<Deep> deep;
+  CHECK(bytes(deep, 5) - bytes(deep, 4) == bytes(model, 5) - bytes(model, 4));
 }
 
 TEMPLATE_TEST_CASE("gradients: segments whose state gradients are carried", "", tiny::Samba,
@@ -356,6 +458,66 @@ TEST_CASE("gradients: a piece without targets moves the states on and takes thei
   }
 }
 
+TEST_CASE("gradients: weights of targets") {
+  using Model = tiny::Samba;
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto weights = random_weights<Model, double>(rng.bits());
+  const auto ids = random_tokens<Model>(rng, 41);
+  const auto part = [&](const std::vector<std::int32_t>& targets, std::span<const float> counts) {
+    return std::vector<Example>{{std::span(ids).first(40), targets, counts}};
+  };
+  const std::vector<std::int32_t> all(ids.begin() + 1, ids.end());
+  Gradient<Model, double> gradient({.sequences = 1, .tokens = 40, .loss_rows = 16});
+  const auto run = [&](const std::vector<Example>& examples) {
+    Masters<Model, double> g;
+    const double loss = gradient.add(weights, examples, g);
+    return std::pair(loss, all_values(g));
+  };
+  const auto check_same = [](const auto& a, const auto& b) {
+    CHECK(std::abs(a.first - b.first) <= 1e-12 * a.first);
+    for (const auto& [name, values] : a.second) {
+      CAPTURE(name);
+      CHECK(relative_error(b.second.at(name), values) <= 1e-12);
+    }
+  };
+  // A prompt whose weight is 0 is one without targets; a common factor changes nothing.
+  auto masked = all;
+  std::fill_n(masked.begin(), 17, -1);
+  std::vector<float> counts(40, 0.25f);
+  check_same(run(part(all, {})), run(part(all, counts)));
+  std::fill_n(counts.begin(), 17, 0.f);
+  check_same(run(part(masked, {})), run(part(all, counts)));
+  // Loss and gradients are means by weight: linear in them.
+  for (float& x : counts) x = static_cast<float>(rng.uniform(0, 3));
+  const auto [loss, values] = run(part(all, counts));
+  double sum = 0, expected = 0;
+  std::map<std::string, std::vector<double>> expected_values;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    std::vector<std::int32_t> one(40, -1);
+    one[i] = all[i];
+    const auto [l, g] = run(part(one, {}));
+    const double weight = static_cast<double>(counts[i]);
+    sum += weight, expected += weight * l;
+    for (const auto& [name, x] : g) {
+      expected_values[name].resize(x.size());
+      for (std::size_t k = 0; k < x.size(); ++k) expected_values[name][k] += weight * x[k];
+    }
+  }
+  CHECK(std::abs(loss - expected / sum) < 1e-12 * loss);
+  for (auto& [name, x] : expected_values) {
+    for (double& v : x) v /= sum;
+    CAPTURE(name);
+    CHECK(relative_error(values.at(name), x) <= 1e-11);
+  }
+  Masters<Model, double> g;
+  counts.resize(39);
+  CHECK_MESSAGE_OF(gradient.add(weights, part(all, counts), g), "no weights or as many as tokens",
+                   "(40), found 39");
+  counts.resize(40, -1.f);
+  CHECK_MESSAGE_OF(gradient.add(weights, part(all, counts), g), "weight -1 at index 39");
+}
+
 TEST_CASE("gradients: bad input changes nothing") {
   using Model = tiny::Samba;
   const auto weights = random_weights<Model>(1);
@@ -396,6 +558,7 @@ TEST_CASE("gradients: sizes that overflow, or that no memory has") {
     for (const bool recompute : {false, true}) {
       CAPTURE(tokens, recompute);
       check({.tokens = tokens, .recompute = recompute}, "tokens");
+      check({.tokens = tokens, .recompute = recompute, .fresh = true}, "tokens");
     }
   // Counting takes no memory: only what cannot be counted is an error.
   CHECK_MESSAGE_OF(G::bytes({.tokens = most}), "tokens", std::to_string(most));

@@ -5,9 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 using namespace samba;
@@ -106,10 +109,9 @@ TEST_CASE("parallel: a forked process whose parent ran a team has one thread, an
 }
 
 TEST_CASE("parallel: inside a parallel region one thread is the default and a team of one works") {
-  CHECK(default_threads() >= 1);
   std::atomic<int> calls{0}, wrong{0};
   parallel(2, [&](Team outer) {
-    if (outer.size > 1 && default_threads() != 1) ++wrong;
+    if (outer.size > 1 && usable_threads(0) != 1) ++wrong;
     parallel(1, [&](Team team) {
       if (team.size != 1 || team.rank != 0) ++wrong;
       team.barrier();  // of this team: must not wait for the outer one
@@ -119,4 +121,132 @@ TEST_CASE("parallel: inside a parallel region one thread is the default and a te
     if (calls != outer.size) ++wrong;
   });
   CHECK(wrong == 0);
+}
+
+TEST_CASE("parallel returns how long its threads slept at barriers") {
+  using namespace std::chrono_literals;
+  const auto slept = [](int threads) {
+    return parallel(threads, [](Team team) {
+      if (team.rank == 0) std::this_thread::sleep_for(500ms);
+      team.barrier();
+    });
+  };
+  CHECK(slept(1) == 0);
+#ifdef _OPENMP
+  CHECK(slept(2) > 0);
+#endif
+}
+
+TEST_CASE("usable_threads: at most the processors, or what is set instead") {
+  const int most = most_threads();
+  CHECK(most >= 1);
+  for (const int limit : {1, 3, most}) {
+    CAPTURE(limit);
+    most_threads() = limit;
+    CHECK((usable_threads(0) >= 1 && usable_threads(0) <= limit));
+    CHECK(usable_threads(1) == 1);
+#ifdef _OPENMP
+    CHECK(usable_threads(0) == std::min(omp_get_max_threads(), limit));
+    CHECK(usable_threads(limit) == limit);
+    CHECK(usable_threads(limit + 1) == limit);
+    CHECK(usable_threads(1 << 30) == limit);
+#else
+    CHECK(usable_threads(1 << 30) == 1);
+#endif
+  }
+  most_threads() = most;
+}
+
+namespace {
+
+/// A machine on which calls take a time by their threads, and those on more than `undisturbed` sleep.
+struct Machine {
+  TeamSize size;
+  int most, undisturbed;
+  std::vector<double> seconds;  // on 1, 2, ... threads
+
+  /// A call; returns its threads.
+  int call(std::int64_t work = 1) {
+    const int threads = size.next();
+    const double time = seconds[static_cast<std::size_t>(threads - 1)];
+    size.ran(work, time, threads > undisturbed ? static_cast<std::int64_t>(time * 0.9e9) : 0);
+    return threads;
+  }
+  /// The next calls that run on all threads, by their numbers.
+  std::vector<int> on_all(int calls) {
+    std::vector<int> numbers;
+    for (int i = 0; i < calls; ++i)
+      if (call() == most) numbers.push_back(i);
+    return numbers;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("TeamSize: calls that nothing disturbs run on all threads") {
+  for (int most = 1; most <= 5; ++most) {
+    TeamSize size(most);
+    for (int i = 0; i < 5000; ++i) {
+      CHECK(size.next() == most);
+      size.ran(i % 3, 1e-3 * (1 + i % 7), 200'000);  // a short sleep disturbs nothing
+    }
+  }
+  TeamSize one(1);
+  one.ran(1, 1, 900'000'000);
+  CHECK(one.next() == 1);
+}
+
+TEST_CASE("TeamSize: fewer threads where they are faster, and all again when the other has gone") {
+  Machine busy{TeamSize(4), 4, 3, {4, 2, 1.4, 2.8}};
+  const std::vector<int> tries = busy.on_all(20000);
+  REQUIRE(tries.size() > 4);
+  CHECK(tries.front() == 0);
+  for (std::size_t i = 2; i < tries.size(); ++i)
+    CHECK(tries[i] - tries[i - 1] >= tries[i - 1] - tries[i - 2]);
+  CHECK(tries[1] <= 32);
+  CHECK(tries.size() < 40);
+  CHECK(busy.size.next() == 3);
+  busy.undisturbed = 4, busy.seconds[3] = 1;
+  const std::vector<int> after = busy.on_all(5000);
+  REQUIRE(after.front() <= 1024);
+  CHECK(after.back() - after.front() + 1 == std::ssize(after));  // all from then on
+  // The next time pauses are short again.
+  busy.undisturbed = 3, busy.seconds[3] = 2.8;
+  CHECK(busy.on_all(40).size() == 2);
+
+  // Down to the number that nothing disturbs, and to one.
+  Machine busier{TeamSize(8), 8, 2, {4, 3, 4, 5, 6, 7, 8, 9}};
+  for (int i = 0; i < 8; ++i) busier.call();
+  CHECK(busier.size.next() == 2);
+  Machine busiest{TeamSize(2), 2, 0, {1, 2}};
+  CHECK(busiest.call() == 2);
+  for (int i = 0; i < 10; ++i) CHECK(busiest.call() == 1);
+}
+
+TEST_CASE("TeamSize: all threads at once where fewer are no faster, tried ever more rarely") {
+  Machine waits{TeamSize(4), 4, 3, {4, 2, 1.4, 1.2}};
+  CHECK(waits.call() == 4);
+  CHECK(waits.call() == 3);
+  CHECK(waits.call() == 4);
+  int fewer = 0, last = 0, pause = 0;
+  for (int i = 1; i <= 20000; ++i) {
+    if (waits.call() == 4) continue;
+    ++fewer;
+    CHECK(i - last >= pause);
+    pause = i - last, last = i;
+  }
+  CHECK(fewer < 40);
+
+  // Faster at first, then not: it looks at once.
+  Machine changes{TeamSize(4), 4, 3, {4, 2, 1.4, 2.8}};
+  for (int i = 0; i < 5; ++i) changes.call();
+  changes.seconds[2] = 3;
+  CHECK(changes.call() == 3);
+  CHECK(changes.call() == 4);
+
+  // Calls of other work cannot be compared; most of them run on all threads.
+  Machine varies{TeamSize(4), 4, 3, {4, 2, 1.4, 2.8}};
+  fewer = 0;
+  for (int i = 0; i < 1000; ++i) fewer += varies.call(i) < 4;
+  CHECK(fewer < 100);
 }

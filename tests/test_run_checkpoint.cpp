@@ -25,6 +25,13 @@ struct Case {
   }();
 };
 
+/// The checkpoint of a run that ended after some steps.
+std::string saved_after(int steps, const Case& c) {
+  Trainer<Model> trainer(c.data, c.options);
+  for (int i = 0; i < steps; ++i) trainer.step();
+  return trainer.save();
+}
+
 /// All that a run is, to compare.
 template <class T>
 std::vector<Real<T>> all_numbers(const Trainer<Model, T>& trainer) {
@@ -61,7 +68,22 @@ int wait_for(pid_t process) {
   return status;
 }
 
+/// A folder that cannot be synced.
+std::string bad_folder;
+
 }  // namespace
+
+/// In place of the system's.
+extern "C" int fsync(int file) {
+  struct stat found {
+  }, bad{};
+  if (!bad_folder.empty() && ::fstat(file, &found) == 0 && ::stat(bad_folder.c_str(), &bad) == 0 &&
+      found.st_ino == bad.st_ino) {
+    errno = EIO;
+    return -1;
+  }
+  return ::fdatasync(file);
+}
 
 TEMPLATE_TEST_CASE("a resumed run has the bits of one that was not ended", "", float, bf16,
                    double) {
@@ -91,6 +113,7 @@ TEMPLATE_TEST_CASE("a resumed run has the bits of one that was not ended", "", f
   for (int i = 0; i < 7; ++i) {
     const TrainStep expected = whole.step(), found = resumed.step();
     CHECK(found.step == i + 8);
+    CHECK(resumed.tokens() == whole.tokens());
     CHECK(found.loss == expected.loss);
     CHECK(found.gradient_norm == expected.gradient_norm);
     CHECK(found.loss_z == expected.loss_z);
@@ -105,6 +128,100 @@ TEMPLATE_TEST_CASE("a resumed run has the bits of one that was not ended", "", f
   if constexpr (!std::is_same_v<T, double>) {
     CHECK(same_bits(numbers(load<Model>(resumed.save())), numbers(resumed.master())));
   }
+}
+
+TEST_CASE("a resumed run has the states that were carried, and all data at its place") {
+  const Case c;
+  const auto more = some_tokens(c.folder.file("more"), 2, 700);
+  const bool carry = GENERATE(true, false);
+  CAPTURE(carry);
+  auto options = c.options;
+  options.restart_at_separators = false, options.carry_states = carry;
+  const DataSources data = carry ? DataSources(c.data) : DataSources{{c.data, 2}, {more, 1}};
+  auto alone = options;
+  alone.checkpoints = "";
+  Trainer<Model> whole(data, alone);
+  std::string saved;
+  {
+    Trainer<Model> first(data, options);
+    for (int i = 0; i < 5; ++i) first.step(), whole.step();
+    saved = first.save();
+  }
+  auto resumed = Trainer<Model>::resume(saved, data, options);
+  for (int i = 0; i < 3; ++i) CHECK(resumed.step().loss == whole.step().loss);
+  check_same_run(resumed, whole);
+}
+
+TEST_CASE("a run goes on with other data where that is asked for") {
+  const Case c;
+  const std::string saved = saved_after(3, c);
+  const auto other = some_tokens(c.folder.file("other"), 2);
+  CHECK_MESSAGE_OF(Trainer<Model>::resume(saved, other, c.options), "another data file",
+                   "TrainOptions{.change_data = true}");
+  auto options = c.options;
+  options.change_data = true;
+  {
+    auto same = Trainer<Model>::resume(saved, c.data, options);
+    CHECK(same.batches().position() == 3 * 4);
+  }
+  auto trainer = Trainer<Model>::resume(saved, other, options);
+  CHECK((trainer.steps() == 3 && trainer.batches().position() == 0));
+  trainer.step();
+  CHECK((trainer.steps() == 4 && trainer.batches().position() == 4));
+}
+
+TEST_CASE("the best weights by a held-out loss are kept") {
+  const Case c;
+  const auto held_out = some_tokens(c.folder.file("heldout"), 3);
+  const ValidationOptions how{.seq_len = 12, .multiples = {1, 2}, .windows = 4, .threads = 1};
+  auto options = c.options;
+  options.learning_rate = {.peak = 0.05, .steps = 40, .curve = RateCurve::stable};
+  std::string best, last;
+  double loss = 0;
+  {
+    Trainer<Model> trainer(c.data, options);
+    CHECK_FALSE(trainer.best_loss().has_value());
+    for (int i = 0; i < 12; ++i) {
+      const auto before = all_numbers(trainer);
+      const Evaluation e = trainer.evaluate(*held_out, how);
+      CHECK(same_bits(all_numbers(trainer), before));
+      CHECK(e.losses.size() == 2);
+      CHECK(e.losses[0].loss == validate(trainer.weights(), *held_out, how)[0].loss);
+      CHECK(e.best == (i == 0 || e.losses[0].loss < loss));
+      CHECK((e.checkpoint.empty() != e.best && e.checkpoint_error.empty()));
+      if (e.best) loss = e.losses[0].loss, best = e.checkpoint;
+      CHECK(trainer.best_loss() == loss);
+      CHECK(latest_checkpoint(c.run + "/best") == best);
+      CHECK(checkpoints_in(c.run + "/best").size() == 1);
+      trainer.step(i == 9 ? 3 : 0.02);  // a step that spoils all
+    }
+    last = trainer.save();
+    CHECK(best < c.run + "/best/step-00000010");
+    CHECK(validate(load<Model>(best), *held_out, how)[0].loss == loss);
+    CHECK(checkpoints_in(c.run).size() == 1);
+  }
+  {
+    auto resumed = Trainer<Model>::resume(last, c.data, options);
+    CHECK(resumed.best_loss() == loss);
+    const Evaluation e = resumed.evaluate(*held_out, how);
+    CHECK_FALSE(e.best);
+  }
+  std::filesystem::remove_all(last);
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), best, "not of the run that begins here");
+
+  // In a new folder the best begins anew, also where it cannot be written.
+  auto branch = options;
+  branch.checkpoints = c.folder.file("branch");
+  auto trainer = Trainer<Model>::resume(best, c.data, branch);
+  {
+    const FileSizeLimit full(0);
+    const Evaluation e = trainer.evaluate(*held_out, how);
+    CHECK((e.best && e.checkpoint.empty() && e.losses[0].loss == loss));
+    CHECK(first_missing(e.checkpoint_error, {"branch/best/step-", "cannot write"}) == "");
+    CHECK_FALSE(trainer.best_loss().has_value());
+  }
+  const Evaluation again = trainer.evaluate(*held_out, how);
+  CHECK((again.best && again.checkpoint == latest_checkpoint(branch.checkpoints + "/best")));
 }
 
 TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {
@@ -124,8 +241,8 @@ TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {
     CHECK(step.checkpoint == (i % 2 ? "" : detail::join({c.run, "/step-0000000", i})));
     CHECK(trainer.last_checkpoint() == latest_checkpoint(c.run));
   }
-  CHECK(files_in(c.run) ==
-        std::vector<std::string>{"step-00000004", "step-00000006", "step-00000099", "step-notes"});
+  CHECK(files_in(c.run) == std::vector<std::string>{"lock", "step-00000004", "step-00000006",
+                                                    "step-00000099", "step-notes"});
   CHECK(trainer.save() == c.run + "/step-00000007");
   CHECK(checkpoints_in(c.run).size() == 2);
 }
@@ -146,10 +263,13 @@ TEST_CASE("what clean-up cannot remove stays, is reported once, and fails no che
     CHECK(first_missing(trainer.not_removed()[0],
                         {"step-00000001.unfinished/notes: cannot remove: "}) == "");
   }
-  CHECK(files_in(c.run) == std::vector<std::string>{"step-00000001.unfinished", "step-00000004"});
+  CHECK(files_in(c.run) ==
+        std::vector<std::string>{"lock", "step-00000001.unfinished", "step-00000004"});
   CHECK(files_in(first + ".unfinished") == std::vector<std::string>{"notes"});
   CHECK(read_file(first + ".unfinished/notes/why.txt") == "mine");
-  CHECK(Trainer<Model>::resume(trainer.last_checkpoint(), c.data, options).steps() == 4);
+  auto elsewhere = options;
+  elsewhere.checkpoints = c.folder.file("elsewhere");
+  CHECK(Trainer<Model>::resume(trainer.last_checkpoint(), c.data, elsewhere).steps() == 4);
 
   // Nor where it is in the way of the next: a folder that becomes a checkpoint keeps what is in it.
   const auto in_the_way = c.run + "/step-00000005.unfinished/notes";
@@ -157,6 +277,64 @@ TEST_CASE("what clean-up cannot remove stays, is reported once, and fails no che
   CHECK(trainer.step().checkpoint == c.run + "/step-00000005");
   CHECK(files_in(c.run + "/step-00000005") ==
         std::vector<std::string>{"model.safetensors", "notes", "training.safetensors"});
+
+  // Nor the best one.
+  const auto held_out = some_tokens(c.folder.file("heldout"), 3);
+  const ValidationOptions how{.seq_len = 12, .multiples = {1}, .windows = 4};
+  const std::string best = trainer.evaluate(*held_out, how).checkpoint;
+  std::filesystem::create_directories(best + "/notes");
+  Evaluation e;
+  while (!e.best && !trainer.done()) trainer.step(), e = trainer.evaluate(*held_out, how);
+  CHECK((e.best && e.checkpoint_error.empty()));
+  CHECK(e.checkpoint == latest_checkpoint(c.run + "/best"));
+  CHECK(checkpoints_in(c.run + "/best").size() == 1);
+  CHECK(first_missing(trainer.not_removed().back(),
+                      {best + ".unfinished/notes: cannot remove: "}) == "");
+}
+
+TEST_CASE("a checkpoint takes the place of one of its step, which is there until then") {
+  const Case c;
+  const std::string first = c.run + "/step-00000001", replaced = first + ".replaced";
+  const std::string elsewhere = c.folder.file("elsewhere");
+  std::vector<std::string> left;
+  const auto write = [&](std::int64_t step, const char* text) {
+    write_checkpoint(
+        c.run, step, 2, [&](const std::string& folder) { write_file(folder + "/a", text); }, &left);
+  };
+  write(1, "old");
+  CHECK_MESSAGE_OF(write_checkpoint(c.run, 1, 2, [](const std::string&) { fail({"no room"}); }),
+                   "no room");
+  CHECK(read_file(first + "/a") == "old");
+  write(1, "new");
+  CHECK(read_file(first + "/a") == "new");
+  CHECK(files_in(c.run) == std::vector<std::string>{"step-00000001"});
+
+  // A program was ended when neither had the name, and when the old one was still there.
+  std::filesystem::rename(first, replaced);
+  std::filesystem::create_directories(first + ".unfinished");
+  CHECK(latest_checkpoint(c.run) == replaced);
+  write(2, "second");
+  CHECK(read_file(first + "/a") == "new");
+  CHECK(files_in(c.run) == std::vector<std::string>{"step-00000001", "step-00000002"});
+  std::filesystem::create_directories(elsewhere);
+  write_file(elsewhere + "/a", "kept");
+  std::filesystem::create_directories(replaced);
+  write_file(replaced + "/a", "old");
+  std::filesystem::create_directory_symlink(elsewhere, c.run + "/step-00000002.replaced");
+  CHECK(checkpoints_in(c.run).at(1) == first);
+  write(2, "another second");
+  CHECK(read_file(first + "/a") == "new");
+  CHECK(read_file(c.run + "/step-00000002/a") == "another second");
+  CHECK(files_in(c.run) == std::vector<std::string>{"step-00000001", "step-00000002"});
+  CHECK(read_file(elsewhere + "/a") == "kept");
+  CHECK(left.empty());
+
+  // What cannot be removed of the old one fails nothing.
+  std::filesystem::create_directories(first + "/notes");
+  write(1, "newest");
+  CHECK(read_file(first + "/a") == "newest");
+  REQUIRE(left.size() == 1);
+  CHECK(first_missing(left[0], {replaced + "/notes: cannot remove: "}) == "");
 }
 
 TEST_CASE("clean-up removes links and never follows them") {
@@ -186,11 +364,14 @@ TEST_CASE("clean-up removes links and never follows them") {
 
 TEST_CASE("a folder with checkpoints of another run is refused") {
   const Case c;
-  Trainer<Model> trainer(c.data, c.options);
-  trainer.step();
-  const std::string first = trainer.save();
-  trainer.step();
-  const std::string second = trainer.save();
+  std::string first, second;
+  {
+    Trainer<Model> trainer(c.data, c.options);
+    trainer.step();
+    first = trainer.save();
+    trainer.step();
+    second = trainer.save();
+  }
   CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), first,
                    "not of the run that begins here, at step 0", "resume from it");
   CHECK_MESSAGE_OF(Trainer<Model>::resume(first, c.data, c.options), second,
@@ -209,9 +390,7 @@ TEST_CASE("a folder with checkpoints of another run is refused") {
 
 TEST_CASE("a checkpoint of something else is refused") {
   const Case c;
-  Trainer<Model> trainer(c.data, c.options);
-  trainer.step();
-  const std::string saved = trainer.save();
+  const std::string saved = saved_after(1, c);
   const auto resume = [&](auto change) {
     auto options = c.options;
     change(options);
@@ -231,7 +410,10 @@ TEST_CASE("a checkpoint of something else is refused") {
                    "another learning_rate.peak: expected 0.5, found 0.01");
   CHECK_MESSAGE_OF(
       resume([](auto& o) { o.adamw.groups = {{.pattern = "*.wte.*", .weight_decay = 0.5}}; }),
-      "another adamw.groups", "\"*.wte.*\" weight_decay 0.5 rate 1");
+      "another adamw.groups", "\"*.wte.*\" weight_decay 0.5,");
+  CHECK_MESSAGE_OF(resume([](auto& o) { o.seed = 3, o.change_learning_rate = true; }),
+                   "another seed");
+  resume([](auto& o) { o.learning_rate.steps = 80, o.change_learning_rate = true; });
   resume([](auto& o) { o.threads = 2, o.recompute = true, o.keep = 7, o.checkpoint_interval = 3; });
   const auto changed = resume([](auto& o) { o.seed = 3, o.change_options = true; });
   CHECK(changed.seed == 3);
@@ -239,8 +421,7 @@ TEST_CASE("a checkpoint of something else is refused") {
 
 TEST_CASE("a checkpoint that lacks a part is refused") {
   const Case c;
-  Trainer<Model> trainer(c.data, c.options);
-  const std::string saved = trainer.save();
+  const std::string saved = saved_after(0, c);
   const auto resume = [&](const std::string& folder) {
     Trainer<Model>::resume(folder, c.data, c.options);
   };
@@ -259,9 +440,7 @@ TEST_CASE("a checkpoint that lacks a part is refused") {
 
 TEST_CASE("a checkpoint with any byte changed is refused") {
   const Case c;
-  Trainer<Model> trainer(c.data, c.options);
-  for (int i = 0; i < 4; ++i) trainer.step();
-  const std::string saved = trainer.save();
+  const std::string saved = saved_after(4, c);
   Random rng;
   CAPTURE(rng.seed);
   const auto resume = [&] { Trainer<Model>::resume(saved, c.data, c.options); };
@@ -294,6 +473,8 @@ TEST_CASE("a checkpoint that cannot be written leaves the last one, and nothing 
   Trainer<Model> trainer(c.data, c.options);
   trainer.step();
   const std::string saved = trainer.save();
+  auto elsewhere = c.options;
+  elsewhere.checkpoints = "";
   const auto before = all_numbers(trainer);
   const auto size = std::filesystem::file_size(saved + "/model.safetensors");
   trainer.step();
@@ -306,18 +487,77 @@ TEST_CASE("a checkpoint that cannot be written leaves the last one, and nothing 
     }
     CAPTURE(message);
     CHECK(first_missing(message, {"step-00000002", "cannot write"}) == "");
-    CHECK(files_in(c.run) == std::vector<std::string>{"step-00000001"});
+    CHECK(files_in(c.run) == std::vector<std::string>{"lock", "step-00000001"});
     CHECK(trainer.last_checkpoint() == saved);
   }
-  CHECK(same_bits(all_numbers(Trainer<Model>::resume(saved, c.data, c.options)), before));
+  CHECK(same_bits(all_numbers(Trainer<Model>::resume(saved, c.data, elsewhere)), before));
   CHECK(trainer.save() == c.run + "/step-00000002");  // once there is room
 
   auto options = c.options;
   options.checkpoints = c.folder.file("tokens") + "/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens/run: cannot read the folder");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens: cannot make the folder");
   options.checkpoints = "/proc/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options).save(), "/proc/run/step-00000000",
-                   "cannot write the checkpoint: /proc/run: cannot make the folder");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "/proc/run: cannot make the folder");
+}
+
+TEST_CASE("a checkpoint that is due and cannot be written does not undo its step") {
+  const Case c;
+  auto options = c.options;
+  options.checkpoint_interval = 2;
+  Trainer<Model> trainer(c.data, options);
+  trainer.step();
+  TrainStep step;
+  {
+    const FileSizeLimit full(0);
+    step = trainer.step();
+  }
+  CHECK((step.step == 2 && trainer.steps() == 2 && step.loss > 0));
+  CHECK(step.checkpoint.empty());
+  CAPTURE(step.checkpoint_error);
+  CHECK(first_missing(step.checkpoint_error, {"step-00000002", "cannot write"}) == "");
+  CHECK(latest_checkpoint(c.run).empty());
+  trainer.step();
+  step = trainer.step();
+  CHECK((step.checkpoint == c.run + "/step-00000004" && step.checkpoint_error.empty()));
+}
+
+TEST_CASE("a save that fails when its checkpoint is there already can be made again") {
+  const Case c;
+  Trainer<Model> trainer(c.data, c.options);
+  trainer.step();
+  const auto before = all_numbers(trainer);
+  bad_folder = c.run;
+  CHECK_MESSAGE_OF(trainer.save(), "step-00000001", "cannot write");
+  bad_folder.clear();
+  const std::string saved = trainer.save();
+  CHECK(saved == c.run + "/step-00000001");
+  CHECK(files_in(c.run) == std::vector<std::string>{"lock", "step-00000001"});
+  auto elsewhere = c.options;
+  elsewhere.checkpoints = "";
+  CHECK(same_bits(all_numbers(Trainer<Model>::resume(saved, c.data, elsewhere)), before));
+}
+
+TEST_CASE("two trainers do not share a folder") {
+  const Case c;
+  {
+    const Trainer<Model> first(c.data, c.options);
+    CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), c.run, "another training",
+                     "process " + std::to_string(::getpid()));
+    const pid_t child = start_process([&] { Trainer<Model>(c.data, c.options); });
+    REQUIRE(child > 0);
+    const int status = wait_for(child);
+    CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 1));
+  }
+  Trainer<Model>(c.data, c.options).save();
+  Trainer<Model>::resume(latest_checkpoint(c.run), c.data, c.options).step();
+  // A link is not written through.
+  const std::string kept = c.folder.file("kept"), lock = c.run + "/lock";
+  write_file(kept, "mine");
+  std::filesystem::remove(lock);
+  std::filesystem::create_symlink(kept, lock);
+  CHECK_MESSAGE_OF(Trainer<Model>::resume(latest_checkpoint(c.run), c.data, c.options),
+                   lock + ": cannot open for writing");
+  CHECK(read_file(kept) == "mine");
 }
 
 TEST_CASE("weights that are not finite are not kept") {
@@ -328,7 +568,7 @@ TEST_CASE("weights that are not finite are not kept") {
   Trainer<Model> trainer(c.data, c.options, std::move(weights));
   CHECK_MESSAGE_OF(trainer.save(), "tensor transformer.h.0.mamba.in_proj.weight",
                    "element 1 is not finite");
-  CHECK(files_in(c.run).empty());
+  CHECK(latest_checkpoint(c.run).empty());
 }
 
 TEST_CASE("a run that is killed at any moment goes on from its last checkpoint") {
@@ -349,6 +589,7 @@ TEST_CASE("a run that is killed at any moment goes on from its last checkpoint")
     const pid_t child = start_process([&] {
       for (auto trainer = newest(); !trainer.done();) {
         trainer.step();
+        trainer.evaluate(*c.data, {.seq_len = 12, .multiples = {1}, .windows = 2, .threads = 1});
         const char byte = 0;
         if (::write(channel[1], &byte, 1) != 1) return;
       }
@@ -364,6 +605,8 @@ TEST_CASE("a run that is killed at any moment goes on from its last checkpoint")
     ::close(channel[0]);
     const auto before = latest_checkpoint(c.run);
     CHECK(newest().last_checkpoint() == before);
+    const auto best = latest_checkpoint(c.run + "/best");
+    CHECK((best.empty() || RunCheckpoint(best).folder() == best));
   }
   const auto resumed = newest();
   CHECK(resumed.steps() >= 12);

@@ -99,6 +99,95 @@ TEST_CASE("token file: the format") {
                                number(7, 8) + number(4, 8) + number(fnv1a(ids), 8) + ids);
 }
 
+TEST_CASE("token file: weights of the loss stand behind the ids") {
+  const TempDir dir;
+  const std::string path = dir.file("x.tokens");
+  for (const std::int64_t vocab_size : {200, 300, 70'000}) {
+    TokenFileWriter writer(path, vocab_size, 7, true);
+    writer.append(std::vector{1, 2, 3}, 0);
+    writer.append(std::vector{4, 5}, std::vector{0.25f, 3.f});
+    writer.append(std::vector{6});
+    writer.end_document();
+    writer.close();
+    const TokenFile file(path);
+    CHECK((file.weighted() && file.size() == 7 && file.vocab_size() == vocab_size));
+    CHECK(all_of(file) == std::vector{1, 2, 3, 4, 5, 6, 7});
+    std::vector<float> weights(5);
+    file.read_weights(2, weights);
+    CHECK(weights == std::vector{0.f, 0.25f, 3.f, 1.f, 1.f});
+    CHECK_NOTHROW(file.verify());
+    CHECK_MESSAGE_OF(file.read_weights(3, weights), "holds 7 tokens; asked for 5 from 3");
+  }
+  std::string bytes = read_file(path);
+  write_file(path, bytes.substr(0, bytes.size() - 4));
+  CHECK_MESSAGE_OF(TokenFile{path}, "expected 7 ids of 4 bytes and a weight of 4", "found 52");
+  const float wrong = -1;
+  std::memcpy(bytes.data() + header_bytes + 2 * 8 + 4, &wrong, sizeof wrong);
+  write_file(path, bytes);
+  CHECK_MESSAGE_OF(TokenFile(path).verify(), path + ": damaged: the weight of token 2 is -1");
+
+  TokenFileWriter writer(path, 10, -1, true);
+  CHECK_MESSAGE_OF(writer.append(std::vector{1, 2}, std::vector{1.f}), "as many weights as tokens");
+  CHECK_MESSAGE_OF(writer.append(std::vector{1, 2}, -0.5f), "weight -0.5 at index 0");
+  CHECK(writer.size() == 0);
+  TokenFileWriter without(path, 10);
+  CHECK_MESSAGE_OF(without.append(std::vector{1}, 0.5f), "a file that was begun without");
+  write_tokens(path, 10, -1, {1, 2});
+  std::vector<float> weights(2);
+  TokenFile(path).read_weights(0, weights);
+  CHECK((!TokenFile(path).weighted() && weights == std::vector{1.f, 1.f}));
+}
+
+TEST_CASE("token file: those of nanoGPT and llm.c") {
+  const TempDir dir;
+  const std::string path = dir.file("train.bin");
+  const auto bytes_of = [](auto... numbers) {
+    std::string text;
+    (text.append(reinterpret_cast<const char*>(&numbers), sizeof numbers), ...);
+    return text;
+  };
+  using u16 = std::uint16_t;
+  const std::string two = bytes_of(u16{50256}, u16{3}, u16{40000}, u16{0}),
+                    four = bytes_of(128000, 3, 40000, 0);
+  const auto header = [&](int magic, int version, int size) {
+    std::string text = bytes_of(magic, version, size);
+    text.resize(1024);
+    return text;
+  };
+  const auto check = [&](const std::string& content, std::int32_t first) {
+    write_file(path, content);
+    for (const std::int64_t vocab_size : {std::int64_t{0}, std::int64_t{200'000}}) {
+      const auto file = TokenFile::from_bin(path, vocab_size, first);
+      CHECK(all_of(file) == std::vector<std::int32_t>{first, 3, 40000, 0});
+      CHECK(file.vocab_size() == (vocab_size > 0 ? vocab_size : first + 1));
+      CHECK((file.separator() == first && !file.weighted()));
+      CHECK_NOTHROW(file.verify());
+      std::vector<std::int32_t> some(2);
+      file.read(1, some);
+      CHECK(some == std::vector{3, 40000});
+    }
+    CHECK_MESSAGE_OF(TokenFile::from_bin(path, 1000), path, "is " + std::to_string(first) + ",",
+                     "outside the vocabulary [0, 1000)");
+  };
+  check(two, 50256);
+  check(header(20240520, 1, 4) + two, 50256);
+  check(header(20240801, 7, 4) + four, 128000);
+  CHECK(TokenFile::from_bin(path).separator() == -1);
+
+  const auto open = [&](const std::string& content, std::int64_t vocab_size = 0,
+                        std::int32_t separator = -1) {
+    write_file(path, content);
+    TokenFile::from_bin(path, vocab_size, separator);
+  };
+  CHECK_MESSAGE_OF(open(header(20240520, 1, 5) + two), path, "expected 5 ids of 2 bytes",
+                   "found 8");
+  CHECK_MESSAGE_OF(open("abc"), path, "expected one or more ids of 2 bytes", "found 3");
+  CHECK_MESSAGE_OF(open(""), path, "expected one or more ids", "found 0");
+  CHECK_MESSAGE_OF(open(two, -1), "vocab_size: expected 0 to ", "found -1");
+  CHECK_MESSAGE_OF(open(two, 0, 50257), "separator: expected an id in [0, 50257)", "found 50257");
+  CHECK_MESSAGE_OF(TokenFile{path}, "not a token file", "TokenFile::from_bin");
+}
+
 TEST_CASE("token file: damage is found") {
   const TempDir dir;
   const std::string path = dir.file("x.tokens");
@@ -115,8 +204,8 @@ TEST_CASE("token file: damage is found") {
   SECTION("in the header, when the file is opened") {
     damaged(0, "S");
     CHECK_MESSAGE_OF(open(), path + ": not a token file");
-    damaged(8, "\2");
-    CHECK_MESSAGE_OF(open(), path + ": token file: expected version 1, found 2");
+    damaged(8, "\3");
+    CHECK_MESSAGE_OF(open(), path + ": token file: expected version 1 or 2, found 3");
     for (const auto& [at, bytes] : {std::pair(12u, "\1"sv),
                                     {12u, "\0"sv},
                                     {12u, "\4"sv},
@@ -273,6 +362,9 @@ TEST_CASE("tokenize: documents, and the lines between them") {
              documents({"a\n%%\n %\n% \nx%\n%x\nb%"}, 256)));
   CHECK(same(ids_of("\n\n%\n\n", "%"), documents({"\n\n", "\n"}, 256)));
   CHECK(same(ids_of("a\n<end>\nb", "<end>"), documents({"a\n", "b"}, 256)));
+  CHECK(same(ids_of("a\r\n%\r\nb\r\n%\r\n", "%"), documents({"a\r\n", "b\r\n"}, 256)));
+  CHECK(same(ids_of("a\n%\r\nb\r%\r\n%\r", "%"), documents({"a\n", "b\r%\r\n"}, 256)));
+  CHECK(same(ids_of("a\n%\r\n%\nb\n", "%\r"), documents({"a\n", "%\nb\n"}, 256)));
   CHECK(same(ids_of(std::string("\0\xff\x80%", 4), "%"),
              documents({std::string("\0\xff\x80%", 4)}, 256)));
 }

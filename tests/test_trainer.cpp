@@ -60,6 +60,7 @@ TEST_CASE("Trainer: a step is one of AdamW with the gradients of a batch") {
     CHECK((step.finite && !step.skipped && step.checkpoint.empty()));
     CHECK(trainer.steps() == i);
     CHECK(trainer.batches().position() == 2 * i);
+    CHECK(trainer.tokens() == 24 * i);
   }
   CHECK(relative_error(numbers(trainer.master()), numbers(master)) < 1e-5);
   CHECK(same_bits(numbers(trainer.weights()), numbers(trainer.master())));
@@ -116,6 +117,121 @@ TEST_CASE("Trainer: the same bits for any number of threads, and with recompute"
     }
 }
 
+TEST_CASE("Trainer: states carried from window to window, an epoch in pieces side by side") {
+  const Case c;
+  auto options = few_tokens();
+  options.carry_states = true, options.accumulate = 2;
+  options.sequences = 8;  // 31 windows of 12 for each
+  Trainer<Model> trainer(c.data, options);
+
+  Weights<Model, Master<float>> master, gradients;
+  Weights<Model, float> weights;
+  initialize(master, 0);
+  Gradient<Model> gradient({.sequences = 8, .tokens = 96});
+  AdamW<Model> optimiser;
+  std::vector<std::int32_t> all(static_cast<std::size_t>(c.data->size()));
+  c.data->read(0, all);
+  int window = 0;
+  for (int i = 1; i <= 20; ++i) {  // over the end of the first epoch, in the middle of a step
+    assign(weights, master);
+    gradients.clear();
+    double loss = 0;
+    for (int part = 0; part < 2; ++part, ++window) {
+      if (window % 31 == 0) gradient.reset();
+      std::vector<Example> examples;
+      for (int s = 0; s < 8; ++s) {
+        const auto at = std::span(all).subspan(static_cast<std::size_t>(s * 31 + window % 31) * 12);
+        examples.push_back({at.first(12), at.subspan(1, 12)});
+      }
+      loss += gradient.add(weights, examples, gradients, 0.5) / 2;
+      gradient.carry();
+    }
+    const TrainStep step = trainer.step();
+    CAPTURE(i);
+    CHECK(step.loss == Approx(loss).epsilon(1e-5));
+    optimiser.step(master, gradients, options.learning_rate.at(i));
+  }
+  CHECK(relative_error(numbers(trainer.master()), numbers(master)) < 1e-4);
+
+  const auto make = [&](auto change) {
+    auto other = options;
+    change(other);
+    Trainer<Model> unused(c.data, other);
+  };
+  CHECK_MESSAGE_OF(make([](auto& o) { o.restart_at_separators = true; }), "in_order");
+  struct Full : LanguageModel<HybridStack<DModel<16>, Attention<AttentionOptions{.n_heads = 2}>>,
+                              golden::tied(32)> {};
+  CHECK_MESSAGE_OF(Trainer<Full>(c.data, options), "TrainOptions::carry_states", "full attention");
+}
+
+TEST_CASE("Trainer: a step in which nothing is finite begins states anew, an error keeps them") {
+  const Case c;
+  auto options = few_tokens();
+  options.carry_states = true;
+  options.non_finite = NonFinite::skip, options.non_finite_limit = 1;
+  Trainer<Model> trainer(c.data, options, weights_with("transformer.h.0.norm.weight", 3e38f));
+  CHECK(trainer.step().skipped);
+  for (int i = 0; i < 2; ++i) CHECK_MESSAGE_OF(trainer.step(), "step 2", "non_finite_limit");
+  CHECK(trainer.batches().position() == 2);
+}
+
+TEST_CASE("Trainer: weights of the loss, in all batches of a step") {
+  const Case c;
+  Random rng;
+  CAPTURE(rng.seed);
+  std::vector<std::int32_t> ids(600);
+  for (auto& id : ids) id = rng.below(32);
+  std::vector<float> counts(600);
+  for (float& x : counts) x = static_cast<float>(rng.below(3)) / 2;
+  TokenFileWriter writer(c.folder.file("weighted"), 32, -1, true);
+  writer.append(ids, counts);
+  writer.close();
+  const auto data = std::make_shared<const TokenFile>(c.folder.file("weighted"));
+  auto whole = few_tokens();
+  whole.sequences = 6;
+  auto parts = whole;
+  parts.sequences = 2, parts.accumulate = 3;
+  Trainer<Model, double> one(data, whole), three(data, parts);
+  for (int i = 0; i < 3; ++i) {
+    const TrainStep a = one.step(), b = three.step();
+    CHECK(b.loss == Approx(a.loss).epsilon(1e-12));
+    CHECK(relative_error(numbers(three.master()), numbers(one.master())) < 1e-9);
+  }
+  Batches batches(data, {.sequences = 6, .seq_len = 12});
+  Gradient<Model, double> gradient({.sequences = 6, .tokens = 72});
+  Weights<Model, double> weights;
+  Weights<Model, Master<double>> master, unused;
+  initialize(master, 0);
+  assign(weights, master);
+  const double expected = gradient.add(weights, batches.next(), unused);
+  CHECK((Trainer<Model, double>(data, whole).step().loss == Approx(expected).epsilon(1e-12)));
+}
+
+TEST_CASE("Trainer: several files, a rate of one's own, norms of tensors") {
+  const Case c;
+  const auto more = some_tokens(c.folder.file("more"), 2, 500);
+  Trainer<Model> trainer({{c.data, 3}, {more, 1}}, few_tokens());
+  const auto before = numbers(trainer.master());
+  CHECK(trainer.step(0).learning_rate == 0);
+  CHECK(same_bits(numbers(trainer.master()), before));
+  CHECK(trainer.step(0.5).learning_rate == 0.5);
+  CHECK(relative_error(numbers(trainer.master()), before) > 0.1);
+  const double nan = std::bit_cast<double>(0x7ff8000000000000u);
+  CHECK_MESSAGE_OF(trainer.step(nan), "Trainer::step: learning_rate");
+
+  const TrainStep step = trainer.step();
+  const auto norms = tensor_norms(trainer.gradients());
+  CHECK(norms.size() == trainer.master().tensors().size());
+  double squares = 0;
+  for (const TensorNorm& n : norms) squares += n.norm * n.norm;
+  CHECK(step.gradient_norm == Approx(std::sqrt(squares)));
+  CHECK(norms[0].name == "transformer.wte.weight");
+  double first = 0;
+  for (const float x : elements(trainer.gradients().tensors()[0]))
+    first += static_cast<double>(x) * static_cast<double>(x);
+  CHECK(norms[0].norm == Approx(std::sqrt(first)));
+}
+
 TEST_CASE("Trainer: begins with given weights") {
   const Case c;
   const auto weights = [] { return weights_with("transformer.ln_f.weight", 7); };
@@ -157,6 +273,22 @@ TEST_CASE("Trainer: numbers that are not finite stop the run, or leave the step 
     CHECK(trainer.optimiser().steps() == 0);
     CHECK(trainer.batches().position() == 2);
     CHECK(same_bits(numbers(trainer.master()), numbers(weights())));
+  }
+  SECTION("skip, but not for ever, and not anew after a checkpoint") {
+    options.non_finite = NonFinite::skip, options.non_finite_limit = 3;
+    options.checkpoints = c.folder.file("run");
+    {
+      Trainer<Model> trainer(c.data, options, weights());
+      CHECK((trainer.step().skipped && trainer.step().skipped));
+      trainer.save();
+    }
+    auto trainer = Trainer<Model>::resume(latest_checkpoint(options.checkpoints), c.data, options);
+    CHECK(trainer.step().skipped);
+    for (int i = 0; i < 2; ++i) {
+      CHECK_MESSAGE_OF(trainer.step(), "step 4: the loss is ", "non_finite_limit allows, 3;",
+                       "step-00000002");
+      CHECK((trainer.steps() == 3 && trainer.batches().position() == 6));
+    }
   }
 }
 
@@ -259,6 +391,8 @@ TEST_CASE("training_bytes counts what a Trainer takes") {
   const auto large = training_bytes<presets::Samba421M, bf16>(options);
   CHECK(large > 18 * presets::Samba421M::parameters);
   CHECK(large < 500 * presets::Samba421M::parameters);
+  // 64 documents that begin anew hardly take more than 4: no state of them is kept.
+  CHECK(training_bytes<presets::Samba421M, bf16>(options, 64) < large + large / 100);
 }
 
 TEST_CASE("Trainer: options and data that do not fit") {
@@ -271,6 +405,8 @@ TEST_CASE("Trainer: options and data that do not fit") {
   CHECK_MESSAGE_OF(make([](auto& o) { o.accumulate = 0; }), "TrainOptions::accumulate",
                    "at least 1, found 0");
   CHECK_MESSAGE_OF(make([](auto& o) { o.threads = -1; }), "TrainOptions::threads", "found -1");
+  CHECK_MESSAGE_OF(make([](auto& o) { o.non_finite_limit = -1; }), "TrainOptions::non_finite_limit",
+                   "found -1");
   CHECK_MESSAGE_OF(make([](auto& o) { o.keep = -1; }), "TrainOptions::keep", "found -1");
   CHECK_MESSAGE_OF(make([](auto& o) { o.checkpoint_interval = -1; }),
                    "TrainOptions::checkpoint_interval", "found -1");

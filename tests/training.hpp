@@ -1,5 +1,6 @@
 #pragma once
 // What the tests of training share: a tiny model of every layer, and a file of tokens for it.
+#include <samba/train/tensor_norms.hpp>
 #include <samba/train/trainer.hpp>
 
 #include "tests/models.hpp"

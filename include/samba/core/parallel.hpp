@@ -126,41 +126,53 @@ std::int64_t parallel(int threads, F&& f) {
 /// How many threads the next of many similar calls is to run on: as many as there are, or fewer while
 /// another program keeps one of their processors busy, for then all wait for the thread that shares
 /// it. Learns from each call, and tries all threads again from time to time, ever more rarely while it
-/// is in vain.
+/// is in vain. Where fewer threads are no faster, all run, and fewer are tried ever more rarely.
 class TeamSize {
  public:
-  explicit TeamSize(int most) : most_(most), fewer_(most) {}
+  explicit TeamSize(int most) : most_(most), size_(most) {}
 
-  int next() const { return calls_left_ > 0 ? fewer_ : most_; }
+  int next() const { return size_; }
 
   /// What a call on next() threads was: how much work, the seconds it took, the nanoseconds that its
   /// threads slept.
   void ran(std::int64_t work, double seconds, std::int64_t slept) {
-    const int size = next();
-    if (size == 1 && most_ == 1) return;
+    if (most_ == 1) return;
     const bool disturbed = static_cast<double>(slept) * 1e-9 > 0.25 * seconds;
-    if (calls_left_ == 0) {  // on all threads
-      if (!disturbed) {
-        pause_ = shortest_pause;
-        return;
-      }
-      work_ = work, seconds_ = seconds, calls_left_ = pause_, fewer_ = most_ - (most_ + 3) / 4;
-      pause_ = std::min(4 * pause_, longest_pause);
-      return;
+    if (calls_left_ > 0) {
+      --calls_left_;
+      if (size_ < most_) judge(work, seconds, disturbed);
+      if (calls_left_ == 0) size_ = most_;
+    } else if (disturbed) {
+      work_ = work, seconds_ = seconds, calls_left_ = pause_;
+      size_ = fewer(most_), helped_ = false;
+    } else {
+      pause_ = shortest_pause;
     }
-    --calls_left_;
-    if (work != work_) return;
-    if (seconds > seconds_)  // it was not that
-      calls_left_ = 0;
-    else if (disturbed && fewer_ > 1)
-      fewer_ -= (fewer_ + 3) / 4;
   }
 
  private:
   static constexpr int shortest_pause = 16, longest_pause = 1024;
-  int most_, fewer_, calls_left_ = 0, pause_ = shortest_pause;
-  std::int64_t work_ = 0;  // of the last call on all threads
+
+  static int fewer(int threads) { return threads - (threads + 3) / 4; }
+
+  /// Of a call on fewer threads than all.
+  void judge(std::int64_t work, double seconds, bool disturbed) {
+    const bool faster = work == work_ && seconds <= seconds_;
+    if (!helped_) {  // the first
+      if (work == work_) pause_ = std::min(4 * pause_, longest_pause);
+      helped_ = faster;
+      if (!faster) size_ = most_;  // it is not the other program, or cannot be known
+    } else if (work == work_ && !faster) {
+      calls_left_ = 0;  // not any longer
+    }
+    if (faster && disturbed && size_ > 1) size_ = fewer(size_);
+  }
+
+  // size_: of the next calls_left_ calls. Then all threads run, to see whether they are disturbed.
+  int most_, size_, calls_left_ = 0, pause_ = shortest_pause;
+  std::int64_t work_ = 0;  // of the last such call
   double seconds_ = 0;
+  bool helped_ = false;  // fewer threads, since then
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -21,11 +21,7 @@ struct Rows {
   std::int64_t count = 0, stride = C;
 
   R* row(std::int64_t i) const { return data + i * stride; }
-  operator Rows<const R, C>() const
-    requires(!std::is_const_v<R>)
-  {
-    return {data, count, stride};
-  }
+  operator Rows<const R, C>() const requires(!std::is_const_v<R>) { return {data, count, stride}; }
 };
 
 /// Activations a function reads.
@@ -159,6 +155,7 @@ struct Array : ArrayData<R> {
   void bind(std::byte* place, std::int64_t /*capacity*/) {
     this->data = reinterpret_cast<R*>(place);
   }
+  std::int64_t size_bytes() const { return bytes(0); }
 };
 
 /// What kernels see of a ring.
@@ -174,14 +171,21 @@ template <class KV, int Heads, int Slots, int Width>
 struct Ring : RingData<KV> {
   static constexpr Shape shape{Heads, Slots, Width};
 
-  static constexpr std::int64_t bytes(std::int64_t capacity) {
+  static constexpr std::int64_t bytes_of(std::int64_t slots) {
     constexpr std::int64_t slot = std::int64_t{sizeof(KV)} * Heads * Width;
-    return checked_product("capacity", Slots ? Slots : capacity, slot);
+    return checked_product("capacity", slots, slot);
+  }
+  static constexpr std::int64_t bytes(std::int64_t capacity) {
+    return bytes_of(Slots ? Slots : capacity);
   }
   void bind(std::byte* place, std::int64_t capacity) {
-    this->data = reinterpret_cast<KV*>(place);
-    this->slots = Slots ? Slots : capacity;
+    bind_slots(place, Slots ? Slots : capacity);
   }
+  void bind_slots(std::byte* place, std::int64_t n) {
+    this->data = reinterpret_cast<KV*>(place);
+    this->slots = n;
+  }
+  std::int64_t size_bytes() const { return bytes_of(this->slots); }
 };
 
 /// The state of a layer that keeps nothing from token to token.

@@ -74,6 +74,8 @@ struct AttentionLayer {
   template <class T, class KV>
   struct State {
     Ring<KV, n_kv_heads, Window, head_dim> k, v;
+    /// One slot will do where nothing is read from before a chunk: see LanguageModel::place_state.
+    static constexpr bool any_slots = true;
 
     static constexpr void visit(auto& s, auto&& f) {
       f("k", s.k);

@@ -4,6 +4,7 @@
 #include <samba/stack/parallel.hpp>
 #include <samba/stack/schedule.hpp>
 
+#include <algorithm>
 #include <array>
 
 namespace samba::inline SAMBA_TARGET {
@@ -181,16 +182,25 @@ struct LanguageModel {
     return bytes;
   }
 
-  /// Binds the tensors of a state (of any T, KV) to a block for this capacity, or only counts, if it is
-  /// null; returns the bytes of the block.
-  static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity) {
+  /// Binds the tensors of a state (of any T, KV) to a block for this capacity, or only counts, if
+  /// it is null; returns the bytes of the block. in_turn: for branches that start from an empty
+  /// state, one after the other: each one's tensors stand from the beginning, and rings have one
+  /// slot where the layer can do with that (State::any_slots).
+  static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity,
+                                  bool in_turn = false) {
     Placer placer{block};
+    std::int64_t bytes = 0;
     Stack::walk(state, [&](auto, auto& part, Use) {
-      std::remove_reference_t<decltype(part)>::visit(part, [&]<class X>(auto, X& x) {
+      using Part = std::remove_reference_t<decltype(part)>;
+      if (in_turn) placer.offset = 0;
+      Part::visit(part, [&]<class X>(auto, X& x) {
+        if constexpr (requires { Part::any_slots; x.slots; })
+          if (in_turn) return x.bind_slots(placer.take(X::bytes_of(1)), 1);
         x.bind(placer.take(X::bytes(capacity), "capacity"), capacity);
       });
+      bytes = std::max(bytes, placer.offset);
     });
-    return placer.offset;
+    return bytes;
   }
 
   /// True if some layer keeps every position, so that a session has a capacity.

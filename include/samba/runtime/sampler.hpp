@@ -15,9 +15,16 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace samba::inline SAMBA_TARGET {
+
+/// What is added to the logit of a token.
+struct LogitBias {
+  std::int32_t id = 0;
+  float bias = 0;
+};
 
 /// How a Sampler chooses. The defaults draw from the model's own distribution.
 struct SamplerOptions {
@@ -28,6 +35,9 @@ struct SamplerOptions {
   float repetition_penalty = 1;  ///< above 1 makes the latest tokens less likely
   int repetition_window = 64;    ///< how many of the latest tokens the penalty looks at
   std::uint64_t seed = 0;
+  int vocab_size = 0;  ///< ids from here on are never chosen: rows that pad a head; 0: all may be
+  std::vector<std::int32_t> banned = {};  ///< never chosen
+  std::vector<LogitBias> biases = {};     ///< of one id several add up
 };
 
 /// The stages, for samplers of your own. Each takes candidates and returns the first of them, which
@@ -63,6 +73,10 @@ inline void check_top_p(float p) {
 }
 inline void check_min_p(float p) {
   check(is_finite(p) && p >= 0 && p <= 1, "min_p", "in [0, 1]", p);
+}
+inline void check_bias(LogitBias b) {
+  check(b.id >= 0, "the id of a bias", "at least 0", b.id);
+  check(is_finite(b.bias), "bias", "finite (ban a token otherwise)", b.bias);
 }
 inline void check_penalty(float r) {
   check(is_finite(r) && r > 0, "repetition_penalty", "finite and above 0", r);
@@ -116,6 +130,31 @@ inline float clamp_to_float(double x) {
 
 // C stands for Candidate in what follows: algorithms on types that depend on it are compiled only
 // where a stage is called, and not in every program that includes this header.
+
+/// Those whose ids are not among `ids`, which are sorted; in their order.
+template <class C = Candidate>
+[[nodiscard]] std::span<C> leave_out(std::type_identity_t<std::span<C>> candidates,
+                                     std::span<const std::int32_t> ids) {
+  if (ids.empty()) return candidates;
+  const auto end = std::remove_if(candidates.begin(), candidates.end(), [&](C c) {
+    return std::binary_search(ids.begin(), ids.end(), c.id);
+  });
+  return candidates.first(static_cast<std::size_t>(end - candidates.begin()));
+}
+
+/// Adds biases to the logits of their ids. Ids that are no candidates are ignored.
+template <class C = Candidate>
+[[nodiscard]] std::span<C> bias(std::type_identity_t<std::span<C>> candidates,
+                                std::span<const LogitBias> biases) {
+  for (const LogitBias b : biases) {
+    detail::check_bias(b);
+    for (C& c : candidates)
+      if (c.id == b.id)
+        c.logit =
+            detail::clamp_to_float(static_cast<double>(c.logit) + static_cast<double>(b.bias));
+  }
+  return candidates;
+}
 
 /// Divides positive logits by `penalty` and multiplies the others by it, once for each id in
 /// `recent` (Keskar et al. 2019, section 4.1, extended to negative logits so that it always lowers
@@ -221,35 +260,51 @@ template <class C = Candidate>
 
 }  // namespace sampling
 
-/// Chooses tokens: repetition penalty, temperature, top-k, top-p, min-p, draw, in this order, each
-/// on what the one before it kept. One seed gives one sequence of random numbers on every platform;
-/// the probabilities are computed in double, so that a last digit that differs between two
-/// platforms' exp decides a draw about once in 1e15. A copy continues independently from the same
-/// state.
+/// Chooses tokens: what is banned is left out, then biases, repetition penalty, temperature, top-k,
+/// top-p, min-p, draw, in this order, each on what the one before it kept. One seed gives one
+/// sequence of random numbers on every platform; the probabilities are computed in double, so that
+/// a last digit that differs between two platforms' exp decides a draw about once in 1e15. A copy
+/// continues independently from the same state.
 class Sampler {
  public:
   /// An option out of range is an Error that names it.
+  template <int = 0>
   explicit Sampler(SamplerOptions options = SamplerOptions{})
-      : options_(options), generator_(options.seed) {
-    sampling::detail::check_temperature(options.temperature);
-    sampling::detail::check_top_k(options.top_k);
-    sampling::detail::check_top_p(options.top_p);
-    sampling::detail::check_min_p(options.min_p);
-    sampling::detail::check_penalty(options.repetition_penalty);
-    sampling::detail::check(options.repetition_window >= 0, "repetition_window", "at least 0",
-                            options.repetition_window);
-    if (options.repetition_penalty == 1) return;
-    resize(recent_, options.repetition_window, "repetition_window");
-    resize(scratch_, options.repetition_window, "repetition_window");
+      : options_(std::move(options)), generator_(options_.seed) {
+    sampling::detail::check_temperature(options_.temperature);
+    sampling::detail::check_top_k(options_.top_k);
+    sampling::detail::check_top_p(options_.top_p);
+    sampling::detail::check_min_p(options_.min_p);
+    sampling::detail::check_penalty(options_.repetition_penalty);
+    sampling::detail::check(options_.repetition_window >= 0, "repetition_window", "at least 0",
+                            options_.repetition_window);
+    sampling::detail::check(options_.vocab_size >= 0, "vocab_size", "at least 0",
+                            options_.vocab_size);
+    for (const std::int32_t id : options_.banned)
+      sampling::detail::check(id >= 0, "a banned id", "at least 0", id);
+    for (const LogitBias b : options_.biases) sampling::detail::check_bias(b);
+    std::sort(options_.banned.begin(), options_.banned.end());
+    if (options_.repetition_penalty == 1) return;
+    resize(recent_, options_.repetition_window, "repetition_window");
+    resize(scratch_, options_.repetition_window, "repetition_window");
   }
 
   /// The next token for `logits`, [vocab_size]; -inf excludes a token. Logits that are empty, all
-  /// -inf, or contain a NaN or +inf are an Error that names the index and changes nothing.
-  /// Allocates only when vocab_size is larger than in any call before.
+  /// -inf or banned, or contain a NaN or +inf are an Error that names the index and changes
+  /// nothing. Allocates only when vocab_size is larger than in any call before.
   template <int = 0>
   std::int32_t operator()(std::span<const float> logits) {
+    if (const auto n = static_cast<std::size_t>(options_.vocab_size); n > 0) {
+      if (n > logits.size())
+        fail({"Sampler: vocab_size: expected at most the number of logits, ", logits.size(),
+              ", found ", n});
+      logits = logits.first(n);
+    }
     candidates_.resize(logits.size());
     auto kept = sampling::candidates(logits, candidates_);
+    kept = sampling::leave_out(kept, options_.banned);
+    if (kept.empty()) fail({"Sampler: every token that its logits allow is banned"});
+    kept = sampling::bias(kept, options_.biases);
     const auto recent = std::span(scratch_).first(std::min(seen_, recent_.size()));
     std::copy_n(recent_.begin(), recent.size(), recent.begin());
     kept = sampling::repetition_penalty(kept, recent, options_.repetition_penalty);

@@ -3,6 +3,8 @@
 #include <samba/kernels/rmsnorm.hpp>
 #include <samba/stack/layer.hpp>
 
+#include <cstring>
+
 namespace samba::inline SAMBA_TARGET {
 
 /// Where a branch's weights are shared: a key and the branch's number under it; 0 if they are not.
@@ -35,13 +37,14 @@ struct Workspace {
 
 /// Where a forward pass leaves what its backward pass needs: of each branch in turn its input, and
 /// what its layer computed from it. With `recompute` only the input, and the backward pass computes
-/// the rest anew.
+/// the rest anew. With `fresh` every sequence starts from an empty state: those of all branches may
+/// then stand in one place, where each branch clears what it uses.
 struct Tape {
   std::byte* block = nullptr;
   std::int64_t offset = 0;
   std::byte* scratch = nullptr;  ///< of one branch
   std::int64_t rows = 0, threads = 1;
-  bool recompute = false;
+  bool recompute = false, fresh = false;
 };
 
 /// A residual branch: x += layer(rmsnorm(x)), or x += layer(x) if Normed is false.
@@ -141,6 +144,7 @@ struct Branch {
     Record<T> record;
     tape.offset += record.place(tape);
     kernels::copy(chunk.team, x, record.x);
+    if (tape.fresh) clear(chunk, s);
     run<T, KV>(chunk, w, s, record.scratch, norm_eps, record.x, x);
   }
 
@@ -160,10 +164,12 @@ struct Branch {
     std::byte* scratch = tape.scratch;
     if (tape.recompute) {
       scratch += record.scratch.place({tape.scratch, tape.rows, tape.threads}, true);
+      if (tape.fresh) clear(chunk, again);
       run<T, KV>(chunk, w, again, record.scratch, norm_eps, record.x, record.scratch.out);
     }
     BackwardScratch<T> d;
     d.place({scratch, tape.rows, tape.threads});
+    if (tape.fresh) clear(chunk, ds);
     L::backward(chunk, w.layer, g.layer, s, ds, record.scratch.layer, d.layer,
                 Normed ? record.scratch.normed : record.x, dx, d.du);
     if constexpr (Normed)
@@ -174,6 +180,22 @@ struct Branch {
   }
 
  private:
+  /// Empties the states of the sequences that have rows.
+  template <class S>
+  static void clear(const Chunk& chunk, States<S> states) {
+    if constexpr (!std::is_empty_v<S>) {
+      chunk.team.barrier();  // what was in their place has been used
+      for (std::size_t i = 0; i < chunk.segments.size(); ++i)
+        if (chunk.segments[i].n_rows > 0)
+          S::visit(states[i], [&](auto, auto& x) {
+            const Range mine = chunk.team.share(x.size_bytes(), alignment);
+            std::memset(reinterpret_cast<std::byte*>(x.data) + mine.begin, 0,
+                        static_cast<std::size_t>(mine.end - mine.begin));
+          });
+      chunk.team.barrier();
+    }
+  }
+
   /// out += layer(norm(x)); out may be x. Without the sum where out is the scratch's own.
   template <class T, class KV>
   static void run(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,

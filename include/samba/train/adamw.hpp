@@ -17,20 +17,21 @@ enum class Decay {
   all        ///< as the published Samba models were trained
 };
 
-/// What the tensors whose names match a pattern do otherwise.
+/// What the tensors whose names match a pattern do otherwise. What a group does not set stays as
+/// the groups before it left it.
 struct ParameterGroup {
   std::string pattern = {};                 ///< of the names in files, see glob_match
   std::optional<double> weight_decay = {};  ///< whatever AdamWOptions::decay says
-  double rate = 1;                          ///< times the learning rate
-  bool frozen = false;                      ///< do not change, and do not count in the norm
+  std::optional<double> rate = {};          ///< times the learning rate
+  std::optional<bool> frozen = {};          ///< do not change, and do not count in the norm
 };
 
 struct AdamWOptions {
   double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
   double clip = 1;  ///< the largest norm of all gradients together; 0: any
   Decay decay = Decay::matrices;
-  int threads = 0;                          ///< 0: what OpenMP gives
-  std::vector<ParameterGroup> groups = {};  ///< a tensor follows the last that it matches
+  int threads = 0;                          ///< at most the processors; 0: what OpenMP gives
+  std::vector<ParameterGroup> groups = {};  ///< of those that set the same the last counts
 };
 
 namespace detail {
@@ -65,7 +66,7 @@ template <class R>
   check_option("AdamWOptions::clip", o.clip, 0, 1e9);
   check_at_least("AdamWOptions::threads", o.threads, 0);
   for (const ParameterGroup& group : o.groups) {
-    check_option("ParameterGroup::rate", group.rate, 0, 1e6);
+    check_option("ParameterGroup::rate", group.rate.value_or(1), 0, 1e6);
     check_option("ParameterGroup::weight_decay", group.weight_decay.value_or(0), 0, 1e3);
   }
 }
@@ -73,6 +74,9 @@ template <class R>
 /// The numbers of a step of AdamW.
 template <class R>
 struct AdamWStep {
+  /// Beyond it a gradient counts as this: its square, and sums of such, are finite.
+  static constexpr R largest = static_cast<R>(sizeof(R) == 4 ? 0x1p62 : 0x1p510);
+
   R scale, beta1, beta2, mean_scale, square_scale, eps, rate, keep;
 
   /// Of step number `steps`, from 1 on, with gradients of this norm, for tensors that learn at this
@@ -82,8 +86,8 @@ struct AdamWStep {
       : scale(static_cast<R>(o.clip > 0 ? std::min(1., o.clip / (norm + 1e-6)) : 1.)),
         beta1(static_cast<R>(o.beta1)),
         beta2(static_cast<R>(o.beta2)),
-        mean_scale(static_cast<R>(1 / (1 - std::pow(o.beta1, steps)))),
-        square_scale(static_cast<R>(1 / (1 - std::pow(o.beta2, steps)))),
+        mean_scale(correction(beta1, steps)),
+        square_scale(correction(beta2, steps)),
         eps(static_cast<R>(o.eps)),
         rate(static_cast<R>(learning_rate)),
         keep(static_cast<R>(1 - learning_rate * weight_decay)) {}
@@ -97,7 +101,7 @@ struct AdamWStep {
     for (std::int64_t i = 0; i < n; i += strip) {
       const std::int64_t end = std::min(i + strip, n);
       for (std::int64_t k = i; k < end; ++k) {
-        const R x = gradient[k] * scale;
+        const R x = std::clamp(gradient[k] * scale, -largest, largest);
         mean[k] = beta1 * mean[k] + (R{1} - beta1) * x;
         square[k] = beta2 * square[k] + (R{1} - beta2) * x * x;
         root[k - i] = square[k] * square_scale;
@@ -106,6 +110,13 @@ struct AdamWStep {
       for (std::int64_t k = i; k < end; ++k)
         weight[k] = keep * weight[k] - rate * (mean[k] * mean_scale) / (root[k - i] + eps);
     }
+  }
+
+ private:
+  /// What makes up for means that began at 0. Of beta as R has it: near 1 its rounding changes
+  /// 1 - beta, which the means are made with, by percents.
+  static R correction(R beta, std::int64_t steps) {
+    return static_cast<R>(1 / (1 - std::pow(static_cast<double>(beta), steps)));
   }
 };
 
@@ -130,16 +141,15 @@ class AdamW {
   explicit AdamW(AdamWOptions options = AdamWOptions{}) : options_(std::move(options)) {
     detail::check(options_);
     const auto tensors = state_.mean.tensors();
-    std::vector<double> decays;
     for (const auto& tensor : tensors) {
-      const bool all = options_.decay == Decay::all || tensor.shape.size() > 1;
-      decays.push_back(all ? options_.weight_decay : 0);
-      rules_.push_back({decays.back()});
+      const bool decays = options_.decay == Decay::all || tensor.shape.size() > 1;
+      rules_.push_back({decays ? options_.weight_decay : 0});
     }
     const std::vector<std::string> names = tensor_names(state_.mean);
     for (const ParameterGroup& group : options_.groups)
       for (const std::size_t t : matching_names("ParameterGroup", group.pattern, names))
-        rules_[t] = {group.weight_decay.value_or(decays[t]), group.rate, group.frozen};
+        rules_[t] = {group.weight_decay.value_or(rules_[t].weight_decay),
+                     group.rate.value_or(rules_[t].rate), group.frozen.value_or(rules_[t].frozen)};
     for (std::size_t t = 0; t < tensors.size(); ++t) {
       const std::int64_t n = tensors[t].rows * tensors[t].row_size;
       for (std::int64_t i = 0; i < n && !rules_[t].frozen; i += block)
@@ -210,7 +220,7 @@ class AdamW {
 
   /// Calls f(index, tensor, elements) for every block, on the threads of the options.
   void each_block(auto f) const {
-    parallel(options_.threads ? options_.threads : default_threads(), [&](const Team& team) {
+    parallel(usable_threads(options_.threads), [&](const Team& team) {
       const Range mine = team.share(std::ssize(blocks_));
       for (std::int64_t i = mine.begin; i < mine.end; ++i) {
         const auto b = static_cast<std::size_t>(i);
@@ -247,7 +257,7 @@ template <class Model, class T>
 void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& master,
             int threads = 0) {
   const auto to = weights.tensors(), from = master.tensors();
-  parallel(threads ? threads : default_threads(), [&](const Team& team) {
+  parallel(usable_threads(threads), [&](const Team& team) {
     std::vector<Real<T>> row;
     for (std::size_t t = 0; t < to.size(); ++t) {
       const std::int64_t K = to[t].row_size;

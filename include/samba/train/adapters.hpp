@@ -87,7 +87,7 @@ class Adapters {
   void apply(const Master& base, Weights<Model, T>& weights, int threads = 0) const {
     static_assert(std::is_same_v<Real<T>, R>);
     const auto from = base.tensors(), to = weights.tensors();
-    parallel(threads ? threads : default_threads(), [&](const Team& team) {
+    parallel(usable_threads(threads), [&](const Team& team) {
       std::vector<R> row;
       for (const Adapter& adapter : adapters_) {
         row.resize(static_cast<std::size_t>(adapter.of.in));
@@ -108,7 +108,7 @@ class Adapters {
   std::vector<R> gradients(const Master& dense, int threads = 0) const {
     const auto tensors = dense.tensors();
     std::vector<R> result(numbers_.size());
-    parallel(threads ? threads : default_threads(), [&](const Team& team) {
+    parallel(usable_threads(threads), [&](const Team& team) {
       for (const Adapter& adapter : adapters_)
         add_gradients(team, adapter, static_cast<const R*>(tensors[adapter.of.tensor].data),
                       result.data());

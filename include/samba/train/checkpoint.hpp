@@ -27,6 +27,16 @@ namespace detail {
   return code == std::errc{} && end == name.data() + name.size() ? step : -1;
 }
 
+/// Behind the name of a folder that is no checkpoint yet, or no longer; and of one whose place
+/// another of the same step is about to take: a checkpoint until that has the name.
+inline constexpr const char *unfinished = ".unfinished", *replaced = ".replaced";
+
+/// Notes, once, what cannot be removed.
+[[gnu::cold]] inline void stays(const std::string& path, int code, std::vector<std::string>& left) {
+  const auto why = join({path, ": cannot remove: ", std::generic_category().message(code)});
+  if (std::find(left.begin(), left.end(), why) == left.end()) left.push_back(why);
+}
+
 /// A hash of a checkpoint's contents, eight bytes at a time.
 class ContentHash {
  public:
@@ -45,7 +55,6 @@ class ContentHash {
   void add(std::string_view text) { add(std::as_bytes(std::span(text))); }
   std::uint64_t value() const { return hash_; }
 
- private:
   void add(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
       std::uint64_t word = 0;
@@ -57,6 +66,7 @@ class ContentHash {
     }
   }
 
+ private:
   std::uint64_t hash_ = 0;
 };
 
@@ -78,14 +88,20 @@ template <class R>
 
 }  // namespace detail
 
-/// The folders of all checkpoints in `dir`, by their steps. (A folder has its name once it is
-/// complete.)
+/// The folders of all checkpoints in `dir`, by their steps. A folder has its name once it is
+/// complete; one that a program was about to replace when it was ended has `.replaced` behind it.
 [[gnu::cold]] inline std::map<std::int64_t, std::string> checkpoints_in(const std::string& dir) {
   std::map<std::int64_t, std::string> found;
-  for (const std::string& name : names_in_folder(dir))
-    if (const std::int64_t step = detail::checkpoint_step(name); step >= 0)
-      if (const std::string folder = detail::join({dir, "/", name}); is_directory(folder))
-        found[step] = folder;
+  for (const std::string& name : names_in_folder(dir)) {
+    const std::string folder = detail::join({dir, "/", name});
+    const std::size_t end = name.ends_with(detail::replaced) ? name.rfind('.') : name.size();
+    const std::int64_t step = detail::checkpoint_step(std::string_view(name).substr(0, end));
+    if (step < 0 || !is_directory(folder)) continue;
+    if (end == name.size())
+      found[step] = folder;
+    else
+      found.try_emplace(step, folder);
+  }
   return found;
 }
 
@@ -97,40 +113,43 @@ template <class R>
 
 namespace detail {
 
-/// How the name of a checkpoint ends that is not complete.
-inline constexpr const char* unfinished = ".unfinished";
+/// Renames a checkpoint so that it is none, for clean_up to remove: half of it would not be
+/// complete.
+[[gnu::cold]] inline void retire(const std::string& folder, std::vector<std::string>& left) {
+  if (std::rename(folder.c_str(), (folder + unfinished).c_str()) != 0) stays(folder, errno, left);
+}
 
 /// Removes the oldest checkpoints in `dir` but for `keep` (0: none), and what programs left that were
 /// ended. What cannot be removed stays, and left gets a sentence on it, unless it has it already.
 [[gnu::cold]] inline void clean_up(const std::string& dir, int keep,
-                                   std::vector<std::string>& left) {
-  const auto say = [&](const std::string& why) {
-    if (std::find(left.begin(), left.end(), why) == left.end()) left.push_back(why);
-  };
-  const auto stays = [&](const std::string& path, int code) {
-    say(join({path, ": cannot remove: ", std::generic_category().message(code)}));
-  };
-  try {
-    auto all = checkpoints_in(dir);
-    for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin()))
-      // First of all renamed: half of it would not be complete.
-      if (const std::string& old = all.begin()->second;
-          std::rename(old.c_str(), (old + unfinished).c_str()) != 0)
-        stays(old, errno);
-    for (const std::string& name : names_in_folder(dir))
-      if (name.ends_with(unfinished) &&
-          checkpoint_step(std::string_view(name).substr(0, name.rfind('.'))) >= 0)
-        remove_folder(join({dir, "/", name}), stays);
-  } catch (const Error& error) {  // the folder cannot be read
-    say(error.what());
-  }
+                                   std::vector<std::string>& left) try {
+  auto all = checkpoints_in(dir);
+  for (auto& [step, folder] : all)
+    if (folder.ends_with(replaced)) {  // by one that was never complete
+      const std::string name = folder.substr(0, folder.rfind('.'));
+      if (std::rename(folder.c_str(), name.c_str()) != 0)
+        stays(folder, errno, left);
+      else
+        folder = name;
+    }
+  for (; keep > 0 && std::ssize(all) > keep; all.erase(all.begin()))
+    retire(all.begin()->second, left);
+  for (const std::string& name : names_in_folder(dir))
+    if (const std::string step = name.substr(0, name.find('.'));
+        checkpoint_step(step) >= 0 &&
+        (name == step + unfinished ||
+         (name == step + replaced && path_exists(join({dir, "/", step})))))
+      remove_folder(join({dir, "/", name}),
+                    [&](const std::string& path, int code) { stays(path, code, left); });
+} catch (const Error& error) {  // the folder cannot be read
+  if (std::find(left.begin(), left.end(), error.what()) == left.end()) left.push_back(error.what());
 }
 
 }  // namespace detail
 
 /// Adds the folder of a step to `dir`, whole or not at all: write(folder) puts its files into a
-/// folder of another name, which then gets the right one. Returns the folder. Where anything fails,
-/// an Error, and what was there stays.
+/// folder of another name, which then gets the right one, in place of a folder of this step that
+/// was there. Returns the folder. Where anything fails, an Error, and what was there stays.
 ///
 /// Afterwards the oldest folders are removed but for `keep` (0: none is), and what is in them, but no
 /// folders; links are removed, never followed. What cannot be removed is no error: it stays, and
@@ -143,17 +162,18 @@ inline constexpr const char* unfinished = ".unfinished";
   const std::string number = std::to_string(step);
   const std::string folder = detail::join(
       {dir, "/step-", std::string(8 - std::min<std::size_t>(8, number.size()), '0'), number});
-  const std::string temporary = folder + detail::unfinished;
-  if (path_exists(folder)) fail({folder, ": a checkpoint of this step is there already"});
+  const std::string temporary = folder + detail::unfinished, former = folder + detail::replaced;
   try {
     make_folders(dir);
     detail::clean_up(dir, 0, *left);
     make_folders(temporary);
     write(temporary);
     sync_folder(temporary);
+    if (is_directory(folder)) rename_folder(folder, former);
     rename_folder(temporary, folder);
     sync_folder(dir);
   } catch (const std::exception& error) {
+    if (!path_exists(folder)) std::rename(former.c_str(), folder.c_str());
     remove_folder(temporary, [](const std::string&, int) {});
     fail({folder, ": cannot write the checkpoint: ", error.what()});
   }
@@ -170,24 +190,26 @@ class RunCheckpoint {
   /// Throws where the folder or a part is missing, or the part about the training is damaged.
   [[gnu::cold]] explicit RunCheckpoint(std::string folder)
       : folder_(std::move(folder)), file_(open(folder_)) {
-    if (record().text("training") != "1")
-      fail({file_.path(), ": layout version: expected 1, found ", record().text("training")});
+    if (record().text("training") != version)
+      fail({file_.path(), ": layout version: expected ", version, ", found ",
+            record().text("training")});
   }
 
-  /// Writes a checkpoint with some entries (names and values) beside weights and means; see
-  /// write_checkpoint.
+  /// Writes a checkpoint with some entries (names and values) and a block of states beside weights
+  /// and means; see write_checkpoint.
   template <class Model, class R>
   [[gnu::cold]] static std::string write(const std::string& dir, std::int64_t step, int keep,
                                          const Weights<Model, Master<R>>& weights,
                                          const typename AdamW<Model, R>::State& optimiser,
                                          std::map<std::string, std::string> entries,
+                                         std::span<const std::byte> states = {},
                                          std::vector<std::string>* left = nullptr) {
     const auto write = [&](const std::string& folder) {
       detail::check_finite(tensor_names(weights), weights.tensors());
       save(weights, folder + model_file, dtype_of<R>);
       write_training(folder, structure<Model>(), tensor_names(weights), weights.tensors(),
-                     optimiser.mean.tensors(), optimiser.square.tensors(), optimiser.steps,
-                     entries);
+                     optimiser.mean.tensors(), optimiser.square.tensors(), optimiser.steps, entries,
+                     states);
     };
     return write_checkpoint(dir, step, keep, write, left);
   }
@@ -223,7 +245,15 @@ class RunCheckpoint {
     optimiser.steps = record().number<std::int64_t>("optimiser_steps");
   }
 
+  /// The block of states that was written, if there was one.
+  std::span<const std::byte> states() const {
+    const TensorView* const found = file_.find(states_name);
+    return found ? found->data : std::span<const std::byte>();
+  }
+
  private:
+  static constexpr const char *version = "2", *states_name = "states";
+
   static SafetensorsFile open(const std::string& folder) {
     if (!is_directory(folder)) fail({folder, ": expected the folder of a checkpoint"});
     for (const char* part : {model_file, training_file})
@@ -245,10 +275,11 @@ class RunCheckpoint {
   [[gnu::cold]] static std::string hash_of(const std::map<std::string, std::string>& metadata,
                                            const std::vector<TensorRef<R>>& weights,
                                            const std::vector<TensorRef<R>>& mean,
-                                           const std::vector<TensorRef<R>>& square) {
+                                           const std::vector<TensorRef<R>>& square,
+                                           std::span<const std::byte> states) {
     detail::ContentHash hash;
     for (const auto& [key, value] : metadata) hash.add(detail::join({key, "=", value, "\n"}));
-    hash.add(weights), hash.add(mean), hash.add(square);
+    hash.add(weights), hash.add(mean), hash.add(square), hash.add(states);
     return std::to_string(hash.value());
   }
 
@@ -259,21 +290,24 @@ class RunCheckpoint {
                                            const std::vector<TensorRef<R>>& mean,
                                            const std::vector<TensorRef<R>>& square,
                                            std::int64_t steps,
-                                           const std::map<std::string, std::string>& entries) {
+                                           const std::map<std::string, std::string>& entries,
+                                           std::span<const std::byte> states) {
     std::map<std::string, std::string> metadata{
-        {"samba.training", "1"},
+        {"samba.training", version},
         {"samba.structure", structure},
         {"samba.dtype", std::string(dtype_name(dtype_of<R>))},
         {"samba.optimiser_steps", std::to_string(steps)}};
     for (const auto& [name, value] : entries) metadata["samba." + name] = value;
-    metadata["samba.hash"] = hash_of(metadata, weights, mean, square);
+    metadata["samba.hash"] = hash_of(metadata, weights, mean, square, states);
     SafetensorsWriter writer(folder + training_file, metadata);
     each_mean(names, mean, square, [&](const std::string& name, const TensorRef<R>& tensor) {
       writer.declare(name, dtype_of<R>, tensor.shape);
     });
+    if (!states.empty()) writer.declare(states_name, Dtype::u8, {std::ssize(states)});
     each_mean(names, mean, square, [&](const std::string& name, const TensorRef<R>& tensor) {
       detail::write_rows(writer, name, tensor, dtype_of<R>);
     });
+    if (!states.empty()) writer.write(states_name, states);
     writer.finish();
   }
 
@@ -297,7 +331,7 @@ class RunCheckpoint {
     });
     auto metadata = file_.metadata();
     metadata.erase("samba.hash");
-    if (hash_of(metadata, weights, mean, square) != record().text("hash"))
+    if (hash_of(metadata, weights, mean, square, states()) != record().text("hash"))
       fail({folder_, ": damaged: its contents are not those that were written"});
   }
 

@@ -18,20 +18,34 @@ struct GradientOptions {
   int sequences = 1;             ///< that go through the model together
   std::int64_t tokens = 0;       ///< of all sequences together, at most
   std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
-  int threads = 0;               ///< 0: what OpenMP gives, or 1 inside a parallel region
-  bool recompute = false;        ///< keep only the input of each branch, and compute the rest again
-  int loss_rows = 512;           ///< tokens whose logits exist at one time, made even
+  /// At most the processors; 0: what OpenMP gives, or 1 inside a parallel region.
+  int threads = 0;
+  bool recompute = false;  ///< keep only the input of each branch, and compute the rest again
+  int loss_rows = 512;     ///< tokens whose logits exist at one time, made even
+  /// Every example starts from an empty state, and none is kept: a sequence takes the place of one
+  /// layer's state, without earlier keys and values, and not of all.
+  bool fresh = false;
 };
 
 /// Tokens of one sequence and what is to follow each: targets[i] after tokens[i]; a negative target
-/// does not count.
+/// does not count, the others weights[i] times, or once where there are no weights.
 struct Example {
   std::span<const std::int32_t> tokens, targets;
+  std::span<const float> weights = {};
+
+  /// The weights of all targets that count together.
+  double weight() const {
+    double sum = 0;
+    for (std::size_t i = 0; i < targets.size(); ++i)
+      if (targets[i] >= 0) sum += weights.empty() ? 1. : static_cast<double>(weights[i]);
+    return sum;
+  }
 };
 
-/// The mean cross entropy of sequences and its gradients, by back-propagation through all of their
-/// tokens, and through the states that they start from and end in. The gradients have the same bits
-/// for any number of threads, any loss_rows, and with or without recompute.
+/// The mean cross entropy of sequences, by the weights of targets, and its gradients, by
+/// back-propagation through all of their tokens, and through the states that they start from and
+/// end in. The gradients have the same bits for any number of threads, any loss_rows, and with or
+/// without recompute.
 ///
 /// T: the type of the matrices and of the factors of their products; gradients are Real<T>.
 template <class Model, class T = float, class KV = Real<T>>
@@ -52,10 +66,7 @@ class Gradient {
     resize(state_gradients_, options_.sequences, sequences);
     resize(positions_, options_.sequences, sequences);
     resize(segments_, options_.sequences, sequences);
-    std::byte* at = blocks_.data();
-    for (auto* states : {&found_, &states_, &again_})
-      for (auto& state : *states) at += place_state(state, at);
-    for (auto& state : state_gradients_) at += place_state(state, at);
+    place_states(blocks_.data());
     lay_out(own_.data());
   }
 
@@ -76,7 +87,7 @@ class Gradient {
   /// they stand; carry() moves them on.
   double add(const Weights<Model, T>& weights, std::span<const Example> examples,
              Weights<Model, Master<R>>& g, double scale = 1) {
-    const std::int64_t counted = load(examples);
+    const double counted = load(examples);
     std::fill(state_gradients().begin(), state_gradients().end(), std::byte{0});
     return run(weights, g, counted, scale);
   }
@@ -84,24 +95,28 @@ class Gradient {
   /// began: their gradients go on from state_gradients().
   double add_earlier(const Weights<Model, T>& weights, std::span<const Example> examples,
                      Weights<Model, Master<R>>& g, double scale = 1) {
+    check_kept("add_earlier");
     return run(weights, g, load(examples), scale);
   }
 
   /// All sequences begin anew.
   void reset() {
-    std::memset(blocks_.data(), 0, static_cast<std::size_t>(blocks_.bytes()));
+    std::fill_n(blocks_.data(), blocks_.bytes(), std::byte{0});
     std::fill(positions_.begin(), positions_.end(), 0);
   }
   /// The next examples go on where the last ended (truncated back-propagation).
   void carry() {
-    std::memcpy(found(), blocks_.data() + all_states(), static_cast<std::size_t>(all_states()));
+    check_kept("carry");
+    std::copy_n(found() + all_states(), all_states(), found());
     for (std::size_t i = 0; i < segments_.size(); ++i) positions_[i] += lengths_[i];
   }
 
   /// The states that the sequences go on from, as blocks of bytes that may be copied out and in, with
-  /// their positions; and the gradients of the last call's loss with respect to them.
+  /// their positions; and the gradients of the last call's loss with respect to them. None with
+  /// GradientOptions::fresh.
   std::span<std::byte> states() { return {found(), static_cast<std::size_t>(all_states())}; }
   std::span<std::byte> state_gradients() {
+    if (options_.fresh) return {};
     return {blocks_.data() + 3 * all_states(),
             static_cast<std::size_t>(gradient_bytes_ * options_.sequences)};
   }
@@ -126,9 +141,14 @@ class Gradient {
     StateGradient state_gradient{};
     state_bytes_ = place_state(state, nullptr);
     gradient_bytes_ = place_state(state_gradient, nullptr);
-    const auto one =
-        checked_sum(for_states, checked_product(for_states, 3, state_bytes_), gradient_bytes_);
-    sizes_.blocks = checked_product(for_states, one, options_.sequences);
+    const auto times = [](std::int64_t n, std::int64_t bytes) {
+      return checked_product(for_states, n, bytes);
+    };
+    const std::int64_t n = options_.sequences,
+                       each = checked_sum(for_states, times(3, state_bytes_), gradient_bytes_);
+    sizes_.blocks = options_.fresh
+                        ? checked_sum(for_states, state_bytes_, times(n, branch_bytes()))
+                        : times(n, each);
     Tape tape = this->tape(nullptr, nullptr, options_.tokens);
     for_each_branch<typename Model::Stack>([&](auto branch, Use) {
       using B = typename decltype(branch)::type;
@@ -146,7 +166,7 @@ class Gradient {
     check_at_least("GradientOptions::capacity", o.capacity, 1);
     if (o.threads < 0) fail({"GradientOptions::threads: expected 0 or more, found ", o.threads});
     check_at_least("GradientOptions::loss_rows", o.loss_rows, 1);
-    if (o.threads == 0) o.threads = default_threads();
+    o.threads = usable_threads(o.threads);
     constexpr std::int64_t most = std::numeric_limits<int>::max() - 1;
     o.loss_rows = static_cast<int>(std::min({std::int64_t{o.loss_rows}, o.tokens, most}));
     o.loss_rows += o.loss_rows % 2;  // products in bf16 take tokens two by two
@@ -154,12 +174,41 @@ class Gradient {
   }
 
   std::int64_t place_state(auto& state, std::byte* block) const {
-    return Model::place_state(state, block, options_.capacity);
+    return Model::place_state(state, block, options_.capacity, options_.fresh);
   }
-  std::int64_t all_states() const { return state_bytes_ * options_.sequences; }
+  void place_states(std::byte* at) {
+    if (!options_.fresh) {
+      for (auto* states : {&found_, &states_, &again_})
+        for (auto& state : *states) at += place_state(state, at);
+      for (auto& state : state_gradients_) at += place_state(state, at);
+      return;
+    }
+    // All sequences find one state, which stays empty; what a branch leaves, what it leaves when it
+    // is computed again, and the gradients follow each other in one place.
+    for (auto& state : found_) place_state(state, at);
+    at += state_bytes_;
+    for (std::size_t i = 0; i < states_.size(); ++i, at += branch_bytes()) {
+      place_state(states_[i], at), place_state(again_[i], at);
+      place_state(state_gradients_[i], at);
+    }
+  }
+  /// Bytes of what one sequence has of a branch where it is fresh.
+  std::int64_t branch_bytes() const { return std::max(state_bytes_, gradient_bytes_); }
+  /// Bytes of the states that are kept.
+  std::int64_t all_states() const { return options_.fresh ? 0 : state_bytes_ * options_.sequences; }
+  void check_kept(const char* call) const {
+    if (options_.fresh)
+      fail({"Gradient::", call, ": expected a Gradient that keeps states, found one with ",
+            "GradientOptions::fresh"});
+  }
   std::byte* found() const { return blocks_.data(); }
   Tape tape(std::byte* block, std::byte* scratch, std::int64_t rows) const {
-    return {block, 0, scratch, rows, options_.threads, options_.recompute};
+    return {.block = block,
+            .scratch = scratch,
+            .rows = rows,
+            .threads = options_.threads,
+            .recompute = options_.recompute,
+            .fresh = options_.fresh};
   }
 
   std::int64_t lay_out(std::byte* block) {
@@ -171,29 +220,39 @@ class Gradient {
     const std::int64_t n = options_.tokens, rows = options_.loss_rows, width = Model::d_model;
     const std::int64_t stream = checked_product("GradientOptions::tokens", n, width);
     take(x_, stream), take(dx_, stream);
-    take(losses_, n), take(tokens_, n), take(targets_, n);
+    take(losses_, n), take(tokens_, n), take(targets_, n), take(weights_, n);
     take(normed_, rows * width), take(dnormed_, rows * width);
     take(inverse_, rows);
     take(logits_, rows * Model::vocab_size);
     return placer.offset;
   }
 
-  /// Takes over the examples; returns the targets that count.
-  std::int64_t load(std::span<const Example> examples) {
+  /// Takes over the examples; returns the weight of all targets that count.
+  double load(std::span<const Example> examples) {
     if (std::ssize(examples) != options_.sequences)
       fail({"Gradient::add: expected ", options_.sequences, " examples, found ", examples.size()});
-    std::int64_t rows = 0, counted = 0;
+    std::int64_t rows = 0;
+    double counted = 0;
+    weighted_ = false;
     for (std::size_t s = 0; s < examples.size(); ++s) {
-      const auto& [tokens, targets] = examples[s];
+      const auto& [tokens, targets, weights] = examples[s];
       if (tokens.size() != targets.size())
         fail({"Gradient::add: example ", s, ": expected as many targets as tokens (", tokens.size(),
               "), found ", targets.size()});
+      if (!weights.empty() && weights.size() != tokens.size())
+        fail({"Gradient::add: example ", s, ": expected no weights or as many as tokens (",
+              tokens.size(), "), found ", weights.size()});
+      for (std::size_t i = 0; i < weights.size(); ++i)
+        if (!is_finite(weights[i]) || weights[i] < 0)
+          fail({"Gradient::add: example ", s, ": weight ", weights[i], " at index ", i,
+                ": expected a finite number of at least 0"});
       for (std::size_t i = 0; i < tokens.size(); ++i) {
         if (tokens[i] < 0 || tokens[i] >= Model::vocab_size || targets[i] >= Model::vocab_size)
           fail({"Gradient::add: example ", s, ": token ", tokens[i], " or target ", targets[i],
                 " at index ", i, " is outside the vocabulary [0, ", Model::vocab_size, ")"});
-        counted += targets[i] >= 0;
       }
+      counted += examples[s].weight();
+      weighted_ = weighted_ || !weights.empty();
       rows += std::ssize(tokens);
       constexpr std::int64_t most = std::int64_t{1} << 62;  // far from overflow
       if (positions_[s] < 0 || positions_[s] > most)
@@ -210,9 +269,13 @@ class Gradient {
     rows_ = 0;
     lengths_.assign(examples.size(), 0);
     for (std::size_t s = 0; s < examples.size(); ++s) {
-      const auto& [tokens, targets] = examples[s];
+      const auto& [tokens, targets, weights] = examples[s];
       std::copy(tokens.begin(), tokens.end(), tokens_ + rows_);
       std::copy(targets.begin(), targets.end(), targets_ + rows_);
+      if (weights.empty())
+        std::fill_n(weights_ + rows_, tokens.size(), 1.f);
+      else
+        std::copy(weights.begin(), weights.end(), weights_ + rows_);
       lengths_[s] = std::ssize(tokens);
       segments_[s] = {positions_[s], rows_, lengths_[s]};
       rows_ += lengths_[s];
@@ -221,19 +284,19 @@ class Gradient {
   }
 
   /// Forward and backward; returns the mean loss.
-  double run(const Weights<Model, T>& weights, Weights<Model, Master<R>>& g, std::int64_t counted,
+  double run(const Weights<Model, T>& weights, Weights<Model, Master<R>>& g, double counted,
              double scale_of_mean) {
     // Without a target the mean is 0, but states move on and their gradients go back.
-    const double targets = static_cast<double>(std::max<std::int64_t>(counted, 1));
+    const double targets = counted > 0 ? counted : 1;
     const R scale = static_cast<R>(scale_of_mean / targets);
     using namespace kernels;
     using Stack = typename Model::Stack;
     const auto& w = weights.tree();
     auto& dw = g.tree();
-    const auto bytes = static_cast<std::size_t>(all_states());
-    std::memcpy(found() + bytes, found(), bytes);
+    const std::int64_t bytes = all_states();
+    std::copy_n(found(), bytes, found() + bytes);
     if (rows_ == 0) return 0;
-    if (options_.recompute) std::memcpy(found() + 2 * bytes, found(), bytes);
+    if (options_.recompute) std::copy_n(found(), bytes, found() + 2 * bytes);
     const auto states = []<class S>(std::vector<S>& all) {
       return States<S>(reinterpret_cast<std::byte*>(all.data()), sizeof(S));
     };
@@ -254,7 +317,8 @@ class Gradient {
         const Logits logits{logits_, n};
         rmsnorm(team, w.norm, Model::norm_eps, part, normed);
         matmul(team, w.head, normed, logits);
-        cross_entropy(team, targets_ + row, scale, logits, losses_ + row);
+        cross_entropy(team, targets_ + row, scale, logits, losses_ + row,
+                      weighted_ ? weights_ + row : nullptr);
         matmul_backward(team, w.head, normed, logits, dw.head, nullptr, dnormed);
         const Range mine = team.share(n);
         std::fill(dpart.row(mine.begin), dpart.row(mine.end), R{0});
@@ -302,6 +366,8 @@ class Gradient {
   std::vector<std::int64_t> positions_, lengths_;
   R *x_, *dx_, *normed_, *dnormed_, *inverse_, *logits_, *losses_;
   std::int32_t *tokens_, *targets_;
+  float* weights_;
+  bool weighted_ = false;  // some example of the last call is
 };
 
 }  // namespace samba::inline SAMBA_TARGET

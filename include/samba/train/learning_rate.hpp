@@ -1,17 +1,27 @@
 #pragma once
 #include <samba/train/check_option.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 namespace samba::inline SAMBA_TARGET {
 
+/// How a learning rate falls from its peak.
+enum class RateCurve {
+  cosine,  ///< Loshchilov and Hutter 2017, without restarts
+  linear,
+  stable  ///< not at all, then linearly in the last decay_steps (WSD, Hu et al. 2024)
+};
+
 /// The learning rate of a step: it rises linearly from 0 at step 0 to `peak` at warmup_steps, falls
-/// by a cosine to `floor` at `steps`, and stays there (Loshchilov and Hutter 2017, without
-/// restarts). The first step of a training has the number 1.
+/// by the curve to `floor` at `steps`, and stays there. The first step of a training has the number
+/// 1. Where no step stands between the peak and the end, the last step takes the peak.
 struct LearningRate {
   double peak = 1e-3, floor = 0;
   std::int64_t warmup_steps = 0, steps = 1;
+  RateCurve curve = RateCurve::cosine;
+  std::int64_t decay_steps = 0;  ///< of RateCurve::stable
 
   double at(std::int64_t step) const {
     check();
@@ -20,9 +30,11 @@ struct LearningRate {
       return static_cast<double>(step - begin) / static_cast<double>(end - begin);
     };
     if (step < warmup_steps) return peak * part(0, warmup_steps);
-    if (step >= steps) return floor;
-    return floor +
-           (peak - floor) * (1 + std::cos(std::numbers::pi * part(warmup_steps, steps))) / 2;
+    const std::int64_t begin = curve == RateCurve::stable ? steps - decay_steps : warmup_steps;
+    if (step >= steps) return step <= std::max<std::int64_t>(begin, 1) ? peak : floor;
+    if (step <= begin) return peak;
+    if (curve != RateCurve::cosine) return floor + (peak - floor) * (1 - part(begin, steps));
+    return floor + (peak - floor) * (1 + std::cos(std::numbers::pi * part(begin, steps))) / 2;
   }
 
   /// Throws Error where the numbers make no schedule.
@@ -34,6 +46,11 @@ struct LearningRate {
     if (warmup_steps > steps)
       fail({"LearningRate::warmup_steps: expected at most ", steps, " (steps), found ",
             warmup_steps});
+    const std::int64_t most = curve == RateCurve::stable ? steps - warmup_steps : 0;
+    if (decay_steps < 0 || decay_steps > most)
+      fail({"LearningRate::decay_steps: expected 0 to ", most,
+            most > 0 ? " (steps without warmup_steps)" : " but for RateCurve::stable", ", found ",
+            decay_steps});
   }
 };
 

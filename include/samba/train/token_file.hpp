@@ -2,9 +2,11 @@
 /// \file
 /// Token ids of texts in a file, for training: memory-mapped, so that a file of any size costs no
 /// memory and opens at once. A header of 48 bytes, then the ids in 1, 2 or 4 bytes each, the least
-/// that the vocabulary fits in, little-endian.
+/// that the vocabulary fits in, little-endian; in version 2 behind each its weight as a float. The
+/// .bin files of nanoGPT and llm.c are read too.
 #include <samba/core/error.hpp>
 #include <samba/core/hash.hpp>
+#include <samba/core/scalar.hpp>
 #include <samba/io/file_writer.hpp>
 #include <samba/io/mapped_file.hpp>
 #include <samba/io/tokenizer.hpp>
@@ -33,6 +35,10 @@ struct TokenFileHeader {
   std::uint32_t bytes_per_id = 0;
   std::int64_t vocab_size = 0, separator = -1, size = 0;
   std::uint64_t hash = 0;
+
+  bool weighted() const { return version == 2; }
+  /// Bytes of an id and its weight.
+  std::int64_t stride() const { return bytes_per_id + (weighted() ? 4 : 0); }
 };
 static_assert(sizeof(TokenFileHeader) == 48);
 
@@ -66,19 +72,33 @@ class TokenFile {
     const detail::TokenFileHeader expected;
     if (bytes >= least) std::memcpy(&header_, map_.bytes().data(), sizeof header_);
     if (bytes < least || std::memcmp(header_.magic, expected.magic, sizeof header_.magic) != 0)
-      fail({this->path(), ": not a token file (of TokenFileWriter)"});
-    if (header_.version != expected.version)
-      fail({this->path(), ": token file: expected version ", expected.version, ", found ",
-            header_.version});
+      fail(
+          {this->path(),
+           ": not a token file (of TokenFileWriter; TokenFile::from_bin reads those of nanoGPT and "
+           "llm.c)"});
+    if (header_.version != 1 && header_.version != 2)
+      fail({this->path(), ": token file: expected version 1 or 2, found ", header_.version});
     const auto& [magic, version, width, vocab_size, separator, size, hash] = header_;
     if (vocab_size < 1 || vocab_size > detail::max_vocab_size || separator < -1 ||
         separator >= vocab_size || width != detail::bytes_per_id(vocab_size) || size < 1)
       fail({this->path(), ": token file with a damaged header: vocab_size ", vocab_size,
             ", separator ", separator, ", ", width, " bytes per id, ", size, " tokens"});
     // Not size * width, which may overflow.
-    if ((bytes - least) % width != 0 || (bytes - least) / width != size)
-      fail({this->path(), ": token file: expected ", size, " ids of ", width, " bytes behind ",
-            least, " of header, found ", bytes - least, " bytes"});
+    if (const auto stride = header_.stride();
+        (bytes - least) % stride != 0 || (bytes - least) / stride != size)
+      fail({this->path(), ": token file: expected ", size, " ids of ", width, " bytes",
+            header_.weighted() ? " and a weight of 4" : "", " behind ", least, " of header, found ",
+            bytes - least, " bytes"});
+  }
+
+  /// A .bin file of nanoGPT, which is ids of two bytes and nothing else, or of llm.c, whose header
+  /// tells. Neither says what vocabulary it is of (0: it ends with the largest id) and which id
+  /// ends a document. Reads the file once.
+  [[gnu::cold]] static TokenFile from_bin(std::string path, std::int64_t vocab_size = 0,
+                                          std::int32_t separator = -1) {
+    TokenFile file(MappedFile(std::move(path)));
+    file.read_bin(vocab_size, separator);
+    return file;
   }
 
   /// Whether a file begins as token files do.
@@ -96,20 +116,22 @@ class TokenFile {
   std::int64_t vocab_size() const { return header_.vocab_size; }
   /// The id that ends a document, -1: none.
   std::int32_t separator() const { return static_cast<std::int32_t>(header_.separator); }
-  /// FNV-1a of the ids as they are stored, computed when they were written.
+  /// Whether each token has a weight, which is what its prediction counts in the loss.
+  bool weighted() const { return header_.weighted(); }
+  /// FNV-1a of the ids (and weights) as they are stored, computed when they were written.
   std::uint64_t hash() const { return header_.hash; }
 
   /// into[i] = token begin + i.
   void read(std::int64_t begin, std::span<std::int32_t> into) const {
     const std::int64_t n = std::ssize(into);
-    if (begin < 0 || begin > size() || n > size() - begin)
-      fail({path(), ": holds ", size(), " tokens; asked for ", n, " from ", begin});
+    check_range(begin, n);
     detail::with_id_type(header_.bytes_per_id, [&]<class Id>(Id) {
-      const std::byte* const ids = data() + begin * std::int64_t{sizeof(Id)};
+      const std::byte* const ids = data() + begin * header_.stride();
+      const std::size_t stride = weighted() ? sizeof(Id) + 4 : sizeof(Id);
       std::uint32_t largest = 0;
       for (std::size_t i = 0; i < into.size(); ++i) {
         Id id;
-        std::memcpy(&id, ids + i * sizeof(Id), sizeof(Id));
+        std::memcpy(&id, ids + i * stride, sizeof(Id));
         largest = std::max<std::uint32_t>(largest, id);
         into[i] = static_cast<std::int32_t>(id);
       }
@@ -119,32 +141,100 @@ class TokenFile {
     });
   }
 
+  /// into[i] = the weight of token begin + i; 1 where the file has none.
+  void read_weights(std::int64_t begin, std::span<float> into) const {
+    check_range(begin, std::ssize(into));
+    std::fill(into.begin(), into.end(), 1.f);
+    if (!weighted()) return;
+    const std::byte* const first = data() + begin * header_.stride() + header_.bytes_per_id;
+    for (std::size_t i = 0; i < into.size(); ++i) {
+      std::memcpy(&into[i], first + i * static_cast<std::size_t>(header_.stride()), sizeof(float));
+      if (!is_finite(into[i]) || into[i] < 0)
+        fail({path(), ": damaged: the weight of token ", begin + static_cast<std::int64_t>(i),
+              " is ", into[i]});
+    }
+  }
+
   /// Reads all: throws where an id is outside the vocabulary or the ids are not those written.
   void verify() const {
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min(size(), piece)));
-    for (std::int64_t i = 0; i < size(); i += piece)
-      read(i, std::span(ids).first(static_cast<std::size_t>(std::min(piece, size() - i))));
-    const auto bytes = static_cast<std::size_t>(size()) * header_.bytes_per_id;
+    each_piece([&](std::int64_t begin, std::span<std::int32_t> ids, std::span<float> weights) {
+      read(begin, ids), read_weights(begin, weights);
+    });
+    const auto bytes = static_cast<std::size_t>(size() * header_.stride());
     if (fnv1a(detail::as_text(data(), bytes)) != hash())
       fail(
           {path(), ": damaged: the ids are not those that the hash in its header was computed of"});
   }
 
  private:
-  static constexpr std::int64_t piece = 1 << 16;
+  explicit TokenFile(MappedFile map) : map_(std::move(map)) {}
 
-  const std::byte* data() const { return map_.bytes().data() + sizeof header_; }
+  const std::byte* data() const { return map_.bytes().data() + data_at_; }
+
+  void check_range(std::int64_t begin, std::int64_t n) const {
+    if (begin < 0 || begin > size() || n > size() - begin)
+      fail({path(), ": holds ", size(), " tokens; asked for ", n, " from ", begin});
+  }
+
+  /// f(begin, room for ids, room for weights) for all tokens, some at a time.
+  void each_piece(auto&& f) const {
+    constexpr std::int64_t piece = 1 << 16;
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min(size(), piece)));
+    std::vector<float> weights(ids.size());
+    for (std::int64_t i = 0; i < size(); i += piece) {
+      const auto n = static_cast<std::size_t>(std::min(piece, size() - i));
+      f(i, std::span(ids).first(n), std::span(weights).first(n));
+    }
+  }
+
+  [[gnu::cold]] void read_bin(std::int64_t vocab_size, std::int32_t separator) {
+    const std::span<const std::byte> all = map_.bytes();
+    std::int32_t fields[3] = {};  // of llm.c, which has 256: magic number, version, tokens
+    constexpr std::size_t llmc_header = 256 * sizeof(std::int32_t);
+    if (all.size() >= llmc_header) std::memcpy(fields, all.data(), sizeof fields);
+    const auto [magic, version, tokens] = fields;
+    const bool two = magic == 20240520 && version == 1, four = magic == 20240801 && version == 7;
+    header_.bytes_per_id = four ? 4 : 2;
+    data_at_ = two || four ? llmc_header : 0;
+    const std::int64_t bytes = std::ssize(all) - static_cast<std::int64_t>(data_at_);
+    header_.size = bytes / header_.bytes_per_id;
+    if (bytes % header_.bytes_per_id != 0 || size() < 1 ||
+        (data_at_ > 0 && size() != static_cast<std::uint32_t>(tokens)))
+      fail({path(), ": token file: expected ",
+            data_at_ > 0 ? detail::join({static_cast<std::uint32_t>(tokens), " ids"})
+                         : "one or more ids",
+            " of ", header_.bytes_per_id, " bytes behind ", data_at_, " of header, found ", bytes,
+            " bytes"});
+    if (vocab_size < 0 || vocab_size > detail::max_vocab_size)
+      fail(
+          {path(), ": vocab_size: expected 0 to ", detail::max_vocab_size, ", found ", vocab_size});
+    header_.vocab_size = vocab_size > 0 ? vocab_size : detail::max_vocab_size;
+    header_.hash = fnv1a(detail::as_text(data(), static_cast<std::size_t>(bytes)));
+    std::int32_t largest = 0;
+    each_piece([&](std::int64_t begin, std::span<std::int32_t> ids, std::span<float>) {
+      read(begin, ids);
+      largest = std::max(largest, *std::max_element(ids.begin(), ids.end()));
+    });
+    if (vocab_size == 0) header_.vocab_size = std::int64_t{largest} + 1;
+    if (separator < -1 || separator >= this->vocab_size())
+      fail({path(), ": separator: expected an id in [0, ", this->vocab_size(), ") or -1, found ",
+            separator});
+    header_.separator = separator;
+  }
 
   MappedFile map_;
   detail::TokenFileHeader header_;
+  std::size_t data_at_ = sizeof header_;  // where ids begin
 };
 
 /// Writes a token file piece by piece. The file is there whole, after close(), or not at all, as
 /// FileWriter writes it; what was at `path` stays until then. Errors are Error and name the file.
 class TokenFileWriter {
  public:
-  /// Ids are to be in [0, vocab_size); separator: the id that ends a document, -1: none.
-  TokenFileWriter(std::string path, std::int64_t vocab_size, std::int32_t separator = -1)
+  /// Ids are to be in [0, vocab_size); separator: the id that ends a document, -1: none. weighted:
+  /// each token has a weight in the loss.
+  TokenFileWriter(std::string path, std::int64_t vocab_size, std::int32_t separator = -1,
+                  bool weighted = false)
       : file_(std::move(path)) {
     if (vocab_size < 1 || vocab_size > detail::max_vocab_size)
       fail({file_.path(), ": vocab_size: expected 1 to ", detail::max_vocab_size, ", found ",
@@ -155,21 +245,41 @@ class TokenFileWriter {
     header_.bytes_per_id = detail::bytes_per_id(vocab_size);
     header_.vocab_size = vocab_size;
     header_.separator = separator;
+    if (weighted) header_.version = 2;
     header_.hash = fnv1a("");
     file_.seek(0);                                       // as close() will, so not into a pipe
     file_.write(std::as_bytes(std::span(&header_, 1)));  // in its place, until all is known
   }
 
-  /// Adds ids. One outside the vocabulary is an Error, and none of them is added.
-  void append(std::span<const std::int32_t> ids) {
+  /// Adds ids, each with the weight 1. One outside the vocabulary is an Error, and none of them is
+  /// added.
+  void append(std::span<const std::int32_t> ids) { append(ids, std::span<const float>{}); }
+  /// Adds ids with what the prediction of each counts in the loss: 0 for a prompt, say. An Error
+  /// where the file has no weights, or one is negative or not finite.
+  void append(std::span<const std::int32_t> ids, float weight) {
+    append(ids, std::vector<float>(ids.size(), weight));
+  }
+  void append(std::span<const std::int32_t> ids, std::span<const float> weights) {
     file_.check_open();
+    if (!weights.empty() && !header_.weighted())
+      fail({file_.path(),
+            ": weights for a file that was begun without; give TokenFileWriter(path, ",
+            "vocab_size, separator, true)"});
+    if (!weights.empty() && weights.size() != ids.size())
+      fail({file_.path(), ": expected as many weights as tokens (", ids.size(), "), found ",
+            weights.size()});
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      if (!is_finite(weights[i]) || weights[i] < 0)
+        fail({file_.path(), ": weight ", weights[i], " at index ", i,
+              ": expected a finite number of at least 0"});
     for (std::size_t i = 0; i < ids.size(); ++i)
       if (ids[i] < 0 || ids[i] >= header_.vocab_size)
         fail({file_.path(), ": token ", ids[i], " at index ", i, " of ", ids.size(),
               " to be written is outside the vocabulary [0, ", header_.vocab_size, ")"});
-    for (const std::int32_t id : ids) {
-      const auto* const bytes = reinterpret_cast<const std::byte*>(&id);  // the lowest come first
-      buffer_.insert(buffer_.end(), bytes, bytes + header_.bytes_per_id);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      add(&ids[i], header_.bytes_per_id);  // the lowest come first
+      const float weight = weights.empty() ? 1.f : weights[i];
+      if (header_.weighted()) add(&weight, sizeof weight);
       if (buffer_.size() >= buffer_bytes) flush();
     }
     header_.size += std::ssize(ids);
@@ -200,6 +310,10 @@ class TokenFileWriter {
  private:
   static constexpr std::size_t buffer_bytes = 1 << 18;
 
+  void add(const void* from, std::size_t n) {
+    const auto* const bytes = static_cast<const std::byte*>(from);
+    buffer_.insert(buffer_.end(), bytes, bytes + n);
+  }
   void flush() {
     file_.write(buffer_);
     header_.hash = fnv1a(detail::as_text(buffer_.data(), buffer_.size()), header_.hash);
@@ -220,7 +334,9 @@ inline std::string_view take_document(std::string_view& text, std::string_view s
   while (line < text.size()) {
     const std::size_t end = std::min(text.find('\n', line), text.size());
     next = std::min(end + 1, text.size());
-    if (text.substr(line, end - line) == separator_line) break;
+    std::string_view found = text.substr(line, end - line);
+    if (found != separator_line && found.ends_with('\r')) found.remove_suffix(1);
+    if (found == separator_line) break;
     line = next;
   }
   const std::string_view document = text.substr(0, line);
@@ -231,9 +347,9 @@ inline std::string_view take_document(std::string_view& text, std::string_view s
 }  // namespace detail
 
 /// Appends the tokens of a text file to a token file; returns how many. The text is one document,
-/// or several that end with a line that is just `separator_line` (such as % in fortune files), which
-/// is not a part of them; empty ones do not count. Each ends with the separator of the token file,
-/// if that has one.
+/// or several that end with a line that is just `separator_line` (such as % in fortune files; lines
+/// may end as on Windows), which is not a part of them; empty ones do not count. Each ends with the
+/// separator of the token file, if that has one.
 ///
 /// Tokenizer: has encode(text), or is a function of text, that returns ids (std::vector<int32_t>).
 /// A document is encoded whole; one of a Tokenizer with `splits_anywhere` piece by piece, in fixed

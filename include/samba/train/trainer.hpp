@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/io/folder_lock.hpp>
 #include <samba/model/initialize.hpp>
 #include <samba/train/adamw.hpp>
 #include <samba/train/batches.hpp>
@@ -6,12 +7,16 @@
 #include <samba/train/gradient.hpp>
 #include <samba/train/learning_rate.hpp>
 #include <samba/train/outliers.hpp>
+#include <samba/train/validate.hpp>
 
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace samba::inline SAMBA_TARGET {
 
@@ -23,19 +28,23 @@ struct TrainOptions {
   std::int64_t seq_len = 512;          ///< tokens of each
   int accumulate = 1;                  ///< batches of so many sequences for one step
   bool restart_at_separators = false;  ///< see BatchOptions
+  bool carry_states = false;           ///< windows follow each other, and so do states: in_order
   std::uint64_t seed = 0;              ///< of the first weights and of the order of the data
   LearningRate learning_rate = {};     ///< and how many steps there are
   AdamWOptions adamw = {};             ///< its learning rate and threads are those given here
   OutlierOptions outliers = {};
   NonFinite non_finite = NonFinite::stop;
-  int threads = 0;                       ///< 0: what OpenMP gives
+  int non_finite_limit = 10;             ///< steps in a row that are left out at most
+  int threads = 0;                       ///< at most the processors; 0: what OpenMP gives
   bool recompute = false;                ///< see GradientOptions
   std::string checkpoints = {};          ///< the folder for them; "": none are written
   std::int64_t checkpoint_interval = 0;  ///< steps; 0: save() alone writes
   int keep = 2;                          ///< the newest checkpoints; 0: all
-  /// When a run goes on, its checkpoint may have been made with other options. Otherwise that is an
-  /// Error.
-  bool change_options = false;
+  /// When a run goes on, its checkpoint may have been made with other options, or at least with
+  /// another learning rate, for example of fewer steps. Otherwise that is an Error.
+  bool change_options = false, change_learning_rate = false;
+  /// Or on other data, which is then read from its beginning.
+  bool change_data = false;
 };
 
 /// What a step did.
@@ -51,6 +60,15 @@ struct TrainStep {
   bool finite = true;                      ///< both numbers are
   bool skipped = false;                    ///< the weights stayed as they were
   std::string checkpoint = {};             ///< the folder that was written after the step, or ""
+  std::string checkpoint_error = {};       ///< why the one that was due could not be, or ""
+};
+
+/// What an evaluation found.
+struct Evaluation {
+  std::vector<Validation> losses;     ///< of validate()
+  bool best = false;                  ///< the first of them is below that of the best kept so far
+  std::string checkpoint = {};        ///< the folder that was then written, or ""
+  std::string checkpoint_error = {};  ///< why it could not be, or ""
 };
 
 namespace detail {
@@ -60,7 +78,8 @@ inline GradientOptions gradient_options(const TrainOptions& o, int examples) {
           .tokens = checked_product("TrainOptions: sequences, seq_len", o.sequences, o.seq_len),
           .capacity = o.seq_len,
           .threads = o.threads,
-          .recompute = o.recompute};
+          .recompute = o.recompute,
+          .fresh = !o.carry_states};
 }
 
 inline AdamWOptions adamw_options(const TrainOptions& o) {
@@ -77,11 +96,15 @@ inline AdamWOptions adamw_options(const TrainOptions& o) {
   set("seq_len", o.seq_len);
   set("accumulate", o.accumulate);
   set("restart_at_separators", o.restart_at_separators);
+  set("carry_states", o.carry_states);
   set("seed", o.seed);
   set("learning_rate.peak", o.learning_rate.peak);
   set("learning_rate.floor", o.learning_rate.floor);
   set("learning_rate.warmup_steps", o.learning_rate.warmup_steps);
   set("learning_rate.steps", o.learning_rate.steps);
+  constexpr const char* curves[] = {"cosine", "linear", "stable"};
+  set("learning_rate.curve", curves[static_cast<int>(o.learning_rate.curve)]);
+  set("learning_rate.decay_steps", o.learning_rate.decay_steps);
   set("adamw.beta1", o.adamw.beta1);
   set("adamw.beta2", o.adamw.beta2);
   set("adamw.eps", o.adamw.eps);
@@ -90,15 +113,17 @@ inline AdamWOptions adamw_options(const TrainOptions& o) {
   set("adamw.decay", o.adamw.decay == Decay::all ? "all" : "matrices");
   std::string groups;
   for (const ParameterGroup& g : o.adamw.groups)
-    groups += join({groups.empty() ? "" : "; ", Quoted{g.pattern}, " weight_decay ",
-                    g.weight_decay ? join({*g.weight_decay}) : "-", " rate ", g.rate,
-                    g.frozen ? " frozen" : ""});
+    groups += join({groups.empty() ? "" : "; ", Quoted{g.pattern},
+                    g.weight_decay ? join({" weight_decay ", *g.weight_decay}) : "",
+                    g.rate ? join({" rate ", *g.rate}) : "",
+                    g.frozen ? join({" frozen ", *g.frozen}) : ""});
   set("adamw.groups", groups);
   set("outliers.z_limit", o.outliers.z_limit);
   set("outliers.horizon", o.outliers.horizon);
   set("outliers.warmup_steps", o.outliers.warmup_steps);
   set("outliers.skip", o.outliers.skip);
   set("non_finite", o.non_finite == NonFinite::skip ? "skip" : "stop");
+  set("non_finite_limit", o.non_finite_limit);
   return all;
 }
 
@@ -128,41 +153,55 @@ class Trainer {
   using MasterWeights = Weights<Model, Master<R>>;
 
   /// Begins with random weights (initialize), or with the given ones. Throws for options out of
-  /// range, data that does not fit them or the model, and a folder that has checkpoints already.
-  Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options)
+  /// range, data that does not fit them or the model, and a folder that has checkpoints already, or
+  /// that another Trainer writes to (see FolderLock).
+  Trainer(DataSources data, const TrainOptions& options)
       : Trainer(std::move(data), options, MasterWeights(), nullptr) {
     initialize(master_, options_.seed);
     assign(weights_, master_, options_.threads);
   }
-  Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options, MasterWeights weights)
+  Trainer(DataSources data, const TrainOptions& options, MasterWeights weights)
       : Trainer(std::move(data), options, std::move(weights), nullptr) {
     assign(weights_, master_, options_.threads);
   }
   /// Goes on from a checkpoint (see latest_checkpoint). Throws where it is of another model, of
   /// other data, made with other options (but see TrainOptions::change_options), or damaged.
-  static Trainer resume(const std::string& checkpoint, std::shared_ptr<const TokenFile> data,
+  static Trainer resume(const std::string& checkpoint, DataSources data,
                         const TrainOptions& options) {
     const RunCheckpoint from(checkpoint);
     return Trainer(std::move(data), options, MasterWeights(), &from);
   }
 
-  /// Gradients of the mean loss over all targets of the next batches, and a step with them. An Error
-  /// leaves everything as it was before.
-  TrainStep step() {
+  /// Gradients of the mean loss over all targets of the next batches, and a step with them. An
+  /// Error leaves everything as it was before. A checkpoint that is due and cannot be written is
+  /// none: the step tells, and the run may go on.
+  TrainStep step() { return step(options_.learning_rate.at(step_ + 1)); }
+  /// As step, with a learning rate of your own schedule.
+  TrainStep step(double learning_rate) {
+    check_option("Trainer::step: learning_rate", learning_rate, 0, 1e3);
     const auto start = std::chrono::steady_clock::now();
     const std::int64_t position = batches_.position();
-    TrainStep result{.step = step_ + 1};
+    const std::span<std::byte> states = gradient_.states();
+    states_before_.assign(states.begin(), states.end());
+    const std::int64_t state_position = gradient_.positions()[0];
+    TrainStep result{.step = step_ + 1, .learning_rate = learning_rate};
     try {
       advance(result, position);
     } catch (...) {
       batches_.seek(position);
+      std::copy(states_before_.begin(), states_before_.end(), states.begin());
+      set_positions(state_position);
       throw;
     }
     step_ = result.step;
+    tokens_ += result.tokens;
     result.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (options_.checkpoint_interval > 0 && step_ % options_.checkpoint_interval == 0)
-      result.checkpoint = save();
+    if (options_.checkpoint_interval > 0 && step_ % options_.checkpoint_interval == 0) try {
+        result.checkpoint = save();
+      } catch (const std::exception& error) {
+        result.checkpoint_error = error.what();
+      }
     return result;
   }
 
@@ -172,15 +211,40 @@ class Trainer {
     if (options_.checkpoints.empty())
       fail({"Trainer::save: give TrainOptions{.checkpoints = ...}, the folder to write to"});
     if (saved_ != step_) {
-      last_checkpoint_ = RunCheckpoint::write(options_.checkpoints, step_, options_.keep, master_,
-                                              optimiser_.state(), entries(), &not_removed_);
+      last_checkpoint_ =
+          RunCheckpoint::write(options_.checkpoints, step_, options_.keep, master_,
+                               optimiser_.state(), entries(), gradient_.states(), &not_removed_);
       saved_ = step_;
     }
     return last_checkpoint_;
   }
 
+  /// The losses of the weights on held-out tokens (see validate). Where the first of them is the
+  /// lowest of the run so far, a checkpoint of these weights takes the place of the one before in
+  /// `<TrainOptions::checkpoints>/best`, if there are checkpoints. Nothing else changes.
+  Evaluation evaluate(const TokenFile& held_out,
+                      const ValidationOptions& options = ValidationOptions{}) {
+    Evaluation result{.losses = validate(weights_, held_out, options)};
+    const double loss = result.losses.front().loss;
+    result.best = is_finite(static_cast<float>(loss)) && (!best_loss_ || loss < *best_loss_);
+    if (!result.best) return result;
+    if (!options_.checkpoints.empty()) try {
+        result.checkpoint = save_best(loss);
+      } catch (const std::exception& error) {
+        result.checkpoint_error = error.what();
+        return result;  // the next that is better than what is kept is tried again
+      }
+    best_loss_ = loss;
+    return result;
+  }
+  /// The lowest loss of evaluate(), of the weights that are kept, in this run and in those that it
+  /// goes on from in the same folder; none before the first.
+  std::optional<double> best_loss() const { return best_loss_; }
+
   /// Steps made, also by the runs that this one goes on from; and whether these are all.
   std::int64_t steps() const { return step_; }
+  /// Tokens that went through the model in these steps.
+  std::int64_t tokens() const { return tokens_; }
   bool done() const { return step_ >= options_.learning_rate.steps; }
   /// The newest checkpoint of this run, or "".
   const std::string& last_checkpoint() const { return last_checkpoint_; }
@@ -191,6 +255,8 @@ class Trainer {
   /// What products and sessions use, and what it is rounded from.
   const Weights<Model, T>& weights() const { return weights_; }
   const MasterWeights& master() const { return master_; }
+  /// Those of the last step, before clipping.
+  const MasterWeights& gradients() const { return gradients_; }
   const AdamW<Model, R>& optimiser() const { return optimiser_; }
   const Batches& batches() const { return batches_; }
   const TrainOptions& options() const { return options_; }
@@ -201,20 +267,26 @@ class Trainer {
   }
 
  private:
-  Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options, MasterWeights weights,
+  Trainer(DataSources data, const TrainOptions& options, MasterWeights weights,
           const RunCheckpoint* resumed)
       : options_(check(options)),
+        lock_(options.checkpoints.empty() ? FolderLock() : FolderLock(options.checkpoints)),
         batches_(std::move(data), {.sequences = options.sequences,
                                    .seq_len = options.seq_len,
                                    .seed = options.seed,
-                                   .restart_at_separators = options.restart_at_separators}),
+                                   .restart_at_separators = options.restart_at_separators,
+                                   .in_order = options.carry_states}),
         master_(std::move(weights)),
         optimiser_(detail::adamw_options(options)),
         gradient_(detail::gradient_options(options, batches_.examples())) {
-    const TokenFile& file = batches_.file();
-    if (file.vocab_size() > Model::vocab_size)
-      fail({file.path(), ": vocab_size: expected at most the model's, ", Model::vocab_size,
-            ", found ", file.vocab_size()});
+    for (std::size_t i = 0; i < batches_.files(); ++i)
+      if (const TokenFile& file = batches_.file(i); file.vocab_size() > Model::vocab_size)
+        fail({file.path(), ": vocab_size: expected at most the model's, ", Model::vocab_size,
+              ", found ", file.vocab_size()});
+    if (options_.carry_states && Model::has_capacity)
+      fail(
+          {"TrainOptions::carry_states: expected a model whose states do not grow, found one with ",
+           "full attention"});
     if (resumed) restore(*resumed);
     check_folder();
   }
@@ -222,6 +294,7 @@ class Trainer {
   static const TrainOptions& check(const TrainOptions& o) {
     check_at_least("TrainOptions::accumulate", o.accumulate, 1);
     check_at_least("TrainOptions::threads", o.threads, 0);
+    check_at_least("TrainOptions::non_finite_limit", o.non_finite_limit, 0);
     check_at_least("TrainOptions::checkpoint_interval", o.checkpoint_interval, 0);
     check_at_least("TrainOptions::keep", o.keep, 0);
     if (o.checkpoint_interval > 0 && o.checkpoints.empty())
@@ -234,6 +307,7 @@ class Trainer {
 
   /// The folder must not have checkpoints that another run would be resumed from.
   [[gnu::cold]] void check_folder() {
+    if (options_.checkpoints.empty()) return;
     for (const auto& [step, folder] : checkpoints_in(options_.checkpoints)) {
       const bool resumed = same_file(folder, last_checkpoint_);
       if (resumed) saved_ = step;
@@ -241,15 +315,39 @@ class Trainer {
         fail({folder, ": this checkpoint is not of the run that begins here, at step ", step_,
               "; resume from it, or give another folder"});
     }
+    if (const std::string best = latest_checkpoint(best_folder()); !best.empty()) {
+      if (last_checkpoint_.empty())
+        fail({best, ": this checkpoint is not of the run that begins here; give another folder"});
+      best_loss_ = RunCheckpoint(best).record().template number<double>("evaluation");
+    }
+  }
+
+  std::string best_folder() const { return options_.checkpoints + "/best"; }
+
+  [[gnu::cold]] std::string save_best(double loss) {
+    auto all = entries();
+    all["evaluation"] = detail::join({loss});
+    const std::string written =
+        RunCheckpoint::write(best_folder(), step_, 0, master_, optimiser_.state(), all,
+                             gradient_.states(), &not_removed_);
+    // Not the oldest: one of a later step may be there, of a run that was ended and went on from
+    // before it.
+    for (const auto& [step, folder] : checkpoints_in(best_folder()))
+      if (step != step_) detail::retire(folder, not_removed_);
+    detail::clean_up(best_folder(), 0, not_removed_);
+    return written;
   }
 
   /// What a checkpoint records beside weights and means.
-  [[gnu::cold]] std::map<std::string, std::string> entries() const {
+  [[gnu::cold]] std::map<std::string, std::string> entries() {
     std::map<std::string, std::string> all;
     for (const auto& [name, value] : matter()) all["option." + name] = value;
     all["step"] = std::to_string(step_);
+    all["tokens"] = std::to_string(tokens_);
+    all["not_finite"] = std::to_string(not_finite_);
     all["position"] = std::to_string(batches_.position());
-    all["data"] = std::to_string(batches_.file().hash());
+    all["state_position"] = std::to_string(gradient_.positions()[0]);
+    all["data"] = batches_.description();
     for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
       all[detail::join({name, ".count"})] = std::to_string(s->count);
       all[detail::join({name, ".mean"})] = detail::join({s->mean});
@@ -260,16 +358,31 @@ class Trainer {
   [[gnu::cold]] void restore(const RunCheckpoint& from) {
     const FileRecord record = from.record();
     from.template check<Model, R>();
-    from.expect("data file", "data", std::to_string(batches_.file().hash()));
+    const bool same_data = record.text("data") == batches_.description();
+    if (!same_data && !options_.change_data)
+      fail({from.folder(), ": the checkpoint is of another data file: expected ",
+            batches_.description(), ", found ", record.text("data"),
+            "; TrainOptions{.change_data = true} goes on all the same, from its beginning"});
     for (const auto& [name, value] : matter())
       if (const std::string found = record.text("option." + name);
-          found != value && !options_.change_options)
+          found != value && !options_.change_options &&
+          !(options_.change_learning_rate && name.starts_with("learning_rate.")))
         fail({from.folder(), ": the checkpoint was made with another ", name, ": expected ", value,
               ", found ", found, "; TrainOptions{.change_options = true} goes on all the same"});
     from.restore(master_, optimiser_.state());
     assign(weights_, master_, options_.threads);
     step_ = record.number<std::int64_t>("step");
-    batches_.seek(record.number<std::int64_t>("position"));
+    tokens_ = record.number<std::int64_t>("tokens");
+    not_finite_ = record.number<std::int64_t>("not_finite");
+    if (same_data) {
+      batches_.seek(record.number<std::int64_t>("position"));
+      const std::span<std::byte> states = gradient_.states();
+      if (const std::span<const std::byte> found = from.states();
+          !states.empty() && found.size() == states.size()) {
+        std::copy(found.begin(), found.end(), states.begin());
+        set_positions(record.number<std::int64_t>("state_position"));
+      }
+    }
     for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
       s->count = record.number<std::int64_t>(detail::join({name, ".count"}));
       s->mean = record.number<double>(detail::join({name, ".mean"}));
@@ -283,30 +396,39 @@ class Trainer {
     return all;
   }
 
+  /// Where all sequences stand.
+  void set_positions(std::int64_t position) {
+    const std::span<std::int64_t> all = gradient_.positions();
+    std::fill(all.begin(), all.end(), position);
+  }
+
   void advance(TrainStep& s, std::int64_t position) {
-    s.learning_rate = options_.learning_rate.at(s.step);
     const auto targets = [](std::span<const Example> examples) {
-      std::int64_t n = 0;
-      for (const Example& e : examples)
-        n += std::count_if(e.targets.begin(), e.targets.end(), [](auto t) { return t >= 0; });
-      return n;
+      double sum = 0;
+      for (const Example& e : examples) sum += e.weight();
+      return sum;
     };
-    // Once to count, so that every target has the same weight.
-    std::int64_t counted = 0;
+    // Once to count, so that every target has its weight in all of them.
+    double counted = 0;
     for (int i = 0; i < options_.accumulate; ++i) counted += targets(batches_.next());
     batches_.seek(position);
     gradients_.clear();
     for (int i = 0; i < options_.accumulate; ++i) {
+      if (batches_.begins_anew()) gradient_.reset();
       const std::span<const Example> examples = batches_.next();
-      const double share = static_cast<double>(targets(examples)) /
-                           static_cast<double>(std::max<std::int64_t>(counted, 1));
+      const double share = counted > 0 ? targets(examples) / counted : 0;
       s.loss += share * gradient_.add(weights_, examples, gradients_, share);
       s.tokens += batches_.tokens();
+      if (options_.carry_states) gradient_.carry();
     }
     s.gradient_norm = optimiser_.norm(gradients_);
     s.finite =
         is_finite(static_cast<float>(s.loss)) && is_finite(static_cast<float>(s.gradient_norm));
-    if (!s.finite && options_.non_finite == NonFinite::stop) fail_not_finite(s);
+    if (!s.finite &&
+        (options_.non_finite == NonFinite::stop || not_finite_ >= options_.non_finite_limit))
+      fail_not_finite(s);
+    not_finite_ = s.finite ? 0 : not_finite_ + 1;
+    if (!s.finite) gradient_.reset();  // states that are not finite would stay so
     const OutlierOptions& outliers = options_.outliers;
     if (s.finite) {
       s.loss_z = loss_.z(s.loss, outliers);
@@ -333,20 +455,28 @@ class Trainer {
           where = detail::join({", first that of ", names[t]});
       }
     fail({"step ", s.step, ": the loss is ", s.loss, ", the norm of the gradients ",
-          s.gradient_norm, where, "; the weights are as before the step; ",
+          s.gradient_norm, where, "; ",
+          not_finite_ > 0
+              ? detail::join({"as many steps in a row were left out as non_finite_limit allows, ",
+                              not_finite_, "; "})
+              : "",
+          "the weights are as before the step; ",
           last_checkpoint_.empty() ? "there is no checkpoint to return to"
                                    : "the checkpoint to return to is ",
           last_checkpoint_});
   }
 
   TrainOptions options_;
+  FolderLock lock_;
   Batches batches_;
   MasterWeights master_, gradients_;
   Weights<Model, T> weights_;
   AdamW<Model, R> optimiser_;
   Gradient<Model, T> gradient_;
   RunningStatistics loss_, norm_;
-  std::int64_t step_ = 0, saved_ = -1;
+  std::int64_t step_ = 0, tokens_ = 0, not_finite_ = 0, saved_ = -1;  // not_finite_: in a row
+  std::optional<double> best_loss_;
+  std::vector<std::byte> states_before_;  // the last step
   std::string last_checkpoint_;
   std::vector<std::string> not_removed_;
 };

@@ -13,7 +13,8 @@ struct ValidationOptions {
   std::int64_t seq_len = 512;                 ///< that the model was trained with
   std::vector<int> multiples = {1, 2, 4, 8};  ///< of seq_len, ascending
   int windows = 8;                            ///< long ones, of the largest multiple
-  int threads = 0;  ///< 0: what OpenMP gives, or 1 inside a parallel region
+  /// At most the processors; 0: what OpenMP gives, or 1 inside a parallel region.
+  int threads = 0;
 };
 
 struct Validation {
