@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/core/chunk.hpp>
+#include <samba/core/options.hpp>
 #include <samba/kernels/attention.hpp>
 #include <samba/kernels/matmul.hpp>
 #include <samba/kernels/rope.hpp>
@@ -149,7 +150,7 @@ struct AttentionLayer {
 
  private:
   static constexpr std::int64_t keys_in_sight =
-      unbounded ? std::numeric_limits<std::int64_t>::max() : window;
+      unbounded ? (std::numeric_limits<std::int64_t>::max)() : window;
 
   static const auto& angles() {
     static const kernels::RotaryTable<rotary> table(rope_theta, rope_table);
@@ -159,18 +160,24 @@ struct AttentionLayer {
 
 /// Sliding-window attention over the last Window tokens, the token's own included (Beltagy et al.
 /// 2020). d_model comes from the stack it stands in.
-template <int Window, AttentionOptions O = AttentionOptions{}>
+template <int Window, auto Options = AttentionOptions{}>
 struct SWA {
+  static_assert(detail::are_options<AttentionOptions, Options>,
+                "SWA<Window, Options>: write options as AttentionOptions{.n_heads = 8}; d_model is "
+                "that of the stack");
   static_assert(Window > 0, "SWA<Window>: the window counts the token itself and must be positive");
   template <int D>
-  using with_d_model = AttentionLayer<D, Window, O>;
+  using with_d_model = AttentionLayer<D, Window, detail::options_of<AttentionOptions, Options>>;
 };
 
 /// Full causal attention; keeps as many positions as the session has capacity.
-template <AttentionOptions O = AttentionOptions{}>
+template <auto Options = AttentionOptions{}>
 struct Attention {
+  static_assert(detail::are_options<AttentionOptions, Options>,
+                "Attention<Options>: write options as AttentionOptions{.n_heads = 8}; d_model is "
+                "that of the stack");
   template <int D>
-  using with_d_model = AttentionLayer<D, 0, O>;
+  using with_d_model = AttentionLayer<D, 0, detail::options_of<AttentionOptions, Options>>;
 };
 
 }  // namespace samba::inline SAMBA_TARGET
