@@ -18,7 +18,7 @@ OTHERS = {
     r"sentencepiece_processor\.h": "io/sentencepiece.hpp",
     r"sys/mman\.h": ("core/arena.hpp", "io/"),
     r"unistd\.h": ("core/parallel.hpp", "io/"),
-    r"dirent\.h|fcntl\.h|sys/stat\.h": "io/",
+    r"dirent\.h|fcntl\.h|locale\.h|sys/stat\.h": "io/",
 }
 
 # Each costs every program that includes samba a quarter of a second or more, or static constructors.

@@ -32,7 +32,7 @@ struct Team {
   [[gnu::noinline]] Range share(std::int64_t n, std::int64_t grain = 1) const {
     const std::int64_t units = (n + grain - 1) / grain;
     const std::int64_t begin = units * rank / size * grain, end = units * (rank + 1) / size * grain;
-    return {std::min(begin, n), std::min(end, n)};
+    return {(std::min)(begin, n), (std::min)(end, n)};
   }
 
   /// Returns when every thread of the team has called it. Threads spin for about as long as it takes

@@ -165,7 +165,7 @@ struct Array : ArrayData<R> {
 template <class KV>
 struct RingData {
   KV* data = nullptr;
-  std::int64_t slots = 0;
+  std::int64_t n_slots = 0;
 };
 
 /// State that holds, for each head, one row of Width values per position, in slot
@@ -179,7 +179,7 @@ struct Ring : RingData<KV> {
   }
   void bind(std::byte* place, std::int64_t capacity) {
     this->data = reinterpret_cast<KV*>(place);
-    this->slots = Slots ? Slots : capacity;
+    this->n_slots = Slots ? Slots : capacity;
   }
 };
 

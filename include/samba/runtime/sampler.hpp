@@ -46,7 +46,7 @@ using samba::SplitMix64;
 
 namespace detail {
 
-inline void check(bool in_range, const char* option, const char* rule, double found) {
+inline void check_option(bool in_range, const char* option, const char* rule, double found) {
   if (in_range) return;
   char number[32];
   std::snprintf(number, sizeof number, "%.9g", found);
@@ -54,17 +54,17 @@ inline void check(bool in_range, const char* option, const char* rule, double fo
 }
 
 inline void check_temperature(float t) {
-  check(is_finite(t) && t >= 0, "temperature", "finite and at least 0", t);
+  check_option(is_finite(t) && t >= 0, "temperature", "finite and at least 0", t);
 }
-inline void check_top_k(int k) { check(k >= 0, "top_k", "at least 0", k); }
+inline void check_top_k(int k) { check_option(k >= 0, "top_k", "at least 0", k); }
 inline void check_top_p(float p) {
-  check(is_finite(p) && p >= 0 && p <= 1, "top_p", "in [0, 1]", p);
+  check_option(is_finite(p) && p >= 0 && p <= 1, "top_p", "in [0, 1]", p);
 }
 inline void check_min_p(float p) {
-  check(is_finite(p) && p >= 0 && p <= 1, "min_p", "in [0, 1]", p);
+  check_option(is_finite(p) && p >= 0 && p <= 1, "min_p", "in [0, 1]", p);
 }
 inline void check_penalty(float r) {
-  check(is_finite(r) && r > 0, "repetition_penalty", "finite and above 0", r);
+  check_option(is_finite(r) && r > 0, "repetition_penalty", "finite and above 0", r);
 }
 
 inline bool more_likely(Candidate a, Candidate b) {
@@ -88,7 +88,7 @@ inline double total_weight(std::span<const Candidate> candidates, float max) {
 }
 
 inline float clamp_to_float(double x) {
-  constexpr double largest = std::numeric_limits<float>::max();
+  constexpr double largest = (std::numeric_limits<float>::max)();
   return static_cast<float>(std::clamp(x, -largest, largest));
 }
 
@@ -178,7 +178,7 @@ template <class C = Candidate>
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     if (i == sorted) {
       // The nucleus is small as a rule: sort twice as far whenever it turns out to be larger.
-      sorted = std::min(std::max<std::size_t>(64, 2 * i), candidates.size());
+      sorted = (std::min)(std::max<std::size_t>(64, 2 * i), candidates.size());
       const auto begin = candidates.begin();
       std::partial_sort(begin + static_cast<std::ptrdiff_t>(i),
                         begin + static_cast<std::ptrdiff_t>(sorted), candidates.end(),
@@ -205,7 +205,7 @@ template <class C = Candidate>
 /// end.
 [[nodiscard]] inline std::int32_t draw(std::span<const Candidate> candidates, double u) {
   if (candidates.empty()) fail({"sampling: there are no candidates to draw from"});
-  detail::check(u >= 0 && u < 1, "the random number", "in [0, 1)", u);
+  detail::check_option(u >= 0 && u < 1, "the random number", "in [0, 1)", u);
   const Candidate best = detail::most_likely(candidates);
   std::int32_t id = best.id;
   double left = u * detail::total_weight(candidates, best.logit);
@@ -235,8 +235,8 @@ class Sampler {
     sampling::detail::check_top_p(options.top_p);
     sampling::detail::check_min_p(options.min_p);
     sampling::detail::check_penalty(options.repetition_penalty);
-    sampling::detail::check(options.repetition_window >= 0, "repetition_window", "at least 0",
-                            options.repetition_window);
+    sampling::detail::check_option(options.repetition_window >= 0, "repetition_window",
+                                   "at least 0", options.repetition_window);
     if (options.repetition_penalty == 1) return;
     recent_.resize(static_cast<std::size_t>(options.repetition_window));
     scratch_.resize(recent_.size());
@@ -249,7 +249,7 @@ class Sampler {
   std::int32_t operator()(std::span<const float> logits) {
     candidates_.resize(logits.size());
     auto kept = sampling::candidates(logits, candidates_);
-    const auto recent = std::span(scratch_).first(std::min(seen_, recent_.size()));
+    const auto recent = std::span(scratch_).first((std::min)(seen_, recent_.size()));
     std::copy_n(recent_.begin(), recent.size(), recent.begin());
     kept = sampling::repetition_penalty(kept, recent, options_.repetition_penalty);
     kept = sampling::temperature(kept, options_.temperature);

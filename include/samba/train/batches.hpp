@@ -106,7 +106,7 @@ class Batches {
     if (!options_.restart_at_separators) return row_.size() - 1;
     const auto separator =
         std::find(row_.begin() + static_cast<std::ptrdiff_t>(begin), last, file_->separator());
-    return static_cast<std::size_t>(std::min(separator + 1, last) - row_.begin());
+    return static_cast<std::size_t>((std::min)(separator + 1, last) - row_.begin());
   }
 
   /// The most documents that a batch may have: those of its share of the windows with the most.
@@ -122,7 +122,7 @@ class Batches {
     const std::int64_t epochs = (options_.sequences + windows_ - 2) / windows_ + 1;
     std::int64_t sum = 0, left = options_.sequences;
     for (std::size_t documents = row_.size(); documents-- > 0;) {
-      const std::int64_t n = std::min(left, windows_of[documents] * epochs);
+      const std::int64_t n = (std::min)(left, windows_of[documents] * epochs);
       sum += n * static_cast<std::int64_t>(documents);
       left -= n;
     }

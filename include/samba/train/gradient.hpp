@@ -109,7 +109,7 @@ class Gradient {
   struct Counted {};
 
   /// Without its arenas.
-  Gradient(GradientOptions options, Counted) : options_(check(options)) {
+  Gradient(GradientOptions options, Counted) : options_(check_options(options)) {
     const auto n = static_cast<std::size_t>(options_.sequences);
     states_.resize(n), again_.resize(n), found_.resize(n), state_gradients_.resize(n);
     state_bytes_ = place_state(found_[0], nullptr);
@@ -120,7 +120,7 @@ class Gradient {
       using B = typename decltype(branch)::type;
       typename B::template Record<T> record;
       tape.offset += record.place(tape);
-      sizes_.scratch = std::max(sizes_.scratch, B::template scratch_bytes<T>(tape));
+      sizes_.scratch = (std::max)(sizes_.scratch, B::template scratch_bytes<T>(tape));
     });
     sizes_.tape = tape.offset;
     sizes_.own = lay_out(nullptr);
@@ -128,7 +128,7 @@ class Gradient {
     segments_.resize(n);
   }
 
-  static GradientOptions check(GradientOptions o) {
+  static GradientOptions check_options(GradientOptions o) {
     check_at_least("GradientOptions::sequences", o.sequences, 1);
     check_at_least("GradientOptions::tokens", o.tokens, 1);
     check_at_least("GradientOptions::capacity", o.capacity, 1);

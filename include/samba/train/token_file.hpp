@@ -121,9 +121,9 @@ class TokenFile {
 
   /// Reads all: throws where an id is outside the vocabulary or the ids are not those written.
   void verify() const {
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min(size(), piece)));
+    std::vector<std::int32_t> ids(static_cast<std::size_t>((std::min)(size(), piece)));
     for (std::int64_t i = 0; i < size(); i += piece)
-      read(i, std::span(ids).first(static_cast<std::size_t>(std::min(piece, size() - i))));
+      read(i, std::span(ids).first(static_cast<std::size_t>((std::min)(piece, size() - i))));
     const auto bytes = static_cast<std::size_t>(size()) * header_.bytes_per_id;
     if (fnv1a(detail::as_text(data(), bytes)) != hash())
       fail(
@@ -217,8 +217,8 @@ namespace detail {
 inline std::string_view take_document(std::string_view& text, std::string_view separator_line) {
   std::size_t line = separator_line.empty() ? text.size() : 0, next = text.size();
   while (line < text.size()) {
-    const std::size_t end = std::min(text.find('\n', line), text.size());
-    next = std::min(end + 1, text.size());
+    const std::size_t end = (std::min)(text.find('\n', line), text.size());
+    next = (std::min)(end + 1, text.size());
     if (text.substr(line, end - line) == separator_line) break;
     line = next;
   }

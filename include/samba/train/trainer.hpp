@@ -198,7 +198,7 @@ class Trainer {
  private:
   Trainer(std::shared_ptr<const TokenFile> data, const TrainOptions& options, MasterWeights weights,
           const RunCheckpoint* resumed)
-      : options_(check(options)),
+      : options_(check_options(options)),
         batches_(std::move(data), {.sequences = options.sequences,
                                    .seq_len = options.seq_len,
                                    .seed = options.seed,
@@ -214,7 +214,7 @@ class Trainer {
     check_folder();
   }
 
-  static const TrainOptions& check(const TrainOptions& o) {
+  static const TrainOptions& check_options(const TrainOptions& o) {
     check_at_least("TrainOptions::accumulate", o.accumulate, 1);
     check_at_least("TrainOptions::threads", o.threads, 0);
     check_at_least("TrainOptions::checkpoint_interval", o.checkpoint_interval, 0);
@@ -222,8 +222,8 @@ class Trainer {
     if (o.checkpoint_interval > 0 && o.checkpoints.empty())
       fail({"TrainOptions::checkpoint_interval: ", o.checkpoint_interval,
             " needs TrainOptions::checkpoints, the folder to write to"});
-    o.learning_rate.check();
-    o.outliers.check();
+    o.learning_rate.check_options();
+    o.outliers.check_options();
     return o;
   }
 
@@ -254,7 +254,7 @@ class Trainer {
   }
   [[gnu::cold]] void restore(const RunCheckpoint& from) {
     const FileRecord record = from.record();
-    from.template check<Model, R>();
+    from.template check_model<Model, R>();
     from.expect("data file", "data", std::to_string(batches_.file().hash()));
     for (const auto& [name, value] : matter())
       if (const std::string found = record.text("option." + name);
@@ -306,7 +306,8 @@ class Trainer {
     if (s.finite) {
       s.loss_z = loss_.z(s.loss, outliers);
       s.gradient_norm_z = norm_.z(s.gradient_norm, outliers);
-      s.outlier = outliers.z_limit > 0 && std::max(s.loss_z, s.gradient_norm_z) > outliers.z_limit;
+      s.outlier =
+          outliers.z_limit > 0 && (std::max)(s.loss_z, s.gradient_norm_z) > outliers.z_limit;
       loss_.add(s.loss, outliers);
       norm_.add(s.gradient_norm, outliers);
     }

@@ -68,7 +68,7 @@ template <class V>
 /// often more than a page long, and no processor guesses an address in another page.
 inline void prefetch_row(const float* rows, std::int64_t row, std::int64_t n_rows,
                          std::int64_t stride, std::int64_t columns = 1) {
-  const float* const later = rows + std::min(row + 4, n_rows - 1) * stride;
+  const float* const later = rows + (std::min)(row + 4, n_rows - 1) * stride;
   for (std::int64_t c = 0; c < columns; c += 16) __builtin_prefetch(later + c);  // a cache line
 }
 
@@ -84,7 +84,7 @@ inline float sum(vec v) {
   return x[0];
 #endif
 }
-inline float max(vec v) {
+inline float greatest(vec v) {
 #ifdef __AVX512F__
   return _mm512_reduce_max_ps(v);
 #else
@@ -148,7 +148,7 @@ inline vec times_exp2(vec p, vec n) {
 
 /// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it stays at e^-87.3 (1e-38).
 inline vec exp_below(vec x) {
-  x = xsimd::max(vec(-87.3f), x);
+  x = (xsimd::max)(vec(-87.3f), x);
   const vec n = nearest(x * vec(1.44269504f));
   vec f = fma(n, vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
   f = fma(n, vec(2.12194440e-4f), f);
@@ -160,11 +160,11 @@ inline vec exp_below(vec x) {
   return times_exp2(fma(f, fma(f, q, vec(1.f)), vec(1.f)), n);
 }
 /// As exp_below for any x; above 88.3 it stays at e^88.3.
-inline vec exp(vec x) { return exp_below(xsimd::min(vec(88.3f), x)); }
+inline vec exp(vec x) { return exp_below((xsimd::min)(vec(88.3f), x)); }
 
 /// 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it stays at 2^-126.
 inline vec exp2_below(vec t) {
-  t = xsimd::max(vec(-126.f), t);
+  t = (xsimd::max)(vec(-126.f), t);
   const vec n = nearest(t), f = t - n;
   // 2^f = 1 + f q(f) on [-1/2, 1/2], q minimax
   vec q = fma(f, vec(1.32647273e-3f), vec(9.67151269e-3f));
@@ -195,7 +195,7 @@ inline vec softplus(vec x) {
   r = fma(t, r, vec(2.85923580e-1f));
   r = fma(t, r, vec(3.99997063e-1f));
   r = fma(t, r, vec(6.66666673e-1f));
-  return xsimd::max(vec(0.f), x) + fma(s * t, r, s + s);
+  return (xsimd::max)(vec(0.f), x) + fma(s * t, r, s + s);
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd
