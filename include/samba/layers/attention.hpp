@@ -74,6 +74,11 @@ struct AttentionLayer {
 
   template <class T, class KV>
   struct State {
+    static_assert(
+        std::is_same_v<KV, float> || std::is_same_v<KV, bf16> ||
+            (std::is_same_v<KV, double> && std::is_same_v<Real<T>, double>),
+        "SWA, Attention: KV, the type of keys and values, must be float or bf16, or double "
+        "beside weights in double");
     Ring<KV, n_kv_heads, Window, head_dim> k, v;
 
     static constexpr void visit(auto& s, auto&& f) {
