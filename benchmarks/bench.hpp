@@ -100,7 +100,7 @@ double state_traffic(std::int64_t position, std::int64_t rows) {
   double bytes = 0;
   State state{};
   State::visit(state, [&]<class X>(auto, const X&) {
-    if constexpr (requires(X x) { x.slots; }) {
+    if constexpr (requires(X x) { x.n_slots; }) {
       constexpr std::int64_t slots = X::shape[1];
       bytes += static_cast<double>(X::bytes(0) / slots *
                                    (std::min(position, slots - 1) + std::min(rows, slots)));

@@ -72,11 +72,12 @@ TEST_CASE("demo: bits per byte of held-out text") {
 }
 
 TEMPLATE_TEST_CASE("demo: what matrices of fewer bits cost, in bits per byte", "",
-                   (Session<DemoModel, bf16>), (Session<DemoModel, bf16, bf16>),
-                   (Session<DemoModel, int8>), (Session<DemoModel, int8, bf16>)) {
-  constexpr bool is_int8 = std::is_constructible_v<TestType, const Weights<DemoModel, int8>&>;
-  const auto weights = demo_weights<std::conditional_t<is_int8, int8, bf16>>();
-  TestType session(weights);
+                   (std::pair<bf16, float>), (std::pair<bf16, bf16>), (std::pair<int8, float>),
+                   (std::pair<int8, bf16>)) {
+  using T = typename TestType::first_type;
+  constexpr bool is_int8 = std::is_same_v<T, int8>;
+  const auto weights = demo_weights<T>();
+  Session<DemoModel, T, typename TestType::second_type> session(weights);
   const auto ids = ByteTokenizer{}.encode(read_text(demo_path("heldout.txt")).substr(0, 4096));
   const double more =
       score(session, ids).bits_per_token() / expected().at("bits_per_byte").get<double>() - 1;

@@ -75,8 +75,7 @@ std::string bad_folder;
 
 /// In place of the system's.
 extern "C" int fsync(int file) {
-  struct stat found {
-  }, bad{};
+  struct stat found{}, bad{};
   if (!bad_folder.empty() && ::fstat(file, &found) == 0 && ::stat(bad_folder.c_str(), &bad) == 0 &&
       found.st_ino == bad.st_ino) {
     errno = EIO;
@@ -400,9 +399,10 @@ TEST_CASE("a checkpoint of something else is refused") {
   CHECK_MESSAGE_OF(Trainer<Model>::resume(saved, other, c.options), saved, "of another data file",
                    "expected " + std::to_string(other->hash()),
                    "found " + std::to_string(c.data->hash()));
-  CHECK_MESSAGE_OF((RunCheckpoint(saved).check<tiny::Samba, float>()), saved, "of another model",
-                   structure<tiny::Samba>(), structure<Model>());
-  CHECK_MESSAGE_OF((RunCheckpoint(saved).check<Model, double>()), "of another type", "F64", "F32");
+  CHECK_MESSAGE_OF((RunCheckpoint(saved).check_model<tiny::Samba, float>()), saved,
+                   "of another model", structure<tiny::Samba>(), structure<Model>());
+  CHECK_MESSAGE_OF((RunCheckpoint(saved).check_model<Model, double>()), "of another type", "F64",
+                   "F32");
   CHECK_MESSAGE_OF(resume([](auto& o) { o.seed = 3; }), saved, "another seed: expected 3, found 0",
                    "change_options");
   CHECK_MESSAGE_OF(resume([](auto& o) { o.accumulate = 3; }), "another accumulate");

@@ -1,6 +1,6 @@
 #include <samba/samba.hpp>
 using namespace samba;
 
-// expect: deleted
+// expect: Session, Batch: the weights must outlive it: give them a name, as in const auto weights = load<Model>(path);
 struct Model : LanguageModel<Mamba<64>, ModelOptions{.vocab_size = 8}> {};
-Session<Model> session{Weights<Model>()};  // the weights would be gone
+Session<Model> session{Weights<Model>()};

@@ -18,18 +18,32 @@ with_cmake() {  # folder, cmake arguments...
 
 find_package() {
   cmake --install "$samba_build" --prefix "$work/prefix"
-  with_cmake find_package -DCMAKE_PREFIX_PATH="$work/prefix" -DSAMBA_LIBRARY=samba -DSAMBA_COMPONENTS=
+  with_cmake find_package -DCMAKE_PREFIX_PATH="$work/prefix" -DSAMBA_LIBRARY=samba -DSAMBA_COMPONENTS= "$@"
 }
-add_subdirectory() { with_cmake add_subdirectory -DSAMBA_LIBRARY=samba; }
+# With warnings that samba does not promise to be free of: they are for the project's code, not for samba's.
+warnings="-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wsign-conversion -Wdouble-promotion -Wuseless-cast"
+warnings="$warnings -Wold-style-cast -Werror"
+add_subdirectory() { with_cmake add_subdirectory -DSAMBA_LIBRARY=samba "-DCMAKE_CXX_FLAGS=$warnings"; }
+
+# Where there is no OpenMP.
+without_openmp=-DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON
+find_package_without_openmp() { find_package $without_openmp | tee "$work/text" && grep "one thread" "$work/text"; }
+add_subdirectory_without_openmp() {
+  with_cmake add_subdirectory -DSAMBA_LIBRARY=samba $without_openmp | tee "$work/text" && grep "one thread" "$work/text"
+}
 
 # With kernels chosen at run time.
 find_package_compiled() {
   cmake -S "$root" -B "$work/samba" -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_INSTALL_PREFIX="$work/prefix" \
     -DSAMBA_BUILD_TESTS=OFF -DSAMBA_BUILD_EXAMPLES=OFF -DSAMBA_BUILD_BENCHMARKS=OFF -DSAMBA_INSTALL_COMPILED=ON
   cmake --build "$work/samba" --target install
-  with_cmake find_package -DCMAKE_PREFIX_PATH="$work/prefix" -DSAMBA_LIBRARY=compiled -DSAMBA_COMPONENTS=compiled
+  local consumer=(-DCMAKE_PREFIX_PATH="$work/prefix" -DSAMBA_LIBRARY=compiled -DSAMBA_COMPONENTS=compiled)
+  with_cmake find_package "${consumer[@]}"
+  # Its names tell whether it was built with OpenMP, as those of the programs do.
+  with_cmake find_package "${consumer[@]}" $without_openmp 2>&1 | tee "$work/text" || true
+  grep -q "needs OpenMP where it was built with it" "$work/text"
 }
-add_subdirectory_compiled() { with_cmake add_subdirectory -DSAMBA_LIBRARY=compiled; }
+add_subdirectory_compiled() { with_cmake add_subdirectory -DSAMBA_LIBRARY=compiled "-DCMAKE_CXX_FLAGS=$warnings"; }
 fetch_content() { with_cmake fetch_content; }
 
 # The README's first program with the README's CMakeLists.txt, as a newcomer puts them into two files.
@@ -60,8 +74,11 @@ link() {  # flags of the first, flags of the second, flags of the linker
   local compile="$cxx -std=c++20 -I $root/include -c $here/link/logits.cpp"
   $compile $1 -DLOGITS=first_logits -o "$work/first.o"
   $compile $2 -DLOGITS=second_logits -o "$work/second.o"
+  # In any order each unit keeps its code, so the bits are the same.
   "$cxx" -std=c++20 "$here/link/main.cpp" "$work/first.o" "$work/second.o" $3 -o "$work/consumer"
-  "$work/consumer"
+  "$cxx" -std=c++20 "$here/link/main.cpp" "$work/second.o" "$work/first.o" $3 -o "$work/other_order"
+  "$work/consumer" | tee "$work/text"
+  "$work/other_order" | diff "$work/text" -
 }
 link_same_flags() { link "-O1 -fopenmp" "-O1 -fopenmp" -fopenmp; }
 link_mixed_instruction_sets() {
@@ -70,5 +87,6 @@ link_mixed_instruction_sets() {
 }
 link_mixed_openmp() { link "-O1 -fopenmp" "-O1" -fopenmp; }
 link_mixed_math() { link "-O2 -ffast-math" "-O2" ""; }
+link_mixed_part_of_fast_math() { link "-O2 -funsafe-math-optimizations -ffinite-math-only" "-O2" ""; }
 
 "$kind"

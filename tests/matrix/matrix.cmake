@@ -25,16 +25,21 @@ samba_matrix_test(doxygen ${CMAKE_COMMAND} -E env SAMBA_DOCS_OUTPUT=${samba_matr
 samba_matrix_test(fuzz bash ${PROJECT_SOURCE_DIR}/tests/matrix/fuzz.sh
   ${SAMBA_CLANGXX} ${samba_matrix_folder}/fuzz 60)
 
+samba_matrix_test(other_flags
+  Python3::Interpreter ${PROJECT_SOURCE_DIR}/tests/matrix/other_flags.py ${SAMBA_GXX} ${SAMBA_CLANGXX})
+
 # Projects that use samba.
 function(samba_consumer kind compiler)
   get_filename_component(compiler_name ${compiler} NAME)
   samba_matrix_test(consumer.${kind}.${compiler_name} bash ${PROJECT_SOURCE_DIR}/tests/consumers/run.sh ${kind}
     ${samba_matrix_folder}/consumers/${kind}.${compiler_name} ${PROJECT_BINARY_DIR} ${compiler})
 endfunction()
-foreach(kind find_package find_package_compiled add_subdirectory add_subdirectory_compiled fetch_content readme)
+foreach(kind find_package find_package_without_openmp find_package_compiled add_subdirectory
+    add_subdirectory_without_openmp add_subdirectory_compiled fetch_content readme)
   samba_consumer(${kind} ${SAMBA_GXX})
 endforeach()
-foreach(kind plain link_same_flags link_mixed_instruction_sets link_mixed_openmp link_mixed_math)
+foreach(kind plain link_same_flags link_mixed_instruction_sets link_mixed_openmp link_mixed_math
+    link_mixed_part_of_fast_math)
   samba_consumer(${kind} ${SAMBA_GXX})
   samba_consumer(${kind} ${SAMBA_CLANGXX})
 endforeach()

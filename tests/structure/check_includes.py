@@ -19,7 +19,7 @@ OTHERS = {
     r"sys/mman\.h": ("core/arena.hpp", "io/"),
     r"sys/sysinfo\.h": "core/arena.hpp",
     r"unistd\.h": ("core/parallel.hpp", "io/"),
-    r"dirent\.h|fcntl\.h|sys/(file|stat)\.h": "io/",
+    r"dirent\.h|fcntl\.h|locale\.h|sys/(file|stat)\.h": "io/",
 }
 
 # Each costs every program that includes samba a quarter of a second or more, or static constructors.

@@ -65,7 +65,8 @@ class Arena {
   Arena(void* mapped, std::size_t size, std::byte* first, std::int64_t bytes)
       : data_(first, detail::FreeBlock(mapped, size)), bytes_(bytes) {}
 
-  std::byte* data() const { return data_.get(); }
+  /// Not null where there is nothing: std::memcpy and std::memset take no null for 0 bytes either.
+  std::byte* data() const { return data_ ? data_.get() : nothing; }
   std::int64_t bytes() const { return bytes_; }
 
  private:
@@ -85,6 +86,8 @@ class Arena {
     ::madvise(data_.get(), size, MADV_HUGEPAGE);  // a wish
 #endif
   }
+
+  alignas(alignment) static inline std::byte nothing[1] = {};
 
   std::unique_ptr<std::byte, detail::FreeBlock> data_;
   std::int64_t bytes_ = 0;

@@ -8,6 +8,18 @@
 /// \namespace samba
 /// The library: layers and their composition, models, files, sessions, training.
 
+#if __cplusplus < 202002L
+#error "samba needs C++20: compile with -std=c++20"
+#define SAMBA_STOP
+#elif !defined(__cpp_exceptions)
+#error "samba reports errors by exceptions: compile without -fno-exceptions"
+#define SAMBA_STOP
+#endif
+#ifdef SAMBA_STOP  // at a file that is not there, because no compiler stops at #error
+#define SAMBA_STOP_AT <samba stops here>
+#include SAMBA_STOP_AT
+#endif
+
 #if defined(SAMBA_COMPILED)
 #define SAMBA_INSTRUCTION_SET compiled
 #define SAMBA_VECTOR_FLOATS 16
@@ -20,6 +32,9 @@
 #else
 #define SAMBA_INSTRUCTION_SET avx512
 #endif
+#define SAMBA_VECTOR_FLOATS 16
+#elif defined(__AVX512F__)  // and not all of the four
+#define SAMBA_INSTRUCTION_SET avx512f
 #define SAMBA_VECTOR_FLOATS 16
 #elif defined(__AVX2__) && defined(__FMA__)
 #define SAMBA_INSTRUCTION_SET avx2
@@ -40,10 +55,32 @@
 #error "samba needs a vector instruction set: SSE2, AVX, AVX2, AVX-512 or NEON"
 #endif
 
+// Parts of -ffast-math change bits too. g++ has a macro for each, clang++ for the last.
 #ifdef __FAST_MATH__
 #define SAMBA_MATH_MODE _fast
 #else
-#define SAMBA_MATH_MODE
+#ifdef __ASSOCIATIVE_MATH__
+#define SAMBA_ASSOCIATIVE _associative
+#else
+#define SAMBA_ASSOCIATIVE
+#endif
+#ifdef __RECIPROCAL_MATH__
+#define SAMBA_RECIPROCAL _reciprocal
+#else
+#define SAMBA_RECIPROCAL
+#endif
+#ifdef __NO_SIGNED_ZEROS__
+#define SAMBA_SIGNED_ZEROS _unsigned
+#else
+#define SAMBA_SIGNED_ZEROS
+#endif
+#if __FINITE_MATH_ONLY__
+#define SAMBA_FINITE _finite
+#else
+#define SAMBA_FINITE
+#endif
+#define SAMBA_MATH_MODE \
+  SAMBA_JOIN(SAMBA_JOIN(SAMBA_ASSOCIATIVE, SAMBA_RECIPROCAL, ), SAMBA_SIGNED_ZEROS, SAMBA_FINITE)
 #endif
 
 #ifdef _OPENMP
@@ -66,8 +103,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Name of the compiled path: the instruction set, then `_fast` under -ffast-math and `_serial`
-/// without OpenMP.
+/// Name of the compiled path: the instruction set, then `_fast` under -ffast-math or what there is of
+/// its parts, and `_serial` without OpenMP.
 inline constexpr const char* target = SAMBA_TEXT(SAMBA_TARGET);
 
 /// Floats in one vector register of the compiled path (of samba::compiled, in the widest).

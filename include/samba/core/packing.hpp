@@ -48,7 +48,7 @@ struct Packing {
 constexpr float largest_magnitude(const float* x, std::int64_t n) {
   std::uint32_t most = 0;
   for (std::int64_t i = 0; i < n; ++i)
-    most = std::max(most, std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffffu);
+    most = (std::max)(most, std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffffu);
   return std::bit_cast<float>(most);
 }
 
@@ -98,7 +98,7 @@ struct Packing<int8> {
     const auto r = row % panel_width;
     for (std::int64_t begin = part.begin; begin < part.end; begin += group, ++block) {
       const float* const from = values + begin - part.begin;
-      const std::int64_t n = std::min(part.end - begin, group);
+      const std::int64_t n = (std::min)(part.end - begin, group);
       const Int8Scale scale(largest_magnitude(from, n));
       block->scale[r] = scale.value;
       for (std::int64_t k = 0; k < n; ++k)

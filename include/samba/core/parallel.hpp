@@ -41,7 +41,7 @@ struct Team {
   [[gnu::noinline]] Range share(std::int64_t n, std::int64_t grain = 1) const {
     const std::int64_t units = (n + grain - 1) / grain;
     const std::int64_t begin = units * rank / size * grain, end = units * (rank + 1) / size * grain;
-    return {std::min(begin, n), std::min(end, n)};
+    return {(std::min)(begin, n), (std::min)(end, n)};
   }
 
   /// Returns when every thread of the team has called it. Threads spin for about as long as it takes
@@ -88,7 +88,7 @@ inline int usable_threads(int asked) {
 #else
   asked = 1;
 #endif
-  return std::min(asked, most_threads());
+  return (std::min)(asked, most_threads());
 }
 
 #ifdef _OPENMP
@@ -159,7 +159,7 @@ class TeamSize {
   void judge(std::int64_t work, double seconds, bool disturbed) {
     const bool faster = work == work_ && seconds <= seconds_;
     if (!helped_) {  // the first
-      if (work == work_) pause_ = std::min(4 * pause_, longest_pause);
+      if (work == work_) pause_ = (std::min)(4 * pause_, longest_pause);
       helped_ = faster;
       if (!faster) size_ = most_;  // it is not the other program, or cannot be known
     } else if (work == work_ && !faster) {

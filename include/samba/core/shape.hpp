@@ -16,13 +16,9 @@ class Shape {
 
   constexpr Shape() = default;
   constexpr Shape(std::initializer_list<std::int64_t> extents)
-      : Shape(std::span(extents.begin(), extents.size())) {}
+      : Shape(extents.begin(), extents.size()) {}
   /// Throws Error where they are more than max_rank.
-  constexpr Shape(std::span<const std::int64_t> extents) {
-    if (extents.size() > max_rank)
-      fail({"a shape has at most ", max_rank, " extents, found ", extents.size()});
-    for (const std::int64_t extent : extents) push_back(extent);
-  }
+  constexpr Shape(std::span<const std::int64_t> extents) : Shape(extents.data(), extents.size()) {}
 
   /// Adds an extent; false, and nothing changes, where max_rank are there already.
   constexpr bool push_back(std::int64_t extent) {
@@ -42,6 +38,12 @@ class Shape {
   friend constexpr bool operator==(const Shape&, const Shape&) = default;
 
  private:
+  // A pointer and a number: with -D_GLIBCXX_DEBUG g++ 12 makes no span of a list in a constant.
+  constexpr Shape(const std::int64_t* extents, std::size_t n) {
+    if (n > max_rank) fail({"a shape has at most ", max_rank, " extents, found ", n});
+    for (std::size_t i = 0; i < n; ++i) push_back(extents[i]);
+  }
+
   std::size_t rank_ = 0;
   std::int64_t extents_[max_rank] = {};
 };

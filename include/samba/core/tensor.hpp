@@ -21,7 +21,11 @@ struct Rows {
   std::int64_t count = 0, stride = C;
 
   R* row(std::int64_t i) const { return data + i * stride; }
-  operator Rows<const R, C>() const requires(!std::is_const_v<R>) { return {data, count, stride}; }
+  operator Rows<const R, C>() const
+    requires(!std::is_const_v<R>)
+  {
+    return {data, count, stride};
+  }
 };
 
 /// Activations a function reads.
@@ -162,7 +166,7 @@ struct Array : ArrayData<R> {
 template <class KV>
 struct RingData {
   KV* data = nullptr;
-  std::int64_t slots = 0;
+  std::int64_t n_slots = 0;
 };
 
 /// State that holds, for each head, one row of Width values per position, in slot
@@ -171,9 +175,9 @@ template <class KV, int Heads, int Slots, int Width>
 struct Ring : RingData<KV> {
   static constexpr Shape shape{Heads, Slots, Width};
 
-  static constexpr std::int64_t bytes_of(std::int64_t slots) {
+  static constexpr std::int64_t bytes_of(std::int64_t n) {
     constexpr std::int64_t slot = std::int64_t{sizeof(KV)} * Heads * Width;
-    return checked_product("capacity", slots, slot);
+    return checked_product("capacity", n, slot);
   }
   static constexpr std::int64_t bytes(std::int64_t capacity) {
     return bytes_of(Slots ? Slots : capacity);
@@ -183,9 +187,9 @@ struct Ring : RingData<KV> {
   }
   void bind_slots(std::byte* place, std::int64_t n) {
     this->data = reinterpret_cast<KV*>(place);
-    this->slots = n;
+    this->n_slots = n;
   }
-  std::int64_t size_bytes() const { return bytes_of(this->slots); }
+  std::int64_t size_bytes() const { return bytes_of(this->n_slots); }
 };
 
 /// The state of a layer that keeps nothing from token to token.

@@ -36,7 +36,7 @@ class CheckpointMap {
   }
 
   /// Notes what is wrong with the parts of a tensor.
-  [[gnu::cold]] void check(const TensorInfo& tensor) {
+  [[gnu::cold]] void check_tensor(const TensorInfo& tensor) {
     naming_.parts(tensor, [&](const NamedRows& part) {
       if (part.file_row > 0) return;  // a further part of the same tensor of the file
       Shape shape = tensor.shape;
@@ -135,7 +135,7 @@ template <class R>
                                 std::vector<BranchInfo> branches, bool tied,
                                 const std::vector<TensorRef<R>>& tensors) {
   CheckpointMap map(path, std::move(branches), tied);
-  for (const TensorRef<R>& tensor : tensors) map.check(tensor);
+  for (const TensorRef<R>& tensor : tensors) map.check_tensor(tensor);
   map.check_all(structure);
 
   std::vector<LoadedRows> pieces;
@@ -148,7 +148,7 @@ template <class R>
     const TensorRef<R>& tensor = tensors[i];
     const bool vector = tensor.shape.size() == 1;  // one row, whose parts count elements
     if (vector) values.resize(static_cast<std::size_t>(tensor.row_size));
-    longest = std::max(longest, static_cast<std::size_t>(tensor.row_size));
+    longest = (std::max)(longest, static_cast<std::size_t>(tensor.row_size));
     map.naming().parts(tensor, [&](const NamedRows& part) {
       const TensorView& stored = *map.find(part.name);
       read_floats(stored, 0, std::span<R>{});  // throws where the dtype is none of numbers

@@ -1,8 +1,11 @@
 #pragma once
 #include <samba/io/safetensors.hpp>
 
+#include <locale.h>
+
 #include <charconv>
 #include <concepts>
+#include <cstdlib>
 #include <string>
 
 namespace samba::inline SAMBA_TARGET {
@@ -25,8 +28,13 @@ class FileRecord {
   [[gnu::cold]] N number(std::string_view key) const {
     const std::string text = this->text(key);
     N n = 0;
-    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
-    if (code != std::errc{} || end != text.data() + text.size())
+    if constexpr (std::integral<N>) {
+      std::from_chars(text.data(), text.data() + text.size(), n);
+    } else {  // libc++ has no from_chars for these before version 20
+      static const locale_t point_not_comma = ::newlocale(LC_ALL_MASK, "C", locale_t{});
+      n = ::strtod_l(text.c_str(), nullptr, point_not_comma);
+    }
+    if (detail::join({n}) != text)
       fail({file_->path(), ": metadata \"samba.", key, "\": expected ",
             std::integral<N> ? "an integer" : "a number", ", found \"", text, "\""});
     return n;

@@ -111,7 +111,7 @@ class JsonReader {
     skip_space();
     const std::size_t start = at_;
     const std::string_view token = number();
-    constexpr auto largest = std::numeric_limits<std::int64_t>::max();
+    constexpr auto largest = (std::numeric_limits<std::int64_t>::max)();
     std::int64_t value = 0;
     for (const char c : token) {
       if (c < '0' || c > '9' || value > (largest - (c - '0')) / 10) {

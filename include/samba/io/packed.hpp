@@ -37,16 +37,16 @@ template <int = 0>
                                 const std::string& type, std::int64_t bytes) {
   SafetensorsFile file = SafetensorsFile::open(path);
   const FileRecord record(file, "a file of packed weights (of save_packed)");
-  const auto check = [&](const char* what, const char* key, std::string_view expected) {
+  const auto check_entry = [&](const char* what, const char* key, std::string_view expected) {
     const std::string found = record.text(key);
     if (found != expected)
       fail(
           {path, ": packed weights of another ", what, ": expected ", expected, ", found ", found});
   };
-  check("layout version", "packed", "1");
-  check("model", "structure", structure);
-  check("type", "type", type);
-  check("panel width", "panel_width", std::to_string(panel_width));
+  check_entry("layout version", "packed", "1");
+  check_entry("model", "structure", structure);
+  check_entry("type", "type", type);
+  check_entry("panel width", "panel_width", std::to_string(panel_width));
   const TensorView* const tensor = file.find("samba.packed");
   if (!tensor || tensor->dtype != Dtype::u8 || std::ssize(tensor->data) != bytes)
     fail({path, ": expected one tensor samba.packed, U8 ", Shape{bytes}, ", found ",

@@ -120,7 +120,7 @@ namespace detail {
 /// not zero, pass 2^63 - 1 (so that products of any order and part of the shape are safe). Of
 /// another dtype its elements.
 inline std::int64_t tensor_bytes(const Shape& shape, Dtype dtype) {
-  std::int64_t bytes = std::max(dtype_bytes(dtype), 1);
+  std::int64_t bytes = (std::max)(dtype_bytes(dtype), 1);
   bool empty = false;
   for (const std::int64_t extent : shape) {
     empty = empty || extent == 0;
@@ -690,8 +690,8 @@ class BasicSafetensorsWriter {
   std::string header_;
   std::vector<Declared> tensors_;
   std::map<std::string, bool> names_;  // of tensors_
-  std::int64_t total_ = 0;   // bytes of data declared
-  std::size_t current_ = 0;  // tensor being written
+  std::int64_t total_ = 0;             // bytes of data declared
+  std::size_t current_ = 0;            // tensor being written
   bool header_written_ = false, closed_ = false;
 };
 

@@ -24,7 +24,8 @@ class SentencePieceTokenizer {
   /// Reads the model at `path`; a file that is absent or is not such a model is an Error.
   explicit SentencePieceTokenizer(const std::string& path)
       : processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
-    check(processor_->Load(path), path + ": expected a SentencePiece model; the library says: ");
+    check_status(processor_->Load(path),
+                 path + ": expected a SentencePiece model; the library says: ");
   }
 
   /// The ids of `text`, after that of the beginning of text if `add_bos`.
@@ -33,7 +34,8 @@ class SentencePieceTokenizer {
     if (add_bos && bos_id() < 0)
       fail({"SentencePieceTokenizer: the model has no beginning-of-text token"});
     std::vector<int> ids;
-    check(processor_->Encode(text, &ids), "SentencePieceTokenizer: cannot encode the text: ");
+    check_status(processor_->Encode(text, &ids),
+                 "SentencePieceTokenizer: cannot encode the text: ");
     if (add_bos) ids.insert(ids.begin(), bos_id());
     return ids;
   }
@@ -74,7 +76,7 @@ class SentencePieceTokenizer {
   std::int32_t eos_id() const { return processor_->eos_id(); }
 
  private:
-  static void check(const sentencepiece::util::Status& status, const std::string& what) {
+  static void check_status(const sentencepiece::util::Status& status, const std::string& what) {
     if (!status.ok()) fail({what, status.ToString()});
   }
 
@@ -86,7 +88,7 @@ class SentencePieceTokenizer {
 
   std::string text_of(const std::vector<int>& ids) const {
     std::string text;
-    check(processor_->Decode(ids, &text), "SentencePieceTokenizer: cannot decode the ids: ");
+    check_status(processor_->Decode(ids, &text), "SentencePieceTokenizer: cannot decode the ids: ");
     return text;
   }
 

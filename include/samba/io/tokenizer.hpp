@@ -120,7 +120,7 @@ class StreamDecoder {
         text.append(pending_, begin, static_cast<std::size_t>(length));
       else
         text += "\xef\xbf\xbd";
-      begin += static_cast<std::size_t>(std::max(length, 1));
+      begin += static_cast<std::size_t>((std::max)(length, 1));
     }
     pending_.erase(0, begin);
     return text;

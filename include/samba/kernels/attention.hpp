@@ -20,7 +20,7 @@ namespace detail {
 /// One thread's part of the attention of one sequence. scratch: of this thread.
 template <class R, class KV>
 void attend(const Team& team, const AttentionArgs<R, KV>& args, R* scratch) {
-  const std::int64_t block = std::max(1, attention_rows / args.group),
+  const std::int64_t block = (std::max)(1, attention_rows / args.group),
                      blocks = (args.n_rows + block - 1) / block;
   // Of a short chunk one thread takes several heads at once.
   const std::int64_t together =
@@ -29,9 +29,9 @@ void attend(const Team& team, const AttentionArgs<R, KV>& args, R* scratch) {
                        1, attention_rows / (args.group * std::max<std::int64_t>(args.n_rows, 1)));
   const Range share = team.share(blocks * args.n_kv_heads);
   for (std::int64_t task = share.begin, n; task < share.end; task += n) {
-    n = std::min(together, share.end - task);
+    n = (std::min)(together, share.end - task);
     const std::int64_t g = task / blocks, first = task % blocks * block;
-    const Range heads{g, g + n}, rows{first, std::min(first + block, args.n_rows)};
+    const Range heads{g, g + n}, rows{first, (std::min)(first + block, args.n_rows)};
     if constexpr (std::is_same_v<R, float>)
       simd::attention(args, heads, rows, reinterpret_cast<std::byte*>(scratch));
     else
@@ -46,7 +46,7 @@ void store_rows(const AttentionArgs<R, KV>& a, std::int64_t first, std::int64_t 
   for (std::int64_t i = first; i < first + n_rows; ++i)
     for (int g = 0; g < a.n_kv_heads; ++g) {
       const R* const key = a.qkv + i * a.qkv_stride + (g * (a.group + 2) + a.group) * a.head_dim;
-      const std::int64_t at = (g * a.slots + (a.position + i) % a.slots) * a.head_dim;
+      const std::int64_t at = (g * a.n_slots + (a.position + i) % a.n_slots) * a.head_dim;
       for (int d = 0; d < a.head_dim; ++d) {
         k[at + d] = static_cast<KV>(key[d]);
         v[at + d] = static_cast<KV>(key[a.head_dim + d]);
@@ -65,7 +65,7 @@ template <class R, class KV>
     AttentionArgs<R, KV> a = args;
     a.qkv += row * a.qkv_stride, a.out += row * a.out_stride;
     if (a.log_sum) a.log_sum += row * a.n_kv_heads * a.group;
-    a.ring_k = k[s].data, a.ring_v = v[s].data, a.slots = k[s].slots;
+    a.ring_k = k[s].data, a.ring_v = v[s].data, a.n_slots = k[s].n_slots;
     a.position = position, a.n_rows = n_rows;
     return a;
   };
@@ -74,7 +74,7 @@ template <class R, class KV>
   chunk.team.barrier();  // the rings have been read
   for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
     const auto a = of_segment(s);
-    const std::int64_t skip = std::max<std::int64_t>(0, a.n_rows - a.slots);
+    const std::int64_t skip = std::max<std::int64_t>(0, a.n_rows - a.n_slots);
     const Range rows = chunk.team.share(a.n_rows - skip);
     store_rows(a, skip + rows.begin, rows.end - rows.begin, k[s].data, v[s].data);
   }
@@ -97,7 +97,7 @@ template <class R, class KV>
     AttentionArgs<R, KV>& a = b.forward;
     a.qkv += row * a.qkv_stride, a.out += row * a.out_stride;
     a.log_sum += row * heads * a.group;
-    a.ring_k = k[s].data, a.ring_v = v[s].data, a.slots = k[s].slots;
+    a.ring_k = k[s].data, a.ring_v = v[s].data, a.n_slots = k[s].n_slots;
     a.position = position, a.n_rows = n_rows;
     b.dout += row * b.dout_stride, b.dqkv += row * b.dqkv_stride;
     b.dring_k = dk[s].data, b.dring_v = dv[s].data;
@@ -117,7 +117,7 @@ AttentionArgs<R, KV> attention_args(std::int64_t window, Rows<R, QkvWidth> qkv,
           .qkv_stride = qkv.stride,
           .ring_k = nullptr,
           .ring_v = nullptr,
-          .slots = 0,
+          .n_slots = 0,
           .window = window,
           .position = 0,
           .n_rows = 0,

@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/core/chunk.hpp>
+#include <samba/core/options.hpp>
 #include <samba/kernels/attention.hpp>
 #include <samba/kernels/matmul.hpp>
 #include <samba/kernels/rope.hpp>
@@ -73,6 +74,11 @@ struct AttentionLayer {
 
   template <class T, class KV>
   struct State {
+    static_assert(
+        std::is_same_v<KV, float> || std::is_same_v<KV, bf16> ||
+            (std::is_same_v<KV, double> && std::is_same_v<Real<T>, double>),
+        "SWA, Attention: KV, the type of keys and values, must be float or bf16, or double "
+        "beside weights in double");
     Ring<KV, n_kv_heads, Window, head_dim> k, v;
     /// One slot will do where nothing is read from before a chunk: see LanguageModel::place_state.
     static constexpr bool any_slots = true;
@@ -151,7 +157,7 @@ struct AttentionLayer {
 
  private:
   static constexpr std::int64_t keys_in_sight =
-      unbounded ? std::numeric_limits<std::int64_t>::max() : window;
+      unbounded ? (std::numeric_limits<std::int64_t>::max)() : window;
 
   static const auto& angles() {
     static const kernels::RotaryTable<rotary> table(rope_theta, rope_table);
@@ -161,18 +167,24 @@ struct AttentionLayer {
 
 /// Sliding-window attention over the last Window tokens, the token's own included (Beltagy et al.
 /// 2020). d_model comes from the stack it stands in.
-template <int Window, AttentionOptions O = AttentionOptions{}>
+template <int Window, auto Options = AttentionOptions{}>
 struct SWA {
+  static_assert(detail::are_options<AttentionOptions, Options>,
+                "SWA<Window, Options>: write options as AttentionOptions{.n_heads = 8}; d_model is "
+                "that of the stack");
   static_assert(Window > 0, "SWA<Window>: the window counts the token itself and must be positive");
   template <int D>
-  using with_d_model = AttentionLayer<D, Window, O>;
+  using with_d_model = AttentionLayer<D, Window, detail::options_of<AttentionOptions, Options>>;
 };
 
 /// Full causal attention; keeps as many positions as the session has capacity.
-template <AttentionOptions O = AttentionOptions{}>
+template <auto Options = AttentionOptions{}>
 struct Attention {
+  static_assert(detail::are_options<AttentionOptions, Options>,
+                "Attention<Options>: write options as AttentionOptions{.n_heads = 8}; d_model is "
+                "that of the stack");
   template <int D>
-  using with_d_model = AttentionLayer<D, 0, O>;
+  using with_d_model = AttentionLayer<D, 0, detail::options_of<AttentionOptions, Options>>;
 };
 
 }  // namespace samba::inline SAMBA_TARGET

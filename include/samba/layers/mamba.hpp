@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/core/chunk.hpp>
+#include <samba/core/options.hpp>
 #include <samba/kernels/causal_conv1d.hpp>
 #include <samba/kernels/matmul.hpp>
 #include <samba/kernels/selective_scan.hpp>
@@ -22,12 +23,15 @@ struct MambaOptions {
 ///
 /// with A = -exp(A_log). State per sequence: the last d_conv - 1 inputs of the convolution and h,
 /// d_state x d_inner; constant in the position.
-template <int D, int N = 16, MambaOptions O = MambaOptions{}>
+template <int D = 0, int N = 16, auto Options = MambaOptions{}>
 struct Mamba {
+  static_assert(detail::are_options<MambaOptions, Options>,
+                "Mamba<D, N, Options>: write options as MambaOptions{.d_conv = 3}");
+  static constexpr MambaOptions options = detail::options_of<MambaOptions, Options>;
   static constexpr const char* name = "mamba";
-  static constexpr int d_model = D, d_state = N, d_conv = O.d_conv, expand = O.expand,
+  static constexpr int d_model = D, d_state = N, d_conv = options.d_conv, expand = options.expand,
                        d_inner = expand * D;
-  static constexpr int dt_rank = O.dt_rank ? O.dt_rank : (D + 15) / 16;
+  static constexpr int dt_rank = options.dt_rank ? options.dt_rank : (D + 15) / 16;
   static_assert(D > 0 && N > 0, "Mamba<D, N>: d_model and d_state must be positive");
   static_assert(d_conv > 1, "Mamba: d_conv must be at least 2");
   static_assert(expand > 0 && dt_rank > 0,

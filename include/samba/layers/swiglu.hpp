@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/core/chunk.hpp>
+#include <samba/core/options.hpp>
 #include <samba/kernels/elementwise.hpp>
 #include <samba/kernels/matmul.hpp>
 
@@ -12,11 +13,13 @@ struct MlpOptions {
 
 /// SwiGLU, a gated MLP (Shazeer 2020): out = w3 (silu(w1 u) * w2 u). No state.
 /// Hidden is d_ff; by default 8/3 of d_model, rounded down.
-template <int D, int Hidden = 8 * D / 3, MlpOptions O = MlpOptions{}>
+template <int D = 0, int Hidden = 8 * D / 3, auto Options = MlpOptions{}>
 struct SwiGLU {
+  static_assert(detail::are_options<MlpOptions, Options>,
+                "SwiGLU<D, Hidden, Options>: write options as MlpOptions{.bias = true}");
   static constexpr const char* name = "mlp";
   static constexpr int d_model = D, d_ff = Hidden;
-  static constexpr bool bias = O.bias;
+  static constexpr bool bias = detail::options_of<MlpOptions, Options>.bias;
   static_assert(D > 0 && Hidden > 0, "SwiGLU<D, Hidden>: d_model and d_ff must be positive");
 
   template <class T>

@@ -22,7 +22,7 @@ template <int = 0>
 std::vector<std::string> lines_of(std::string_view text, std::size_t width) {
   std::vector<std::string> lines{""};
   for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find(' ', at), text.size());
+    const std::size_t end = (std::min)(text.find(' ', at), text.size());
     const std::string_view word = text.substr(at, end - at);
     if (at > 0 && lines.back().size() + 1 + word.size() > width)
       lines.push_back("  ");
@@ -41,16 +41,16 @@ std::string table(const std::vector<std::vector<std::string>>& rows) {
   constexpr std::size_t longest = 100, narrowest = 24;
   std::vector<std::size_t> width(rows.front().size());
   for (const auto& row : rows)
-    for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
+    for (std::size_t c = 0; c < row.size(); ++c) width[c] = (std::max)(width[c], row[c].size());
   std::size_t others = 0;
   for (std::size_t c = 0; c < width.size(); ++c) others += c == 1 ? 2 : width[c] + 2;
-  width[1] = std::min(width[1], std::max(narrowest, longest + 2 - std::min(longest, others)));
+  width[1] = (std::min)(width[1], (std::max)(narrowest, longest + 2 - (std::min)(longest, others)));
   std::string out;
   for (const auto& row : rows) {
     const std::vector<std::string> lines = lines_of(row[1], width[1]);
     for (std::size_t c = 0; c < row.size(); ++c) {
       const std::string& cell = c == 1 ? lines.front() : row[c];
-      const std::string padding(width[c] - std::min(width[c], cell.size()), ' ');
+      const std::string padding(width[c] - (std::min)(width[c], cell.size()), ' ');
       out += (c ? "  " : "") + (c < 2 ? cell + padding : padding + cell);
     }
     out += "\n";

@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/core/options.hpp>
 #include <samba/kernels/embedding.hpp>
 #include <samba/kernels/matmul.hpp>
 #include <samba/stack/parallel.hpp>
@@ -58,13 +59,16 @@ constexpr std::int64_t elements() {
 
 /// Embedding, stack, final RMSNorm and head: tokens in, logits out. All of its sizes are constants.
 /// Derive a model from it to give it a short name: struct Mine : LanguageModel<...> {};
-template <class S, ModelOptions O>
+template <class S, auto Options = ModelOptions{}>
 struct LanguageModel {
+  static_assert(detail::are_options<ModelOptions, Options>,
+                "LanguageModel<Stack, Options>: write options as ModelOptions{.vocab_size = 256}");
+  static constexpr ModelOptions options = detail::options_of<ModelOptions, Options>;
   using Stack = typename std::conditional_t<detail::IsStack<S>, std::type_identity<S>,
                                             std::type_identity<HybridStack<S>>>::type;
-  static constexpr int d_model = Stack::d_model, vocab_size = O.vocab_size;
-  static constexpr bool tie_embeddings = O.tie_embeddings;
-  static constexpr float norm_eps = O.norm_eps;
+  static constexpr int d_model = Stack::d_model, vocab_size = options.vocab_size;
+  static constexpr bool tie_embeddings = options.tie_embeddings;
+  static constexpr float norm_eps = options.norm_eps;
   static constexpr std::int64_t default_capacity = 4096;
   static_assert(vocab_size > 0, "LanguageModel: give ModelOptions{.vocab_size = ...}, at least 1");
   static_assert(norm_eps > 0, "LanguageModel: norm_eps must be positive");
@@ -194,11 +198,14 @@ struct LanguageModel {
       using Part = std::remove_reference_t<decltype(part)>;
       if (in_turn) placer.offset = 0;
       Part::visit(part, [&]<class X>(auto, X& x) {
-        if constexpr (requires { Part::any_slots; x.slots; })
+        if constexpr (requires {
+                        Part::any_slots;
+                        x.n_slots;
+                      })
           if (in_turn) return x.bind_slots(placer.take(X::bytes_of(1)), 1);
         x.bind(placer.take(X::bytes(capacity), "capacity"), capacity);
       });
-      bytes = std::max(bytes, placer.offset);
+      bytes = (std::max)(bytes, placer.offset);
     });
     return bytes;
   }

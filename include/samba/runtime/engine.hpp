@@ -33,7 +33,7 @@ class Engine {
       : who_(who),
         weights_(&weights),
         sequences_(sequences),
-        options_(check(who, sequences, options)) {
+        options_(check_options(who, sequences, options)) {
     own_ = Arena(lay_out(nullptr), "SessionOptions::chunk, sequences: tokens and logits");
     lay_out(own_.data());
     info_.structure = structure<Model>();
@@ -53,7 +53,7 @@ class Engine {
     std::int64_t layer = 0;
     for_each_branch<typename Model::Stack>([&](auto branch, Use) {
       typename decltype(branch)::type::template Scratch<T> t;
-      layer = std::max(layer, t.place({nullptr, options_.chunk, options_.threads}));
+      layer = (std::max)(layer, t.place({nullptr, options_.chunk, options_.threads}));
     });
     constexpr const char* chunk = "SessionOptions::chunk, threads: what is computed from a chunk";
     scratch_ = Arena(checked_sum(chunk, rows.offset, layer), chunk);
@@ -125,7 +125,7 @@ class Engine {
       std::size_t n = 0, wanted = 0;
       while (first < prompts.size() && rows < options_.chunk) {
         const std::int64_t left = std::ssize(prompts[first]) - done;
-        const std::int64_t take = std::min(left, options_.chunk - rows);
+        const std::int64_t take = (std::min)(left, options_.chunk - rows);
         if (take > 0) {
           std::copy_n(prompts[first].data() + done, take, tokens_ + rows);
           active_[n] = states_[first];
@@ -172,7 +172,8 @@ class Engine {
   }
 
   void restore(int i, const Snapshot& s) {
-    info_.check(who_, "::restore: the snapshot", s.structure, s.dtypes, s.capacity, s.position);
+    info_.check_fits(who_, "::restore: the snapshot", s.structure, s.dtypes, s.capacity,
+                     s.position);
     if (s.block.bytes() != info_.bytes)
       fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ",
             s.block.bytes()});
@@ -193,7 +194,7 @@ class Engine {
     R* logits = nullptr;
   };
 
-  static SessionOptions check(const char* who, int sequences, SessionOptions o) {
+  static SessionOptions check_options(const char* who, int sequences, SessionOptions o) {
     if (sequences < 1) fail({who, ": expected at least one sequence, found ", sequences});
     if (o.capacity < 1)
       fail({who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity});

@@ -57,7 +57,7 @@ using samba::SplitMix64;
 
 namespace detail {
 
-inline void check(bool in_range, const char* option, const char* rule, double found) {
+inline void check_option(bool in_range, const char* option, const char* rule, double found) {
   if (in_range) return;
   char number[32];
   std::snprintf(number, sizeof number, "%.9g", found);
@@ -65,21 +65,21 @@ inline void check(bool in_range, const char* option, const char* rule, double fo
 }
 
 inline void check_temperature(float t) {
-  check(is_finite(t) && t >= 0, "temperature", "finite and at least 0", t);
+  check_option(is_finite(t) && t >= 0, "temperature", "finite and at least 0", t);
 }
-inline void check_top_k(int k) { check(k >= 0, "top_k", "at least 0", k); }
+inline void check_top_k(int k) { check_option(k >= 0, "top_k", "at least 0", k); }
 inline void check_top_p(float p) {
-  check(is_finite(p) && p >= 0 && p <= 1, "top_p", "in [0, 1]", p);
+  check_option(is_finite(p) && p >= 0 && p <= 1, "top_p", "in [0, 1]", p);
 }
 inline void check_min_p(float p) {
-  check(is_finite(p) && p >= 0 && p <= 1, "min_p", "in [0, 1]", p);
+  check_option(is_finite(p) && p >= 0 && p <= 1, "min_p", "in [0, 1]", p);
 }
 inline void check_bias(LogitBias b) {
-  check(b.id >= 0, "the id of a bias", "at least 0", b.id);
-  check(is_finite(b.bias), "bias", "finite (ban a token otherwise)", b.bias);
+  check_option(b.id >= 0, "the id of a bias", "at least 0", b.id);
+  check_option(is_finite(b.bias), "bias", "finite (ban a token otherwise)", b.bias);
 }
 inline void check_penalty(float r) {
-  check(is_finite(r) && r > 0, "repetition_penalty", "finite and above 0", r);
+  check_option(is_finite(r) && r > 0, "repetition_penalty", "finite and above 0", r);
 }
 
 inline bool more_likely(Candidate a, Candidate b) {
@@ -103,7 +103,7 @@ inline double total_weight(std::span<const Candidate> candidates, float max) {
 }
 
 inline float clamp_to_float(double x) {
-  constexpr double largest = std::numeric_limits<float>::max();
+  constexpr double largest = (std::numeric_limits<float>::max)();
   return static_cast<float>(std::clamp(x, -largest, largest));
 }
 
@@ -218,7 +218,7 @@ template <class C = Candidate>
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     if (i == sorted) {
       // The nucleus is small as a rule: sort twice as far whenever it turns out to be larger.
-      sorted = std::min(std::max<std::size_t>(64, 2 * i), candidates.size());
+      sorted = (std::min)(std::max<std::size_t>(64, 2 * i), candidates.size());
       const auto begin = candidates.begin();
       std::partial_sort(begin + static_cast<std::ptrdiff_t>(i),
                         begin + static_cast<std::ptrdiff_t>(sorted), candidates.end(),
@@ -245,7 +245,7 @@ template <class C = Candidate>
 /// end.
 [[nodiscard]] inline std::int32_t draw(std::span<const Candidate> candidates, double u) {
   if (candidates.empty()) fail({"sampling: there are no candidates to draw from"});
-  detail::check(u >= 0 && u < 1, "the random number", "in [0, 1)", u);
+  detail::check_option(u >= 0 && u < 1, "the random number", "in [0, 1)", u);
   const Candidate best = detail::most_likely(candidates);
   std::int32_t id = best.id;
   double left = u * detail::total_weight(candidates, best.logit);
@@ -276,12 +276,12 @@ class Sampler {
     sampling::detail::check_top_p(options_.top_p);
     sampling::detail::check_min_p(options_.min_p);
     sampling::detail::check_penalty(options_.repetition_penalty);
-    sampling::detail::check(options_.repetition_window >= 0, "repetition_window", "at least 0",
-                            options_.repetition_window);
-    sampling::detail::check(options_.vocab_size >= 0, "vocab_size", "at least 0",
-                            options_.vocab_size);
+    sampling::detail::check_option(options_.repetition_window >= 0, "repetition_window",
+                                   "at least 0", options_.repetition_window);
+    sampling::detail::check_option(options_.vocab_size >= 0, "vocab_size", "at least 0",
+                                   options_.vocab_size);
     for (const std::int32_t id : options_.banned)
-      sampling::detail::check(id >= 0, "a banned id", "at least 0", id);
+      sampling::detail::check_option(id >= 0, "a banned id", "at least 0", id);
     for (const LogitBias b : options_.biases) sampling::detail::check_bias(b);
     std::sort(options_.banned.begin(), options_.banned.end());
     if (options_.repetition_penalty == 1) return;
@@ -305,7 +305,7 @@ class Sampler {
     kept = sampling::leave_out(kept, options_.banned);
     if (kept.empty()) fail({"Sampler: every token that its logits allow is banned"});
     kept = sampling::bias(kept, options_.biases);
-    const auto recent = std::span(scratch_).first(std::min(seen_, recent_.size()));
+    const auto recent = std::span(scratch_).first((std::min)(seen_, recent_.size()));
     std::copy_n(recent_.begin(), recent.size(), recent.begin());
     kept = sampling::repetition_penalty(kept, recent, options_.repetition_penalty);
     kept = sampling::temperature(kept, options_.temperature);

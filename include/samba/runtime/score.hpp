@@ -26,7 +26,7 @@ inline double log_softmax_at(std::span<const float> logits, std::int32_t token) 
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (excluded(logits[i])) continue;
     if (!is_finite(logits[i])) fail({"log_softmax_at: the logit at index ", i, " is NaN or +inf"});
-    max = std::max(max, logits[i]);
+    max = (std::max)(max, logits[i]);
   }
   double sum = 0;
   for (const float x : logits)

@@ -3,6 +3,25 @@
 
 namespace samba::inline SAMBA_TARGET {
 
+namespace detail {
+
+/// Stops the compilation with a sentence where weights are not those of a Session or Batch.
+template <class Model, class T, class OtherModel, class OtherT, bool temporary>
+struct CheckWeights {
+  static_assert(!temporary,
+                "Session, Batch: the weights must outlive it: give them a name, as in "
+                "const auto weights = load<Model>(path); Session session(weights);");
+  static_assert(std::is_same_v<Model, OtherModel>,
+                "Session, Batch: the weights are of another model");
+  static_assert(
+      std::is_same_v<T, OtherT>,
+      "Session<Model, T>, Batch<Model, T>: T is the type of the weights' matrices: "
+      "load<Model, T>(path) makes such weights, and Session session(weights) takes T from "
+      "them");
+};
+
+}  // namespace detail
+
 /// One sequence that reads tokens and predicts the next: owns its state and scratch memory, shares
 /// the weights, which must outlive it. Copying a session forks it.
 ///
@@ -19,8 +38,15 @@ class Session {
 
   explicit Session(const Weights<Model, T>& weights, SessionOptions options = SessionOptions{})
       : engine_("Session", weights, 1, options) {}
-  // The weights must outlive it.
-  Session(const Weights<Model, T>&&, SessionOptions = SessionOptions{}) = delete;
+  /// Other weights, and those that it would outlive, do not compile.
+  template <class M, class U>
+  explicit Session(const Weights<M, U>&, SessionOptions = SessionOptions{}) : Session(none()) {
+    static_assert(sizeof(detail::CheckWeights<Model, T, M, U, false>) > 0);
+  }
+  template <class M, class U>
+  explicit Session(const Weights<M, U>&&, SessionOptions = SessionOptions{}) : Session(none()) {
+    static_assert(sizeof(detail::CheckWeights<Model, T, M, U, true>) > 0);
+  }
 
   /// Reads tokens (at least one); returns the logits of the last, [vocab_size], valid until the
   /// next call.
@@ -79,6 +105,8 @@ class Session {
   void load(const std::string& path) { engine_.load(0, path); }
 
  private:
+  static Session none();
+
   Engine engine_;
 };
 
@@ -98,7 +126,15 @@ class Batch {
 
   Batch(const Weights<Model, T>& weights, int batch, SessionOptions options = SessionOptions{})
       : engine_("Batch", weights, batch, options) {}
-  Batch(const Weights<Model, T>&&, int, SessionOptions = SessionOptions{}) = delete;
+  /// Other weights, and those that it would outlive, do not compile.
+  template <class M, class U>
+  Batch(const Weights<M, U>&, int, SessionOptions = SessionOptions{}) : Batch(none()) {
+    static_assert(sizeof(detail::CheckWeights<Model, T, M, U, false>) > 0);
+  }
+  template <class M, class U>
+  Batch(const Weights<M, U>&&, int, SessionOptions = SessionOptions{}) : Batch(none()) {
+    static_assert(sizeof(detail::CheckWeights<Model, T, M, U, true>) > 0);
+  }
 
   /// Sequences.
   int size() const { return engine_.sequences(); }
@@ -168,6 +204,8 @@ class Batch {
   }
 
  private:
+  static Batch none();
+
   Engine engine_;
   std::vector<Tokens> prompts_ = std::vector<Tokens>(static_cast<std::size_t>(engine_.sequences()));
 };

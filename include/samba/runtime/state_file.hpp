@@ -30,9 +30,9 @@ struct StateInfo {
 
   /// Throws, with `where` and `what` in front, unless a state with these properties is one of this
   /// kind. (Two parts, because restore allocates nothing.)
-  [[gnu::cold]] void check(std::string_view where, const char* what,
-                           const std::string& other_structure, const std::string& other_dtypes,
-                           std::int64_t other_capacity, std::int64_t position) const {
+  [[gnu::cold]] void check_fits(std::string_view where, const char* what,
+                                const std::string& other_structure, const std::string& other_dtypes,
+                                std::int64_t other_capacity, std::int64_t position) const {
     if (other_structure != structure)
       fail(
           {where, what, " is of another model: expected ", structure, ", found ", other_structure});
@@ -74,8 +74,8 @@ template <int = 0>
   if (record.text("hash") != std::to_string(fnv1a(record.text("structure"))))
     fail({path, ": \"samba.hash\" is not the hash of \"samba.structure\""});
   const std::int64_t position = record.number<std::int64_t>("position");
-  info.check(path, "", record.text("structure"), record.text("dtypes"),
-             record.number<std::int64_t>("capacity"), position);
+  info.check_fits(path, "", record.text("structure"), record.text("dtypes"),
+                  record.number<std::int64_t>("capacity"), position);
 
   for (const StateTensor& t : tensors) {
     const TensorView* found = file.find(t.name);

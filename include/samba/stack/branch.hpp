@@ -114,14 +114,15 @@ struct Branch {
   /// What the backward pass of a branch needs beside its record.
   template <class T>
   struct BackwardScratch {
+    static_assert(sizeof(detail::CheckTrained<L>) > 0);
     Rows<Real<T>, d_model> du;
     Rows<Real<T>, 1> inverse;
-    typename L::template Backward<T> layer;
+    typename detail::BackwardOf<L, T>::type layer;
 
     std::int64_t place(const Workspace& workspace) {
       ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads};
       place(du), place(inverse);
-      L::template Backward<T>::visit(layer, place);
+      detail::BackwardOf<L, T>::type::visit(layer, place);
       return place.placer.offset;
     }
   };
@@ -170,8 +171,10 @@ struct Branch {
     BackwardScratch<T> d;
     d.place({scratch, tape.rows, tape.threads});
     if (tape.fresh) clear(chunk, ds);
-    L::backward(chunk, w.layer, g.layer, s, ds, record.scratch.layer, d.layer,
-                Normed ? record.scratch.normed : record.x, dx, d.du);
+    const In<Real<T>, d_model> in = Normed ? record.scratch.normed : record.x;
+    if constexpr (detail::HasBackward<L>)  // or CheckTrained has said that it has not
+      detail::call_backward<L, T, KV>(chunk, w.layer, g.layer, s, ds, record.scratch.layer, d.layer,
+                                      in, In<Real<T>, d_model>(dx), d.du);
     if constexpr (Normed)
       kernels::rmsnorm_backward(chunk.team, w.norm, norm_eps, record.x, d.du, d.inverse, dx,
                                 g.norm);
@@ -201,7 +204,8 @@ struct Branch {
   static void run(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
                   float norm_eps, Rows<Real<T>, d_model> x, Rows<Real<T>, d_model> out) {
     if constexpr (Normed) kernels::rmsnorm(chunk.team, w.norm, norm_eps, x, t.normed);
-    L::forward(chunk, w.layer, s, t.layer, Normed ? t.normed : x, t.out);
+    const In<Real<T>, d_model> in = Normed ? t.normed : x;
+    detail::call_forward<L, T, KV>(chunk, w.layer, s, t.layer, in, t.out);
     if (out.data != t.out.data) kernels::add(chunk.team, t.out, out);
   }
 };

@@ -54,7 +54,8 @@ struct CheckLayer {
       "HybridStack: not a layer: it has no `template <class T> struct Weights` with visit");
   static_assert(HasState<L>,
                 "HybridStack: not a layer: it has no `template <class T, class KV> struct State` "
-                "with visit (use Stateless if it keeps nothing)");
+                "with visit (if it keeps nothing: `template <class T, class KV> using State = "
+                "Stateless`)");
   static_assert(
       HasScratch<L>,
       "HybridStack: not a layer: it has no `template <class T> struct Scratch` with visit");

@@ -26,11 +26,69 @@ template <class L>
 concept HasScratch = requires(typename L::template Scratch<float> t, ScratchPlacer place) {
   L::template Scratch<float>::visit(t, place);
 };
+
+/// Calls L::forward and L::backward. T and KV follow from the arguments; where they do not, as KV in
+/// a layer without a state, they are given.
+template <class L, class T, class KV>
+void call_forward(auto&&... args)
+  requires requires { L::forward(args...); } || requires { L::template forward<T, KV>(args...); }
+{
+  if constexpr (requires { L::forward(args...); })
+    L::forward(args...);
+  else
+    L::template forward<T, KV>(args...);
+}
+template <class L, class T, class KV>
+void call_backward(auto&&... args)
+  requires requires { L::backward(args...); } || requires { L::template backward<T, KV>(args...); }
+{
+  if constexpr (requires { L::backward(args...); })
+    L::backward(args...);
+  else
+    L::template backward<T, KV>(args...);
+}
+
 template <class L>
 concept HasForward = requires(const Chunk& chunk, const typename L::template Weights<float>& w,
                               States<typename L::template State<float, float>> s,
                               typename L::template Scratch<float>& t, In<float, L::d_model> in,
-                              Out<float, L::d_model> out) { L::forward(chunk, w, s, t, in, out); };
+                              Out<float, L::d_model> out) {
+  call_forward<L, float, float>(chunk, w, s, t, in, out);
+};
+template <class L>
+concept HasBackwardScratch = requires(typename L::template Backward<float> d, ScratchPlacer place) {
+  L::template Backward<float>::visit(d, place);
+};
+template <class L>
+concept HasBackward =
+    HasBackwardScratch<L> &&
+    requires(const Chunk& chunk, const typename L::template Weights<float>& w,
+             typename L::template Weights<Master<float>>& g,
+             States<typename L::template State<float, float>> s,
+             typename L::template Scratch<float>& t, typename L::template Backward<float>& d,
+             In<float, L::d_model> in, Out<float, L::d_model> out) {
+      call_backward<L, float, float>(chunk, w, g, s, s, t, d, in, in, out);
+    };
+
+/// Stops the compilation with a sentence where a layer is to be trained and cannot be.
+template <class L>
+struct CheckTrained {
+  static_assert(HasBackwardScratch<L>,
+                "Gradient: this layer cannot be trained: it has no `template <class T> struct "
+                "Backward` with visit");
+  static_assert(!HasBackwardScratch<L> || HasBackward<L>,
+                "Gradient: this layer cannot be trained: it has no backward(chunk, weights, "
+                "gradients, states, state_gradients, scratch, backward, in, dout, din)");
+};
+/// L::Backward<T>, or nothing where there is none: then the sentence is all that the compiler says.
+template <class L, class T>
+struct BackwardOf {
+  using type = Stateless;
+};
+template <HasBackwardScratch L, class T>
+struct BackwardOf<L, T> {
+  using type = typename L::template Backward<T>;
+};
 
 /// A layer that takes its d_model from the stack it stands in.
 template <class L>
@@ -46,7 +104,7 @@ concept IsStack = requires { typename E::StackTag; };
 ///     static constexpr const char* name;          // in checkpoint names and tables
 ///     static constexpr int d_model;
 ///     template <class T> struct Weights;          // static visit(w, f): f(name, tensor) for each
-///     template <class T, class KV> struct State;  // visit as above; Stateless if there is none
+///     template <class T, class KV> struct State;  // visit as above; or using State = Stateless
 ///     template <class T> struct Scratch;          // static visit(t, f): f(rows) for each buffer
 ///     forward(chunk, weights, states, scratch, in, out)  // out = layer(in), advancing the states
 ///

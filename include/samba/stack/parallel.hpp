@@ -103,12 +103,13 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
   };
 
   template <class T>
-  struct Backward : Leaf<I, typename Layers::template Backward<T>>... {
+  struct Backward : Leaf<I, typename BackwardOf<Layers, T>::type>... {
+    static_assert((sizeof(CheckTrained<Layers>) + ...) > 0);
     Rows<Real<T>, d_model> du;
 
     static void visit(auto& t, auto&& f) {
       f(t.du);
-      (Layers::template Backward<T>::visit(leaf<I, typename Layers::template Backward<T>>(t), f),
+      (BackwardOf<Layers, T>::type::visit(leaf<I, typename BackwardOf<Layers, T>::type>(t), f),
        ...);
     }
   };
@@ -118,13 +119,14 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
     const auto one = [&](auto layer) {
       using L = typename decltype(layer)::type;
       f("layer", L::name);
-      if constexpr (requires { L::visit_options(f); })
+      if constexpr (requires { L::visit_options(f); }) {
         L::visit_options(f);
-      else
-        L::template Weights<float>::visit(
-            typename L::template Weights<float>{}, [&]<class X>(auto name, const X&) {
-              f("tensor", detail::join({std::string(name), X::shape}));
-            });
+      } else {
+        typename L::template Weights<float> w;
+        L::template Weights<float>::visit(w, [&]<class X>(auto name, const X&) {
+          f("tensor", detail::join({std::string(name), X::shape}));
+        });
+      }
     };
     (one(std::type_identity<Layers>{}), ...);
   }
@@ -160,21 +162,24 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
                             States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
                             Backward<T>& d, In<Real<T>, d_model> u, In<Real<T>, d_model> dout,
                             Out<Real<T>, d_model> du) {
-    L::backward(chunk, leaf<i, typename L::template Weights<T>>(w),
-                leaf<i, typename L::template Weights<Master<Real<T>>>>(g),
-                leaf_states<i, typename L::template State<T, KV>>(s),
-                leaf_states<i, typename L::template State<T, Real<T>>>(ds),
-                leaf<i, typename L::template Scratch<T>>(t),
-                leaf<i, typename L::template Backward<T>>(d), u, dout, i == 0 ? du : d.du);
+    if constexpr (HasBackward<L>)
+      detail::call_backward<L, T, KV>(chunk, leaf<i, typename L::template Weights<T>>(w),
+                                      leaf<i, typename L::template Weights<Master<Real<T>>>>(g),
+                                      leaf_states<i, typename L::template State<T, KV>>(s),
+                                      leaf_states<i, typename L::template State<T, Real<T>>>(ds),
+                                      leaf<i, typename L::template Scratch<T>>(t),
+                                      leaf<i, typename L::template Backward<T>>(d), u, dout,
+                                      i == 0 ? du : d.du);
     if constexpr (i > 0) kernels::add(chunk.team, d.du, du);
   }
 
   template <std::size_t i, class L, class T, class KV>
   static void term(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
                    In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {
-    L::forward(chunk, leaf<i, typename L::template Weights<T>>(w),
-               leaf_states<i, typename L::template State<T, KV>>(s),
-               leaf<i, typename L::template Scratch<T>>(t), u, i == 0 ? out : t.term);
+    detail::call_forward<L, T, KV>(chunk, leaf<i, typename L::template Weights<T>>(w),
+                                   leaf_states<i, typename L::template State<T, KV>>(s),
+                                   leaf<i, typename L::template Scratch<T>>(t), u,
+                                   i == 0 ? out : t.term);
     if constexpr (i > 0) kernels::add(chunk.team, t.term, out);
   }
 };

@@ -57,7 +57,7 @@ template <class R>
 }
 
 /// Throws Error for options out of range.
-[[gnu::cold]] inline void check(const AdamWOptions& o) {
+[[gnu::cold]] inline void check_options(const AdamWOptions& o) {
   check_option("AdamWOptions::learning_rate", o.learning_rate, 0, 1e3);
   check_option("AdamWOptions::beta1", o.beta1, 0, 0.999999);
   check_option("AdamWOptions::beta2", o.beta2, 0, 0.999999);
@@ -83,7 +83,7 @@ struct AdamWStep {
   /// rate and decay so.
   [[gnu::noinline]] AdamWStep(const AdamWOptions& o, std::int64_t steps, double norm,
                               double learning_rate, double weight_decay)
-      : scale(static_cast<R>(o.clip > 0 ? std::min(1., o.clip / (norm + 1e-6)) : 1.)),
+      : scale(static_cast<R>(o.clip > 0 ? (std::min)(1., o.clip / (norm + 1e-6)) : 1.)),
         beta1(static_cast<R>(o.beta1)),
         beta2(static_cast<R>(o.beta2)),
         mean_scale(correction(beta1, steps)),
@@ -99,7 +99,7 @@ struct AdamWStep {
     constexpr std::int64_t strip = 64;
     R root[strip];
     for (std::int64_t i = 0; i < n; i += strip) {
-      const std::int64_t end = std::min(i + strip, n);
+      const std::int64_t end = (std::min)(i + strip, n);
       for (std::int64_t k = i; k < end; ++k) {
         const R x = std::clamp(gradient[k] * scale, -largest, largest);
         mean[k] = beta1 * mean[k] + (R{1} - beta1) * x;
@@ -139,7 +139,7 @@ class AdamW {
   /// Throws Error for options out of range, for a pattern that matches no tensor, and where all are
   /// frozen.
   explicit AdamW(AdamWOptions options = AdamWOptions{}) : options_(std::move(options)) {
-    detail::check(options_);
+    detail::check_options(options_);
     const auto tensors = state_.mean.tensors();
     for (const auto& tensor : tensors) {
       const bool decays = options_.decay == Decay::all || tensor.shape.size() > 1;
@@ -153,7 +153,7 @@ class AdamW {
     for (std::size_t t = 0; t < tensors.size(); ++t) {
       const std::int64_t n = tensors[t].rows * tensors[t].row_size;
       for (std::int64_t i = 0; i < n && !rules_[t].frozen; i += block)
-        blocks_.push_back({t, {i, std::min(i + block, n)}});
+        blocks_.push_back({t, {i, (std::min)(i + block, n)}});
     }
     if (blocks_.empty()) fail({"AdamWOptions::groups: expected a tensor that is not frozen"});
   }
@@ -246,7 +246,7 @@ void assign_panels(const Real<T>* from, std::int64_t K, Range rows, T* to) {
     const std::int64_t end = std::min<std::int64_t>(panel + panel_width, rows.end);
     for (std::int64_t k = 0; k < K; k += piece)
       for (std::int64_t r = panel; r < end; ++r)
-        Packing<T>::set_part(to, r, K, {k, std::min(k + piece, K)}, from + r * K + k);
+        Packing<T>::set_part(to, r, K, {k, (std::min)(k + piece, K)}, from + r * K + k);
   }
 }
 

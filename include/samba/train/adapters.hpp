@@ -263,7 +263,7 @@ class AdapterAdamW {
  public:
   /// Throws Error for options out of range; groups of tensors are for all weights.
   explicit AdapterAdamW(AdamWOptions options = AdamWOptions{}) : options_(std::move(options)) {
-    detail::check(options_);
+    detail::check_options(options_);
     if (!options_.groups.empty())
       fail({"AdapterAdamW: AdamWOptions::groups: expected none, found ", options_.groups.size()});
   }

@@ -26,8 +26,8 @@ struct DataSources {
   std::vector<DataSource> all;
 
   template <class File>
-  requires std::is_same_v<const File, const TokenFile> DataSources(std::shared_ptr<File> file)
-      : all{{std::move(file)}} {}
+    requires std::is_same_v<const File, const TokenFile>
+  DataSources(std::shared_ptr<File> file) : all{{std::move(file)}} {}
   DataSources(std::nullptr_t) {}
   DataSources(std::vector<DataSource> several) : all(std::move(several)) {}
   DataSources(std::initializer_list<DataSource> several) : all(several) {}
@@ -69,7 +69,7 @@ class Batches {
     resize(tokens_, batch, what), resize(targets_, batch, what);
     if (weighted()) resize(weights_, batch, what);
     const auto examples = options_.restart_at_separators ? most_documents() : options_.sequences;
-    if (examples > std::numeric_limits<int>::max())
+    if (examples > (std::numeric_limits<int>::max)())
       fail({what, ": too many documents for one batch, up to ", examples});
     resize(examples_, examples, what);
   }
@@ -232,7 +232,7 @@ class Batches {
     if (!options_.restart_at_separators) return row_.size() - 1;
     const auto separator =
         std::find(row_.begin() + static_cast<std::ptrdiff_t>(begin), last, file.separator());
-    return static_cast<std::size_t>(std::min(separator + 1, last) - row_.begin());
+    return static_cast<std::size_t>((std::min)(separator + 1, last) - row_.begin());
   }
 
   /// The most documents that a batch may have: those of its share of the windows with the most.
@@ -251,7 +251,7 @@ class Batches {
     }
     std::int64_t sum = 0, left = options_.sequences;
     for (std::size_t documents = row_.size(); documents-- > 0;) {
-      const std::int64_t n = std::min(left, windows_of[documents]);
+      const std::int64_t n = (std::min)(left, windows_of[documents]);
       sum += n * static_cast<std::int64_t>(documents);
       left -= n;
     }

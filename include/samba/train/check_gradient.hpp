@@ -58,15 +58,15 @@ struct CheckText {
 
   std::size_t longest() const {
     std::size_t n = 0;
-    for (const auto& ids : sequences) n = std::max(n, ids.size() - 1);
+    for (const auto& ids : sequences) n = (std::max)(n, ids.size() - 1);
     return n;
   }
   /// Tokens [begin, end) of every sequence, as far as it has them.
   std::vector<Example> examples(std::size_t begin, std::size_t end) const {
     std::vector<Example> all;
     for (const auto& ids : sequences) {
-      const std::size_t first = std::min(begin, ids.size() - 1),
-                        n = std::min(end, ids.size() - 1) - first;
+      const std::size_t first = (std::min)(begin, ids.size() - 1),
+                        n = (std::min)(end, ids.size() - 1) - first;
       all.push_back({std::span(ids).subspan(first, n), std::span(ids).subspan(first + 1, n)});
     }
     return all;
@@ -93,7 +93,7 @@ double relative_difference(const Weights<Model, Master<double>>& a,
       difference += (x[i] - y[i]) * (x[i] - y[i]), norm += y[i] * y[i];
     }
   }
-  return difference > 0 ? std::sqrt(difference / std::max(norm, 1e-300)) : 0;
+  return difference > 0 ? std::sqrt(difference / (std::max)(norm, 1e-300)) : 0;
 }
 
 }  // namespace detail
@@ -177,7 +177,7 @@ GradientReport check_gradients(const Weights<Model, double>& weights,
       const int most = most_threads();
       ~Restore() { most_threads() = most; }
     } restore;
-    most_threads() = std::max(restore.most, threads.threads);
+    most_threads() = (std::max)(restore.most, threads.threads);
     add_run("gradients on 3 threads beside those on one", threads);
   }
   add_run("gradients with recompute beside those without", recompute);

@@ -52,13 +52,13 @@ class ContentHash {
       }
     }
   }
-  void add(std::string_view text) { add(std::as_bytes(std::span(text))); }
+  void add(std::string_view text) { add(std::as_bytes(std::span(text.data(), text.size()))); }
   std::uint64_t value() const { return hash_; }
 
   void add(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
       std::uint64_t word = 0;
-      const std::size_t n = std::min(bytes.size(), sizeof word);
+      const std::size_t n = (std::min)(bytes.size(), sizeof word);
       std::memcpy(&word, bytes.data(), n);
       hash_ = (hash_ ^ word) * 0x9e3779b97f4a7c15u;
       hash_ ^= hash_ >> 32;
@@ -219,7 +219,7 @@ class RunCheckpoint {
 
   /// Throws unless the checkpoint is one of this model, trained with master weights in R.
   template <class Model, class R>
-  [[gnu::cold]] void check() const {
+  [[gnu::cold]] void check_model() const {
     expect("model", "structure", structure<Model>());
     expect("type of the master weights", "dtype", dtype_name(dtype_of<R>));
   }
@@ -236,7 +236,7 @@ class RunCheckpoint {
   template <class Model, class R>
   [[gnu::cold]] void restore(Weights<Model, Master<R>>& weights,
                              typename AdamW<Model, R>::State& optimiser) const {
-    check<Model, R>();
+    check_model<Model, R>();
     detail::load_tensors(folder_ + model_file, structure<Model>(), branches<Model>(),
                          Model::tie_embeddings, weights.tensors());
     read_means(tensor_names(weights), weights.tensors(), optimiser.mean.tensors(),

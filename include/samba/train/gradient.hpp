@@ -136,7 +136,7 @@ class Gradient {
   static constexpr const char* for_states = "GradientOptions::capacity, sequences: states";
 
   /// Without its arenas.
-  Gradient(GradientOptions options, Counted) : options_(check(options)) {
+  Gradient(GradientOptions options, Counted) : options_(check_options(options)) {
     State state{};
     StateGradient state_gradient{};
     state_bytes_ = place_state(state, nullptr);
@@ -146,29 +146,28 @@ class Gradient {
     };
     const std::int64_t n = options_.sequences,
                        each = checked_sum(for_states, times(3, state_bytes_), gradient_bytes_);
-    sizes_.blocks = options_.fresh
-                        ? checked_sum(for_states, state_bytes_, times(n, branch_bytes()))
-                        : times(n, each);
+    sizes_.blocks = options_.fresh ? checked_sum(for_states, state_bytes_, times(n, branch_bytes()))
+                                   : times(n, each);
     Tape tape = this->tape(nullptr, nullptr, options_.tokens);
     for_each_branch<typename Model::Stack>([&](auto branch, Use) {
       using B = typename decltype(branch)::type;
       typename B::template Record<T> record;
       tape.offset = checked_sum("GradientOptions::tokens", tape.offset, record.place(tape));
-      sizes_.scratch = std::max(sizes_.scratch, B::template scratch_bytes<T>(tape));
+      sizes_.scratch = (std::max)(sizes_.scratch, B::template scratch_bytes<T>(tape));
     });
     sizes_.tape = tape.offset;
     sizes_.own = lay_out(nullptr);
   }
 
-  static GradientOptions check(GradientOptions o) {
+  static GradientOptions check_options(GradientOptions o) {
     check_at_least("GradientOptions::sequences", o.sequences, 1);
     check_at_least("GradientOptions::tokens", o.tokens, 1);
     check_at_least("GradientOptions::capacity", o.capacity, 1);
     if (o.threads < 0) fail({"GradientOptions::threads: expected 0 or more, found ", o.threads});
     check_at_least("GradientOptions::loss_rows", o.loss_rows, 1);
     o.threads = usable_threads(o.threads);
-    constexpr std::int64_t most = std::numeric_limits<int>::max() - 1;
-    o.loss_rows = static_cast<int>(std::min({std::int64_t{o.loss_rows}, o.tokens, most}));
+    constexpr std::int64_t most = (std::numeric_limits<int>::max)() - 1;
+    o.loss_rows = static_cast<int>((std::min)({std::int64_t{o.loss_rows}, o.tokens, most}));
     o.loss_rows += o.loss_rows % 2;  // products in bf16 take tokens two by two
     return o;
   }
@@ -193,7 +192,7 @@ class Gradient {
     }
   }
   /// Bytes of what one sequence has of a branch where it is fresh.
-  std::int64_t branch_bytes() const { return std::max(state_bytes_, gradient_bytes_); }
+  std::int64_t branch_bytes() const { return (std::max)(state_bytes_, gradient_bytes_); }
   /// Bytes of the states that are kept.
   std::int64_t all_states() const { return options_.fresh ? 0 : state_bytes_ * options_.sequences; }
   void check_kept(const char* call) const {

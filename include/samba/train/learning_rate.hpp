@@ -24,7 +24,7 @@ struct LearningRate {
   std::int64_t decay_steps = 0;  ///< of RateCurve::stable
 
   double at(std::int64_t step) const {
-    check();
+    check_options();
     check_at_least("LearningRate::at: step", step, 0);
     const auto part = [&](std::int64_t begin, std::int64_t end) {
       return static_cast<double>(step - begin) / static_cast<double>(end - begin);
@@ -38,7 +38,7 @@ struct LearningRate {
   }
 
   /// Throws Error where the numbers make no schedule.
-  void check() const {
+  void check_options() const {
     check_option("LearningRate::peak", peak, 1e-12, 1e3);
     check_option("LearningRate::floor", floor, 0, peak);
     check_at_least("LearningRate::steps", steps, 1);

@@ -13,7 +13,7 @@ struct OutlierOptions {
   int warmup_steps = 100;  ///< that are only counted
   bool skip = false;       ///< leave the step out, instead of reporting it only
 
-  void check() const {
+  void check_options() const {
     check_option("OutlierOptions::z_limit", z_limit, 0, 1e9);
     check_at_least("OutlierOptions::horizon", horizon, 2);
     check_at_least("OutlierOptions::warmup_steps", warmup_steps, 2);
@@ -27,7 +27,7 @@ struct RunningStatistics {
   double mean = 0, variance = 0;
 
   /// Of numbers that hardly differ, what rounding may make of them.
-  double deviation() const { return std::max(std::sqrt(variance), 1e-6 * std::abs(mean)); }
+  double deviation() const { return (std::max)(std::sqrt(variance), 1e-6 * std::abs(mean)); }
 
   /// Standard deviations that x is above the mean; 0 within the warm-up.
   double z(double x, const OutlierOptions& options) const {

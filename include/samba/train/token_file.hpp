@@ -179,10 +179,10 @@ class TokenFile {
   /// f(begin, room for ids, room for weights) for all tokens, some at a time.
   void each_piece(auto&& f) const {
     constexpr std::int64_t piece = 1 << 16;
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min(size(), piece)));
+    std::vector<std::int32_t> ids(static_cast<std::size_t>((std::min)(size(), piece)));
     std::vector<float> weights(ids.size());
     for (std::int64_t i = 0; i < size(); i += piece) {
-      const auto n = static_cast<std::size_t>(std::min(piece, size() - i));
+      const auto n = static_cast<std::size_t>((std::min)(piece, size() - i));
       f(i, std::span(ids).first(n), std::span(weights).first(n));
     }
   }
@@ -213,7 +213,7 @@ class TokenFile {
     std::int32_t largest = 0;
     each_piece([&](std::int64_t begin, std::span<std::int32_t> ids, std::span<float>) {
       read(begin, ids);
-      largest = std::max(largest, *std::max_element(ids.begin(), ids.end()));
+      largest = (std::max)(largest, *std::max_element(ids.begin(), ids.end()));
     });
     if (vocab_size == 0) header_.vocab_size = std::int64_t{largest} + 1;
     if (separator < -1 || separator >= this->vocab_size())
@@ -332,8 +332,8 @@ namespace detail {
 inline std::string_view take_document(std::string_view& text, std::string_view separator_line) {
   std::size_t line = separator_line.empty() ? text.size() : 0, next = text.size();
   while (line < text.size()) {
-    const std::size_t end = std::min(text.find('\n', line), text.size());
-    next = std::min(end + 1, text.size());
+    const std::size_t end = (std::min)(text.find('\n', line), text.size());
+    next = (std::min)(end + 1, text.size());
     std::string_view found = text.substr(line, end - line);
     if (found != separator_line && found.ends_with('\r')) found.remove_suffix(1);
     if (found == separator_line) break;

@@ -269,7 +269,7 @@ class Trainer {
  private:
   Trainer(DataSources data, const TrainOptions& options, MasterWeights weights,
           const RunCheckpoint* resumed)
-      : options_(check(options)),
+      : options_(check_options(options)),
         lock_(options.checkpoints.empty() ? FolderLock() : FolderLock(options.checkpoints)),
         batches_(std::move(data), {.sequences = options.sequences,
                                    .seq_len = options.seq_len,
@@ -291,7 +291,7 @@ class Trainer {
     check_folder();
   }
 
-  static const TrainOptions& check(const TrainOptions& o) {
+  static const TrainOptions& check_options(const TrainOptions& o) {
     check_at_least("TrainOptions::accumulate", o.accumulate, 1);
     check_at_least("TrainOptions::threads", o.threads, 0);
     check_at_least("TrainOptions::non_finite_limit", o.non_finite_limit, 0);
@@ -300,8 +300,8 @@ class Trainer {
     if (o.checkpoint_interval > 0 && o.checkpoints.empty())
       fail({"TrainOptions::checkpoint_interval: ", o.checkpoint_interval,
             " needs TrainOptions::checkpoints, the folder to write to"});
-    o.learning_rate.check();
-    o.outliers.check();
+    o.learning_rate.check_options();
+    o.outliers.check_options();
     return o;
   }
 
@@ -357,7 +357,7 @@ class Trainer {
   }
   [[gnu::cold]] void restore(const RunCheckpoint& from) {
     const FileRecord record = from.record();
-    from.template check<Model, R>();
+    from.template check_model<Model, R>();
     const bool same_data = record.text("data") == batches_.description();
     if (!same_data && !options_.change_data)
       fail({from.folder(), ": the checkpoint is of another data file: expected ",
@@ -433,7 +433,8 @@ class Trainer {
     if (s.finite) {
       s.loss_z = loss_.z(s.loss, outliers);
       s.gradient_norm_z = norm_.z(s.gradient_norm, outliers);
-      s.outlier = outliers.z_limit > 0 && std::max(s.loss_z, s.gradient_norm_z) > outliers.z_limit;
+      s.outlier =
+          outliers.z_limit > 0 && (std::max)(s.loss_z, s.gradient_norm_z) > outliers.z_limit;
       loss_.add(s.loss, outliers);
       norm_.add(s.gradient_norm, outliers);
     }

@@ -14,7 +14,7 @@ int main() {
     worst = std::fmax(worst, std::fabs(first[i] - second[i]));
     largest = std::fmax(largest, std::fabs(first[i]));
   }
-  std::printf("%zu logits up to %g differ by at most %g\n", first.size(),
+  std::printf("%zu logits up to %.9g differ by at most %.9g\n", first.size(),
               static_cast<double>(largest), static_cast<double>(worst));
   return largest > 0.01f && worst <= 1e-4f ? 0 : 1;
 }

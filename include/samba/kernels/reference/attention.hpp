@@ -16,7 +16,7 @@ struct AttentionArgs {
   std::int64_t qkv_stride;
   const KV* ring_k;  ///< (n_kv_heads, slots, head_dim), slot = position % slots
   const KV* ring_v;
-  std::int64_t slots;
+  std::int64_t n_slots;
   std::int64_t window;    ///< keys a query sees, itself included
   std::int64_t position;  ///< of row 0
   std::int64_t n_rows;
@@ -86,7 +86,7 @@ void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
       const std::int64_t begin = first_visible(a.position + i, a.window);
       for (std::int64_t j = begin; j <= a.position + i; ++j) {
         const R* row = a.qkv + (j - a.position) * a.qkv_stride + group_at + a.group * D;
-        const std::int64_t at = (g * a.slots + j % a.slots) * D;
+        const std::int64_t at = (g * a.n_slots + j % a.n_slots) * D;
         const bool old = j < a.position;
         const auto key = [&](int d) {
           return old ? static_cast<R>(a.ring_k[at + d]) : as_factor(row[d]);
@@ -119,8 +119,8 @@ void attention_backward_start(const AttentionBackwardArgs<R, KV>& b, std::int64_
   for (std::int64_t i = 0; i < a.n_rows; ++i) {
     R* const dq = b.dqkv + i * b.dqkv_stride + head * (a.group + 2) * D;
     R *const dkey = dq + a.group * D, *const dvalue = dkey + D;
-    const bool kept = i >= a.n_rows - a.slots;
-    const std::int64_t at = (head * a.slots + (a.position + i) % a.slots) * D;
+    const bool kept = i >= a.n_rows - a.n_slots;
+    const std::int64_t at = (head * a.n_slots + (a.position + i) % a.n_slots) * D;
     std::fill(dq, dkey, R{0});
     for (int d = 0; d < D; ++d) {
       dkey[d] = kept ? std::exchange(b.dring_k[at + d], R{0}) : R{0};
@@ -151,7 +151,7 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
         // Calls f(score, dp, key(d), dkey, dvalue) for every key in sight.
         const auto each_key = [&](auto f) {
           for (std::int64_t j = first_visible(a.position + i, a.window); j <= a.position + i; ++j) {
-            const std::int64_t at = (g * a.slots + j % a.slots) * D;
+            const std::int64_t at = (g * a.n_slots + j % a.n_slots) * D;
             const R* const row = a.qkv + (j - a.position) * a.qkv_stride + own;
             R* const drow = b.dqkv + (j - a.position) * b.dqkv_stride + own;
             const bool old = j < a.position;

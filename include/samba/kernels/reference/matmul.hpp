@@ -67,7 +67,7 @@ inline float dot(const int8* w, std::int64_t n, std::int64_t K, const float* x, 
 
 template <class T>
 void matmul(const MatmulArgs<T>& a, Range panels) {
-  const std::int64_t end = std::min(panels.end * panel_width, a.N);
+  const std::int64_t end = (std::min)(panels.end * panel_width, a.N);
   for (std::int64_t i = 0; i < a.rows; ++i)
     for (std::int64_t n = panels.begin * panel_width; n < end; ++n)
       a.out[i * a.out_stride + n] =
@@ -79,7 +79,7 @@ void matmul(const MatmulArgs<T>& a, Range panels) {
 template <class T>
 void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
   using R = Real<T>;
-  const std::int64_t end = std::min(panels.end * panel_width, a.K);
+  const std::int64_t end = (std::min)(panels.end * panel_width, a.K);
   for (std::int64_t i = 0; i < a.rows; ++i)
     for (std::int64_t k = panels.begin * panel_width; k < end; ++k) {
       R& to = a.dx[i * a.dx_stride + k];

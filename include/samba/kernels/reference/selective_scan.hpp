@@ -111,7 +111,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channe
       if ((t + 1) % scan_piece == 0) std::copy_n(h, N, kept + t / scan_piece * N);
     }
     for (std::int64_t p = pieces - 1; p >= 0; --p) {
-      const std::int64_t begin = p * scan_piece, end = std::min(begin + scan_piece, a.n_rows);
+      const std::int64_t begin = p * scan_piece, end = (std::min)(begin + scan_piece, a.n_rows);
       for (int n = 0; n < N; ++n) piece[n] = p ? kept[(p - 1) * N + n] : a.h[n * a.channels + c];
       for (std::int64_t t = begin; t < end; ++t)
         step(t, piece + (t - begin) * N, piece + (t - begin + 1) * N);

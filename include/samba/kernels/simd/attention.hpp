@@ -36,8 +36,8 @@ struct AttentionBuffers {
 
 /// Bytes of scratch per thread, for any KV.
 constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
-  return std::max(AttentionBuffers<float>{}.place(nullptr, head_dim),
-                  AttentionBuffers<bf16>{}.place(nullptr, head_dim));
+  return (std::max)(AttentionBuffers<float>{}.place(nullptr, head_dim),
+                    AttentionBuffers<bf16>{}.place(nullptr, head_dim));
 }
 
 namespace detail {
@@ -72,7 +72,7 @@ template <class KV>
                                    std::int32_t* packed) {
   constexpr int group = static_cast<int>(Packing<KV>::group);
   for (int panel = 0; panel < head_dim; panel += panel_width) {
-    const auto n = static_cast<std::size_t>(std::min(head_dim - panel, panel_width));
+    const auto n = static_cast<std::size_t>((std::min)(head_dim - panel, panel_width));
     KV row[group][panel_width] = {};
     for (int j = 0; j < attention_tile; j += group, packed += panel_width) {
       for (int i = 0; i < group; ++i) {
@@ -104,12 +104,12 @@ inline float attention_weights(Range seen, float scale, float* score, float& max
   for (std::int64_t j = std::max<std::int64_t>(seen.end, 0); j < attention_tile; ++j)
     score[j] = -3.0e38f;
   vec highest = lowest;
-  for (int j = 0; j < attention_tile; j += lanes) highest = xsimd::max(highest, load(score + j));
-  const float new_maximum = std::max(maximum, max(highest));
+  for (int j = 0; j < attention_tile; j += lanes) highest = (xsimd::max)(highest, load(score + j));
+  const float new_maximum = (std::max)(maximum, greatest(highest));
   const float keep =
       maximum == new_maximum
           ? 1.f
-          : exp2_below(vec(std::max(scale * (maximum - new_maximum), -200.f))).get(0);
+          : exp2_below(vec((std::max)(scale * (maximum - new_maximum), -200.f))).get(0);
   vec sum(0.f);
   for (int j = 0; j < attention_tile; j += lanes) {
     const vec s = load(score + j);
@@ -161,10 +161,10 @@ template <class KV>
   for (std::int64_t g = heads.begin; g < heads.end; ++g)
     for (std::int64_t start = begin / tile * tile; start < end; start += tile) {
       const KV *keys[tile], *values[tile];
-      std::int64_t next = start % a.slots;
+      std::int64_t next = start % a.n_slots;
       for (std::int64_t at = 0; at < tile; ++at) {
-        const std::int64_t j = start + at, slot = (g * a.slots + next) * D;
-        if (++next == a.slots) next = 0;
+        const std::int64_t j = start + at, slot = (g * a.n_slots + next) * D;
+        if (++next == a.n_slots) next = 0;
         if (j < begin || j >= end) {  // out of sight
           keys[at] = values[at] = zeros;
         } else if (j < a.position) {
@@ -185,13 +185,13 @@ template <class KV>
       detail::pack_keys(keys, D, ahead, t.keys);
       // Rows of floats that follow each other are packed already.
       const bool in_place = std::is_same_v<KV, float> && D % panel_width == 0 && start >= begin &&
-                            start + tile <= a.position && start % a.slots + tile <= a.slots;
+                            start + tile <= a.position && start % a.n_slots + tile <= a.n_slots;
       if (!in_place) detail::pack_values(values, D, ahead, t.values);
       const auto* const value_panels = in_place ? reinterpret_cast<const std::byte*>(values[0])
                                                 : reinterpret_cast<const std::byte*>(t.values);
 
       for (std::int64_t r = 0, n; r < per_head; r += n) {
-        n = std::min(some, per_head - r);
+        n = (std::min)(some, per_head - r);
         const auto seen = [&](std::int64_t i) {
           const std::int64_t position = a.position + rows.begin + (r + i) / a.group;
           return Range{first_visible(position, a.window) - start, position + 1 - start};

@@ -96,8 +96,8 @@ template <class KV>
 
   const std::int64_t end = a.position + a.n_rows, begin = first_visible(a.position, a.window);
   for (std::int64_t start = begin / tile * tile; start < end; start += tile) {
-    const Range in_sight{std::max(begin, start), std::min(end, start + tile)};
-    const auto slot = [&](std::int64_t j) { return (head * a.slots + j % a.slots) * D; };
+    const Range in_sight{(std::max)(begin, start), (std::min)(end, start + tile)};
+    const auto slot = [&](std::int64_t j) { return (head * a.n_slots + j % a.n_slots) * D; };
     const float *key_rows[tile], *value_rows[tile];
     for (std::int64_t at = 0; at < tile; ++at) {
       const std::int64_t j = start + at;
@@ -124,7 +124,7 @@ template <class KV>
                                   ? start + tile + a.window - 1 - a.position
                                   : a.n_rows;
     for (std::int64_t r = first * a.group, n; r < last * a.group; r += n) {
-      n = std::min(most, last * a.group - r);
+      n = (std::min)(most, last * a.group - r);
       const auto dq_at = [&](std::int64_t i) {
         return b.dqkv + (r + i) / a.group * b.dqkv_stride + group_at + (r + i) % a.group * D;
       };
@@ -155,12 +155,12 @@ template <class KV>
         for (int j = 0; j < tile; j += lanes) {
           // At most 1, also where huge scores leave log_sum no digits behind them.
           const vec weight =
-              exp2_below(xsimd::min(vec(0.f), fma(load(p + j), vec(scale * log2e), log_sum)));
+              exp2_below((xsimd::min)(vec(0.f), fma(load(p + j), vec(scale * log2e), log_sum)));
           store(p + j, weight);
           store(ds + j, weight * (load(ds + j) - mean) * vec(scale));
         }
         const auto hide = [&](std::int64_t from, std::int64_t to) {
-          for (std::int64_t j = std::max<std::int64_t>(from, 0); j < std::min(to, tile); ++j)
+          for (std::int64_t j = std::max<std::int64_t>(from, 0); j < (std::min)(to, tile); ++j)
             p[j] = ds[j] = 0;
         };
         hide(0, first_visible(position, a.window) - start);

@@ -13,11 +13,11 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   ints exponents(0);
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
     const vec x = m == lanes ? load(logits + i) : part_and(logits + i, m, logits[i]);
-    highest = xsimd::max(highest, x);
-    exponents = xsimd::max(exponents, std::bit_cast<ints>(x) & exponent);
+    highest = (xsimd::max)(highest, x);
+    exponents = (xsimd::max)(exponents, std::bit_cast<ints>(x) & exponent);
   });
   if (xsimd::any(exponents == exponent)) return std::numeric_limits<float>::quiet_NaN();
-  const float maximum = max(highest), found = logits[target] - maximum;
+  const float maximum = greatest(highest), found = logits[target] - maximum;
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
     const vec e = exp_below(load_part(logits + i, m) - vec(maximum));
     store_part(logits + i, e, m);

@@ -17,7 +17,7 @@ inline constexpr std::int64_t matmul_panels = std::min<std::int64_t>(16, 32 / si
 inline float largest(const float* row, std::int64_t K) {
   ints most(0);
   for_each_vec({0, K}, [&](std::int64_t k, std::int64_t m) {
-    most = xsimd::max(most, std::bit_cast<ints>(load_part(row + k, m)) & ints(0x7fffffff));
+    most = (xsimd::max)(most, std::bit_cast<ints>(load_part(row + k, m)) & ints(0x7fffffff));
   });
   alignas(alignment) float parts[lanes];
   store(parts, std::bit_cast<vec>(most));
@@ -39,13 +39,14 @@ template <class T>
   float scale[is_int8 ? most_rows : 1], inverse[is_int8 ? most_rows : 1];
 
   if (a.rows == 0) return;
-  const std::int64_t groups = Packing<T>::groups(a.K), tile = std::min(a.rows, most_rows);
+  const std::int64_t groups = Packing<T>::groups(a.K), tile = (std::min)(a.rows, most_rows);
   const std::int64_t pieces = is_float ? 1 : groups * tile / (capacity + 1) + 1;
   const std::int64_t piece = (groups + pieces - 1) / pieces;
   const std::int64_t some = detail::matmul_panels<T> * most_rows / tile;
   for (std::int64_t panel = panels.begin; panel < panels.end; panel += some)
     for (std::int64_t row = 0; row < a.rows; row += tile) {
-      const std::int64_t n = std::min(tile, a.rows - row), end = std::min(panel + some, panels.end);
+      const std::int64_t n = (std::min)(tile, a.rows - row),
+                         end = (std::min)(panel + some, panels.end);
       const auto each_panel = [&](auto f) {
         for (std::int64_t p = panel; p < end; ++p) {
           const std::int64_t outputs = std::min<std::int64_t>(a.N - p * panel_width, panel_width);
@@ -65,8 +66,8 @@ template <class T>
         }
 
       for (std::int64_t g = 0; g < groups; g += piece) {
-        const std::int64_t count = std::min(piece, groups - g);
-        const std::int64_t values = std::min(count * group, a.K - g * group);
+        const std::int64_t count = (std::min)(piece, groups - g);
+        const std::int64_t values = (std::min)(count * group, a.K - g * group);
         const Element* x = elements;
         std::int64_t x_stride = count;
         if constexpr (is_float) x = a.x + row * a.x_stride, x_stride = a.x_stride;

@@ -176,7 +176,7 @@ template <class F>
 void for_each_columns(Range columns, F&& f) {
   constexpr std::int64_t most = backward_panels * panel_width;
   for (std::int64_t first = columns.begin; first < columns.end; first += most)
-    f(first, std::min(columns.end - first, most));
+    f(first, (std::min)(columns.end - first, most));
 }
 
 }  // namespace detail
@@ -190,16 +190,16 @@ template <class T>
   alignas(alignment)
       typename Operand<T>::Element elements[backward_rows * backward_terms<T> / group];
   BackwardPanels<T> weights;
-  const Range columns{panels.begin * panel_width, std::min(panels.end * panel_width, a.K)};
+  const Range columns{panels.begin * panel_width, (std::min)(panels.end * panel_width, a.K)};
   for_each_columns(columns, [&](std::int64_t first, std::int64_t width) {
     for (std::int64_t n = 0; n < a.N; n += backward_terms<T>) {
-      const std::int64_t terms = std::min(backward_terms<T>, a.N - n),
+      const std::int64_t terms = (std::min)(backward_terms<T>, a.N - n),
                          groups = (terms + group - 1) / group;
       for (std::int64_t c = 0; c < width; c += panel_width)
         weights.pack_weights(c / panel_width, a, n, terms, first + c,
                              std::min<std::int64_t>(width - c, panel_width));
       for (std::int64_t row = 0; row < a.rows; row += backward_rows) {
-        const std::int64_t rows = std::min(backward_rows, a.rows - row);
+        const std::int64_t rows = (std::min)(backward_rows, a.rows - row);
         for (std::int64_t r = row; r < row + rows; ++r) {
           prefetch_row(a.dout + n, r, a.rows, a.dout_stride, terms);
           Operand<T>::prepare(a.dout + r * a.dout_stride + n, terms, elements + (r - row) * groups);
@@ -221,12 +221,12 @@ template <class T>
       typename Operand<T>::Element elements[backward_rows * backward_terms<T> / group];
   BackwardPanels<T> inputs;
   for (std::int64_t i = 0; i < a.rows; i += backward_terms<T>) {
-    const std::int64_t terms = std::min(backward_terms<T>, a.rows - i),
+    const std::int64_t terms = (std::min)(backward_terms<T>, a.rows - i),
                        groups = (terms + group - 1) / group;
     for_each_columns({0, a.K}, [&](std::int64_t first, std::int64_t width) {
       inputs.pack_rows(a.x + i * a.x_stride + first, a.x_stride, terms, width);
       for (std::int64_t n = outputs.begin; n < outputs.end; n += backward_rows) {
-        const std::int64_t rows = std::min(backward_rows, outputs.end - n);
+        const std::int64_t rows = (std::min)(backward_rows, outputs.end - n);
         turn_rows<T>(a.dout + i * a.dout_stride + n, a.dout_stride, terms, rows, elements);
         add_products(elements, 1, backward_rows, groups, rows, inputs, width,
                      a.dw + n * a.K + first, a.K);

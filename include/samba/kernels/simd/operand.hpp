@@ -98,10 +98,10 @@ struct Product {
 constexpr int tile_vecs(int rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
 
 /// Passes of a tile over a panel.
-constexpr int tile_passes(int rows) { return std::max(1, panel_width / lanes / tile_vecs(rows)); }
+constexpr int tile_passes(int rows) { return (std::max)(1, panel_width / lanes / tile_vecs(rows)); }
 
 /// Panels of a tile: one, or several where its rows are fewer than the vectors of one panel need.
-constexpr int tile_panels(int rows) { return std::max(1, tile_vecs(rows) * lanes / panel_width); }
+constexpr int tile_panels(int rows) { return (std::max)(1, tile_vecs(rows) * lanes / panel_width); }
 
 /// out[p, i] += sum_g x[i, g] w[p, g] for Rows rows from `row` on and some panels at once. Each output
 /// has one sum, which runs over the groups in order whatever Rows and panels are, and wherever it
@@ -109,7 +109,7 @@ constexpr int tile_panels(int rows) { return std::max(1, tile_vecs(rows) * lanes
 template <class T, int Rows, int panels>
 [[gnu::noinline]] void accumulate(const Product<T>& a, std::int64_t panel, std::int64_t row) {
   constexpr int all = panels * panel_width / lanes;
-  constexpr int vecs = std::min(tile_vecs(Rows), all);                          // at a time
+  constexpr int vecs = (std::min)(tile_vecs(Rows), all);                        // at a time
   constexpr int prefetches = Operand<T>::group_bytes / 64 / tile_passes(Rows);  // cache lines
   const typename Operand<T>::Element* const x = a.x + row * a.x_stride;
   const std::byte* next = a.next;
@@ -170,7 +170,7 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
   const bool far = !a.near && a.w_group == Factor::group_bytes;
   for (; p < n_panels; ++p)
     for (std::int64_t g = 0, n; g < a.groups; g += n) {
-      n = std::min(Factor::piece, a.groups - g);
+      n = (std::min)(Factor::piece, a.groups - g);
       Product<T> piece = a;
       piece.groups = n, piece.w += g * a.w_group, piece.x += g * a.x_group;
       const std::byte* const next =

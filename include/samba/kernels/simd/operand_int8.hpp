@@ -62,7 +62,15 @@ inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
   }
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(__AVX512BW__)
+inline ints multiply_add_pairs(ints a, ints b) {
+  const __m256i low = _mm256_madd_epi16(_mm512_castsi512_si256(a), _mm512_castsi512_si256(b));
+  const __m256i high =
+      _mm256_madd_epi16(_mm512_extracti64x4_epi64(a, 1), _mm512_extracti64x4_epi64(b, 1));
+  return ints(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+}
+inline ints odd_bytes(ints a) { return (a >> 8) & ints(0x00ff00ff); }
+#elif defined(__AVX512F__)
 inline ints multiply_add_pairs(ints a, ints b) { return ints(_mm512_madd_epi16(a, b)); }
 inline ints odd_bytes(ints a) { return ints(_mm512_srli_epi16(a, 8)); }
 #elif defined(__AVX2__)
@@ -110,7 +118,7 @@ template <int Rows, int vecs>
 [[gnu::always_inline]] inline void multiply_int8(const Int8Row* x, std::int64_t x_stride,
                                                  const std::byte* w, std::int64_t w_panel, int c,
                                                  vec (&product)[Rows][vecs]) {
-  constexpr int some = std::min(vecs, Rows == 1 ? 8 : Rows == 2 ? 4 : 2);
+  constexpr int some = (std::min)(vecs, Rows == 1 ? 8 : Rows == 2 ? 4 : 2);
   unroll<vecs / some>([&](auto i) __attribute__((always_inline)) {
     multiply_int8_some<i * some, some>(x, x_stride, w, w_panel, c, product);
   });

@@ -84,7 +84,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
   float* const decays = piece + (scan_piece + 1) * states;
   float* const sums = decays + scan_piece * states;
   for (std::int64_t first = channels.begin; first < channels.end; first += scan_block) {
-    const Range block{first, std::min(first + scan_block, channels.end)};
+    const Range block{first, (std::min)(first + scan_block, channels.end)};
     const auto kept_at = [&](std::int64_t p, int n, std::int64_t c) {
       return kept + ((p - 1) * N + n) * scan_block + c - first;
     };
@@ -131,7 +131,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
     });
 
     for (std::int64_t p = pieces - 1; p >= 0; --p) {
-      const std::int64_t begin = p * scan_piece, end = std::min(begin + scan_piece, a.n_rows);
+      const std::int64_t begin = p * scan_piece, end = (std::min)(begin + scan_piece, a.n_rows);
       std::fill_n(sums, (end - begin) * 2 * states, 0.f);
       for_each_vec(block, [&](std::int64_t c, std::int64_t m) {
         const Constants k = constants(c, m);

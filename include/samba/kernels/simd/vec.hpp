@@ -88,7 +88,7 @@ template <class V>
 /// often more than a page long, and no processor guesses an address in another page.
 inline void prefetch_row(const float* rows, std::int64_t row, std::int64_t n_rows,
                          std::int64_t stride, std::int64_t columns = 1) {
-  const float* const later = rows + std::min(row + 4, n_rows - 1) * stride;
+  const float* const later = rows + (std::min)(row + 4, n_rows - 1) * stride;
   for (std::int64_t c = 0; c < columns; c += 16) __builtin_prefetch(later + c);  // a cache line
 }
 
@@ -104,7 +104,7 @@ inline float sum(vec v) {
   return x[0];
 #endif
 }
-inline float max(vec v) {
+inline float greatest(vec v) {
 #ifdef __AVX512F__
   return _mm512_reduce_max_ps(v);
 #else
@@ -128,8 +128,9 @@ inline ints load_ints(const void* p) {
 inline vec rounded_to_bf16(vec x) {
   const ints bits = std::bit_cast<ints>(x);
   const ints rounded = bits + ints(0x7fff) + ((bits >> 16) & ints(1));
-  const auto nan = (bits & ints(0x7fffffff)) > ints(0x7f800000);
-  const ints all = xsimd::select(nan, bits | ints(0x400000), rounded);
+  // All ones for NaN, whose magnitude is above that of infinity.
+  const ints nan = (ints(0x7f800000) - (bits & ints(0x7fffffff))) >> 31;
+  const ints all = (rounded & ~nan) | ((bits | ints(0x400000)) & nan);
   return std::bit_cast<vec>(all & ints(static_cast<std::int32_t>(0xffff0000)));
 }
 
@@ -261,7 +262,7 @@ template <class A, class B, class C>
 /// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it stays at e^-87.3 (1e-38).
 template <class V>
 [[gnu::always_inline]] inline V exp_below(V x) {
-  x = detail::each([](vec v) { return xsimd::max(vec(-87.3f), v); }, x);
+  x = detail::each([](vec v) { return (xsimd::max)(vec(-87.3f), v); }, x);
   const auto n = detail::each([](vec v) { return nearest(v); }, x * vec(1.44269504f));
   const V whole = detail::each([](auto m) { return as_float(m); }, n);
   V f = fma(whole, vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
@@ -276,16 +277,16 @@ template <class V>
 }
 /// As exp_below for any x; above 88.3 it stays at e^88.3. (No template for a vec: one of xsimd's name
 /// would be taken before it.)
-inline vec exp(vec x) { return exp_below(xsimd::min(vec(88.3f), x)); }
+inline vec exp(vec x) { return exp_below((xsimd::min)(vec(88.3f), x)); }
 template <int n>
 [[gnu::always_inline]] inline Several<n> exp(const Several<n>& x) {
-  return exp_below(detail::each([](vec v) { return xsimd::min(vec(88.3f), v); }, x));
+  return exp_below(detail::each([](vec v) { return (xsimd::min)(vec(88.3f), v); }, x));
 }
 
 /// 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it stays at 2^-126.
 template <class V>
 [[gnu::always_inline]] inline V exp2_below(V t) {
-  t = detail::each([](vec v) { return xsimd::max(vec(-126.f), v); }, t);
+  t = detail::each([](vec v) { return (xsimd::max)(vec(-126.f), v); }, t);
   const auto n = detail::each([](vec v) { return nearest(v); }, t);
   const V f = t - detail::each([](auto m) { return as_float(m); }, n);
   // 2^f = 1 + f q(f) on [-1/2, 1/2], q minimax
@@ -321,7 +322,7 @@ inline vec softplus(vec x) {
   r = fma(t, r, vec(2.85923580e-1f));
   r = fma(t, r, vec(3.99997063e-1f));
   r = fma(t, r, vec(6.66666673e-1f));
-  return xsimd::max(vec(0.f), x) + fma(s * t, r, s + s);
+  return (xsimd::max)(vec(0.f), x) + fma(s * t, r, s + s);
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd

@@ -1,6 +1,11 @@
 #pragma once
 #include <samba/core/tensor.hpp>
 
+// Macros of other people would be taken for functions of xsimd.
+#pragma push_macro("min")
+#pragma push_macro("max")
+#undef min
+#undef max
 #if defined(__GNUC__) && !defined(__clang__)
 // g++ 12 takes the undefined operands inside its own AVX-512 intrinsics for uninitialised
 // variables.
@@ -12,6 +17,8 @@
 #else
 #include <xsimd/xsimd.hpp>
 #endif
+#pragma pop_macro("min")
+#pragma pop_macro("max")
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
