@@ -84,7 +84,7 @@ struct BusyProcess {
 
   BusyProcess() {
     if (id == 0)
-      for (volatile int turn = 0;; turn = turn + 1) {}
+      for (;;) __asm__ volatile("");
   }
   BusyProcess(const BusyProcess&) = delete;
   BusyProcess& operator=(const BusyProcess&) = delete;

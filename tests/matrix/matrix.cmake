@@ -1,5 +1,6 @@
 # The matrix: other compilers, flags, instruction sets and ways of use, each a test with the label `matrix`.
-# They run after the quick tests; those that use all processors themselves, one at a time.
+# They run after the quick tests; those that use all processors themselves, one at a time. What is left to
+# `scripts/test --everything` stands under SAMBA_BUILD_MATRIX=EVERYTHING, with its reason in CONTRIBUTING.md.
 if(NOT SAMBA_GXX OR NOT SAMBA_CLANGXX)
   message(FATAL_ERROR "The matrix needs g++, and clang++ with OpenMP: scripts/install_dependencies --all")
 endif()
@@ -17,7 +18,7 @@ function(samba_matrix_test name)
   math(EXPR count "0${count} + 1")
   set_property(GLOBAL PROPERTY samba_matrix_count ${count})
   set_tests_properties(matrix.${name} PROPERTIES
-    LABELS matrix RUN_SERIAL ${arg_ALONE} TIMEOUT 1500 COST -${count} ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+    LABELS matrix RUN_SERIAL ${arg_ALONE} TIMEOUT 3600 COST -${count} ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
 endfunction()
 
 samba_matrix_test(doxygen ${CMAKE_COMMAND} -E env SAMBA_DOCS_OUTPUT=${samba_matrix_folder}/docs
@@ -91,16 +92,24 @@ function(samba_stage name flags)
 endfunction()
 
 set(kernels_and_golden TARGETS tests_kernels tests_golden TESTS -L "kernels|golden")
+set(no_examples OPTIONS -DSAMBA_BUILD_EXAMPLES=OFF)
+set(sanitizers "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer")
+# Checks that AddressSanitizer makes too, as of null pointers, are left to it: they took a fifth of the time to compile.
+string(APPEND sanitizers " -fno-sanitize=null,object-size,vptr")
+# The demo's whole text takes minutes with sanitizers and runs nothing that small models do not.
+set(sanitized TESTS -LE "source|slow" -E "demo_model.*bits.per.byte" ${no_examples})
+
 samba_stage(sse2 "-O2" ${kernels_and_golden})
 samba_stage(avx2 "-O2 -march=x86-64-v3" ${kernels_and_golden})
-samba_stage(clang "-O2 -march=native" CXX ${SAMBA_CLANGXX} TESTS -LE source OPTIONS -DSAMBA_BUILD_BENCHMARKS=ON)
-# Examples are built and run by the stage before.
-set(no_examples OPTIONS -DSAMBA_BUILD_EXAMPLES=OFF)
-samba_stage(fast_math "-O3 -ffast-math -march=native" TESTS -LE source ${no_examples})
-# Whole models at -O0, and the demo's whole text with sanitizers, take minutes and run nothing that layers and small
-# models do not.
-samba_stage(O0 "-O0" TESTS -LE "source|slow" -E "demo_model|golden_models|trajectory" ${no_examples})
-# Checks that AddressSanitizer makes too, as of null pointers, are left to it: they took a fifth of the time to compile.
-samba_stage(sanitizers "-O1 -g1 -fsanitize=address,undefined -fno-sanitize=null,object-size,vptr \
--fno-sanitize-recover=all -fno-omit-frame-pointer"
-  TESTS -LE "source|slow" -E "demo_model.*bits.per.byte" ${no_examples})
+samba_stage(fast_math "-O3 -ffast-math -march=native" ${kernels_and_golden})
+# Whole models at -O0 take minutes.
+samba_stage(O0 "-O0" TARGETS tests_kernels tests_runtime TESTS -L "kernels|runtime")
+# clang++ compiles the sanitizers' checks in half the time that g++ takes, and is the other compiler of this stage.
+samba_stage(sanitizers "${sanitizers}" CXX ${SAMBA_CLANGXX} ${sanitized})
+
+if(SAMBA_BUILD_MATRIX STREQUAL EVERYTHING)
+  samba_stage(clang "-O2 -march=native" CXX ${SAMBA_CLANGXX} TESTS -LE source OPTIONS -DSAMBA_BUILD_BENCHMARKS=ON)
+  samba_stage(fast_math_everything "-O3 -ffast-math -march=native" TESTS -LE source ${no_examples})
+  samba_stage(O0_everything "-O0" TESTS -LE "source|slow" -E "demo_model|golden_models|trajectory" ${no_examples})
+  samba_stage(sanitizers_gxx "${sanitizers}" ${sanitized})
+endif()

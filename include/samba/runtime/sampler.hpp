@@ -269,8 +269,8 @@ class Sampler {
  public:
   /// An option out of range is an Error that names it.
   template <int = 0>
-  explicit Sampler(SamplerOptions options = SamplerOptions{})
-      : options_(std::move(options)), generator_(options_.seed) {
+  explicit Sampler(SamplerOptions given = SamplerOptions{})
+      : options_(std::move(given)), generator_(options_.seed) {
     sampling::detail::check_temperature(options_.temperature);
     sampling::detail::check_top_k(options_.top_k);
     sampling::detail::check_top_p(options_.top_p);
