@@ -20,10 +20,9 @@ template <int N, int some, class F>
 
 /// The decays of some states: 2^(delta A), A from the first of them on.
 template <int some>
-[[gnu::always_inline]] inline Several<some> scan_decays(vec delta, const vec* A) {
-  Several<some> exponents;
-  unroll<some>([&](auto i) __attribute__((always_inline)) { exponents.x[i] = delta * A[i]; });
-  return exp2_below(exponents);
+[[gnu::always_inline]] inline void scan_decays(vec delta, const vec* A, vec (&decay)[some]) {
+  unroll<some>([&](auto i) __attribute__((always_inline)) { decay[i] = delta * A[i]; });
+  exp2_below(decay);
 }
 
 }  // namespace detail
@@ -55,9 +54,10 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
         const vec delta_x = delta * x;
         vec y = D[v] * x;
         detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
-          const auto decay = detail::scan_decays<some>(delta, A[v] + n);
+          vec decay[some];
+          detail::scan_decays(delta, A[v] + n, decay);
           unroll<some>([&](auto i) __attribute__((always_inline)) {
-            h[v][n + i] = fma(decay.x[i], h[v][n + i], delta_x * vec(B[n + i]));
+            h[v][n + i] = fma(decay[i], h[v][n + i], delta_x * vec(B[n + i]));
             y = fma(vec(C[n + i]), h[v][n + i], y);
           });
         });
@@ -110,10 +110,11 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
       const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
       const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
       detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
-        const auto decay = detail::scan_decays<some>(delta, k.A + n);
+        vec decay[some];
+        detail::scan_decays(delta, k.A + n, decay);
         unroll<some>([&](auto i) __attribute__((always_inline)) {
-          h[n + i] = fma(decay.x[i], h[n + i], delta_x * vec(B[n + i]));
-          done(n + i, decay.x[i]);
+          h[n + i] = fma(decay[i], h[n + i], delta_x * vec(B[n + i]));
+          done(n + i, decay[i]);
         });
       });
       return delta;

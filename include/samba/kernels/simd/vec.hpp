@@ -59,18 +59,15 @@ template <int n, class F>
 /// is often gone from the caches when its other half is wanted.
 template <class F>
 inline void for_each_line(Range r, F&& f) {
-  constexpr int vecs = line_floats / lanes;
   std::int64_t first = r.begin;
   for (; first + line_floats <= r.end; first += line_floats)
     f(first, [first](auto&& g) __attribute__((always_inline)) {
-      unroll<vecs>([&](auto v) __attribute__((always_inline)) {
-        g(v, first + v * lanes, std::int64_t{lanes});
-      });
+      for (int v = 0; v < line_floats / lanes; ++v) g(v, first + v * lanes, std::int64_t{lanes});
     });
   if (first < r.end)
     f(first, [first, r](auto&& g) {
       for (int v = 0; first + v * lanes < r.end; ++v)
-        g(v, first + v * lanes, std::min<std::int64_t>(r.end - first - v * lanes, lanes));
+        g(v, first + v * lanes, (std::min<std::int64_t>)(r.end - first - v * lanes, lanes));
     });
 }
 
@@ -186,126 +183,54 @@ inline vec times_exp2(vec p, ints n) {
 }
 #endif
 
-/// n vectors that take the same steps side by side. One alone is a chain of instructions each of which
-/// waits for the one before; processors look ahead, but not over several such chains. The functions
-/// below take a vec or Several.
-template <int n, class X = vec>
-struct Several {
-  X x[n];
-};
-
-namespace detail {
-
-template <class X>
-[[gnu::always_inline]] inline const X& element(const X& x, int) {
-  return x;
-}
-template <int n, class X>
-[[gnu::always_inline]] inline const X& element(const Several<n, X>& x, int i) {
-  return x.x[i];
-}
-
-template <class... Xs>
-inline constexpr int several = 0;
-template <class X, class... Xs>
-inline constexpr int several<X, Xs...> = several<Xs...>;
-template <int n, class X, class... Xs>
-inline constexpr int several<Several<n, X>, Xs...> = n;
-
-/// f of each vector of those arguments that are Several; the others are the same for all.
-template <class F, class... Xs>
-[[gnu::always_inline]] inline auto each(F f, const Xs&... xs) {
-  constexpr int n = several<Xs...>;
-  if constexpr (n == 0) {
-    return f(xs...);
-  } else {
-    Several<n, decltype(f(element(xs, 0)...))> result;
-    unroll<n>([&](auto i) __attribute__((always_inline)) { result.x[i] = f(element(xs, i)...); });
-    return result;
-  }
-}
-
-template <class A, class B>
-concept AnySeveral = (several<A, B> > 0);
-
-}  // namespace detail
-
-template <class A, class B>
-  requires detail::AnySeveral<A, B>
-[[gnu::always_inline]] inline auto operator+(const A& a, const B& b) {
-  return detail::each([](auto p, auto q) { return p + q; }, a, b);
-}
-template <class A, class B>
-  requires detail::AnySeveral<A, B>
-[[gnu::always_inline]] inline auto operator-(const A& a, const B& b) {
-  return detail::each([](auto p, auto q) { return p - q; }, a, b);
-}
-template <class A, class B>
-  requires detail::AnySeveral<A, B>
-[[gnu::always_inline]] inline auto operator*(const A& a, const B& b) {
-  return detail::each([](auto p, auto q) { return p * q; }, a, b);
-}
-template <class A, class B>
-  requires detail::AnySeveral<A, B>
-[[gnu::always_inline]] inline auto operator/(const A& a, const B& b) {
-  return detail::each([](auto p, auto q) { return p / q; }, a, b);
-}
-template <class A, class B, class C>
-  requires(detail::several<A, B, C> > 0)
-[[gnu::always_inline]] inline auto fma(const A& a, const B& b, const C& c) {
-  return detail::each([](vec p, vec q, vec r) { return simd::fma(p, q, r); }, a, b, c);
-}
-
 // Of a number and a NaN, min and max of x86 give the second: it stands there, so that a NaN comes
 // through to the loss.
 
 /// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it stays at e^-87.3 (1e-38).
-template <class V>
-[[gnu::always_inline]] inline V exp_below(V x) {
-  x = detail::each([](vec v) { return (xsimd::max)(vec(-87.3f), v); }, x);
-  const auto n = detail::each([](vec v) { return nearest(v); }, x * vec(1.44269504f));
-  const V whole = detail::each([](auto m) { return as_float(m); }, n);
-  V f = fma(whole, vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
-  f = fma(whole, vec(2.12194440e-4f), f);
+inline vec exp_below(vec x) {
+  x = (xsimd::max)(vec(-87.3f), x);
+  const auto n = nearest(x * vec(1.44269504f));
+  vec f = fma(as_float(n), vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
+  f = fma(as_float(n), vec(2.12194440e-4f), f);
   // e^f = 1 + f + f^2 q(f) on [-ln 2 / 2, ln 2 / 2], q minimax, relative error 8e-9
-  V q = fma(f, vec(1.39262508e-3f), vec(8.36323288e-3f));
+  vec q = fma(f, vec(1.39262508e-3f), vec(8.36323288e-3f));
   q = fma(f, q, vec(4.16665542e-2f));
   q = fma(f, q, vec(1.66665767e-1f));
   q = fma(f, q, vec(0.5f));
-  q = fma(f, fma(f, q, vec(1.f)), vec(1.f));
-  return detail::each([](vec p, auto m) { return times_exp2(p, m); }, q, n);
+  return times_exp2(fma(f, fma(f, q, vec(1.f)), vec(1.f)), n);
 }
-/// As exp_below for any x; above 88.3 it stays at e^88.3. (No template for a vec: one of xsimd's name
-/// would be taken before it.)
+/// As exp_below for any x; above 88.3 it stays at e^88.3.
 inline vec exp(vec x) { return exp_below((xsimd::min)(vec(88.3f), x)); }
-template <int n>
-[[gnu::always_inline]] inline Several<n> exp(const Several<n>& x) {
-  return exp_below(detail::each([](vec v) { return (xsimd::min)(vec(88.3f), v); }, x));
-}
 
-/// 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it stays at 2^-126.
-template <class V>
-[[gnu::always_inline]] inline V exp2_below(V t) {
-  t = detail::each([](vec v) { return (xsimd::max)(vec(-126.f), v); }, t);
-  const auto n = detail::each([](vec v) { return nearest(v); }, t);
-  const V f = t - detail::each([](auto m) { return as_float(m); }, n);
+/// t = 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it stays at 2^-126. Some
+/// vectors side by side: one alone is a chain of instructions each of which waits for the one before.
+template <int size>
+[[gnu::always_inline]] inline void exp2_below(vec (&t)[size]) {
+  decltype(nearest(t[0])) n[size];
+  vec f[size];
+  const auto each = [](auto&& step) __attribute__((always_inline)) { unroll<size>(step); };
+  each([&](auto i) __attribute__((always_inline)) { t[i] = (xsimd::max)(vec(-126.f), t[i]); });
+  each([&](auto i) __attribute__((always_inline)) { n[i] = nearest(t[i]); });
+  each([&](auto i) __attribute__((always_inline)) { f[i] = t[i] - as_float(n[i]); });
   // 2^f = 1 + f q(f) on [-1/2, 1/2], q minimax
-  V q = fma(f, vec(1.32647273e-3f), vec(9.67151269e-3f));
-  q = fma(f, q, vec(5.55073374e-2f));
-  q = fma(f, q, vec(2.40222421e-1f));
-  q = fma(f, q, vec(6.93146978e-1f));
-  q = fma(f, q, vec(1.f));
-  return detail::each([](vec p, auto m) { return times_exp2(p, m); }, q, n);
+  each([&](auto i) __attribute__((always_inline)) {
+    t[i] = fma(f[i], vec(1.32647273e-3f), vec(9.67151269e-3f));
+  });
+  for (const float term : {5.55073374e-2f, 2.40222421e-1f, 6.93146978e-1f, 1.f})
+    each([&](auto i) __attribute__((always_inline)) { t[i] = fma(f[i], t[i], vec(term)); });
+  each([&](auto i) __attribute__((always_inline)) { t[i] = times_exp2(t[i], n[i]); });
+}
+inline vec exp2_below(vec t) {
+  vec one[1] = {t};
+  exp2_below(one);
+  return one[0];
 }
 
 /// 1 / (1 + e^-x)
 inline vec sigmoid(vec x) { return vec(1.f) / (vec(1.f) + exp(-x)); }
 
 /// x / (1 + e^-x)
-template <class V>
-[[gnu::always_inline]] inline V silu(V x) {
-  return x / (vec(1.f) + exp(detail::each([](vec v) { return -v; }, x)));
-}
+inline vec silu(vec x) { return x / (vec(1.f) + exp(-x)); }
 
 /// The derivative of silu, with s = 1 / (1 + e^-x): s (1 + x (1 - s))
 inline vec silu_derivative(vec x) {
