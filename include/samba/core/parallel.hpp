@@ -70,7 +70,8 @@ struct Team {
 };
 
 /// The threads that sessions and training run on at most: the processors that this process may use.
-/// (More threads than processors only wait for each other.) It can be set, before they are made.
+/// (More threads than processors only wait for each other.) It can be set, to 1 or more, before they
+/// are made.
 inline int& most_threads() {
 #ifdef _OPENMP
   static int most = omp_get_num_procs();
@@ -88,7 +89,7 @@ inline int usable_threads(int asked) {
 #else
   asked = 1;
 #endif
-  return (std::min)(asked, most_threads());
+  return (std::max)(1, (std::min)(asked, most_threads()));
 }
 
 #ifdef _OPENMP
@@ -126,32 +127,39 @@ std::int64_t parallel(int threads, F&& f) {
 /// How many threads the next of many similar calls is to run on: as many as there are, or fewer while
 /// another program keeps one of their processors busy, for then all wait for the thread that shares
 /// it. Learns from each call, and tries all threads again from time to time, ever more rarely while it
-/// is in vain. Where fewer threads are no faster, all run, and fewer are tried ever more rarely.
+/// is in vain. Where fewer threads are no faster, all run, and fewer are tried ever more rarely. (GCC's
+/// OpenMP ends the threads that a smaller team leaves over, and starts them again for a larger one.)
 class TeamSize {
  public:
   explicit TeamSize(int most) : most_(most), size_(most) {}
 
   int next() const { return size_; }
 
-  /// What a call on next() threads was: how much work, the seconds it took, the nanoseconds that its
-  /// threads slept.
+  /// What a call on next() threads was: its work (only calls of equal work are compared), the seconds it
+  /// took, the nanoseconds that its threads slept, all together.
   void ran(std::int64_t work, double seconds, std::int64_t slept) {
     if (most_ == 1) return;
-    const bool disturbed = static_cast<double>(slept) * 1e-9 > 0.25 * seconds;
+    // One thread at least does not sleep.
+    const double each = static_cast<double>(slept) * 1e-9 / (std::max)(1, size_ - 1);
+    const bool disturbed = each > 0.25 * seconds;
     if (calls_left_ > 0) {
-      --calls_left_;
+      --calls_left_, seconds_left_ -= seconds;
       if (size_ < most_) judge(work, seconds, disturbed);
+      if (seconds_left_ <= 0) calls_left_ = 0;
       if (calls_left_ == 0) size_ = most_;
-    } else if (disturbed) {
-      work_ = work, seconds_ = seconds, calls_left_ = pause_;
-      size_ = fewer(most_), helped_ = false;
+    } else if (!disturbed) {
+      pause_ = shortest_pause, quiet_ = true;
+    } else if (quiet_) {
+      quiet_ = false;  // once may be chance
     } else {
-      pause_ = shortest_pause;
+      work_ = work, seconds_ = seconds, calls_left_ = pause_, seconds_left_ = longest_seconds;
+      size_ = fewer(most_), helped_ = false;
     }
   }
 
  private:
   static constexpr int shortest_pause = 16, longest_pause = 1024;
+  static constexpr double longest_seconds = 10;
 
   static int fewer(int threads) { return threads - (threads + 3) / 4; }
 
@@ -171,8 +179,9 @@ class TeamSize {
   // size_: of the next calls_left_ calls. Then all threads run, to see whether they are disturbed.
   int most_, size_, calls_left_ = 0, pause_ = shortest_pause;
   std::int64_t work_ = 0;  // of the last such call
-  double seconds_ = 0;
+  double seconds_ = 0, seconds_left_ = 0;
   bool helped_ = false;  // fewer threads, since then
+  bool quiet_ = false;   // the last call on all threads
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -292,7 +292,7 @@ class Engine {
       }
     });
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    team_size_.ran(rows, seconds.count(), slept);
+    team_size_.ran(2 * rows + (all != nullptr), seconds.count(), slept);
   }
 
   const char* who_;

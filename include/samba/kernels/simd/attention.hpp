@@ -107,9 +107,7 @@ inline float attention_weights(Range seen, float scale, float* score, float& max
   for (int j = 0; j < attention_tile; j += lanes) highest = (xsimd::max)(highest, load(score + j));
   const float new_maximum = (std::max)(maximum, greatest(highest));
   const float keep =
-      maximum == new_maximum
-          ? 1.f
-          : exp2_below(vec((std::max)(scale * (maximum - new_maximum), -200.f))).get(0);
+      maximum == new_maximum ? 1.f : exp2_below(vec(scale * (maximum - new_maximum))).get(0);
   vec sum(0.f);
   for (int j = 0; j < attention_tile; j += lanes) {
     const vec s = load(score + j);
@@ -207,7 +205,7 @@ template <class KV>
                         .out = score,
                         .out_panel = panel_width,
                         .out_stride = tile,
-                        .near = true},
+                        .cached = true},
                        tile / panel_width, n);
         for (std::int64_t i = 0; i < n; ++i) {
           const std::int64_t row = place(g, r + i);
@@ -228,7 +226,7 @@ template <class KV>
              .out_panel = panel_width,
              .out_stride = width,
              .w_group = in_place ? 4 * D : Operand<KV>::group_bytes,
-             .near = true},
+             .cached = true},
             width / panel_width, n);
       }
     }

@@ -90,7 +90,7 @@ template <class KV>
                        .out_stride = out_width,
                        .w_group = 4 * w_term,
                        .x_group = x_term,
-                       .near = true},
+                       .cached = true},
                       out_width / panel_width, rows);
   };
 

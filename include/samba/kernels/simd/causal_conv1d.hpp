@@ -4,46 +4,46 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// A cache line of channels at a time: its taps, bias and last inputs stay in registers or the nearest
-/// cache over all tokens.
+namespace detail {
+
+/// Some rows, a vector of channels at a time: its taps, bias and last inputs stay in registers.
 template <int Taps, bool Silu>
-void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
-  for_each_line(channels, [&](std::int64_t first, auto of_vecs) {
-    constexpr int vecs = line_floats / lanes;
-    vec weight[vecs][Taps], window[vecs][Taps], bias[vecs];
-    const auto past_at = [&](int j, std::int64_t c) { return a.past + j * a.channels + c; };
-    of_vecs([&](int v, std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      unroll<Taps>([&](auto j) __attribute__((always_inline)) {
-        weight[v][j] = load_part(a.weight + j * a.channels + c, n);
-      });
-      unroll<Taps - 1>([&](auto j) __attribute__((always_inline)) {
-        window[v][j] = load_part(past_at(j, c), n);
-      });
-      bias[v] = load_part(a.bias + c, n);
-    });
+void causal_conv1d_rows(const CausalConv1dArgs<float>& a, Range channels) {
+  for_each_vec(channels, [&](std::int64_t c, std::int64_t n) {
+    vec weight[Taps], window[Taps];
+    for (int j = 0; j < Taps; ++j) weight[j] = load_part(a.weight + j * a.channels + c, n);
+    for (int j = 0; j < Taps - 1; ++j) window[j] = load_part(a.past + j * a.channels + c, n);
+    const vec bias = load_part(a.bias + c, n);
     // Constants of their own: a store to y might change what stands in a.
-    const float* const x = a.x;
-    float* const y = a.y;
+    const float* const x = a.x + c;
+    float* const y = a.y + c;
     const std::int64_t n_rows = a.n_rows, x_stride = a.x_stride, y_stride = a.y_stride;
     for (std::int64_t t = 0; t < n_rows; ++t) {
-      prefetch_row(x + first, t, n_rows, x_stride);
-      of_vecs([&](int v, std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-        window[v][Taps - 1] = load_part(x + t * x_stride + c, n);
-        vec sum = bias[v];
-        unroll<Taps>([&](auto j) __attribute__((always_inline)) {
-          sum = fma(weight[v][j], window[v][j], sum);
-        });
-        store_part(y + t * y_stride + c, Silu ? silu(sum) : sum, n);
-        unroll<Taps - 1>([&](auto j)
-                             __attribute__((always_inline)) { window[v][j] = window[v][j + 1]; });
-      });
+      prefetch_row(x, t, n_rows, x_stride);
+      window[Taps - 1] = load_part(x + t * x_stride, n);
+      vec sum = bias;
+      unroll<Taps>([&](auto j)
+                       __attribute__((always_inline)) { sum = fma(weight[j], window[j], sum); });
+      store_part(y + t * y_stride, Silu ? silu(sum) : sum, n);
+      unroll<Taps - 1>([&](auto j) __attribute__((always_inline)) { window[j] = window[j + 1]; });
     }
-    of_vecs([&](int v, std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      unroll<Taps - 1>([&](auto j) __attribute__((always_inline)) {
-        store_part(past_at(j, c), window[v][j], n);
-      });
-    });
+    for (int j = 0; j < Taps - 1; ++j) store_part(a.past + j * a.channels + c, window[j], n);
   });
+}
+
+}  // namespace detail
+
+/// Eight rows at a time: rows are often a multiple of 4 KB apart, so that the lines of all share a few
+/// places of the cache, and of more rows the second half of a line is gone when it is wanted.
+template <int Taps, bool Silu>
+void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
+  constexpr std::int64_t most = 8;
+  CausalConv1dArgs<float> some = a;
+  for (std::int64_t row = 0; row < a.n_rows; row += most) {
+    some.n_rows = (std::min)(most, a.n_rows - row);
+    some.x = a.x + row * a.x_stride, some.y = a.y + row * a.y_stride;
+    detail::causal_conv1d_rows<Taps, Silu>(some, channels);
+  }
 }
 
 /// As reference::causal_conv1d_backward, a vector of channels at a time.

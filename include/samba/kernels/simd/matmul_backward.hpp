@@ -154,7 +154,7 @@ void add_products(const typename Operand<T>::Element* x, std::int64_t x_row, std
                    .out_panel = panel_width,
                    .out_stride = stride,
                    .x_group = x_group,
-                   .near = true},
+                   .cached = true},
                   n, rows);
   };
   const std::int64_t whole = width / panel_width, rest = width % panel_width;

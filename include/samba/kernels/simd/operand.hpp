@@ -4,8 +4,8 @@
 /// a panel of packed weights. Operand<T> has
 ///
 ///   Element           what stands in memory for one group of k of a row (see Packing<T>)
-///   rows, rows_from   rows of a tile: as many as the registers hold sums for; and how many there must
-///                     be for such tiles where weights come from memory, which smaller tiles read in order
+///   rows              rows of a tile: as many as the registers hold sums for
+///   rows_from         the fewest rows for which that tile pays where weights come from memory
 ///   piece             groups of a panel that stay in the nearest cache while all rows pass over them
 ///   single_ahead      bytes that one row alone prefetches ahead of the panel it reads; or 0: it reads
 ///                     several panels at once, which keeps enough loads under way where few
@@ -88,7 +88,7 @@ struct Product {
   std::int64_t out_panel, out_stride;
   std::int64_t w_group = Operand<T>::group_bytes;  ///< bytes from group to group
   std::int64_t x_group = 1;                        ///< elements from group to group
-  bool near = false;                               ///< the weights are in a near cache
+  bool cached = false;                             ///< the weights are in a near cache
   const std::byte* next = w;  ///< weights to prefetch meanwhile, `next_step` bytes with each group
   std::int64_t next_step = 0;
 };
@@ -141,11 +141,10 @@ template <class T, int Rows, int panels>
 
 namespace detail {
 
-/// Asks for the sums of some rows of a panel that are added to next: rows that stand far apart, not
+/// Prefetches the sums of some rows of a panel that are added to next: rows that stand far apart, not
 /// in a buffer that the caches hold.
-template <int rows>
-void prefetch_outputs(const float* out, std::int64_t stride) {
-  for (int r = 0; r < rows; ++r)
+inline void prefetch_outputs(const float* out, std::int64_t stride, std::int64_t rows) {
+  for (std::int64_t r = 0; r < rows; ++r)
     for (int c = 0; c < panel_width; c += 16) __builtin_prefetch(out + r * stride + c, 1);
 }
 
@@ -161,13 +160,14 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
   if (n_rows == 1) {
     constexpr int panels = Factor::single_ahead ? 1 : tile_panels(1);
     Product<T> row = a;
-    row.next_step = Factor::single_ahead ? Factor::group_bytes : 0;
     for (; p + panels <= n_panels; p += panels) {
-      row.next = a.w + p * a.w_panel + Factor::single_ahead;
+      const bool ahead = Factor::single_ahead && !a.cached && p + 1 < n_panels;
+      row.next_step = ahead ? Factor::group_bytes : 0;
+      row.next = a.w + p * a.w_panel + (ahead ? Factor::single_ahead : 0);
       accumulate<T, 1, panels>(row, p, 0);
     }
   }
-  const bool far = !a.near && a.w_group == Factor::group_bytes;
+  const bool from_memory = !a.cached && a.w_group == Factor::group_bytes;
   for (; p < n_panels; ++p)
     for (std::int64_t g = 0, n; g < a.groups; g += n) {
       n = (std::min)(Factor::piece, a.groups - g);
@@ -175,7 +175,7 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
       piece.groups = n, piece.w += g * a.w_group, piece.x += g * a.x_group;
       const std::byte* const next =
           g + n < a.groups ? piece.w + p * a.w_panel + n * a.w_group : a.w + (p + 1) * a.w_panel;
-      const bool prefetch = far && (g + n < a.groups || p + 1 < n_panels);
+      const bool prefetch = from_memory && (g + n < a.groups || p + 1 < n_panels);
       std::int64_t row = 0;
       // Tiles of `rows` rows, until fewer than `until` rows are left.
       const auto tiles = [&]<int rows>(std::integral_constant<int, rows>, int until = rows) {
@@ -184,18 +184,16 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
           if (prefetch) piece.next = next + n * Factor::group_bytes * row / n_rows;
           const bool last = row + rows == n_rows;
           if (a.out_stride > 4 * panel_width && (!last || p + 1 < n_panels))
-            detail::prefetch_outputs<rows>(
+            detail::prefetch_outputs(
                 a.out + (p + last) * a.out_panel + (last ? 0 : row + rows) * a.out_stride,
-                a.out_stride);
+                a.out_stride, (std::min<std::int64_t>)(rows, n_rows - (last ? 0 : row + rows)));
           accumulate<T, rows, 1>(piece, p, row);
         }
       };
-      if (n_rows >= (far ? Factor::rows_from : Factor::rows))
+      if (n_rows >= (from_memory ? Factor::rows_from : Factor::rows))
         tiles(std::integral_constant<int, Factor::rows>{});
-      if constexpr (lanes == 16) {
-        tiles(std::integral_constant<int, 8>{});
-        tiles(std::integral_constant<int, 4>{});
-      }
+      if constexpr (Factor::rows > 8) tiles(std::integral_constant<int, 8>{});
+      if constexpr (lanes == 16) tiles(std::integral_constant<int, 4>{});
       tiles(std::integral_constant<int, 3>{}, 5);
       if (n_rows - row == 3) tiles(std::integral_constant<int, 3>{});
       tiles(std::integral_constant<int, 2>{});

@@ -60,7 +60,7 @@ struct Operand<bf16> {
   static constexpr std::int64_t piece = lanes == 16 ? 2048 : 64, single_ahead = 8192;
 
   static void prepare(const float* row, std::int64_t n, Element* x) {
-    float* const to = x->x;
+    auto* const to = reinterpret_cast<float*>(x);
     for_each_vec({0, n}, [&](std::int64_t k, std::int64_t m) {
       store_part(to + k, rounded_to_bf16(load_part(row + k, m)), m);
     });

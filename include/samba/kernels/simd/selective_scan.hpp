@@ -27,46 +27,39 @@ template <int some>
 
 }  // namespace detail
 
-/// A cache line of channels at a time; its N states stay in registers or the nearest cache over all
-/// tokens. exp(delta A) is 2^(delta A log2(e)).
+/// A vector of channels at a time; its N states stay in registers or the nearest cache over all tokens.
+/// exp(delta A) is 2^(delta A log2(e)).
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
   constexpr int some = detail::scan_side_by_side(N);
-  for_each_line(channels, [&](std::int64_t first, auto of_vecs) {
-    constexpr int vecs = line_floats / lanes;
-    vec A[vecs][N], h[vecs][N], D[vecs], dt_bias[vecs];
-    of_vecs([&](int v, std::int64_t c, std::int64_t m) {
-      for (int n = 0; n < N; ++n) {
-        A[v][n] = load_part(a.A + n * a.channels + c, m) * vec(1.44269504f);
-        h[v][n] = load_part(a.h + n * a.channels + c, m);
-      }
-      D[v] = load_part(a.D + c, m), dt_bias[v] = load_part(a.dt_bias + c, m);
-    });
+  for_each_vec(channels, [&](std::int64_t c, std::int64_t m) {
+    vec A[N], h[N];
+    for (int n = 0; n < N; ++n) {
+      A[n] = load_part(a.A + n * a.channels + c, m) * vec(1.44269504f);
+      h[n] = load_part(a.h + n * a.channels + c, m);
+    }
+    const vec D = load_part(a.D + c, m), dt_bias = load_part(a.dt_bias + c, m);
     for (std::int64_t t = 0; t < a.n_rows; ++t) {
-      prefetch_row(a.x + first, t, a.n_rows, a.x_stride);
-      prefetch_row(a.dt + first, t, a.n_rows, a.dt_stride);
-      prefetch_row(a.z + first, t, a.n_rows, a.z_stride);
+      prefetch_row(a.x + c, t, a.n_rows, a.x_stride);
+      prefetch_row(a.dt + c, t, a.n_rows, a.dt_stride);
+      prefetch_row(a.z + c, t, a.n_rows, a.z_stride);
       const float* B = a.B + t * a.BC_stride;
       const float* C = a.C + t * a.BC_stride;
-      of_vecs([&](int v, std::int64_t c, std::int64_t m) __attribute__((always_inline)) {
-        const vec x = load_part(a.x + t * a.x_stride + c, m);
-        const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + dt_bias[v]);
-        const vec delta_x = delta * x;
-        vec y = D[v] * x;
-        detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
-          vec decay[some];
-          detail::scan_decays(delta, A[v] + n, decay);
-          unroll<some>([&](auto i) __attribute__((always_inline)) {
-            h[v][n + i] = fma(decay[i], h[v][n + i], delta_x * vec(B[n + i]));
-            y = fma(vec(C[n + i]), h[v][n + i], y);
-          });
+      const vec x = load_part(a.x + t * a.x_stride + c, m);
+      const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + dt_bias);
+      const vec delta_x = delta * x;
+      vec y = D * x;
+      detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
+        vec decay[some];
+        detail::scan_decays(delta, A + n, decay);
+        unroll<some>([&](auto i) __attribute__((always_inline)) {
+          h[n + i] = fma(decay[i], h[n + i], delta_x * vec(B[n + i]));
+          y = fma(vec(C[n + i]), h[n + i], y);
         });
-        store_part(a.y + t * a.y_stride + c, y * silu(load_part(a.z + t * a.z_stride + c, m)), m);
       });
+      store_part(a.y + t * a.y_stride + c, y * silu(load_part(a.z + t * a.z_stride + c, m)), m);
     }
-    of_vecs([&](int v, std::int64_t c, std::int64_t m) {
-      for (int n = 0; n < N; ++n) store_part(a.h + n * a.channels + c, h[v][n], m);
-    });
+    for (int n = 0; n < N; ++n) store_part(a.h + n * a.channels + c, h[n], m);
   });
 }
 

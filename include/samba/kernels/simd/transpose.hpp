@@ -89,7 +89,10 @@ void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahe
   constexpr std::int64_t size = 4 / sizeof(KV);
   for (int r = 0; r < transpose_size; ++r) {
     __builtin_prefetch(rows[r] + first + ahead, 0, 2);
-    for (int u = 0; u < transpose_size; ++u) to[u * stride + r] = unit(rows[r] + first + u * size);
+    for (int u = 0; u < transpose_size; ++u) {
+      const std::int32_t bits = unit(rows[r] + first + u * size);
+      std::memcpy(to + u * stride + r, &bits, sizeof(bits));  // `to` may hold halves
+    }
   }
 }
 #endif

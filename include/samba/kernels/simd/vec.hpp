@@ -54,23 +54,6 @@ template <int n, class F>
   }(std::make_integer_sequence<int, n>{});
 }
 
-/// Calls f(first, vecs) for the cache lines of [begin, end), where vecs(g) calls g(v, i, n) for the
-/// vectors v of a line: n elements from i. What walks over rows takes a line at a time: half a line
-/// is often gone from the caches when its other half is wanted.
-template <class F>
-inline void for_each_line(Range r, F&& f) {
-  std::int64_t first = r.begin;
-  for (; first + line_floats <= r.end; first += line_floats)
-    f(first, [first](auto&& g) __attribute__((always_inline)) {
-      for (int v = 0; v < line_floats / lanes; ++v) g(v, first + v * lanes, std::int64_t{lanes});
-    });
-  if (first < r.end)
-    f(first, [first, r](auto&& g) {
-      for (int v = 0; first + v * lanes < r.end; ++v)
-        g(v, first + v * lanes, (std::min<std::int64_t>)(r.end - first - v * lanes, lanes));
-    });
-}
-
 /// The vector in a register: g++ takes a loaded one for memory, and loads it again for each use; and
 /// it adds integers in an order of its own, for which it needs more registers.
 template <class V>
