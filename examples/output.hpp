@@ -37,7 +37,7 @@ inline void check_output(const char* option, const std::string& path) {
   }
 }
 
-/// Writes a file that is there whole or not at all.
+/// Writes a file atomically: it appears complete, or not at all.
 inline void write_file(const std::string& path, std::string_view text) {
   samba::FileWriter file(path);
   file.write(std::as_bytes(std::span(text)));

@@ -39,7 +39,7 @@ template <int = 0>
 
 }  // namespace detail
 
-/// Writes a file that is there whole or not at all.
+/// Writes a file atomically: it appears complete, or not at all.
 ///
 /// Until finish() returns the bytes are in `<path>.tmp-<process>` beside the file (of a name near
 /// the limit a shorter one), and whatever was at `path` stays as it is. A writer that is destroyed
@@ -54,7 +54,7 @@ template <int = 0>
 /// What is there and is no regular file (a device, a pipe, /dev/stdout) is written straight into.
 ///
 /// Errors are Error and name the path; after one, as after finish(), every call is an error.
-/// (A template, of nothing: a program that writes no file does not compile it.)
+/// (A template only so that programs that do not use it need not compile it.)
 template <class = void>
 class BasicFileWriter {
  public:

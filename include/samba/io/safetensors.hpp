@@ -576,10 +576,10 @@ void read_integers(const TensorView& tensor, std::int64_t first, std::span<std::
 }
 
 /// Writes a safetensors file piece by piece, so that the tensors never need to be in memory
-/// together: declare() every tensor, write() their bytes in the same order, finish(). The file is
-/// there whole or not at all, as FileWriter writes it. Errors are Error and name the path; after
-/// one, as after finish(), every call is an error.
-/// (A template, of nothing: a program that writes no file does not compile it.)
+/// together: declare() every tensor, write() their bytes in the same order, finish(). The file
+/// appears complete, or not at all, as FileWriter writes it. Errors are Error and name the path;
+/// after one, as after finish(), every call is an error.
+/// (A template only so that programs that do not use it need not compile it.)
 template <class = void>
 class BasicSafetensorsWriter {
  public:

@@ -16,8 +16,8 @@ inline std::string grouped(std::int64_t n) {
 }
 
 /// Text in lines of at most `width` characters, broken between words; all but the first are indented.
-/// (This, table and describe_text are templates, of nothing: a program that describes no model does
-/// not compile them.)
+/// (This, table and describe_text are templates only so that programs that do not use them need not
+/// compile them.)
 template <int = 0>
 std::vector<std::string> lines_of(std::string_view text, std::size_t width) {
   std::vector<std::string> lines{""};

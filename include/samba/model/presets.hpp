@@ -108,7 +108,7 @@ struct Mistral1_7B_
 template <int k>
 struct Mamba1_7B_ : detail::Preset<k, Repeat<64, Mamba<2048>>, detail::tied_50304> {};
 
-// The names. (Templates, of nothing: a program that uses one preset does not pay for all.)
+// The names. (Templates only so that programs need not compile the presets that they do not use.)
 using Samba421M = Samba421M_<0>;
 using Samba1_3B = Samba1_3B_<0>;
 using Samba1_7B = Samba1_7B_<0>;

@@ -44,8 +44,8 @@ struct SamplerOptions {
 /// it keeps, possibly in another order; none needs another one to run before it. Where a stage
 /// speaks of probabilities, they are those of the candidates it is given (softmax of their logits,
 /// sum 1). Of equal logits the lower id counts as the more likely. An option out of range is an
-/// Error. (Those that sort are templates, of nothing: a program that does not use them does not
-/// compile them.)
+/// Error. (Those that sort are templates only so that programs that do not use them need not compile
+/// them.)
 namespace sampling {
 
 struct Candidate {

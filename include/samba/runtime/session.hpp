@@ -99,7 +99,7 @@ class Session {
   /// Throws, and changes nothing, where the snapshot is of another model, type or capacity.
   void restore(const Snapshot& s) { engine_.restore(0, s); }
 
-  /// The state as a safetensors file, written whole or not at all.
+  /// The state as a safetensors file, written completely or not at all.
   void save(const std::string& path) const { engine_.save(0, path); }
   /// Throws, and changes nothing, where the file is damaged or of another model, type or capacity.
   void load(const std::string& path) { engine_.load(0, path); }

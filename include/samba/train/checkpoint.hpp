@@ -147,7 +147,7 @@ namespace detail {
 
 }  // namespace detail
 
-/// Adds the folder of a step to `dir`, whole or not at all: write(folder) puts its files into a
+/// Adds the folder of a step to `dir`, complete or not at all: write(folder) puts its files into a
 /// folder of another name, which then gets the right one, in place of a folder of this step that
 /// was there. Returns the folder. Where anything fails, an Error, and what was there stays.
 ///

@@ -227,7 +227,7 @@ class TokenFile {
   std::size_t data_at_ = sizeof header_;  // where ids begin
 };
 
-/// Writes a token file piece by piece. The file is there whole, after close(), or not at all, as
+/// Writes a token file piece by piece. The file appears complete, after close(), or not at all, as
 /// FileWriter writes it; what was at `path` stays until then. Errors are Error and name the file.
 class TokenFileWriter {
  public:
