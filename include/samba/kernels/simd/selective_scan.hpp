@@ -21,7 +21,8 @@ template <int N, int some, class F>
 /// The decays of some states: 2^(delta A), A from the first of them on.
 template <int some>
 [[gnu::always_inline]] inline void scan_decays(vec delta, const vec* A, vec (&decay)[some]) {
-  unroll<some>([&](auto i) __attribute__((always_inline)) { decay[i] = delta * A[i]; });
+#pragma GCC unroll 8
+  for (int i = 0; i < some; ++i) decay[i] = delta * A[i];
   exp2_below(decay);
 }
 

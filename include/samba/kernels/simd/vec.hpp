@@ -189,19 +189,26 @@ inline vec exp(vec x) { return exp_below((xsimd::min)(vec(88.3f), x)); }
 /// vectors side by side: one alone is a chain of instructions each of which waits for the one before.
 template <int size>
 [[gnu::always_inline]] inline void exp2_below(vec (&t)[size]) {
+  // (Loops of this kind are unrolled; templates that unroll take longer to compile.)
   decltype(nearest(t[0])) n[size];
   vec f[size];
-  const auto each = [](auto&& step) __attribute__((always_inline)) { unroll<size>(step); };
-  each([&](auto i) __attribute__((always_inline)) { t[i] = (xsimd::max)(vec(-126.f), t[i]); });
-  each([&](auto i) __attribute__((always_inline)) { n[i] = nearest(t[i]); });
-  each([&](auto i) __attribute__((always_inline)) { f[i] = t[i] - as_float(n[i]); });
+#pragma GCC unroll 8
+  for (int i = 0; i < size; ++i) {
+    t[i] = (xsimd::max)(vec(-126.f), t[i]);
+    n[i] = nearest(t[i]);
+    f[i] = t[i] - as_float(n[i]);
+  }
   // 2^f = 1 + f q(f) on [-1/2, 1/2], q minimax
-  each([&](auto i) __attribute__((always_inline)) {
-    t[i] = fma(f[i], vec(1.32647273e-3f), vec(9.67151269e-3f));
-  });
-  for (const float term : {5.55073374e-2f, 2.40222421e-1f, 6.93146978e-1f, 1.f})
-    each([&](auto i) __attribute__((always_inline)) { t[i] = fma(f[i], t[i], vec(term)); });
-  each([&](auto i) __attribute__((always_inline)) { t[i] = times_exp2(t[i], n[i]); });
+#pragma GCC unroll 8
+  for (int i = 0; i < size; ++i) t[i] = fma(f[i], vec(1.32647273e-3f), vec(9.67151269e-3f));
+#pragma GCC unroll 8
+  for (int i = 0; i < size; ++i) t[i] = fma(f[i], t[i], vec(5.55073374e-2f));
+#pragma GCC unroll 8
+  for (int i = 0; i < size; ++i) t[i] = fma(f[i], t[i], vec(2.40222421e-1f));
+#pragma GCC unroll 8
+  for (int i = 0; i < size; ++i) t[i] = fma(f[i], t[i], vec(6.93146978e-1f));
+#pragma GCC unroll 8
+  for (int i = 0; i < size; ++i) t[i] = times_exp2(fma(f[i], t[i], vec(1.f)), n[i]);
 }
 inline vec exp2_below(vec t) {
   vec one[1] = {t};
