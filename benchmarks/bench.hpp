@@ -101,8 +101,8 @@ double state_traffic(std::int64_t position, std::int64_t rows) {
   State state{};
   State::visit(state, [&]<class X>(auto, const X&) {
     if constexpr (requires(X x) { x.n_slots; }) {
-      constexpr std::int64_t slots = X::shape[1];
-      bytes += static_cast<double>(X::bytes(0) / slots *
+      const std::int64_t slots = X::shape[1] ? X::shape[1] : position + rows;  // 0: keeps all
+      bytes += static_cast<double>(X::bytes_of(1) *
                                    (std::min(position, slots - 1) + std::min(rows, slots)));
     } else {
       bytes += 2.0 * static_cast<double>(X::bytes(0));

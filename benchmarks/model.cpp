@@ -156,6 +156,7 @@ void add(const std::string& model) {
   if (!std::getenv("SAMBA_BENCH_LARGE")) return true;
   using Large = presets::Samba421M;
   add<Large>("samba421m");
+  add<presets::Llama438M>("llama438m");
   add_prefill<Large, bf16, bf16>("samba421m", 4096);
   add_decode<Large, float>("samba421m", 2048);
   add_decode<Large, bf16, bf16>("samba421m", 2048);
