@@ -20,6 +20,7 @@
 #include <numbers>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 using namespace samba;
@@ -240,13 +241,27 @@ std::vector<Result> done_before(const std::string& csv, const std::string& train
   return results;
 }
 
+/// Removes the checkpoints in a folder, and the folder where nothing else is in it.
+void remove_checkpoints(const std::string& folder) {
+  for (const auto& [step, checkpoint] : checkpoints_in(folder))
+    remove_folder(checkpoint, [](const std::string& path, int code) {
+      std::fprintf(stderr, "%s: cannot remove: %s\n", path.c_str(),
+                   std::generic_category().message(code).c_str());
+    });
+  std::error_code ignored;
+  std::filesystem::remove(folder + "/lock", ignored);
+  std::filesystem::remove(folder, ignored);
+}
+
 /// Trains the chosen schedules, one after the other; the CSV file has those that are done, and the
 /// folder the checkpoints of the one that is not.
 std::vector<Result> train_all(Options options) {
   TrainOptions& o = options.train;
   o.learning_rate.floor = o.learning_rate.peak / 10;
   const std::vector<Schedule> list = chosen(options.only);
-  const auto folder_of = [&](const Schedule& s) { return options.folder + "/" + s.name; };
+  const auto folder_of = [&](const Schedule& s) {
+    return options.folder + "/checkpoints-" + s.name;
+  };
   for (const Schedule& s : list)
     if (const std::string found = latest_checkpoint(folder_of(s));
         !found.empty() && !options.resume)
@@ -274,7 +289,7 @@ std::vector<Result> train_all(Options options) {
     results.push_back(train(s.name, data, o, validation));
     results.back().training = training;
     write_csv(options.csv, results);
-    std::filesystem::remove_all(o.checkpoints);
+    remove_checkpoints(o.checkpoints);
   }
   return results;
 }

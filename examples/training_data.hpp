@@ -56,12 +56,17 @@ inline TrainingData prepare_data(const std::string& path, const std::string& fol
       all.size() - static_cast<std::int64_t>(share * static_cast<double>(all.size()));
   const auto part = [&](const char* name, std::int64_t begin, std::int64_t end) {
     const std::string to = folder + "/" + name;
-    TokenFileWriter writer(to, all.vocab_size(), all.separator());
+    TokenFileWriter writer(to, all.vocab_size(), all.separator(), all.weighted());
     std::vector<std::int32_t> ids;
+    std::vector<float> weights;  // none where the file has none
     for (std::int64_t i = begin; i < end; i += std::ssize(ids)) {
       ids.resize(static_cast<std::size_t>(std::min<std::int64_t>(end - i, 1 << 20)));
       all.read(i, ids);
-      writer.append(ids);
+      if (all.weighted()) {
+        weights.resize(ids.size());
+        all.read_weights(i, weights);
+      }
+      writer.append(ids, weights);
     }
     writer.close();
     return std::make_shared<const TokenFile>(to);

@@ -319,6 +319,9 @@ TEMPLATE_TEST_CASE(
       CHECK((gradient.states().empty() && gradient.state_gradients().empty()));
       CHECK_MESSAGE_OF(gradient.carry(), "Gradient::carry", "GradientOptions::fresh");
       CHECK_MESSAGE_OF(gradient.add_earlier(weights, text.examples(), g), "add_earlier");
+      gradient.positions()[1] = 100;
+      CHECK_MESSAGE_OF(gradient.add(weights, text.examples(), g),
+                       "example 1: expected position 0 with GradientOptions::fresh, found 100");
     }
   // A further sequence takes no more in a model of more layers.
   const auto bytes = [](auto model, int sequences) {

@@ -149,6 +149,15 @@ TEST_CASE("a resumed run has the states that were carried, and all data at its p
   auto resumed = Trainer<Model>::resume(saved, data, options);
   for (int i = 0; i < 3; ++i) CHECK(resumed.step().loss == whole.step().loss);
   check_same_run(resumed, whole);
+  if (!carry) return;
+  // The states are of two sequences.
+  const std::size_t bytes = RunCheckpoint(saved).states().size();
+  auto other = alone;
+  other.change_options = true, other.sequences = 3;
+  CHECK_MESSAGE_OF(Trainer<Model>::resume(saved, data, other), saved, "carried states",
+                   detail::join({"expected ", bytes / 2 * 3, " bytes, found ", bytes}));
+  other.carry_states = false;
+  CHECK(Trainer<Model>::resume(saved, data, other).steps() == 5);
 }
 
 TEST_CASE("a run goes on with other data where that is asked for") {

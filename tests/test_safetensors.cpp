@@ -1,4 +1,5 @@
 // The safetensors reader and writer, the JSON reader under them, and checkpoints in shards.
+#include <samba/io/folder.hpp>
 #include <samba/io/safetensors.hpp>
 
 #include "catch.hpp"
@@ -867,11 +868,28 @@ TEST_CASE("file writer: devices, pipes and open files are written straight into"
   const auto before = status_of(redirected).st_ino;
   std::filesystem::create_symlink("/proc/self/fd/" + std::to_string(file.get()), out);
   for (const std::string& path : {out, "/dev/fd/" + std::to_string(file.get())}) {
-    write_file(redirected, "what was there before");
-    write_text(path, "straight");
-    CHECK(read_file(redirected) == "straight");
+    // It stands behind what this process wrote; another has written more.
+    write_file(redirected, "before... rest");
+    REQUIRE(::lseek(file.get(), 6, SEEK_SET) == 6);
+    write_text(path, " it");
+    REQUIRE(::write(file.get(), ",", 1) == 1);
+    CHECK(read_file(redirected) == "before it,rest");
     CHECK(status_of(redirected).st_ino == before);
+    CHECK(contains(message_of([&] { FileWriter(path).seek(0); }), path + ": cannot move back"));
   }
+  // As with >>.
+  const FileDescriptor log(::open(redirected.c_str(), O_WRONLY | O_APPEND));
+  const std::string others = "/proc/" + std::to_string(::getpid()) + "/fd/";
+  for (const std::string& folder : {std::string("/proc/self/fd/"), others}) {
+    write_file(redirected, "old, ");
+    write_text(folder + std::to_string(log.get()), "new");
+    CHECK(read_file(redirected) == "old, new");
+  }
+  const FileDescriptor only_read(::open(redirected.c_str(), O_RDONLY));
+  const std::string number = std::to_string(only_read.get());
+  CHECK(message_of([&] { FileWriter("/dev/fd/" + number); }) ==
+        "/dev/fd/" + number + ": cannot open for writing: Bad file descriptor");
+  CHECK(read_file(redirected) == "old, new");
   CHECK(dir.files() == std::vector<std::string>{"null", "out", "pipe", "redirected"});
 }
 
@@ -955,6 +973,25 @@ TEST_CASE("file writer: the program may go to another folder meanwhile") {
   CHECK(dir.files() == std::vector<std::string>{"finished"});
   CHECK(read_file(dir.file("finished")) == "all");
   CHECK(other.files().empty());
+}
+
+TEST_CASE("folders: what the system says is in the error") {
+  const TempDir dir;
+  std::filesystem::create_symlink(dir.file("nowhere"), dir.file("link"));
+  CHECK(message_of([&] { make_folders(dir.file("link/x")); }) ==
+        dir.file("link") + ": cannot make the folder: File exists");
+  make_folders(dir.file("a/b"));
+  CHECK(names_in_folder(dir.file("a")) == std::vector<std::string>{"b"});
+  CHECK(names_in_folder(dir.file("none")).empty());
+
+  // A folder that was opened and can no longer be read.
+  const detail::OpenFolder folder(::opendir(dir.path().c_str()));
+  write_file(dir.file("file"), "");
+  const FileDescriptor file(::open(dir.file("file").c_str(), O_RDONLY));
+  REQUIRE(::dup2(file.get(), ::dirfd(folder.get())) >= 0);
+  std::vector<std::string> names;
+  CHECK_FALSE(detail::read_names(folder.get(), names));
+  CHECK(errno == ENOTDIR);
 }
 
 TEST_CASE("safetensors: a million tensors") {

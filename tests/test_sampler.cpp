@@ -242,6 +242,24 @@ TEST_CASE("the repetition penalty finds candidates in any order and does not ove
     CHECK(is_finite(c.logit));
 }
 
+TEST_CASE("biases find candidates in any order, add up and do not overflow") {
+  std::vector<Candidate> candidates = make({3, -3, 5, 1});
+  const std::vector<LogitBias> biases = {{3, 1},    {77, 9},      {2, -1},
+                                         {3, 0.5f}, {0, 3.4e38f}, {0, 3e38f}};
+  auto kept = sampling::top_k(candidates, 3);
+  REQUIRE(ids(kept) == Ids{2, 0, 3});
+  CHECK(ids(sampling::bias(kept, {})) == Ids{2, 0, 3});
+  kept = sampling::bias(kept, biases);
+  CHECK(ids(kept) == Ids{0, 2, 3});
+  CHECK(kept[0].logit == (std::numeric_limits<float>::max)());
+  CHECK(kept[1].logit == 4);
+  CHECK(kept[2].logit == 2.5f);
+  CHECK(message_of([&] {
+          static_cast<void>(sampling::bias(kept, std::vector<LogitBias>{{2, 1}, {-1, 1}}));
+        }) == "sampling: the id of a bias must be at least 0, found -1");
+  CHECK(kept[1].logit == 4);
+}
+
 TEST_CASE("a draw lands where its random number points") {
   const std::vector<Candidate> candidates = make(logs({0.25f, 0.5f, 0.25f}));
   CHECK(sampling::draw(candidates, 0) == 0);

@@ -228,6 +228,11 @@ TEST_CASE("Arena: aligned, zeroed, one owner") {
     std::byte* const data = arena.data();
     const Arena moved = std::move(arena);
     CHECK(moved.data() == data);
+    CHECK((arena.bytes() == 0 && arena.data() == Arena().data()));
+    Arena assigned(5);
+    arena = Arena(bytes);
+    assigned = std::move(arena);
+    CHECK((assigned.bytes() == bytes && arena.bytes() == 0));
   }
   CHECK((Arena(0).data() != nullptr && Arena().data() != nullptr));  // for std::memcpy of 0 bytes
   CHECK(Arena().bytes() == 0);

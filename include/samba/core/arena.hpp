@@ -11,6 +11,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace samba::inline SAMBA_TARGET {
 
@@ -41,7 +42,8 @@ struct FreeBlock {
 
 }  // namespace detail
 
-/// One aligned, zeroed block of memory with a single owner. Types compute offsets into it.
+/// One aligned, zeroed block of memory with a single owner. Types compute offsets into it. One that
+/// was moved from has nothing.
 ///
 /// A large block comes from the system as zero pages, which it fills in when they are first touched
 /// (by the thread that touches them), and in large pages where the system has them: reading weights
@@ -64,6 +66,14 @@ class Arena {
   /// Takes over `bytes` bytes from `first` on, of a block that the system mapped.
   Arena(void* mapped, std::size_t size, std::byte* first, std::int64_t bytes)
       : data_(first, detail::FreeBlock(mapped, size)), bytes_(bytes) {}
+
+  Arena(Arena&& other) noexcept
+      : data_(std::move(other.data_)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Arena& operator=(Arena&& other) noexcept {
+    data_ = std::move(other.data_);
+    bytes_ = std::exchange(other.bytes_, 0);
+    return *this;
+  }
 
   /// Not null where there is nothing: std::memcpy and std::memset take no null for 0 bytes either.
   std::byte* data() const { return data_ ? data_.get() : nothing; }

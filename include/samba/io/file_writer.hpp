@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -21,6 +22,19 @@ namespace detail {
 /// there is the file itself, whatever it says.
 inline bool is_open_file(std::string_view path) {
   return path.starts_with("/proc/") || path.starts_with("/dev/fd/");
+}
+
+/// The number of what this process has open at a path, -1: the path says none.
+template <int = 0>
+[[gnu::cold]] int open_number(std::string_view path) {
+  for (const std::string_view folder : {"/proc/self/fd/", "/dev/fd/"}) {
+    if (!path.starts_with(folder)) continue;
+    int number = -1;
+    const char* const all = path.data() + path.size();
+    const auto [end, code] = std::from_chars(path.data() + folder.size(), all, number);
+    if (code == std::errc{} && end == all) return number;
+  }
+  return -1;
 }
 
 /// The path that a path leads to, also where nothing is there yet.
@@ -51,7 +65,9 @@ template <int = 0>
 /// links stay with the old bytes. One that may not be written is an error. A new file has the mode
 /// that any program gives.
 ///
-/// What is there and is no regular file (a device, a pipe, /dev/stdout) is written straight into.
+/// What is there and is no regular file (a device, a pipe) is written straight into. So is what is
+/// open already, such as /dev/stdout, where it stands: nothing of a file there is cut off, and one
+/// that was opened to append to is appended to.
 ///
 /// Errors are Error and name the path; after one, as after finish(), every call is an error.
 /// (A template only so that programs that do not use it need not compile it.)
@@ -67,9 +83,8 @@ class BasicFileWriter {
     if (exists && S_ISDIR(old.st_mode))
       fail({path_, ": expected the name of a file to write, found a directory"});
     if (detail::is_open_file(place) || (exists && !S_ISREG(old.st_mode))) {
-      do {
-        file_ = FileDescriptor(::open(place.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY));
-      } while (file_.get() < 0 && errno == EINTR);  // while a pipe waits for its reader
+      shared_ = exists && S_ISREG(old.st_mode);
+      open_in_place(place);
       if (file_.get() < 0) fail_errno(path_, "cannot open for writing");
       return;
     }
@@ -107,10 +122,12 @@ class BasicFileWriter {
     }
   }
 
-  /// The next bytes go over those from `offset` on. An error for a pipe.
+  /// The next bytes go over those from `offset` on. An error for a pipe, and for a file that is open
+  /// already: what stands there may be another's.
   void seek(std::int64_t offset) {
     check_open();
-    if (::lseek(file_.get(), offset, SEEK_SET) < 0) give_up("cannot move back");
+    errno = ESPIPE;
+    if (shared_ || ::lseek(file_.get(), offset, SEEK_SET) < 0) give_up("cannot move back");
   }
 
   /// Waits until all is on the disk, and puts the file in place of what was at `path`.
@@ -136,6 +153,22 @@ class BasicFileWriter {
       folder_ = FileDescriptor(::open(folder.c_str(), O_PATH | flags));
 #endif
     if (folder_.get() < 0) fail_errno(path_, "cannot create");
+  }
+
+  /// Opens what is written straight into; on failure there is no file, and errno says why.
+  void open_in_place(const std::string& place) {
+    if (const int number = detail::open_number(place); number >= 0) {
+      const int flags = ::fcntl(number, F_GETFL);
+      if (flags >= 0 && (flags & O_ACCMODE) != O_RDONLY)
+        file_ = FileDescriptor(::fcntl(number, F_DUPFD_CLOEXEC, 0));
+      else
+        errno = EBADF;
+      return;
+    }
+    const int flags = O_WRONLY | (shared_ ? O_APPEND : 0) | O_CLOEXEC | O_NOCTTY;
+    do {
+      file_ = FileDescriptor(::open(place.c_str(), flags));
+    } while (file_.get() < 0 && errno == EINTR);  // while a pipe waits for its reader
   }
 
   void create(::mode_t mode) {
@@ -172,6 +205,7 @@ class BasicFileWriter {
   // written straight into. By the folder that was opened: the process may change its own meanwhile.
   std::string path_, name_, temporary_;
   FileDescriptor folder_, file_;
+  bool shared_ = false;  // a regular file that is written straight into: it is open elsewhere
 };
 
 using FileWriter = BasicFileWriter<>;

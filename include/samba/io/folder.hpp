@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -21,12 +22,12 @@ struct CloseFolder {
 };
 using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
 
-[[gnu::cold]] inline std::vector<std::string> names_in(DIR* folder) {
-  std::vector<std::string> names;
-  while (const ::dirent* const entry = ::readdir(folder))
+/// Adds the names of what is in a folder; false, with errno, where they cannot all be read.
+[[gnu::cold]] inline bool read_names(DIR* folder, std::vector<std::string>& names) {
+  for (errno = 0; const ::dirent* const entry = ::readdir(folder); errno = 0)
     if (const std::string_view name = entry->d_name; name != "." && name != "..")
       names.emplace_back(name);
-  return names;
+  return errno == 0;
 }
 
 }  // namespace detail
@@ -34,9 +35,10 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
 /// The names of what is in a folder, in no order; none where there is no such folder.
 [[gnu::cold]] inline std::vector<std::string> names_in_folder(const std::string& path) {
   const detail::OpenFolder folder(::opendir(path.c_str()));
-  if (folder) return detail::names_in(folder.get());
-  if (errno != ENOENT) fail_errno(path, "cannot read the folder");
-  return {};
+  std::vector<std::string> names;
+  if (folder ? !detail::read_names(folder.get(), names) : errno != ENOENT)
+    fail_errno(path, "cannot read the folder");
+  return names;
 }
 
 /// Makes a folder and those above it, where they are not there.
@@ -44,8 +46,11 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
   for (std::size_t end = 0; end != path.npos;) {
     end = path.find('/', end + 1);
     const std::string part = path.substr(0, end);
-    if (::mkdir(part.c_str(), 0777) != 0 && !is_directory(part))
-      fail_errno(part, "cannot make the folder");
+    if (::mkdir(part.c_str(), 0777) == 0) continue;
+    const int code = errno;  // before is_directory, which may change it
+    if (is_directory(part)) continue;
+    errno = code;
+    fail_errno(part, "cannot make the folder");
   }
 }
 
@@ -56,14 +61,15 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
                                         Callback<const std::string&, int> stays) {
   const int file = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   const detail::OpenFolder folder(file < 0 ? nullptr : ::fdopendir(file));
-  bool emptied = true;
-  if (folder)
-    for (const std::string& name : detail::names_in(folder.get()))
-      // Of the folder that was opened, whatever has its name by now.
-      if (::unlinkat(file, name.c_str(), 0) != 0) {
-        emptied = false;
-        stays(detail::join({path, "/", name}), errno);
-      }
+  std::vector<std::string> names;
+  bool emptied = !folder || detail::read_names(folder.get(), names);
+  if (!emptied) stays(path, errno);
+  for (const std::string& name : names)
+    // Of the folder that was opened, whatever has its name by now.
+    if (::unlinkat(file, name.c_str(), 0) != 0) {
+      emptied = false;
+      stays(detail::join({path, "/", name}), errno);
+    }
   if (emptied && std::remove(path.c_str()) != 0 && errno != ENOENT) stays(path, errno);
 }
 

@@ -12,8 +12,8 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 /// losses[i] = -log softmax(logits of row i)[targets[i]], and the logits become scale times its
 /// gradient; 0 for both where a target is negative, and a loss of NaN where a logit is not finite.
-/// logits: (rows, N). weights: what loss and gradient of each row count, or null: 1. Threads take
-/// rows.
+/// logits: (rows, N). weights: what loss and gradient of each row count, or null: 1; with 0 both are
+/// 0 whatever the logits. Threads take rows.
 template <class R, int N>
 void cross_entropy(const Team& team, const std::int32_t* targets, R scale, Rows<R, N> logits,
                    R* losses, const float* weights = nullptr) {

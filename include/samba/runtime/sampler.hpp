@@ -131,6 +131,26 @@ inline float clamp_to_float(double x) {
 // C stands for Candidate in what follows: algorithms on types that depend on it are compiled only
 // where a stage is called, and not in every program that includes this header.
 
+namespace detail {
+
+/// Sorts candidates by rising id, unless they stand so.
+template <class C>
+void sort_by_id(std::span<C> candidates) {
+  const auto by_id = [](C a, C b) { return a.id < b.id; };
+  if (!std::is_sorted(candidates.begin(), candidates.end(), by_id))
+    std::sort(candidates.begin(), candidates.end(), by_id);
+}
+
+/// The candidate of an id, among some that are sorted by id; null: none.
+template <class C>
+C* find(std::span<C> candidates, std::int32_t id) {
+  const auto c = std::lower_bound(candidates.begin(), candidates.end(), id,
+                                  [](C a, std::int32_t b) { return a.id < b; });
+  return c != candidates.end() && c->id == id ? &*c : nullptr;
+}
+
+}  // namespace detail
+
 /// Those whose ids are not among `ids`, which are sorted; in their order.
 template <class C = Candidate>
 [[nodiscard]] std::span<C> leave_out(std::type_identity_t<std::span<C>> candidates,
@@ -142,17 +162,17 @@ template <class C = Candidate>
   return candidates.first(static_cast<std::size_t>(end - candidates.begin()));
 }
 
-/// Adds biases to the logits of their ids. Ids that are no candidates are ignored.
+/// Adds biases to the logits of their ids, and, where there are some, sorts the candidates by rising
+/// id. Ids that are no candidates are ignored.
 template <class C = Candidate>
 [[nodiscard]] std::span<C> bias(std::type_identity_t<std::span<C>> candidates,
                                 std::span<const LogitBias> biases) {
-  for (const LogitBias b : biases) {
-    detail::check_bias(b);
-    for (C& c : candidates)
-      if (c.id == b.id)
-        c.logit =
-            detail::clamp_to_float(static_cast<double>(c.logit) + static_cast<double>(b.bias));
-  }
+  for (const LogitBias b : biases) detail::check_bias(b);
+  if (!biases.empty()) detail::sort_by_id(candidates);
+  for (const LogitBias b : biases)
+    if (C* const c = detail::find(candidates, b.id))
+      c->logit =
+          detail::clamp_to_float(static_cast<double>(c->logit) + static_cast<double>(b.bias));
   return candidates;
 }
 
@@ -163,17 +183,15 @@ template <class C = Candidate>
 [[nodiscard]] std::span<C> repetition_penalty(std::type_identity_t<std::span<C>> candidates,
                                               std::span<std::int32_t> recent, float penalty) {
   detail::check_penalty(penalty);
-  const auto by_id = [](C a, C b) { return a.id < b.id; };
-  if (!std::is_sorted(candidates.begin(), candidates.end(), by_id))
-    std::sort(candidates.begin(), candidates.end(), by_id);
+  detail::sort_by_id(candidates);
   const std::span<std::conditional_t<std::is_same_v<C, Candidate>, std::int32_t, C>> ids = recent;
   std::sort(ids.begin(), ids.end());
   for (std::size_t i = 0; i < recent.size(); ++i) {
     if (i > 0 && recent[i] == recent[i - 1]) continue;
-    const auto c = std::lower_bound(candidates.begin(), candidates.end(), C{recent[i]}, by_id);
-    if (c == candidates.end() || c->id != recent[i]) continue;
-    const double logit = c->logit;
-    c->logit = detail::clamp_to_float(logit > 0 ? logit / penalty : logit * penalty);
+    if (C* const c = detail::find(candidates, recent[i])) {
+      const double logit = c->logit;
+      c->logit = detail::clamp_to_float(logit > 0 ? logit / penalty : logit * penalty);
+    }
   }
   return candidates;
 }

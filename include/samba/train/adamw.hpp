@@ -257,8 +257,12 @@ template <class Model, class T>
 void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& master,
             int threads = 0) {
   const auto to = weights.tensors(), from = master.tensors();
-  parallel(usable_threads(threads), [&](const Team& team) {
-    std::vector<Real<T>> row;
+  threads = (std::max)(1, usable_threads(threads));
+  std::int64_t longest = 0;
+  for (const auto& tensor : to) longest = (std::max)(longest, tensor.row_size);
+  std::vector<Real<T>> rows_of_threads(static_cast<std::size_t>(threads * longest));
+  parallel(threads, [&](const Team& team) {
+    Real<T>* const row = rows_of_threads.data() + team.rank * longest;
     for (std::size_t t = 0; t < to.size(); ++t) {
       const std::int64_t K = to[t].row_size;
       const Range rows = team.share(to[t].rows, panel_width);
@@ -268,10 +272,9 @@ void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& m
                                 static_cast<T*>(to[t].data));
           continue;
         }
-      row.resize(static_cast<std::size_t>(K));
       for (std::int64_t r = rows.begin; r < rows.end; ++r) {
-        from[t].get_row(r, row.data());
-        to[t].set_row(r, row.data());
+        from[t].get_row(r, row);
+        to[t].set_row(r, row);
       }
     }
   });

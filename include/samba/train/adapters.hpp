@@ -87,16 +87,20 @@ class Adapters {
   void apply(const Master& base, Weights<Model, T>& weights, int threads = 0) const {
     static_assert(std::is_same_v<Real<T>, R>);
     const auto from = base.tensors(), to = weights.tensors();
-    parallel(usable_threads(threads), [&](const Team& team) {
-      std::vector<R> row;
+    threads = (std::max)(1, usable_threads(threads));
+    std::int64_t longest = 0;
+    for (const Adapter& adapter : adapters_)
+      longest = std::max<std::int64_t>(longest, adapter.of.in);
+    std::vector<R> rows_of_threads(static_cast<std::size_t>(threads * longest));
+    parallel(threads, [&](const Team& team) {
+      R* const row = rows_of_threads.data() + team.rank * longest;
       for (const Adapter& adapter : adapters_) {
-        row.resize(static_cast<std::size_t>(adapter.of.in));
         // Rows of a panel stand in the same cache lines.
         const Range rows = team.share(adapter.of.out, panel_width);
         for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-          from[adapter.of.tensor].get_row(i, row.data());
-          add_row(adapter, i, row.data());
-          to[adapter.of.tensor].set_row(i, row.data());
+          from[adapter.of.tensor].get_row(i, row);
+          add_row(adapter, i, row);
+          to[adapter.of.tensor].set_row(i, row);
         }
       }
     });

@@ -147,9 +147,10 @@ namespace detail {
 
 }  // namespace detail
 
-/// Adds the folder of a step to `dir`, complete or not at all: write(folder) puts its files into a
-/// folder of another name, which then gets the right one, in place of a folder of this step that
-/// was there. Returns the folder. Where anything fails, an Error, and what was there stays.
+/// Adds the folder of a step to `dir`, complete or not at all: write(folder) puts its files onto the
+/// disk (as FileWriter does), in a folder of another name, which then gets the right one, in place of
+/// a folder of this step that was there. Returns the folder. Where anything fails, an Error, and what
+/// was there stays.
 ///
 /// Afterwards the oldest folders are removed but for `keep` (0: none is), and what is in them, but no
 /// folders; links are removed, never followed. What cannot be removed is no error: it stays, and
@@ -168,7 +169,6 @@ namespace detail {
     detail::clean_up(dir, 0, *left);
     make_folders(temporary);
     write(temporary);
-    sync_folder(temporary);
     if (is_directory(folder)) rename_folder(folder, former);
     rename_folder(temporary, folder);
     sync_folder(dir);

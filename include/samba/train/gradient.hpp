@@ -253,6 +253,9 @@ class Gradient {
       counted += examples[s].weight();
       weighted_ = weighted_ || !weights.empty();
       rows += std::ssize(tokens);
+      if (options_.fresh && positions_[s] != 0)
+        fail({"Gradient::add: example ", s, ": expected position 0 with GradientOptions::fresh, ",
+              "found ", positions_[s]});
       constexpr std::int64_t most = std::int64_t{1} << 62;  // far from overflow
       if (positions_[s] < 0 || positions_[s] > most)
         fail({"Gradient::add: example ", s, ": expected a position in [0, ", most, "], found ",

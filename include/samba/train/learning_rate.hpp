@@ -11,7 +11,9 @@ namespace samba::inline SAMBA_TARGET {
 enum class RateCurve {
   cosine,  ///< Loshchilov and Hutter 2017, without restarts
   linear,
-  stable  ///< not at all, then linearly in the last decay_steps (WSD, Hu et al. 2024)
+  /// Not at all, then linearly in the last decay_steps (WSD, Hu et al. 2024). With decay_steps = 0 it
+  /// stays at the peak, and is at the floor only after `steps`.
+  stable
 };
 
 /// The learning rate of a step: it rises linearly from 0 at step 0 to `peak` at warmup_steps, falls

@@ -40,8 +40,8 @@ struct TrainOptions {
   std::string checkpoints = {};          ///< the folder for them; "": none are written
   std::int64_t checkpoint_interval = 0;  ///< steps; 0: save() alone writes
   int keep = 2;                          ///< the newest checkpoints; 0: all
-  /// When a run goes on, its checkpoint may have been made with other options, or at least with
-  /// another learning rate, for example of fewer steps. Otherwise that is an Error.
+  /// The checkpoint may come from a run with other options; `change_learning_rate` allows only
+  /// another learning rate, for instance to make more steps.
   bool change_options = false, change_learning_rate = false;
   /// Or on other data, which is then read from its beginning.
   bool change_data = false;
@@ -238,7 +238,7 @@ class Trainer {
     return result;
   }
   /// The lowest loss of evaluate(), of the weights that are kept, in this run and in those that it
-  /// goes on from in the same folder; none before the first.
+  /// goes on from in the same folder, also at steps that these made later; none before the first.
   std::optional<double> best_loss() const { return best_loss_; }
 
   /// Steps made, also by the runs that this one goes on from; and whether these are all.
@@ -369,19 +369,21 @@ class Trainer {
           !(options_.change_learning_rate && name.starts_with("learning_rate.")))
         fail({from.folder(), ": the checkpoint was made with another ", name, ": expected ", value,
               ", found ", found, "; TrainOptions{.change_options = true} goes on all the same"});
+    const std::span<std::byte> states = gradient_.states();
+    const std::span<const std::byte> found = from.states();
+    const bool has_states = same_data && !states.empty() && !found.empty();
+    if (has_states && found.size() != states.size())
+      fail({from.folder(), ": carried states: expected ", states.size(), " bytes, found ",
+            found.size(), "; TrainOptions::sequences has to be that of the checkpoint"});
     from.restore(master_, optimiser_.state());
     assign(weights_, master_, options_.threads);
     step_ = record.number<std::int64_t>("step");
     tokens_ = record.number<std::int64_t>("tokens");
     not_finite_ = record.number<std::int64_t>("not_finite");
-    if (same_data) {
-      batches_.seek(record.number<std::int64_t>("position"));
-      const std::span<std::byte> states = gradient_.states();
-      if (const std::span<const std::byte> found = from.states();
-          !states.empty() && found.size() == states.size()) {
-        std::copy(found.begin(), found.end(), states.begin());
-        set_positions(record.number<std::int64_t>("state_position"));
-      }
+    if (same_data) batches_.seek(record.number<std::int64_t>("position"));
+    if (has_states) {
+      std::copy(found.begin(), found.end(), states.begin());
+      set_positions(record.number<std::int64_t>("state_position"));
     }
     for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
       s->count = record.number<std::int64_t>(detail::join({name, ".count"}));
