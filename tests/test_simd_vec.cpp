@@ -151,6 +151,7 @@ TEST_CASE("rounded_to_bf16: as bf16 rounds, for numbers of every kind") {
   CHECK(same_bits(rounded, expected));
 }
 
+#ifdef __AVX__
 TEMPLATE_TEST_CASE("transpose_units: columns become rows, nothing beside them is written", "",
                    float, bf16) {
   constexpr int size = simd::detail::transpose_size, first = 3, stride = size + 2,
@@ -171,6 +172,7 @@ TEMPLATE_TEST_CASE("transpose_units: columns become rows, nothing beside them is
       CHECK(to[static_cast<std::size_t>(u * stride + c)] == expected);
     }
 }
+#endif
 
 TEST_CASE("round_to_bf16: as bf16 rounds, every length, nothing beside it") {
   Random rng;

@@ -37,7 +37,7 @@ class CheckpointMap {
 
   /// Notes what is wrong with the parts of a tensor.
   [[gnu::cold]] void check_tensor(const TensorInfo& tensor) {
-    naming_.parts(tensor, [&](const NamedRows& part) {
+    naming_.parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
       if (part.file_row > 0) return;  // a further part of the same tensor of the file
       Shape shape = tensor.shape;
       shape[0] = part.file_rows;
@@ -149,7 +149,7 @@ template <class R>
     const bool vector = tensor.shape.size() == 1;  // one row, whose parts count elements
     if (vector) values.resize(static_cast<std::size_t>(tensor.row_size));
     longest = (std::max)(longest, static_cast<std::size_t>(tensor.row_size));
-    map.naming().parts(tensor, [&](const NamedRows& part) {
+    map.naming().parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
       const TensorView& stored = *map.find(part.name);
       read_floats(stored, 0, std::span<R>{});  // throws where the dtype is none of numbers
       if (!vector) return pieces.push_back({i, &stored, part.row, part.rows, part.file_row});

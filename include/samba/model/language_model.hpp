@@ -190,7 +190,7 @@ struct LanguageModel {
   /// it is null; returns the bytes of the block. in_turn: for branches that start from an empty
   /// state, one after the other: each one's tensors stand from the beginning, and rings have one
   /// slot where the layer can do with that (State::any_slots).
-  static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity,
+  [[gnu::cold]] static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity,
                                   bool in_turn = false) {
     Placer placer{block};
     std::int64_t bytes = 0;

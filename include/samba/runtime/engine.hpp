@@ -194,7 +194,7 @@ class Engine {
     R* logits = nullptr;
   };
 
-  static SessionOptions check_options(const char* who, int sequences, SessionOptions o) {
+  [[gnu::cold]] static SessionOptions check_options(const char* who, int sequences, SessionOptions o) {
     if (sequences < 1) fail({who, ": expected at least one sequence, found ", sequences});
     if (o.capacity < 1)
       fail({who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity});

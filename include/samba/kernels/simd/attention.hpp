@@ -45,17 +45,18 @@ namespace detail {
 /// A tile's keys packed as a matrix (64 outputs, head_dim inputs). Asks for what stands `ahead`
 /// elements behind each row: what will be packed next.
 template <class KV>
-[[gnu::noinline]] void pack_keys(const KV* const* keys, int head_dim, std::int64_t ahead,
-                                 std::int32_t* packed) {
+[[gnu::noinline]] void pack_keys(const KV* const* keys, int head_dim,
+                                 [[maybe_unused]] std::int64_t ahead, std::int32_t* packed) {
   constexpr int group = static_cast<int>(Packing<KV>::group);
   const int units = head_dim / group;  // whole ones
   const std::int64_t all = Packing<KV>::groups(head_dim);
   for (int panel = 0; panel < attention_tile; panel += panel_width, packed += all * panel_width) {
     int u = 0;
-    for (; u + transpose_size <= units; u += transpose_size)
-      for (int r = 0; r < panel_width; r += transpose_size)
-        transpose_units(keys + panel + r, u * group, ahead, packed + u * panel_width + r,
-                        panel_width);
+    if constexpr (transpose_size > 0)
+      for (; u + transpose_size <= units; u += transpose_size)
+        for (int r = 0; r < panel_width; r += transpose_size)
+          transpose_units(keys + panel + r, u * group, ahead, packed + u * panel_width + r,
+                          panel_width);
     for (; u < units; ++u)
       for (int r = 0; r < panel_width; ++r)
         packed[u * panel_width + r] = unit(keys[panel + r] + u * group);

@@ -107,18 +107,20 @@ struct BackwardPanels {
   void pack_weights(std::int64_t panel, const MatmulBackwardArgs<T>& a, std::int64_t n,
                     std::int64_t terms, std::int64_t first, std::int64_t width) {
     std::int64_t t = 0;
-    for (; width == panel_width && t < terms; t += panel_width) {  // outputs are padded with zeros
-      alignas(alignment) T rows[panel_width / group][group][panel_width];
-      for (int unit = 0; unit < panel_width / group; unit += transpose_size) {
-        const T* from[transpose_size];
-        for (int u = 0; u < transpose_size; ++u)
-          from[u] = a.w + Packing<T>::index(n + t, first + (unit + u) * group, a.K);
-        auto* const to = reinterpret_cast<std::int32_t*>(rows) + unit;
-        for (int r = 0; r < panel_width; r += transpose_size)
-          transpose_units(from, r * group, 0, to + r * panel_width / group, panel_width / group);
+    if constexpr (transpose_size > 0)
+      for (; width == panel_width && t < terms;
+           t += panel_width) {  // outputs are padded with zeros
+        alignas(alignment) T rows[panel_width / group][group][panel_width];
+        for (int unit = 0; unit < panel_width / group; unit += transpose_size) {
+          const T* from[transpose_size];
+          for (int u = 0; u < transpose_size; ++u)
+            from[u] = a.w + Packing<T>::index(n + t, first + (unit + u) * group, a.K);
+          auto* const to = reinterpret_cast<std::int32_t*>(rows) + unit;
+          for (int r = 0; r < panel_width; r += transpose_size)
+            transpose_units(from, r * group, 0, to + r * panel_width / group, panel_width / group);
+        }
+        for (int r = 0; r < panel_width; r += group) set_group(panel, t + r, rows[r / group]);
       }
-      for (int r = 0; r < panel_width; r += group) set_group(panel, t + r, rows[r / group]);
-    }
     for (; t < terms; ++t)
       for (std::int64_t c = 0; c < panel_width; ++c)
         at(panel, t, c) = c < width ? a.w[Packing<T>::index(n + t, first + c, a.K)] : T(0.f);

@@ -28,25 +28,28 @@ template <int v>
 }
 
 /// sum[i][v] += x(i) weight(v): x gives numbers and weight gives vectors, each once. The registers hold
-/// little beside the sums: of the two, the fewer stay in them.
+/// little beside the sums: of the two, the fewer stay in them. (The inner loops are unrolled by a
+/// pragma, which compiles faster than templates.)
 template <int Rows, int vecs>
 [[gnu::always_inline]] inline void multiply_add(auto&& x, auto&& weight, vec (&sum)[Rows][vecs]) {
   if constexpr (Rows < vecs) {
     vec xs[Rows];
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) { xs[i] = vec(x(i)); });
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) xs[i] = vec(x(i));
     unroll<vecs>([&](auto v) __attribute__((always_inline)) {
       const vec w = in_register(weight(v));
-      unroll<Rows>([&](auto i)
-                       __attribute__((always_inline)) { sum[i][v] = fma(xs[i], w, sum[i][v]); });
+#pragma GCC unroll 16
+      for (int i = 0; i < Rows; ++i) sum[i][v] = fma(xs[i], w, sum[i][v]);
     });
   } else {
     vec ws[vecs];
     unroll<vecs>([&](auto v) __attribute__((always_inline)) { ws[v] = in_register(weight(v)); });
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
       const vec xi(x(i));
-      unroll<vecs>([&](auto v)
-                       __attribute__((always_inline)) { sum[i][v] = fma(xi, ws[v], sum[i][v]); });
-    });
+#pragma GCC unroll 16
+      for (int v = 0; v < vecs; ++v) sum[i][v] = fma(xi, ws[v], sum[i][v]);
+    }
   }
 }
 
@@ -68,7 +71,7 @@ struct Operand<float> {
                                               const std::byte* w, std::int64_t w_panel, int c,
                                               vec (&sum)[Rows][vecs]) {
     multiply_add<Rows, vecs>(
-        [&](auto i) __attribute__((always_inline)) { return x[i * x_stride]; },
+        [&](int i) __attribute__((always_inline)) { return x[i * x_stride]; },
         [&](auto v) __attribute__((always_inline)) {
           return load(reinterpret_cast<const float*>(weights_at<v>(w, w_panel, c)));
         },
@@ -119,23 +122,27 @@ template <class T, int Rows, int panels>
     const std::byte* w = a.w + p * a.w_panel;
     float* const out = a.out + p * a.out_panel + row * a.out_stride + c;
     // Vector v of row i; `vecs` vectors may reach over several panels.
-    const auto at = [&](auto i) __attribute__((always_inline)) {
-      constexpr int v = i % vecs * lanes;
-      return out + v / panel_width * a.out_panel + v % panel_width + i / vecs * a.out_stride;
+    const auto at = [&](int i, int v) __attribute__((always_inline)) {
+      return out + v * lanes / panel_width * a.out_panel + v * lanes % panel_width +
+             i * a.out_stride;
     };
     vec sum[Rows][vecs];
-    unroll<Rows * vecs>(
-        [&](auto i) __attribute__((always_inline)) { sum[i / vecs][i % vecs] = load(at(i)); });
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
+      for (int v = 0; v < vecs; ++v) sum[i][v] = load(at(i, v));
     const typename Operand<T>::Element* x_at = x;
     for (std::int64_t g = 0; g < a.groups; ++g, w += a.w_group, x_at += a.x_group) {
-      unroll<prefetches>([&](auto i) __attribute__((always_inline)) {
+#pragma GCC unroll 32
+      for (int i = 0; i < prefetches; ++i)
         __builtin_prefetch(next + i * (a.next_step / prefetches));
-      });
       next += a.next_step;
       Operand<T>::template multiply<Rows, vecs>(x_at, a.x_stride, w, a.w_panel, c, sum);
     }
-    unroll<Rows * vecs>(
-        [&](auto i) __attribute__((always_inline)) { store(at(i), sum[i / vecs][i % vecs]); });
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
+      for (int v = 0; v < vecs; ++v) store(at(i, v), sum[i][v]);
   }
 }
 
@@ -194,9 +201,11 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
         tiles(std::integral_constant<int, Factor::rows>{});
       if constexpr (Factor::rows > 8) tiles(std::integral_constant<int, 8>{});
       if constexpr (lanes == 16) tiles(std::integral_constant<int, 4>{});
-      tiles(std::integral_constant<int, 3>{}, 5);
-      if (n_rows - row == 3) tiles(std::integral_constant<int, 3>{});
-      tiles(std::integral_constant<int, 2>{});
+      if constexpr (lanes > 4) {  // of vectors of four floats a tile of one row is as good
+        tiles(std::integral_constant<int, 3>{}, 5);
+        if (n_rows - row == 3) tiles(std::integral_constant<int, 3>{});
+        tiles(std::integral_constant<int, 2>{});
+      }
       tiles(std::integral_constant<int, 1>{});
     }
 }

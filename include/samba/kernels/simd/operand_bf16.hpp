@@ -75,7 +75,7 @@ struct Operand<bf16> {
       // Loaded once for each half: what is loaded for both would take registers from the sums.
       if constexpr (half == 1) __asm__("" : "+r"(w));
       multiply_add<Rows, vecs>(
-          [&](auto i) __attribute__((always_inline)) { return x[i * x_stride].x[half]; },
+          [&](int i) __attribute__((always_inline)) { return x[i * x_stride].x[half]; },
           [&](auto v) __attribute__((always_inline)) {
             const ints both = load_ints(weights_at<v>(w, w_panel, c));
             return std::bit_cast<vec>(half == 0 ? both << 16 : (both >> 16) << 16);

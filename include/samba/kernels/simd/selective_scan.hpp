@@ -6,8 +6,11 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// States that are computed side by side.
-constexpr int scan_side_by_side(int N) { return N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1; }
+/// States that are computed side by side. (With vectors of four floats one: four would be more code
+/// than they are worth.)
+constexpr int scan_side_by_side(int N) {
+  return lanes == 4 ? 1 : N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1;
+}
 
 /// Calls f(n) for every `some` of N states, with constants where N vectors fit the registers.
 template <int N, int some, class F>
@@ -33,7 +36,9 @@ template <int some>
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
   constexpr int some = detail::scan_side_by_side(N);
-  for_each_vec(channels, [&](std::int64_t c, std::int64_t m) {
+  // One loop for whole vectors and the rest: it is long, and compiled once.
+  for (std::int64_t c = channels.begin; c < channels.end; c += lanes) {
+    const std::int64_t m = (std::min<std::int64_t>)(channels.end - c, lanes);
     vec A[N], h[N];
     for (int n = 0; n < N; ++n) {
       A[n] = load_part(a.A + n * a.channels + c, m) * vec(1.44269504f);
@@ -61,7 +66,7 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
       store_part(a.y + t * a.y_stride + c, y * silu(load_part(a.z + t * a.z_stride + c, m)), m);
     }
     for (int n = 0; n < N; ++n) store_part(a.h + n * a.channels + c, h[n], m);
-  });
+  }
 }
 
 /// As reference::selective_scan_backward, a vector of channels at a time. kept: (pieces - 1, N,

@@ -11,13 +11,13 @@ std::int32_t unit(const KV* p) {
   return bits;
 }
 
-/// Rows and units that transpose_units takes.
+/// Rows and units that transpose_units takes; 0 where there is none.
 #if defined(__AVX512F__)
 inline constexpr int transpose_size = 16;
 #elif defined(__AVX__)
 inline constexpr int transpose_size = 8;
 #else
-inline constexpr int transpose_size = 4;
+inline constexpr int transpose_size = 0;
 #endif
 
 /// Rows of units to columns: to[u * stride + r] = rows[r][first + u] for r, u < transpose_size. Asks
@@ -81,19 +81,6 @@ void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahe
     _mm256_storeu_ps(low, _mm256_permute2f128_ps(a[k], a[k + 4], 0x20));
     _mm256_storeu_ps(low + 4 * stride, _mm256_permute2f128_ps(a[k], a[k + 4], 0x31));
   });
-}
-#else
-template <class KV>
-void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,
-                     std::int32_t* to, std::int64_t stride) {
-  constexpr std::int64_t size = 4 / sizeof(KV);
-  for (int r = 0; r < transpose_size; ++r) {
-    __builtin_prefetch(rows[r] + first + ahead, 0, 2);
-    for (int u = 0; u < transpose_size; ++u) {
-      const std::int32_t bits = unit(rows[r] + first + u * size);
-      std::memcpy(to + u * stride + r, &bits, sizeof(bits));  // `to` may hold halves
-    }
-  }
 }
 #endif
 
