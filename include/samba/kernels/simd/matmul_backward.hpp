@@ -112,7 +112,7 @@ struct BackwardPanels {
            t += panel_width) {  // outputs are padded with zeros
         alignas(alignment) T rows[panel_width / group][group][panel_width];
         for (int unit = 0; unit < panel_width / group; unit += transpose_size) {
-          const T* from[transpose_size];
+          const T* from[transpose_size + 1];
           for (int u = 0; u < transpose_size; ++u)
             from[u] = a.w + Packing<T>::index(n + t, first + (unit + u) * group, a.K);
           auto* const to = reinterpret_cast<std::int32_t*>(rows) + unit;

@@ -112,8 +112,9 @@ constexpr int tile_panels(int rows) { return (std::max)(1, tile_vecs(rows) * lan
 template <class T, int Rows, int panels>
 [[gnu::noinline]] void accumulate(const Product<T>& a, std::int64_t panel, std::int64_t row) {
   constexpr int all = panels * panel_width / lanes;
-  constexpr int vecs = (std::min)(tile_vecs(Rows), all);                        // at a time
-  constexpr int prefetches = Operand<T>::group_bytes / 64 / tile_passes(Rows);  // cache lines
+  constexpr int vecs = (std::min)(tile_vecs(Rows), all);  // at a time
+  constexpr int prefetches =                              // cache lines
+      (std::max)(1, static_cast<int>(Operand<T>::group_bytes / 64) / tile_passes(Rows));
   const typename Operand<T>::Element* const x = a.x + row * a.x_stride;
   const std::byte* next = a.next;
   for (int first = 0; first < all; first += vecs) {
