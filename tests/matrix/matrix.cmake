@@ -104,12 +104,12 @@ samba_stage(avx2 "-O2 -march=x86-64-v3" ${kernels_and_golden})
 samba_stage(fast_math "-O3 -ffast-math -march=native" ${kernels_and_golden})
 # Whole models at -O0 take minutes.
 samba_stage(O0 "-O0" TARGETS tests_kernels tests_runtime TESTS -L "kernels|runtime")
-# clang++ compiles the sanitizers' checks in half the time that g++ takes, and is the other compiler of this stage.
-samba_stage(sanitizers "${sanitizers}" CXX ${SAMBA_CLANGXX} ${sanitized})
+samba_stage(sanitizers "${sanitizers}" TARGETS tests_kernels TESTS -L kernels ${no_examples})
+samba_stage(clang_kernels "-O2 -march=native" CXX ${SAMBA_CLANGXX} ${kernels_and_golden})
 
 if(SAMBA_BUILD_MATRIX STREQUAL EVERYTHING)
   samba_stage(clang "-O2 -march=native" CXX ${SAMBA_CLANGXX} TESTS -LE source OPTIONS -DSAMBA_BUILD_BENCHMARKS=ON)
   samba_stage(fast_math_everything "-O3 -ffast-math -march=native" TESTS -LE source ${no_examples})
   samba_stage(O0_everything "-O0" TESTS -LE "source|slow" -E "demo_model|golden_models|trajectory" ${no_examples})
-  samba_stage(sanitizers_gxx "${sanitizers}" ${sanitized})
+  samba_stage(sanitizers_everything "${sanitizers}" ${sanitized})
 endif()
