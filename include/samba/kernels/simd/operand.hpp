@@ -202,7 +202,8 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
         tiles(std::integral_constant<int, Factor::rows>{});
       if constexpr (Factor::rows > 8) tiles(std::integral_constant<int, 8>{});
       if constexpr (lanes == 16) tiles(std::integral_constant<int, 4>{});
-      if constexpr (lanes > 4) {  // of vectors of four floats a tile of one row is as good
+      if constexpr (lanes >
+                    4) {  // fewer kinds of tiles with vectors of four floats: less to compile
         tiles(std::integral_constant<int, 3>{}, 5);
         if (n_rows - row == 3) tiles(std::integral_constant<int, 3>{});
         tiles(std::integral_constant<int, 2>{});

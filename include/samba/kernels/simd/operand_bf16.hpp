@@ -55,7 +55,7 @@ struct Operand<bf16> {
   struct Element {
     float x[2];
   };
-  static constexpr int rows = lanes == 16 ? 12 : 6, rows_from = 12;
+  static constexpr int rows = lanes == 16 ? 12 : 6, rows_from = lanes == 8 ? 12 : rows;
   static constexpr std::int64_t group_bytes = panel_width * 2 * sizeof(bf16);
   static constexpr std::int64_t piece = lanes == 16 ? 2048 : 64, single_ahead = 8192;
 
