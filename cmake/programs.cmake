@@ -29,6 +29,9 @@ target_compile_options(samba_program INTERFACE
   -Wall -Wextra -Wpedantic -Wconversion -Wshadow $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
   $<$<BOOL:${SAMBA_WERROR}>:-Werror>)
 
+# Checks of the sources and of the benchmarks are scripts. Found here, it is known in every folder.
+find_package(Python3 3.9 REQUIRED COMPONENTS Interpreter)
+
 # Stops with the package's name when an optional build was asked for and its library is not there.
 macro(samba_find_package name debian_package)
   find_package(${name} QUIET ${ARGN})
