@@ -25,37 +25,44 @@ struct bf16 {
 /// Weights of one byte, quantised in groups; see Packing<int8>.
 using int8 = std::int8_t;
 
-/// In the place of T: every tensor in R, matrices row by row as in a file. So are the weights that
-/// an optimiser changes, their gradients, and what it keeps of them.
+/// In the place of T: every tensor by rows, as in a file, in elements E; vectors in Real<RowMajor<E>>.
+template <class E>
+struct RowMajor {};
+
+/// The weights that an optimiser changes, their gradients, and what it keeps of them: in R.
 template <class R>
-struct Master {};
+using Master = RowMajor<R>;
 
 namespace detail {
 template <class T>
 struct Types {
   using Real = float;
+  using Element = T;
   using TableElement = T;
 };
 template <>
 struct Types<double> {
   using Real = double;
+  using Element = double;
   using TableElement = double;
 };
 template <>
 struct Types<int8> {
   using Real = float;
+  using Element = int8;
   using TableElement = bf16;  // scales serve products
 };
-template <class R>
-struct Types<Master<R>> {
-  using Real = R;
-  using TableElement = R;
-};
+template <class E>
+struct Types<RowMajor<E>> : Types<E> {};
 }  // namespace detail
 
-/// The type of activations, states and accumulation when the matrices are of type T.
+/// The type of vectors, states and sums beside matrices of type T, and of those of a Policy.
 template <class T>
 using Real = typename detail::Types<T>::Real;
+
+/// The type of a matrix's elements in memory.
+template <class T>
+using Element = typename detail::Types<T>::Element;
 
 /// The type of a look-up table beside matrices of type T.
 template <class T>

@@ -1,8 +1,9 @@
 #pragma once
 /// \file
 /// Views with shapes. A view is a pointer whose extents are in its type; the memory belongs to an
-/// arena or a memory map. Three kinds: activations (Rows), weights (Matrix, Table, Vector,
-/// Transposed, Filter) and states (Array, Ring).
+/// arena, a memory map or a device. Three kinds: activations (Rows), weights (Matrix, Table, Vector,
+/// Transposed, Filter) and states (Array, Ring). What operations take are the same in types without a
+/// default, so that no argument can be forgotten: RowsArgument, Read, Added, Optional.
 #include <samba/core/arena.hpp>
 #include <samba/core/packing.hpp>
 #include <samba/core/shape.hpp>
@@ -21,19 +22,30 @@ struct Rows {
   std::int64_t count = 0, stride = C;
 
   R* row(std::int64_t i) const { return data + i * stride; }
-  operator Rows<const R, C>() const
-    requires(!std::is_const_v<R>)
-  {
-    return {data, count, stride};
-  }
 };
 
-/// Activations a function reads.
+/// Rows as an argument. There is no default, and rows that are only read are made of any.
 template <class R, int C>
-using In = Rows<const R, C>;
-/// Activations a function writes; never overlap its inputs unless it says so.
+struct RowsArgument : Rows<R, C> {
+  constexpr RowsArgument(R* first, std::int64_t n, std::int64_t to_next = C)
+      : Rows<R, C>{first, n, to_next} {}
+  template <class E>
+    requires std::is_convertible_v<E*, R*>
+  constexpr RowsArgument(Rows<E, C> x) : Rows<R, C>{x.data, x.count, x.stride} {}
+};
+
+/// An argument that may be left out, or given as `none`.
+struct None {};
+inline constexpr None none{};
+template <class X>
+struct Optional;
 template <class R, int C>
-using Out = Rows<R, C>;
+struct Optional<RowsArgument<R, C>> : Rows<R, C> {
+  constexpr Optional(None = none) : Rows<R, C>{nullptr, 0, C} {}
+  template <class E>
+    requires std::is_convertible_v<E*, R*>
+  constexpr Optional(Rows<E, C> x) : Rows<R, C>{x.data, x.count, x.stride} {}
+};
 
 /// Columns [First, First + Width) of every row.
 template <int First, int Width, class R, int C>
@@ -112,8 +124,8 @@ struct Matrix : detail::Stored<T, Layout::packed, N, K> {
   static constexpr Shape shape{N, K};
 };
 
-template <class R, int N, int K>
-struct Matrix<Master<R>, N, K> : detail::Stored<R, Layout::rows, N, K> {
+template <class E, int N, int K>
+struct Matrix<RowMajor<E>, N, K> : detail::Stored<E, Layout::rows, N, K> {
   static constexpr bool is_matrix = true;
   static constexpr Shape shape{N, K};
 };
@@ -142,13 +154,47 @@ struct Filter : detail::Stored<R, Layout::columns, Channels, Taps> {
   static constexpr Shape shape{Channels, 1, Taps};
 };
 
-/// What kernels see of a state: its numbers, whatever their shape.
+/// A weight tensor that an operation reads: a Vector, Table, Transposed or Filter of this shape, or,
+/// for what may be missing, one that has no place.
+template <class R, Layout L, std::int64_t N, std::int64_t RowSize>
+struct Read {
+  const R* data;
+  constexpr Read(const detail::Stored<R, L, N, RowSize>& x) : data(x.data()) {}
+};
+/// A gradient that an operation adds to, in the same way.
+template <class R, Layout L, std::int64_t N, std::int64_t RowSize>
+struct Added {
+  R* data;
+  constexpr Added(detail::Stored<R, L, N, RowSize>& x) : data(x.data()) {}
+};
+template <class R, std::int64_t N>
+using ReadVector = Read<R, Layout::rows, 1, N>;
+template <class R, std::int64_t N>
+using AddedVector = Added<R, Layout::rows, 1, N>;
+template <class R, std::int64_t N, std::int64_t K>
+using ReadTable = Read<R, Layout::rows, N, K>;
+template <class R, std::int64_t N, std::int64_t K>
+using AddedTable = Added<R, Layout::rows, N, K>;
+template <class R, std::int64_t Channels, std::int64_t Taps>
+using ReadFilter = Read<R, Layout::columns, Channels, Taps>;
+template <class R, std::int64_t Channels, std::int64_t Taps>
+using AddedFilter = Added<R, Layout::columns, Channels, Taps>;
+
+/// What kernels see of a tensor in the states of sequences: the first state's numbers, whatever
+/// their shape, and the bytes from one state to the next.
 template <class R>
 struct ArrayData {
   R* data = nullptr;
+  std::int64_t stride = 0;
+
+  R* of(std::int64_t state) const {
+    if (!data) return nullptr;
+    return reinterpret_cast<R*>(reinterpret_cast<std::uintptr_t>(data) +
+                                static_cast<std::uintptr_t>(state * stride));
+  }
 };
 
-/// State of fixed shape, row major.
+/// A tensor of fixed shape in the states of sequences, row major.
 template <class R, int... Extents>
 struct Array : ArrayData<R> {
   static constexpr Shape shape{Extents...};
@@ -156,21 +202,22 @@ struct Array : ArrayData<R> {
   static constexpr std::int64_t bytes(std::int64_t /*capacity*/) {
     return (std::int64_t{Extents} * ... * static_cast<std::int64_t>(sizeof(R)));
   }
-  void bind(std::byte* place, std::int64_t /*capacity*/) {
+  /// place: in the first state; to_next: bytes from state to state.
+  void bind(std::byte* place, std::int64_t to_next, std::int64_t /*capacity*/) {
     this->data = reinterpret_cast<R*>(place);
+    this->stride = to_next;
   }
   std::int64_t size_bytes() const { return bytes(0); }
 };
 
 /// What kernels see of a ring.
 template <class KV>
-struct RingData {
-  KV* data = nullptr;
+struct RingData : ArrayData<KV> {
   std::int64_t n_slots = 0;
 };
 
-/// State that holds, for each head, one row of Width values per position, in slot
-/// `position % slots`. Slots = 0: as many slots as the session has capacity.
+/// A tensor in the states of sequences that holds, for each head, one row of Width values per
+/// position, in slot `position % slots`. Slots = 0: as many slots as the session has capacity.
 template <class KV, int Heads, int Slots, int Width>
 struct Ring : RingData<KV> {
   static constexpr Shape shape{Heads, Slots, Width};
@@ -182,11 +229,12 @@ struct Ring : RingData<KV> {
   static constexpr std::int64_t bytes(std::int64_t capacity) {
     return bytes_of(Slots ? Slots : capacity);
   }
-  void bind(std::byte* place, std::int64_t capacity) {
-    bind_slots(place, Slots ? Slots : capacity);
+  void bind(std::byte* place, std::int64_t to_next, std::int64_t capacity) {
+    bind_slots(place, to_next, Slots ? Slots : capacity);
   }
-  void bind_slots(std::byte* place, std::int64_t n) {
+  void bind_slots(std::byte* place, std::int64_t to_next, std::int64_t n) {
     this->data = reinterpret_cast<KV*>(place);
+    this->stride = to_next;
     this->n_slots = n;
   }
   std::int64_t size_bytes() const { return bytes_of(this->n_slots); }
@@ -220,7 +268,7 @@ struct PerThreadRows {
 struct ScratchPlacer {
   Placer placer;
   std::int64_t count = 0, threads = 1;
-  bool keep = false;  ///< what forward computed stays for backward
+  bool keep_all = false;  ///< what forward computed stays for backward
 
   template <class R, int C>
   void operator()(Rows<R, C>& x) {
@@ -239,7 +287,7 @@ struct ScratchPlacer {
   /// x in the place of `used`, which is not needed once x is written, except by a backward pass.
   template <class R, int C>
   void in_place_of(Rows<R, C>& x, Rows<R, C>& used) {
-    if (keep)
+    if (keep_all)
       (*this)(x);
     else
       x = used;

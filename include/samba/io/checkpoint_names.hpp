@@ -109,7 +109,7 @@ class CheckpointNaming {
                           : layer == "mlp"                         ? 'S'
                                                                    : '-';
       const char wanted = schedule.layers[i % schedule.period];
-      fits = fits && b.normed && !b.shared &&
+      fits = fits && b.kind.empty() && !b.shared &&
              (wanted == letter || (wanted == 'X' && (letter == 'M' || letter == 'A')));
     }
     return fits;

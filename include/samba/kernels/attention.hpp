@@ -1,182 +1,191 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#ifdef SAMBA_COMPILED
-#include <samba/kernels/compiled.hpp>
-#else
-#include <samba/kernels/simd/attention_backward.hpp>
-#endif
+#include <samba/kernels/heads.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
+/// One sequence's queries, its new keys and values, and its rings of earlier ones. KV: the type that
+/// the factors of all products are rounded to.
+template <class R, class KV>
+struct AttentionArgs {
+  HeadRows<const R> q;     ///< (n_rows, n_kv_heads, group, head_dim)
+  HeadRows<const R> k, v;  ///< (n_rows, n_kv_heads, head_dim)
+  const KV* ring_k;        ///< (n_kv_heads, slots, head_dim), slot = position % slots
+  const KV* ring_v;
+  std::int64_t n_slots;
+  std::int64_t window;    ///< keys a query sees, itself included
+  std::int64_t position;  ///< of row 0
+  std::int64_t n_rows;
+  int n_kv_heads, group, head_dim;
+  R* out;  ///< (n_rows, n_kv_heads * group * head_dim)
+  std::int64_t out_stride;
+  R* log_sum;  ///< (n_rows, n_kv_heads * group), of the exponentials of scores; or null
+};
+
+/// The gradients of attention of one sequence, dout being that of out. Those of queries and of the
+/// chunk's own keys and values are written; dring: on entry the gradient of the rings as the forward
+/// pass left them, then that of the rings as it found them.
+template <class R, class KV>
+struct AttentionBackwardArgs {
+  AttentionArgs<R, KV> forward;  ///< rings as they were before; out as it was written
+  const R* dout;                 ///< (n_rows, n_kv_heads * group * head_dim)
+  std::int64_t dout_stride;
+  HeadRows<R> dq;      ///< (n_rows, n_kv_heads, group, head_dim)
+  HeadRows<R> dk, dv;  ///< (n_rows, n_kv_heads, head_dim)
+  R* dring_k;          ///< (n_kv_heads, slots, head_dim)
+  R* dring_v;
+};
+
+/// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in:
+/// every query adds them up in the same order for any split of its sequence.
+inline constexpr int attention_tile = 64;
+
+/// Query rows (tokens times heads of a group) that share the keys of a tile.
+inline constexpr int attention_rows = 96;
+
+/// Of these, rows whose scores are turned into weights together.
+inline constexpr int attention_tile_rows = 12;
+
+/// Query rows whose products with a tile the backward pass takes together.
+inline constexpr std::int64_t attention_backward_rows = 48;
+
+/// Bytes of scratch that a thread needs to attend at most, for any KV and instruction set.
+constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
+  constexpr std::int64_t buffers = 8, vector = 16;
+  const std::int64_t width = round_up(head_dim, panel_width);
+  const std::int64_t floats = attention_rows * (width + vector + 1 + head_dim + 1) +
+                              (2 * attention_tile + 1) * head_dim +
+                              attention_tile * (2 * attention_tile_rows + head_dim + 1 + width);
+  return 4 * floats + buffers * alignment;
+}
+
+/// Floats of scratch that a thread needs for the gradients.
+constexpr std::int64_t attention_backward_scratch(std::int64_t head_dim) {
+  const std::int64_t width = round_up(head_dim, panel_width);
+  return attention_tile * (4 * width + 2 * head_dim) +
+         attention_backward_rows * (3 * width + 2 * attention_tile);
+}
+
 /// Scratch of one thread for attention with heads of HeadDim values.
 template <int HeadDim, class R>
-using AttentionScratch = PerThread<R, static_cast<int>(simd::attention_scratch_bytes(HeadDim) / 4)>;
+using AttentionScratch = PerThread<R, static_cast<int>(attention_scratch_bytes(HeadDim) / 4)>;
 template <int HeadDim, class R>
 using AttentionBackwardScratch =
-    PerThread<R, static_cast<int>(simd::attention_backward_scratch(HeadDim))>;
+    PerThread<R, static_cast<int>(attention_backward_scratch(HeadDim))>;
+
+/// Earliest position that the query at `position` sees.
+constexpr std::int64_t first_visible(std::int64_t position, std::int64_t window) {
+  return position < window ? 0 : position - window + 1;
+}
+
+/// What a launcher takes: the arguments as of the chunk's first row, without rings, the rings, and
+/// scratch: `scratch_size` values of each thread.
+template <class R, class KV>
+struct AttentionChunk {
+  AttentionArgs<R, KV> rows;
+  RingData<KV> ring_k, ring_v;
+  R* scratch;
+  std::int64_t scratch_size;
+};
+template <class R, class KV>
+struct AttentionBackwardChunk {
+  AttentionBackwardArgs<R, KV> rows;
+  RingData<KV> ring_k, ring_v;
+  RingData<R> dring_k, dring_v;
+  R* scratch;
+  std::int64_t scratch_size;
+};
+
+/// The arguments of attention.
+template <class P, int KvHeads, int Group, int HeadDim>
+struct GroupedAttention {
+  Heads<const Act<P>, KvHeads, Group, HeadDim> q;  ///< turned already
+  Heads<const Act<P>, KvHeads, 1, HeadDim> k, v;   ///< k turned already
+  /// Each sequence's rings of earlier keys and values, which then take the chunk's last ones.
+  const RingData<KeyValue<P>>&ring_k, &ring_v;
+  std::int64_t window;  ///< keys a query sees, its own included
+  Out<P, KvHeads * Group * HeadDim> out;
+  Optional<Out<P, KvHeads * Group>> log_sum = {};  ///< log(sum(exp(scores))), for the backward pass
+  const AttentionScratch<HeadDim, Real<P>>& scratch;
+};
+
+/// The arguments of attention_backward.
+template <class P, int KvHeads, int Group, int HeadDim>
+struct GroupedAttentionBackward {
+  Heads<const Act<P>, KvHeads, Group, HeadDim> q;
+  Heads<const Act<P>, KvHeads, 1, HeadDim> k, v;
+  const RingData<KeyValue<P>>&ring_k, &ring_v;  ///< as the forward pass found them
+  std::int64_t window;
+  In<P, KvHeads * Group * HeadDim> out;           ///< as attention wrote it
+  RowsArgument<Act<P>, KvHeads * Group> log_sum;  ///< as attention wrote it
+  In<P, KvHeads * Group * HeadDim> dout;          ///< the gradient of out
+  Heads<Act<P>, KvHeads, Group, HeadDim> dq;      ///< written
+  Heads<Act<P>, KvHeads, 1, HeadDim> dk, dv;      ///< written
+  /// The gradients of the rings as they were left, then as they were found.
+  const RingData<Real<P>>&dring_k, &dring_v;
+  const AttentionBackwardScratch<HeadDim, Real<P>>& scratch;
+};
 
 namespace detail {
 
-/// One thread's part of the attention of one sequence. scratch: of this thread.
-template <class R, class KV>
-void attend(const Team& team, const AttentionArgs<R, KV>& args, R* scratch) {
-  const std::int64_t block = (std::max)(1, attention_rows / args.group),
-                     blocks = (args.n_rows + block - 1) / block;
-  // Of a short chunk one thread takes several heads at once.
-  const std::int64_t together =
-      blocks > 1 ? 1
-                 : std::max<std::int64_t>(
-                       1, attention_rows / (args.group * std::max<std::int64_t>(args.n_rows, 1)));
-  const Range share = team.share(blocks * args.n_kv_heads);
-  for (std::int64_t task = share.begin, n; task < share.end; task += n) {
-    n = (std::min)(together, share.end - task);
-    const std::int64_t g = task / blocks, first = task % blocks * block;
-    const Range heads{g, g + n}, rows{first, (std::min)(first + block, args.n_rows)};
-    if constexpr (std::is_same_v<R, float>)
-      simd::attention(args, heads, rows, reinterpret_cast<std::byte*>(scratch));
-    else
-      reference::attention(args, heads, rows);
-  }
-}
-
-/// Stores n_rows fused rows in the rings of one sequence, the first at `position`.
-template <class R, class KV>
-void store_rows(const AttentionArgs<R, KV>& a, std::int64_t first, std::int64_t n_rows, KV* k,
-                KV* v) {
-  for (std::int64_t i = first; i < first + n_rows; ++i)
-    for (int g = 0; g < a.n_kv_heads; ++g) {
-      const R* const key = a.qkv + i * a.qkv_stride + (g * (a.group + 2) + a.group) * a.head_dim;
-      const std::int64_t at = (g * a.n_slots + (a.position + i) % a.n_slots) * a.head_dim;
-      for (int d = 0; d < a.head_dim; ++d) {
-        k[at + d] = static_cast<KV>(key[d]);
-        v[at + d] = static_cast<KV>(key[a.head_dim + d]);
-      }
-    }
-}
-
-/// Attention of every sequence of the chunk, then the chunk's last keys and values to the rings;
-/// args as of the chunk's first row, without rings. A function of sizes, compiled once for all
-/// layers.
-template <class R, class KV>
-[[gnu::noinline]] void attend_segments(const Chunk& chunk, const AttentionArgs<R, KV>& args,
-                                       States<RingData<KV>> k, States<RingData<KV>> v, R* scratch) {
-  const auto of_segment = [&](std::size_t s) {
-    const auto [position, row, n_rows] = chunk.segments[s];
-    AttentionArgs<R, KV> a = args;
-    a.qkv += row * a.qkv_stride, a.out += row * a.out_stride;
-    if (a.log_sum) a.log_sum += row * a.n_kv_heads * a.group;
-    a.ring_k = k[s].data, a.ring_v = v[s].data, a.n_slots = k[s].n_slots;
-    a.position = position, a.n_rows = n_rows;
-    return a;
-  };
-  for (std::size_t s = 0; s < chunk.segments.size(); ++s)
-    attend(chunk.team, of_segment(s), scratch);
-  chunk.team.barrier();  // the rings have been read
-  for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
-    const auto a = of_segment(s);
-    const std::int64_t skip = std::max<std::int64_t>(0, a.n_rows - a.n_slots);
-    const Range rows = chunk.team.share(a.n_rows - skip);
-    store_rows(a, skip + rows.begin, rows.end - rows.begin, k[s].data, v[s].data);
-  }
-  chunk.team.barrier();
-}
-
-template <class R, class KV>
-[[gnu::noinline]] void attend_backward_segments(const Chunk& chunk,
-                                                const AttentionBackwardArgs<R, KV>& args,
-                                                States<RingData<KV>> k, States<RingData<KV>> v,
-                                                States<RingData<R>> dk, States<RingData<R>> dv,
-                                                R* scratch) {
-  // Pairs of a sequence and a key/value head: what a pair adds up, one thread adds up.
-  const int heads = args.forward.n_kv_heads;
-  const Range tasks = chunk.team.share(std::ssize(chunk.segments) * heads);
-  for (std::int64_t task = tasks.begin; task < tasks.end; ++task) {
-    const auto s = static_cast<std::size_t>(task / heads);
-    const auto [position, row, n_rows] = chunk.segments[s];
-    AttentionBackwardArgs<R, KV> b = args;
-    AttentionArgs<R, KV>& a = b.forward;
-    a.qkv += row * a.qkv_stride, a.out += row * a.out_stride;
-    a.log_sum += row * heads * a.group;
-    a.ring_k = k[s].data, a.ring_v = v[s].data, a.n_slots = k[s].n_slots;
-    a.position = position, a.n_rows = n_rows;
-    b.dout += row * b.dout_stride, b.dqkv += row * b.dqkv_stride;
-    b.dring_k = dk[s].data, b.dring_v = dv[s].data;
-    if constexpr (std::is_same_v<R, float>)
-      simd::attention_backward(b, task % heads, scratch);
-    else
-      reference::attention_backward(b, {task % heads, task % heads + 1});
-  }
-  chunk.team.barrier();
-}
-
-/// The arguments of a chunk's first row, without rings.
-template <int Heads, int HeadDim, class KV, class R, int QkvWidth, int OutWidth>
-AttentionArgs<R, KV> attention_args(std::int64_t window, Rows<R, QkvWidth> qkv,
-                                    Rows<R, OutWidth> out, R* log_sum) {
-  return {.qkv = qkv.data,
-          .qkv_stride = qkv.stride,
+/// The arguments of a chunk's first row, without rings and what is written.
+template <class P, int KvHeads, int Group, int HeadDim>
+AttentionArgs<Act<P>, KeyValue<P>> attention_args(const auto& a) {
+  return {.q = a.q,
+          .k = a.k,
+          .v = a.v,
           .ring_k = nullptr,
           .ring_v = nullptr,
-          .n_slots = 0,
-          .window = window,
+          .n_slots = a.ring_k.n_slots,
+          .window = a.window,
           .position = 0,
-          .n_rows = 0,
-          .n_kv_heads = Heads,
-          .group = OutWidth / (Heads * HeadDim),
+          .n_rows = a.q.count,
+          .n_kv_heads = KvHeads,
+          .group = Group,
           .head_dim = HeadDim,
-          .out = out.data,
-          .out_stride = out.stride,
-          .log_sum = log_sum};
+          .out = const_cast<Act<P>*>(a.out.data),
+          .out_stride = a.out.stride,
+          .log_sum = a.log_sum.data};
 }
 
 }  // namespace detail
 
 /// Grouped-query attention of every sequence of the chunk, causal, over the last `window` keys with
-/// the query's own. qkv: (rows, n_kv_heads * (group + 2) * HeadDim), keys already rotated; k, v:
-/// each sequence's rings of earlier keys and values, (n_kv_heads, slots, HeadDim), which then take
-/// the chunk's last ones, slot = position % slots; out: (rows, n_kv_heads * group * HeadDim). Where
-/// KV is bf16, all factors are rounded to it: queries, the chunk's own keys and values, softmax
-/// weights. log_sum: (rows, query heads), log(sum(exp(scores))) for the backward pass. Threads take
-/// key/value heads and blocks of rows.
-template <int HeadDim, class R, class KV, int Heads, int Slots, int QkvWidth, int OutWidth>
-void attention(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
-               States<Ring<KV, Heads, Slots, HeadDim>> k, States<Ring<KV, Heads, Slots, HeadDim>> v,
-               AttentionScratch<HeadDim, R> scratch, Rows<R, OutWidth> out,
-               std::type_identity_t<Rows<R, OutWidth / HeadDim>> log_sum = {}) {
-  static_assert(OutWidth / (Heads * HeadDim) <= attention_rows,
+/// the query's own: softmax(q k^T / sqrt(HeadDim)) v. Where KV is bf16, all factors are rounded to it:
+/// queries, the chunk's own keys and values, softmax weights.
+template <int KvHeads, int Group, int HeadDim, class P>
+void attention(const Context<P>& c,
+               const std::type_identity_t<GroupedAttention<P, KvHeads, Group, HeadDim>>& a) {
+  static_assert(Group <= attention_rows,
                 "attention: more query heads per key/value head than a block of rows");
-  detail::attend_segments(
-      chunk, detail::attention_args<Heads, HeadDim, KV>(window, qkv, out, log_sum.data),
-      k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
-      scratch.of(chunk.team.rank));
+  samba::detail::launch_on(c, AttentionChunk<Act<P>, KeyValue<P>>{
+                                  .rows = detail::attention_args<P, KvHeads, Group, HeadDim>(a),
+                                  .ring_k = a.ring_k,
+                                  .ring_v = a.ring_v,
+                                  .scratch = a.scratch.data,
+                                  .scratch_size = std::remove_cvref_t<decltype(a.scratch)>::size});
 }
 
-/// The gradients of attention for dout that of out; out, log_sum: as it wrote them. k, v: each
-/// sequence's rings as the forward pass found them; dk, dv: the gradients of the rings as they were
-/// left, then as they were found; dqkv is written. Threads take pairs of a sequence and a key/value
-/// head.
-template <int HeadDim, class R, class KV, int Heads, int Slots, int QkvWidth, int OutWidth>
-void attention_backward(const Chunk& chunk, std::int64_t window, Rows<R, QkvWidth> qkv,
-                        States<Ring<KV, Heads, Slots, HeadDim>> k,
-                        States<Ring<KV, Heads, Slots, HeadDim>> v, Rows<R, OutWidth> out,
-                        std::type_identity_t<Rows<R, OutWidth / HeadDim>> log_sum,
-                        std::type_identity_t<In<R, OutWidth>> dout, Rows<R, QkvWidth> dqkv,
-                        States<Ring<R, Heads, Slots, HeadDim>> dk,
-                        States<Ring<R, Heads, Slots, HeadDim>> dv,
-                        AttentionBackwardScratch<HeadDim, R> scratch) {
-  detail::attend_backward_segments(
-      chunk,
-      AttentionBackwardArgs<R, KV>{
-          .forward = detail::attention_args<Heads, HeadDim, KV>(window, qkv, out, log_sum.data),
-          .dout = dout.data,
-          .dout_stride = dout.stride,
-          .dqkv = dqkv.data,
-          .dqkv_stride = dqkv.stride,
-          .dring_k = nullptr,
-          .dring_v = nullptr},
-      k.template part<RingData<KV>>(), v.template part<RingData<KV>>(),
-      dk.template part<RingData<R>>(), dv.template part<RingData<R>>(),
-      scratch.of(chunk.team.rank));
+/// The gradients of attention.
+template <int KvHeads, int Group, int HeadDim, class P>
+void attention_backward(
+    const Context<P>& c,
+    const std::type_identity_t<GroupedAttentionBackward<P, KvHeads, Group, HeadDim>>& a) {
+  samba::detail::launch_on(
+      c, AttentionBackwardChunk<Act<P>, KeyValue<P>>{
+             .rows = {.forward = detail::attention_args<P, KvHeads, Group, HeadDim>(a),
+                      .dout = a.dout.data,
+                      .dout_stride = a.dout.stride,
+                      .dq = a.dq,
+                      .dk = a.dk,
+                      .dv = a.dv,
+                      .dring_k = nullptr,
+                      .dring_v = nullptr},
+             .ring_k = a.ring_k,
+             .ring_v = a.ring_v,
+             .dring_k = a.dring_k,
+             .dring_v = a.dring_v,
+             .scratch = a.scratch.data,
+             .scratch_size = std::remove_cvref_t<decltype(a.scratch)>::size});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -1,101 +1,118 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#ifdef SAMBA_COMPILED
-#include <samba/kernels/compiled.hpp>
-#else
-#include <samba/kernels/simd/causal_conv1d.hpp>
-#endif
+#include <samba/core/context.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
+/// One sequence's part of a depthwise causal convolution. R: weights and state, E: activations.
+template <class R, class E = R>
+struct CausalConv1dArgs {
+  const R* weight;  ///< (taps, channels)
+  const R* bias;    ///< (channels)
+  const E* x;       ///< (n_rows, channels)
+  std::int64_t x_stride;
+  R* past;  ///< (taps - 1, channels): the inputs before x, oldest first; updated
+  E* y;     ///< (n_rows, channels)
+  std::int64_t y_stride;
+  std::int64_t n_rows, channels;
+};
+
+/// The gradients of causal_conv1d: dy that of y; dx is written, dweight and dbias are added to. dpast:
+/// on entry the gradient of past as the forward pass left it, then that of past as it found it.
+template <class R, class E = R>
+struct CausalConv1dBackwardArgs {
+  CausalConv1dArgs<R, E> forward;  ///< past as it was before; y is not used
+  const E* dy;                     ///< (n_rows, channels)
+  std::int64_t dy_stride;
+  E* dx;  ///< (n_rows, channels)
+  std::int64_t dx_stride;
+  R* dpast;    ///< (taps - 1, channels)
+  R* dweight;  ///< (taps, channels)
+  R* dbias;    ///< (channels)
+};
+
+/// What follows the sum of a convolution.
+enum class ConvActivation { none, silu };
+
+/// What a launcher takes: the arguments as of the chunk's first row, without past, and the states.
+template <int Taps, ConvActivation f, class R, class E>
+struct CausalConv1dChunk {
+  CausalConv1dArgs<R, E> rows;
+  ArrayData<R> past;
+};
+template <int Taps, ConvActivation f, class R, class E>
+struct CausalConv1dBackwardChunk {
+  CausalConv1dBackwardArgs<R, E> rows;
+  ArrayData<R> past, dpast;
+};
+
+/// The arguments of causal_conv1d.
+template <class P, int Channels, int Taps>
+struct CausalConv1d {
+  ReadFilter<Real<P>, Channels, Taps> weight;
+  ReadVector<Real<P>, Channels> bias;
+  ArrayData<Real<P>>
+      past;            ///< each sequence's last Taps - 1 inputs, (Taps - 1, Channels); advanced
+  In<P, Channels> x;   ///< (rows, Channels)
+  Out<P, Channels> y;  ///< (rows, Channels)
+};
+
+/// The arguments of causal_conv1d_backward.
+template <class P, int Channels, int Taps>
+struct CausalConv1dBackward {
+  ReadFilter<Real<P>, Channels, Taps> weight;
+  ReadVector<Real<P>, Channels> bias;
+  ArrayData<Real<P>> past;  ///< each sequence's as the forward pass found it
+  In<P, Channels> x;
+  In<P, Channels> dy;                            ///< the gradient of y
+  ArrayData<Real<P>> dpast;                      ///< of past as it was left, then as it was found
+  Out<P, Channels> dx;                           ///< written
+  AddedFilter<Real<P>, Channels, Taps> dweight;  ///< added to
+  AddedVector<Real<P>, Channels> dbias;          ///< added to
+};
+
 namespace detail {
 
-/// The convolution of every sequence of the chunk; args as of its first row, without past. A
-/// function of sizes, compiled once for all layers of so many taps.
-template <int Taps, bool Silu, class R>
-[[gnu::noinline]] void conv_segments(const Chunk& chunk, const CausalConv1dArgs<R>& args,
-                                     States<ArrayData<R>> past) {
-  const Range channels = chunk.team.share(args.channels, line_floats);
-  for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
-    const auto [position, row, n_rows] = chunk.segments[s];
-    CausalConv1dArgs<R> a = args;
-    a.x += row * a.x_stride, a.y += row * a.y_stride;
-    a.past = past[s].data, a.n_rows = n_rows;
-    if constexpr (std::is_same_v<R, float>)
-      simd::causal_conv1d<Taps, Silu>(a, channels);
-    else
-      reference::causal_conv1d<Taps, Silu>(a, channels);
-  }
-  chunk.team.barrier();
-}
-
-template <int Taps, bool Silu, class R>
-[[gnu::noinline]] void conv_backward_segments(const Chunk& chunk,
-                                              const CausalConv1dBackwardArgs<R>& args,
-                                              States<ArrayData<R>> past,
-                                              States<ArrayData<R>> dpast) {
-  const Range channels = chunk.team.share(args.forward.channels, line_floats);
-  for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
-    const auto [position, row, n_rows] = chunk.segments[s];
-    CausalConv1dBackwardArgs<R> b = args;
-    b.forward.x += row * b.forward.x_stride, b.dy += row * b.dy_stride, b.dx += row * b.dx_stride;
-    b.forward.past = past[s].data, b.dpast = dpast[s].data, b.forward.n_rows = n_rows;
-    if constexpr (std::is_same_v<R, float>)
-      simd::causal_conv1d_backward<Taps, Silu>(b, channels);
-    else
-      reference::causal_conv1d_backward<Taps, Silu>(b, channels);
-  }
-  chunk.team.barrier();
-}
-
-/// The arguments of a chunk's first row, without past.
-template <class R, int C, int Taps>
-CausalConv1dArgs<R> conv_args(const Filter<R, C, Taps>& weight, const Vector<R, C>& bias,
-                              In<R, C> x, Out<R, C> y) {
-  return {.weight = weight.data(),
-          .bias = bias.data(),
-          .x = x.data,
-          .x_stride = x.stride,
+/// The arguments of a chunk's first row, without past and y.
+template <class P, int Channels>
+CausalConv1dArgs<Real<P>, Act<P>> conv_args(const auto& a) {
+  return {.weight = a.weight.data,
+          .bias = a.bias.data,
+          .x = a.x.data,
+          .x_stride = a.x.stride,
           .past = nullptr,
-          .y = y.data,
-          .y_stride = y.stride,
-          .n_rows = 0,
-          .channels = C};
+          .y = nullptr,
+          .y_stride = 0,
+          .n_rows = a.x.count,
+          .channels = Channels};
 }
 
 }  // namespace detail
 
-/// y = silu(causal depthwise convolution of x) for every sequence of the chunk; `past` holds each
-/// sequence's last Taps - 1 inputs, (Taps - 1, C), and is advanced. x, y: (rows, C), not
-/// overlapping. Threads take channels. Silu = false leaves out the activation.
-template <bool Silu = true, class R, int C, int Taps>
-void causal_conv1d(const Chunk& chunk, const Filter<R, C, Taps>& weight, const Vector<R, C>& bias,
-                   std::type_identity_t<In<R, C>> x, States<Array<R, Taps - 1, C>> past,
-                   std::type_identity_t<Out<R, C>> y) {
-  detail::conv_segments<Taps, Silu>(chunk, detail::conv_args(weight, bias, x, y),
-                                    past.template part<ArrayData<R>>());
+/// The causal depthwise convolution of every sequence of the chunk, and f:
+/// y[t] = f(bias + sum_j weight[j] x[t - (Taps - 1) + j]).
+template <int Channels, int Taps, ConvActivation f = ConvActivation::silu, class P>
+void causal_conv1d(const Context<P>& c,
+                   const std::type_identity_t<CausalConv1d<P, Channels, Taps>>& a) {
+  CausalConv1dChunk<Taps, f, Real<P>, Act<P>> chunk{detail::conv_args<P, Channels>(a), a.past};
+  chunk.rows.y = a.y.data, chunk.rows.y_stride = a.y.stride;
+  samba::detail::launch_on(c, chunk);
 }
 
-/// The gradients of causal_conv1d for dy that of y. past: each sequence's as the forward pass found
-/// it; dpast: the gradient of past as it was left, then as it was found; dx is written, dweight and
-/// dbias are added to. Threads take channels.
-template <bool Silu = true, class R, int C, int Taps>
-void causal_conv1d_backward(const Chunk& chunk, const Filter<R, C, Taps>& weight,
-                            const Vector<R, C>& bias, std::type_identity_t<In<R, C>> x,
-                            States<Array<R, Taps - 1, C>> past, std::type_identity_t<In<R, C>> dy,
-                            std::type_identity_t<Out<R, C>> dx, States<Array<R, Taps - 1, C>> dpast,
-                            Filter<R, C, Taps>& dweight, Vector<R, C>& dbias) {
-  detail::conv_backward_segments<Taps, Silu>(
-      chunk,
-      CausalConv1dBackwardArgs<R>{.forward = detail::conv_args(weight, bias, x, Out<R, C>{}),
-                                  .dy = dy.data,
-                                  .dy_stride = dy.stride,
-                                  .dx = dx.data,
-                                  .dx_stride = dx.stride,
-                                  .dpast = nullptr,
-                                  .dweight = dweight.data(),
-                                  .dbias = dbias.data()},
-      past.template part<ArrayData<R>>(), dpast.template part<ArrayData<R>>());
+/// The gradients of causal_conv1d.
+template <int Channels, int Taps, ConvActivation f = ConvActivation::silu, class P>
+void causal_conv1d_backward(
+    const Context<P>& c, const std::type_identity_t<CausalConv1dBackward<P, Channels, Taps>>& a) {
+  samba::detail::launch_on(c, CausalConv1dBackwardChunk<Taps, f, Real<P>, Act<P>>{
+                                  .rows = {.forward = detail::conv_args<P, Channels>(a),
+                                           .dy = a.dy.data,
+                                           .dy_stride = a.dy.stride,
+                                           .dx = a.dx.data,
+                                           .dx_stride = a.dx.stride,
+                                           .dpast = nullptr,
+                                           .dweight = a.dweight.data,
+                                           .dbias = a.dbias.data},
+                                  .past = a.past,
+                                  .dpast = a.dpast});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -44,10 +44,6 @@ using compiled::rmsnorm;
 using compiled::rope;
 using compiled::silu_mul;
 
-constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
-  return most_attention_scratch_bytes(head_dim);
-}
-
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
   static_assert(N == 4 || N == 8 || N == 16 || N == 32 || N == 64 || N == 128,
@@ -76,7 +72,6 @@ using reference::rope_backward;
 using reference::selective_scan_backward;
 using reference::silu_mul_backward;
 
-constexpr std::int64_t attention_backward_scratch(std::int64_t /*head_dim*/) { return 1; }
 template <class KV>
 void attention_backward(const AttentionBackwardArgs<float, KV>& b, std::int64_t head, float*) {
   reference::attention_backward(b, {head, head + 1});

@@ -1,35 +1,42 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#ifdef SAMBA_COMPILED
-#include <samba/kernels/compiled.hpp>
-#else
-#include <samba/kernels/simd/cross_entropy.hpp>
-#endif
-
-#include <algorithm>
+#include <samba/core/context.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// losses[i] = -log softmax(logits of row i)[targets[i]], and the logits become scale times its
-/// gradient; 0 for both where a target is negative, and a loss of NaN where a logit is not finite.
-/// logits: (rows, N). weights: what loss and gradient of each row count, or null: 1; with 0 both are
-/// 0 whatever the logits. Threads take rows.
-template <class R, int N>
-void cross_entropy(const Team& team, const std::int32_t* targets, R scale, Rows<R, N> logits,
-                   R* losses, const float* weights = nullptr) {
-  const Range rows = team.share(logits.count);
-  for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-    const R weight = weights ? static_cast<R>(weights[i]) : R{1};
-    if (targets[i] < 0 || weight == 0) {
-      losses[i] = 0;
-      std::fill_n(logits.row(i), N, R{0});
-    } else if constexpr (std::is_same_v<R, float>) {
-      losses[i] = weight * simd::cross_entropy(logits.row(i), N, targets[i], weight * scale);
-    } else {
-      losses[i] = weight * reference::cross_entropy(logits.row(i), N, targets[i], weight * scale);
-    }
-  }
-  team.barrier();
+/// The losses of rows of logits, which become scale times their gradients.
+template <class R>
+struct CrossEntropyArgs {
+  const std::int32_t* targets;  ///< (rows); negative: no loss
+  const float* weights;         ///< (rows): what loss and gradient of each row count, or null: 1
+  R scale;
+  R* logits;  ///< (rows, n)
+  std::int64_t stride;
+  R* losses;  ///< (rows)
+  std::int64_t rows, n;
+};
+
+/// What cross_entropy takes beside the logits.
+template <class P>
+struct CrossEntropy {
+  const std::int32_t* targets;     ///< (rows); negative: no loss
+  const float* weights = nullptr;  ///< (rows): what loss and gradient of each row count; null: 1
+  Real<P> scale;                   ///< of the gradients
+  Real<P>* losses;                 ///< (rows), written
+};
+
+/// losses[i] = -log softmax(logits of row i)[targets[i]], and the logits, (rows, N), become scale
+/// times its gradient; 0 for both where a target is negative, and a loss of NaN where a logit is not
+/// finite. With a weight of 0 both are 0 whatever the logits.
+template <int N, class P>
+void cross_entropy(const Context<P>& c, const CrossEntropy<P>& a, RowsArgument<Real<P>, N> logits) {
+  samba::detail::launch_on(c, CrossEntropyArgs<Real<P>>{.targets = a.targets,
+                                                        .weights = a.weights,
+                                                        .scale = a.scale,
+                                                        .logits = logits.data,
+                                                        .stride = logits.stride,
+                                                        .losses = a.losses,
+                                                        .rows = logits.count,
+                                                        .n = N});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -1,93 +1,164 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#include <samba/core/tensor.hpp>
-#ifdef SAMBA_COMPILED
-#include <samba/kernels/compiled.hpp>
-#else
-#include <samba/kernels/simd/elementwise.hpp>
-#endif
+#include <samba/core/context.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
+/// out = silu(gate) * up for n columns of every row. out may be gate or up. E: activations.
+template <class E>
+struct SiluMulArgs {
+  const E* gate;
+  std::int64_t gate_stride;
+  const E* up;
+  std::int64_t up_stride;
+  E* out;
+  std::int64_t out_stride;
+  std::int64_t rows, columns;
+};
+
+/// The gradients of silu_mul for dout that of out. dgate may be dout.
+template <class E>
+struct SiluMulBackwardArgs {
+  const E* gate;
+  std::int64_t gate_stride;
+  const E* up;
+  std::int64_t up_stride;
+  const E* dout;
+  std::int64_t dout_stride;
+  E* dgate;
+  std::int64_t dgate_stride;
+  E* dup;
+  std::int64_t dup_stride;
+  std::int64_t rows, columns;
+};
+
+/// to += factor * term for every row. R: of `to`, E: of `term`.
+template <class R, class E = R>
+struct AddArgs {
+  const E* term;
+  std::int64_t term_stride;
+  R* to;
+  std::int64_t to_stride;
+  float factor;
+  std::int64_t rows, columns;
+};
+
+/// to = factor * from for every row; from may be null for a factor of 0.
+template <class R, class E = R>
+struct CopyArgs {
+  const E* from;
+  std::int64_t from_stride;
+  R* to;
+  std::int64_t to_stride;
+  float factor;
+  std::int64_t rows, columns;
+};
+
+/// The arguments of silu_mul. All (rows, N).
+template <class P, int N>
+struct SiluMul {
+  In<P, N> gate, up;
+  Out<P, N> out;  ///< may be gate or up
+};
+/// The arguments of silu_mul_backward. All (rows, N).
+template <class P, int N>
+struct SiluMulBackward {
+  In<P, N> gate, up;
+  In<P, N> dout;         ///< the gradient of out
+  Out<P, N> dgate, dup;  ///< written; dgate may be dout
+};
+/// The arguments of add, add_to_residual and copy. All (rows, N).
+template <class To, class From, int N>
+struct Add {
+  RowsArgument<const From, N> term;
+  RowsArgument<To, N> to;
+  float factor = 1;
+};
+template <class To, class From, int N>
+struct Copy {
+  RowsArgument<const From, N> from;
+  RowsArgument<To, N> to;
+  float factor = 1;
+};
+
 namespace detail {
 
-template <class R>
-[[gnu::noinline]] void silu_mul_rows(const Team& team, Range rows, std::int64_t N, const R* gate,
-                                     std::int64_t gate_stride, const R* up, std::int64_t up_stride,
-                                     R* out, std::int64_t out_stride) {
-  const Range columns = team.share(N, line_floats);
-  for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-    const R *g = gate + i * gate_stride, *u = up + i * up_stride;
-    if constexpr (std::is_same_v<R, float>)
-      simd::silu_mul(g, u, columns, out + i * out_stride);
-    else
-      reference::silu_mul(g, u, columns, out + i * out_stride);
-  }
-  team.barrier();
-}
-
-template <class R>
-[[gnu::noinline]] void add_rows(const Team& team, Range rows, std::int64_t N, const R* y,
-                                std::int64_t y_stride, R* x, std::int64_t x_stride) {
-  const Range columns = team.share(N, line_floats);
-  for (std::int64_t i = rows.begin; i < rows.end; ++i)
-    if constexpr (std::is_same_v<R, float>)
-      simd::add(y + i * y_stride, columns, x + i * x_stride);
-    else
-      reference::add(y + i * y_stride, columns, x + i * x_stride);
-  team.barrier();
-}
-
-template <class R>
-[[gnu::noinline]] void silu_mul_backward_rows(const Team& team, std::int64_t rows, std::int64_t N,
-                                              const R* gate, std::int64_t gate_stride, const R* up,
-                                              std::int64_t up_stride, const R* dout,
-                                              std::int64_t dout_stride, R* dgate,
-                                              std::int64_t dgate_stride, R* dup,
-                                              std::int64_t dup_stride) {
-  const Range columns = team.share(N, line_floats);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const R *g = gate + i * gate_stride, *u = up + i * up_stride, *d = dout + i * dout_stride;
-    R *const dg = dgate + i * dgate_stride, *const du = dup + i * dup_stride;
-    if constexpr (std::is_same_v<R, float>)
-      simd::silu_mul_backward(g, u, d, columns, dg, du);
-    else
-      reference::silu_mul_backward(g, u, d, columns, dg, du);
-  }
-  team.barrier();
+template <int N, class R, class E>
+AddArgs<R, E> add_args(const Add<R, E, N>& a) {
+  return {.term = a.term.data,
+          .term_stride = a.term.stride,
+          .to = a.to.data,
+          .to_stride = a.to.stride,
+          .factor = a.factor,
+          .rows = a.to.count,
+          .columns = N};
 }
 
 }  // namespace detail
 
-/// out = silu(gate) * up. All (rows, N); out may be gate or up. Threads take columns.
-template <class R, int N>
-void silu_mul(const Team& team, Rows<R, N> gate, Rows<R, N> up, Rows<R, N> out) {
-  detail::silu_mul_rows<R>(team, {0, out.count}, N, gate.data, gate.stride, up.data, up.stride,
-                           out.data, out.stride);
+/// out = silu(gate) * up.
+template <int N, class P>
+void silu_mul(const Context<P>& c, const std::type_identity_t<SiluMul<P, N>>& a) {
+  samba::detail::launch_on(c, SiluMulArgs<Act<P>>{.gate = a.gate.data,
+                                                  .gate_stride = a.gate.stride,
+                                                  .up = a.up.data,
+                                                  .up_stride = a.up.stride,
+                                                  .out = a.out.data,
+                                                  .out_stride = a.out.stride,
+                                                  .rows = a.out.count,
+                                                  .columns = N});
 }
 
-/// x += y. Both (rows, N). Threads take columns.
-template <class R, int N>
-void add(const Team& team, Rows<R, N> y, Rows<R, N> x) {
-  detail::add_rows<R>(team, {0, x.count}, N, y.data, y.stride, x.data, x.stride);
+/// The gradients of silu_mul.
+template <int N, class P>
+void silu_mul_backward(const Context<P>& c, const std::type_identity_t<SiluMulBackward<P, N>>& a) {
+  samba::detail::launch_on(c, SiluMulBackwardArgs<Act<P>>{.gate = a.gate.data,
+                                                          .gate_stride = a.gate.stride,
+                                                          .up = a.up.data,
+                                                          .up_stride = a.up.stride,
+                                                          .dout = a.dout.data,
+                                                          .dout_stride = a.dout.stride,
+                                                          .dgate = a.dgate.data,
+                                                          .dgate_stride = a.dgate.stride,
+                                                          .dup = a.dup.data,
+                                                          .dup_stride = a.dup.stride,
+                                                          .rows = a.dout.count,
+                                                          .columns = N});
 }
 
-/// The gradients of silu_mul for dout that of out. All (rows, N); dgate may be dout. Threads take
-/// columns.
-template <class R, int N>
-void silu_mul_backward(const Team& team, Rows<R, N> gate, Rows<R, N> up, Rows<R, N> dout,
-                       Rows<R, N> dgate, Rows<R, N> dup) {
-  detail::silu_mul_backward_rows<R>(team, dout.count, N, gate.data, gate.stride, up.data, up.stride,
-                                    dout.data, dout.stride, dgate.data, dgate.stride, dup.data,
-                                    dup.stride);
+/// to += factor * term, of activations.
+template <int N, class P>
+void add(const Context<P>& c, const std::type_identity_t<Add<Act<P>, Act<P>, N>>& a) {
+  samba::detail::launch_on(c, detail::add_args(a));
+}
+/// to += factor * term, of the residual stream.
+template <int N, class P>
+void add_to_residual(const Context<P>& c,
+                     const std::type_identity_t<Add<Residual<P>, Act<P>, N>>& a) {
+  samba::detail::launch_on(c, detail::add_args(a));
 }
 
-/// out = x. Both (rows, N). Threads take rows.
-template <class R, int N>
-void copy(const Team& team, Rows<R, N> x, Rows<R, N> out) {
-  const Range rows = team.share(out.count);
-  for (std::int64_t i = rows.begin; i < rows.end; ++i) std::copy_n(x.row(i), N, out.row(i));
-  team.barrier();
+/// to = factor * from, of the residual stream.
+template <int N, class P>
+void copy(const Context<P>& c, const std::type_identity_t<Copy<Residual<P>, Residual<P>, N>>& a) {
+  samba::detail::launch_on(c, CopyArgs<Residual<P>>{.from = a.from.data,
+                                                    .from_stride = a.from.stride,
+                                                    .to = a.to.data,
+                                                    .to_stride = a.to.stride,
+                                                    .factor = a.factor,
+                                                    .rows = a.to.count,
+                                                    .columns = N});
+}
+
+/// x = 0.
+template <int N, class P, class R>
+void clear(const Context<P>& c, Rows<R, N> x) {
+  samba::detail::launch_on(c, CopyArgs<R>{.from = nullptr,
+                                          .from_stride = 0,
+                                          .to = x.data,
+                                          .to_stride = x.stride,
+                                          .factor = 0,
+                                          .rows = x.count,
+                                          .columns = N});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -1,30 +1,56 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#include <samba/kernels/reference/embedding.hpp>
+#include <samba/core/context.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// out[i] = the embedding of tokens[i]. Weight: a Table, or the packed Matrix of a tied head.
-/// out: (tokens, d_model). Threads take rows.
-template <class Weight, class R, int D>
-void embedding(const Team& team, const Weight& table, const std::int32_t* tokens, Rows<R, D> out) {
-  const Range rows = team.share(out.count);
-  for (std::int64_t i = rows.begin; i < rows.end; ++i)
-    reference::embedding(table, tokens[i], out.row(i));
-  team.barrier();
+/// out[i] = row tokens[i] of a table of elements T in a layout.
+template <class T, Layout layout, class R>
+struct EmbeddingArgs {
+  const T* table;  ///< (vocab_size, columns)
+  const std::int32_t* tokens;
+  R* out;  ///< (rows, columns)
+  std::int64_t out_stride;
+  std::int64_t rows, vocab_size, columns;
+};
+
+/// dtable += the gradient of the table for dx that of the embeddings.
+template <class R>
+struct EmbeddingBackwardArgs {
+  const std::int32_t* tokens;
+  const R* dx;  ///< (rows, columns)
+  std::int64_t dx_stride;
+  R* dtable;  ///< (vocab_size, columns), row by row
+  std::int64_t rows, columns;
+};
+
+/// x[i] = the embedding of tokens[i], in the residual stream. Table: a Table, or the Matrix of a tied
+/// head. tokens: (rows), x: (rows, d_model).
+template <class P, class Table, int D>
+void embedding(const Context<P>& c, const Table& table, const std::int32_t* tokens,
+               Rows<Residual<P>, D> x) {
+  static_assert(Table::row_size == D);
+  using T = typename Table::value_type;
+  samba::detail::launch_on(c,
+                           EmbeddingArgs<T, Table::layout, Residual<P>>{.table = table.data(),
+                                                                        .tokens = tokens,
+                                                                        .out = x.data,
+                                                                        .out_stride = x.stride,
+                                                                        .rows = x.count,
+                                                                        .vocab_size = Table::rows,
+                                                                        .columns = D});
 }
 
-/// dtable += the gradient of the table for dx that of the embeddings of tokens. Threads take
-/// columns; tokens are added in order.
-template <class Table, class R, int D>
-void embedding_backward(const Team& team, const std::int32_t* tokens, Rows<R, D> dx,
+/// dtable += the gradient of the table for dx that of the embeddings of tokens.
+template <class P, class Table, int D>
+void embedding_backward(const Context<P>& c, const std::int32_t* tokens, Rows<Residual<P>, D> dx,
                         Table& dtable) {
-  const Range columns = team.share(D, line_floats);
-  for (std::int64_t i = 0; i < dx.count; ++i) {
-    R* const row = dtable.data() + std::int64_t{tokens[i]} * D;
-    for (std::int64_t c = columns.begin; c < columns.end; ++c) row[c] += dx.row(i)[c];
-  }
-  team.barrier();
+  static_assert(Table::row_size == D && Table::layout == Layout::rows);
+  samba::detail::launch_on(c, EmbeddingBackwardArgs<Residual<P>>{.tokens = tokens,
+                                                                 .dx = dx.data,
+                                                                 .dx_stride = dx.stride,
+                                                                 .dtable = dtable.data(),
+                                                                 .rows = dx.count,
+                                                                 .columns = D});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -1,76 +1,103 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#ifdef SAMBA_COMPILED
-#include <samba/kernels/compiled.hpp>
-#else
-#include <samba/kernels/simd/matmul_backward.hpp>
-#endif
+#include <samba/core/context.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-namespace detail {
+/// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and the outputs n of panels
+/// [panels.begin, panels.end). x in the type of the weights: bf16 rounds it, int8 quantises each
+/// row, symmetrically, by its largest magnitude / 127. E: activations.
+template <class T, class E = Real<T>>
+struct MatmulArgs {
+  const Element<T>* w;  ///< (N, K), packed (see Packing), or by rows
+  const Real<T>* bias;  ///< (N), or null
+  const E* x;           ///< (rows, K)
+  std::int64_t x_stride;
+  E* out;  ///< (rows, N)
+  std::int64_t out_stride;
+  std::int64_t rows, N, K;
+};
 
-template <class T>
-[[gnu::noinline]] void matmul_panels(const Team& team, const MatmulArgs<T>& args) {
-  const Range panels = team.share((args.N + panel_width - 1) / panel_width);
-  if constexpr (std::is_same_v<T, double>)
-    reference::matmul(args, panels);
-  else
-    simd::matmul(args, panels);
-  team.barrier();
+/// The gradients of matmul for dout that of out: dw and dbias are added to, dx is written, or added
+/// to.
+template <class T, class E = Real<T>>
+struct MatmulBackwardArgs {
+  const Element<T>* w;  ///< (N, K), packed (see Packing), or by rows
+  const E* x;           ///< (rows, K)
+  std::int64_t x_stride;
+  const E* dout;  ///< (rows, N)
+  std::int64_t dout_stride;
+  Real<T>* dw;     ///< (N, K), row by row
+  Real<T>* dbias;  ///< (N), or null
+  E* dx;           ///< (rows, K)
+  std::int64_t dx_stride;
+  bool add;  ///< to dx
+  std::int64_t rows, N, K;
+};
+
+/// Rows that an operation writes, or, as add_to(rows), adds to.
+template <class R, int C>
+struct AddTo : Rows<R, C> {};
+template <class R, int C>
+AddTo<R, C> add_to(Rows<R, C> x) {
+  return {x};
 }
+template <class R, int C>
+struct WrittenOrAdded : RowsArgument<R, C> {
+  bool add = false;
 
-template <class T>
-[[gnu::noinline]] void matmul_backward_panels(const Team& team, const MatmulBackwardArgs<T>& a) {
-  const std::int64_t panels = (a.K + panel_width - 1) / panel_width;
-  const Range outputs = team.share(a.N, 4);
-  // The inputs' gradients: threads take rows where these are many, so that each row is made factors
-  // by one of them, or panels where there are enough, so that each weight is.
-  const bool by_panels = panels >= 2 * team.size && a.rows < 4 * a.K;
-  const Range inputs = by_panels ? team.share(panels) : Range{0, panels},
-              rows = by_panels ? Range{0, a.rows} : team.share(a.rows, 16);
-  MatmulBackwardArgs<T> mine = a;
-  mine.dout += rows.begin * a.dout_stride, mine.dx += rows.begin * a.dx_stride;
-  mine.rows = rows.end - rows.begin;
-  if constexpr (std::is_same_v<T, double>) {
-    reference::matmul_backward_input(mine, inputs);
-    reference::matmul_backward_weight(a, outputs);
-  } else {
-    simd::matmul_backward_input(mine, inputs);
-    simd::matmul_backward_weight(a, outputs);
-  }
-  team.barrier();
-}
+  constexpr WrittenOrAdded(Rows<R, C> x) : RowsArgument<R, C>(x) {}
+  constexpr WrittenOrAdded(AddTo<R, C> x) : RowsArgument<R, C>(x), add(true) {}
+};
 
-}  // namespace detail
+/// The arguments of matmul_backward.
+template <class P, int N, int K>
+struct MatmulBackward {
+  In<P, K> x;                             ///< (rows, K), as matmul read it
+  In<P, N> dout;                          ///< (rows, N), the gradient of what it wrote
+  Added<Real<P>, Layout::rows, N, K> dw;  ///< added to
+  Real<P>* dbias = nullptr;               ///< (N), added to; or null
+  WrittenOrAdded<Act<P>, K> dx;           ///< (rows, K)
+};
 
 /// out = x w^T (+ bias), the linear map of a chunk. x: (rows, K), out: (rows, N), not overlapping.
-/// Threads take panels of outputs. x in the type of the weights: T = bf16 rounds it to bf16, T = int8
-/// quantises each row by its largest magnitude; sums are float (of int8 within 32 k integers).
-template <class T, int N, int K>
-void matmul(const Team& team, const Matrix<T, N, K>& w, const Real<T>* bias,
-            std::type_identity_t<In<Real<T>, K>> x, std::type_identity_t<Out<Real<T>, N>> out) {
-  detail::matmul_panels<T>(team,
-                           {w.data(), bias, x.data, x.stride, out.data, out.stride, x.count, N, K});
+/// x in the type of the weights: bf16 rounds it to bf16, int8 quantises each row by its largest
+/// magnitude; sums are float (of int8 within 32 k integers). A bias without memory is none.
+template <class P, class T, int N, int K>
+void matmul(const Context<P>& c, const Matrix<T, N, K>& w, const Vector<Real<T>, N>& bias,
+            std::type_identity_t<In<P, K>> x, std::type_identity_t<Out<P, N>> out) {
+  samba::detail::launch_on(c, MatmulArgs<T, Act<P>>{.w = w.data(),
+                                                    .bias = bias.data(),
+                                                    .x = x.data,
+                                                    .x_stride = x.stride,
+                                                    .out = out.data,
+                                                    .out_stride = out.stride,
+                                                    .rows = x.count,
+                                                    .N = N,
+                                                    .K = K});
+}
+template <class P, class T, int N, int K>
+void matmul(const Context<P>& c, const Matrix<T, N, K>& w, std::type_identity_t<In<P, K>> x,
+            std::type_identity_t<Out<P, N>> out) {
+  matmul(c, w, Vector<Real<T>, N>{}, x, out);
 }
 
-template <class T, int N, int K>
-void matmul(const Team& team, const Matrix<T, N, K>& w, std::type_identity_t<In<Real<T>, K>> x,
-            std::type_identity_t<Out<Real<T>, N>> out) {
-  matmul(team, w, nullptr, x, out);
-}
-
-/// The gradients of matmul for dout that of out: dw and dbias (which may be null) are added to, dx is
-/// written, or added to if `add`. Factors in the type of the weights. Threads take panels
-/// of inputs or rows, then outputs.
-template <class T, int N, int K>
-void matmul_backward(const Team& team, const Matrix<T, N, K>& w,
-                     std::type_identity_t<In<Real<T>, K>> x,
-                     std::type_identity_t<In<Real<T>, N>> dout, Matrix<Master<Real<T>>, N, K>& dw,
-                     Real<T>* dbias, std::type_identity_t<Out<Real<T>, K>> dx, bool add = false) {
-  detail::matmul_backward_panels<T>(
-      team, {w.data(), x.data, x.stride, dout.data, dout.stride, dw.data(), dbias, dx.data,
-             dx.stride, add, dout.count, N, K});
+/// The gradients of matmul. Factors in the type of the weights.
+template <class P, class T, int N, int K>
+void matmul_backward(const Context<P>& c, const Matrix<T, N, K>& w,
+                     const std::type_identity_t<MatmulBackward<P, N, K>>& a) {
+  samba::detail::launch_on(c, MatmulBackwardArgs<T, Act<P>>{.w = w.data(),
+                                                            .x = a.x.data,
+                                                            .x_stride = a.x.stride,
+                                                            .dout = a.dout.data,
+                                                            .dout_stride = a.dout.stride,
+                                                            .dw = a.dw.data,
+                                                            .dbias = a.dbias,
+                                                            .dx = a.dx.data,
+                                                            .dx_stride = a.dx.stride,
+                                                            .add = a.dx.add,
+                                                            .rows = a.dout.count,
+                                                            .N = N,
+                                                            .K = K});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -1,61 +1,121 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#ifdef SAMBA_COMPILED
-#include <samba/kernels/compiled.hpp>
-#else
-#include <samba/kernels/simd/rope.hpp>
-#endif
+#include <samba/kernels/heads.hpp>
 
-namespace samba::inline SAMBA_TARGET::kernels {
+#include <cmath>
 
-namespace detail {
+namespace samba::inline SAMBA_TARGET {
 
-/// Rotates the heads of the chunk's fused rows, or their gradients back. Compiled once for all
-/// layers that turn so many channels.
-template <bool backward, int Rotary, class R>
-[[gnu::noinline]] void rope_segments(const Chunk& chunk, const RotaryTable<Rotary>& table,
-                                     int heads, int group, int head_dim, R* qkv,
-                                     std::int64_t stride) {
-  R cos[Rotary / 2], sin[Rotary / 2];
-  for (const auto& [position, first_row, n_rows] : chunk.segments) {
-    const Range rows = chunk.team.share(n_rows);
-    for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-      R* const row = qkv + (first_row + i) * stride;
-      table.at(position + i, cos, sin);
-      for (int head = 0; head < heads; ++head) {
-        if (head % (group + 2) == group + 1) continue;  // a value head
-        if constexpr (backward && std::is_same_v<R, float>)
-          simd::rope_backward(cos, sin, Rotary / 2, row + head * head_dim);
-        else if constexpr (backward)
-          reference::rope_backward(cos, sin, Rotary / 2, row + head * head_dim);
-        else if constexpr (std::is_same_v<R, float>)
-          simd::rope(cos, sin, Rotary / 2, row + head * head_dim);
-        else
-          reference::rope(cos, sin, Rotary / 2, row + head * head_dim);
-      }
+/// Precision of the rotary cosines and sines: `exact`, or rounded to bfloat16 with angles in
+/// float32 (the public Samba code trained its checkpoints with those).
+enum class RopeTable { exact, bfloat16 };
+
+namespace kernels {
+
+/// Cosines and sines of rotary embedding (Su et al. 2021) at any position: angle i of position p is
+/// p * theta^(-2 i / Rotary), i < Rotary / 2.
+///
+/// Exact angles: a position is written in digits of 6 bits, cos and sin of every digit's angle are
+/// tabulated in double, and a position's are their complex product. So they are right to 6e-8 +
+/// position * 2^-52 (a float's precision up to 2^28), cost no trigonometry below 2^30, and depend
+/// on nothing but the position.
+template <int Rotary>
+class RotaryTable {
+ public:
+  static constexpr int half = Rotary / 2;
+
+  RotaryTable(float theta, RopeTable kind) : kind_(kind) {
+    for (int i = 0; i < half; ++i) {
+      frequency_[i] = 1.0 / std::pow(static_cast<double>(theta), 2.0 * i / Rotary);
+      const float exponent = static_cast<float>(2 * i) / static_cast<float>(Rotary);
+      rounded_frequency_[i] = 1.f / std::pow(theta, exponent);
+      for (int level = 0; level < levels; ++level)
+        for (int digit = 0; digit < radix; ++digit) {
+          const double angle = std::ldexp(digit, level * bits) * frequency_[i];
+          digits_[level][digit][i] = {std::cos(angle), std::sin(angle)};
+        }
     }
   }
-  chunk.team.barrier();
-}
 
-}  // namespace detail
+  /// Fills cos and sin, each (Rotary / 2), for one position.
+  template <class R>
+  void at(std::int64_t position, R* cos, R* sin) const {
+    if (kind_ == RopeTable::bfloat16) {
+      for (int i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(position) * rounded_frequency_[i];
+        cos[i] = static_cast<R>(bf16(std::cos(angle)));
+        sin[i] = static_cast<R>(bf16(std::sin(angle)));
+      }
+      return;
+    }
+    const std::int64_t rest = position >> (levels * bits);
+    for (int i = 0; i < half; ++i) {
+      Turn t = digits_[0][position % radix][i];
+      for (int level = 1; level < levels; ++level) {
+        const auto digit = (position >> (level * bits)) % radix;
+        if (digit) t = product(t, digits_[level][digit][i]);
+      }
+      if (rest) {
+        const double angle = std::ldexp(static_cast<double>(rest), levels * bits) * frequency_[i];
+        t = product(t, {std::cos(angle), std::sin(angle)});
+      }
+      cos[i] = static_cast<R>(t.cos);
+      sin[i] = static_cast<R>(t.sin);
+    }
+  }
 
-/// Rotates the query and key heads of fused rows in place. Each row of qkv holds, for every
-/// key/value head, `group` query heads, one key head and one value head of HeadDim values; the
-/// first Rotary channels of queries and keys turn with the row's absolute position. Threads take
-/// rows.
-template <int HeadDim, int Rotary, class R, int C>
-void rope(const Chunk& chunk, int group, const RotaryTable<Rotary>& table, Rows<R, C> qkv) {
+ private:
+  static constexpr int bits = 6, radix = 1 << bits, levels = 5;
+  struct Turn {
+    double cos, sin;
+  };
+  /// Written with fma, so that no compiler has a choice: the same bits on every instruction set.
+  static Turn product(Turn a, Turn b) {
+    return {std::fma(a.cos, b.cos, -(a.sin * b.sin)), std::fma(a.sin, b.cos, a.cos * b.sin)};
+  }
+
+  RopeTable kind_;
+  double frequency_[half];
+  float rounded_frequency_[half];
+  Turn digits_[levels][radix][half];
+};
+
+/// The queries and keys of a chunk, or their gradients, which turn by the position of their row. All
+/// heads of a row are q's of each key/value head, then k's.
+template <int Rotary, class E>
+struct RopeArgs {
+  const RotaryTable<Rotary>* angles;
+  HeadRows<E> q, k;
+  int n_kv_heads, group, head_dim;
+};
+template <int Rotary, class E>
+struct RopeBackwardArgs : RopeArgs<Rotary, E> {};
+
+/// The arguments of rope and rope_backward.
+template <class P, int Rotary, int KvHeads, int Group, int HeadDim>
+struct Rope {
   static_assert(Rotary % 2 == 0 && Rotary <= HeadDim,
                 "rope: Rotary must be even and at most HeadDim");
-  detail::rope_segments<false>(chunk, table, C / HeadDim, group, HeadDim, qkv.data, qkv.stride);
+  const RotaryTable<Rotary>& angles;
+  Heads<Act<P>, KvHeads, Group, HeadDim> q;  ///< turned in place
+  Heads<Act<P>, KvHeads, 1, HeadDim> k;      ///< turned in place
+};
+
+/// Rotates query and key heads in place (Su et al. 2021): the first Rotary channels of each turn with
+/// the row's absolute position.
+template <int Rotary, int KvHeads, int Group, int HeadDim, class P>
+void rope(const Context<P>& c,
+          const std::type_identity_t<Rope<P, Rotary, KvHeads, Group, HeadDim>>& a) {
+  samba::detail::launch_on(c,
+                           RopeArgs<Rotary, Act<P>>{&a.angles, a.q, a.k, KvHeads, Group, HeadDim});
 }
 
 /// The gradients of what rope rotated, in place of those of its result.
-template <int HeadDim, int Rotary, class R, int C>
-void rope_backward(const Chunk& chunk, int group, const RotaryTable<Rotary>& table,
-                   Rows<R, C> dqkv) {
-  detail::rope_segments<true>(chunk, table, C / HeadDim, group, HeadDim, dqkv.data, dqkv.stride);
+template <int Rotary, int KvHeads, int Group, int HeadDim, class P>
+void rope_backward(const Context<P>& c,
+                   const std::type_identity_t<Rope<P, Rotary, KvHeads, Group, HeadDim>>& a) {
+  samba::detail::launch_on(
+      c, RopeBackwardArgs<Rotary, Act<P>>{{&a.angles, a.q, a.k, KvHeads, Group, HeadDim}});
 }
 
-}  // namespace samba::inline SAMBA_TARGET::kernels
+}  // namespace kernels
+}  // namespace samba::inline SAMBA_TARGET

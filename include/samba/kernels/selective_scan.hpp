@@ -1,160 +1,218 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#ifdef SAMBA_COMPILED
-#include <samba/kernels/compiled.hpp>
-#else
-#include <samba/kernels/simd/selective_scan.hpp>
-#endif
+#include <samba/core/context.hpp>
+
+#include <cmath>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
+/// One sequence's part of a selective scan. R: weights and state, E: activations. Strides are in
+/// elements from token to token.
+template <class R, class E = R>
+struct SelectiveScanArgs {
+  const R* A;        ///< (d_state, channels): A, negative
+  const R* D;        ///< (channels)
+  const R* dt_bias;  ///< (channels)
+  const E* dt;       ///< (n_rows, channels), before bias and softplus
+  std::int64_t dt_stride;
+  const E* B;  ///< (n_rows, d_state)
+  std::int64_t B_stride;
+  const E* C;  ///< (n_rows, d_state)
+  std::int64_t C_stride;
+  const E* x;  ///< (n_rows, channels)
+  std::int64_t x_stride;
+  const E* z;  ///< (n_rows, channels), or null: no gate
+  std::int64_t z_stride;
+  R* h;  ///< (d_state, channels), the carried state; updated
+  E* y;  ///< (n_rows, channels)
+  std::int64_t y_stride;
+  E* before_gate;  ///< (n_rows, channels), y before its gate, or null
+  std::int64_t before_gate_stride;
+  std::int64_t n_rows, channels;
+};
+
+/// Channels whose gradients of B and C are added up together, whatever the number of threads.
+inline constexpr std::int64_t scan_block = 128;
+
+/// Tokens whose states the backward pass holds at once; it keeps the state before each such piece.
+inline constexpr std::int64_t scan_piece = 16;
+
+/// The gradients of one sequence's part of a selective scan, dy being that of y. ddt, dx and dz are
+/// written; dA, dD and ddt_bias are added to. dh: on entry the gradient of the state that the
+/// forward pass left, then that of the state it started from.
+template <class R, class E = R>
+struct SelectiveScanBackwardArgs {
+  SelectiveScanArgs<R, E> forward;  ///< h as it was before; y is not used
+  const E* dy;                      ///< (n_rows, channels)
+  std::int64_t dy_stride;
+  const E* dbefore_gate;  ///< (n_rows, channels), or null
+  std::int64_t dbefore_gate_stride;
+  E* ddt;  ///< (n_rows, channels); may be dy
+  std::int64_t ddt_stride;
+  E* dx;  ///< (n_rows, channels)
+  std::int64_t dx_stride;
+  E* dz;  ///< (n_rows, channels), or null where there is no gate
+  std::int64_t dz_stride;
+  R* dBC;  ///< (n_rows, blocks of channels, 2 d_state): of B, then of C, each block's part of the sum
+  std::int64_t dBC_stride;
+  R* dh;        ///< (d_state, channels)
+  R* dA;        ///< (d_state, channels)
+  R* dD;        ///< (channels)
+  R* ddt_bias;  ///< (channels)
+};
+
+/// What a launcher takes: the arguments as of the chunk's first row, without h, and the states.
+template <int N, class R, class E>
+struct SelectiveScanChunk {
+  SelectiveScanArgs<R, E> rows;
+  ArrayData<R> h;
+};
+template <int N, class R, class E>
+struct SelectiveScanBackwardChunk {
+  SelectiveScanBackwardArgs<R, E> rows;
+  ArrayData<R> h, dh;
+  E* dB;  ///< (rows, d_state)
+  std::int64_t dB_stride;
+  E* dC;  ///< (rows, d_state)
+  std::int64_t dC_stride;
+  PerThreadRows<R, N * scan_block / scan_piece> kept;
+  PerThread<R, (4 * scan_piece + 1) * N * vector_floats> piece;
+};
+
+/// Scratch of the backward pass: every block's part of the gradients of B and C, and of each thread
+/// the states before some tokens and those of a piece.
+template <class P, int N, int d_inner>
+struct ScanBackwardScratch {
+  static constexpr int blocks = (d_inner + scan_block - 1) / scan_block;
+
+  Rows<Real<P>, blocks * 2 * N> dBC;
+  PerThreadRows<Real<P>, N * scan_block / scan_piece> kept;
+  PerThread<Real<P>, (4 * scan_piece + 1) * N * vector_floats> piece;
+
+  static void visit(auto& t, auto&& f) { f(t.dBC), f(t.kept), f(t.piece); }
+};
+
+/// The arguments of selective_scan. d_state = N.
+template <class P, int N, int d_inner>
+struct SelectiveScan {
+  ReadTable<Real<P>, N, d_inner> A;  ///< negative
+  ReadVector<Real<P>, d_inner> D;    ///< the skip
+  ReadVector<Real<P>, d_inner> dt_bias;
+  In<P, d_inner> dt;                           ///< (rows, d_inner), before bias and softplus
+  In<P, N> B, C;                               ///< (rows, d_state)
+  In<P, d_inner> x;                            ///< (rows, d_inner)
+  Optional<In<P, d_inner>> z = {};             ///< (rows, d_inner); without it y has no gate
+  ArrayData<Real<P>> h;                        ///< each sequence's (d_state, d_inner); advanced
+  Out<P, d_inner> y;                           ///< (rows, d_inner); may be dt
+  Optional<Out<P, d_inner>> before_gate = {};  ///< (rows, d_inner): C h + D x
+};
+
+/// What selective_scan computed from: its arguments without what it wrote.
+template <class P, int N, int d_inner>
+struct SelectiveScanForward {
+  ReadTable<Real<P>, N, d_inner> A;
+  ReadVector<Real<P>, d_inner> D, dt_bias;
+  In<P, d_inner> dt;
+  In<P, N> B, C;
+  In<P, d_inner> x;
+  Optional<In<P, d_inner>> z = {};
+  ArrayData<Real<P>> h;  ///< each sequence's as the forward pass found it
+};
+
+/// The arguments of selective_scan_backward.
+template <class P, int N, int d_inner>
+struct SelectiveScanBackward {
+  SelectiveScanForward<P, N, d_inner> forward;
+  In<P, d_inner> dy;                           ///< the gradient of y
+  Optional<In<P, d_inner>> dbefore_gate = {};  ///< that of before_gate
+  ArrayData<Real<P>> dh;                       ///< of h as it was left, then as it was found
+  Out<P, d_inner> ddt;                         ///< written; may be dy
+  Out<P, N> dB, dC;                            ///< written
+  Out<P, d_inner> dx;                          ///< written
+  Optional<Out<P, d_inner>> dz = {};           ///< written
+  AddedTable<Real<P>, N, d_inner> dA;          ///< added to
+  AddedVector<Real<P>, d_inner> dD, ddt_bias;  ///< added to
+  const ScanBackwardScratch<P, N, d_inner>& scratch;
+};
+
 namespace detail {
 
-/// The scan of every sequence of the chunk; args as of its first row, without h. A function of
-/// sizes, compiled once for all layers of N states.
-template <int N, class R>
-[[gnu::noinline]] void scan_segments(const Chunk& chunk, const SelectiveScanArgs<R>& args,
-                                     States<ArrayData<R>> h) {
-  const Range channels = chunk.team.share(args.channels, line_floats);
-  for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
-    const auto [position, row, n_rows] = chunk.segments[s];
-    SelectiveScanArgs<R> a = args;
-    a.dt += row * a.dt_stride, a.x += row * a.x_stride, a.z += row * a.z_stride;
-    a.B += row * a.BC_stride, a.C += row * a.BC_stride, a.y += row * a.y_stride;
-    a.h = h[s].data, a.n_rows = n_rows;
-    if constexpr (std::is_same_v<R, float>)
-      simd::selective_scan<N>(a, channels);
-    else
-      reference::selective_scan<N>(a, channels);
-  }
-  chunk.team.barrier();
-}
-
-/// kept, piece: of this thread.
-template <int N, class R>
-[[gnu::noinline]] void scan_backward_segments(const Chunk& chunk,
-                                              const SelectiveScanBackwardArgs<R>& args,
-                                              States<ArrayData<R>> h, States<ArrayData<R>> dh,
-                                              R* dB, std::int64_t dB_stride, R* dC,
-                                              std::int64_t dC_stride, R* kept, R* piece) {
-  const std::int64_t blocks = (args.forward.channels + scan_block - 1) / scan_block;
-  const Range channels = chunk.team.share(args.forward.channels, scan_block);
-  for (std::size_t s = 0; s < chunk.segments.size(); ++s) {
-    const auto [position, row, n_rows] = chunk.segments[s];
-    SelectiveScanBackwardArgs<R> b = args;
-    SelectiveScanArgs<R>& a = b.forward;
-    a.dt += row * a.dt_stride, a.x += row * a.x_stride, a.z += row * a.z_stride;
-    a.B += row * a.BC_stride, a.C += row * a.BC_stride;
-    a.h = h[s].data, a.n_rows = n_rows, b.dh = dh[s].data;
-    b.dy += row * b.dy_stride, b.ddt += row * b.ddt_stride, b.dx += row * b.dx_stride;
-    b.dz += row * b.dz_stride, b.dBC += row * b.dBC_stride;
-    if constexpr (std::is_same_v<R, float>)
-      simd::selective_scan_backward<N>(b, channels, kept, piece);
-    else
-      reference::selective_scan_backward<N>(b, channels, kept, piece);
-  }
-  chunk.team.barrier();
-  // The parts of the blocks, in their order.
-  const Range rows = chunk.team.share(chunk.rows);
-  for (std::int64_t i = rows.begin; i < rows.end; ++i)
-    for (int n = 0; n < 2 * N; ++n) {
-      R sum = 0;
-      for (std::int64_t block = 0; block < blocks; ++block)
-        sum += args.dBC[i * args.dBC_stride + block * 2 * N + n];
-      (n < N ? dB[i * dB_stride + n] : dC[i * dC_stride + n - N]) = sum;
-    }
-  chunk.team.barrier();
-}
-
-/// The arguments of a chunk's first row, without h.
-template <class R, int N, int d_inner>
-SelectiveScanArgs<R> scan_args(const Table<R, N, d_inner>& A, const Vector<R, d_inner>& D,
-                               const Vector<R, d_inner>& dt_bias, In<R, d_inner> dt, In<R, N> B,
-                               In<R, N> C, In<R, d_inner> x, In<R, d_inner> z, Out<R, d_inner> y) {
-  return {.A = A.data(),
-          .D = D.data(),
-          .dt_bias = dt_bias.data(),
-          .dt = dt.data,
-          .dt_stride = dt.stride,
-          .B = B.data,
-          .C = C.data,
-          .BC_stride = B.stride,
-          .x = x.data,
-          .x_stride = x.stride,
-          .z = z.data,
-          .z_stride = z.stride,
+/// The arguments of a chunk's first row, without h and what is written.
+template <class P, int N, int d_inner>
+SelectiveScanArgs<Real<P>, Act<P>> scan_args(const auto& a) {
+  return {.A = a.A.data,
+          .D = a.D.data,
+          .dt_bias = a.dt_bias.data,
+          .dt = a.dt.data,
+          .dt_stride = a.dt.stride,
+          .B = a.B.data,
+          .B_stride = a.B.stride,
+          .C = a.C.data,
+          .C_stride = a.C.stride,
+          .x = a.x.data,
+          .x_stride = a.x.stride,
+          .z = a.z.data,
+          .z_stride = a.z.stride,
           .h = nullptr,
-          .y = y.data,
-          .y_stride = y.stride,
-          .n_rows = 0,
+          .y = nullptr,
+          .y_stride = 0,
+          .before_gate = nullptr,
+          .before_gate_stride = 0,
+          .n_rows = a.x.count,
           .channels = d_inner};
 }
 
 }  // namespace detail
 
-/// The selective scan of every sequence of the chunk, gated: y = (C h + D x) silu(z), where
-/// h = exp(delta A) h + delta B x, delta = softplus(dt + dt_bias). A: (N, d_inner), negative; dt, x,
-/// z, y: (rows, d_inner), y may be dt; B, C: (rows, N) of the same stride;
-/// h: each sequence's (N, d_inner), advanced. Threads take channels.
-template <class R, int N, int d_inner>
-void selective_scan(const Chunk& chunk, const Table<R, N, d_inner>& A, const Vector<R, d_inner>& D,
-                    const Vector<R, d_inner>& dt_bias, std::type_identity_t<In<R, d_inner>> dt,
-                    std::type_identity_t<In<R, N>> B, std::type_identity_t<In<R, N>> C,
-                    std::type_identity_t<In<R, d_inner>> x, std::type_identity_t<In<R, d_inner>> z,
-                    States<Array<R, N, d_inner>> h, std::type_identity_t<Out<R, d_inner>> y) {
-  detail::scan_segments<N>(chunk, detail::scan_args(A, D, dt_bias, dt, B, C, x, z, y),
-                           h.template part<ArrayData<R>>());
+/// The selective scan of every sequence of the chunk (Gu & Dao 2023, section 3.2, with the Euler step
+/// for B), gated:
+///
+///   delta = softplus(dt + dt_bias)    h = exp(delta A) h + delta B x    y = (C h + D x) silu(z)
+template <int N, int d_inner, class P>
+void selective_scan(const Context<P>& c,
+                    const std::type_identity_t<SelectiveScan<P, N, d_inner>>& a) {
+  SelectiveScanChunk<N, Real<P>, Act<P>> chunk{detail::scan_args<P, N, d_inner>(a), a.h};
+  chunk.rows.y = a.y.data, chunk.rows.y_stride = a.y.stride;
+  chunk.rows.before_gate = a.before_gate.data, chunk.rows.before_gate_stride = a.before_gate.stride;
+  samba::detail::launch_on(c, chunk);
 }
 
-/// Scratch of the backward pass: every block's part of the gradients of B and C, and of each thread
-/// the states before some tokens and those of a piece.
-template <class R, int N, int d_inner>
-struct ScanBackwardScratch {
-  static constexpr int blocks = (d_inner + scan_block - 1) / scan_block;
+/// The gradients of selective_scan.
+template <int N, int d_inner, class P>
+void selective_scan_backward(const Context<P>& c,
+                             const std::type_identity_t<SelectiveScanBackward<P, N, d_inner>>& a) {
+  samba::detail::launch_on(c, SelectiveScanBackwardChunk<N, Real<P>, Act<P>>{
+                                  .rows = {.forward = detail::scan_args<P, N, d_inner>(a.forward),
+                                           .dy = a.dy.data,
+                                           .dy_stride = a.dy.stride,
+                                           .dbefore_gate = a.dbefore_gate.data,
+                                           .dbefore_gate_stride = a.dbefore_gate.stride,
+                                           .ddt = a.ddt.data,
+                                           .ddt_stride = a.ddt.stride,
+                                           .dx = a.dx.data,
+                                           .dx_stride = a.dx.stride,
+                                           .dz = a.dz.data,
+                                           .dz_stride = a.dz.stride,
+                                           .dBC = a.scratch.dBC.data,
+                                           .dBC_stride = a.scratch.dBC.stride,
+                                           .dh = nullptr,
+                                           .dA = a.dA.data,
+                                           .dD = a.dD.data,
+                                           .ddt_bias = a.ddt_bias.data},
+                                  .h = a.forward.h,
+                                  .dh = a.dh,
+                                  .dB = a.dB.data,
+                                  .dB_stride = a.dB.stride,
+                                  .dC = a.dC.data,
+                                  .dC_stride = a.dC.stride,
+                                  .kept = a.scratch.kept,
+                                  .piece = a.scratch.piece});
+}
 
-  Rows<R, blocks * 2 * N> dBC;
-  PerThreadRows<R, N * scan_block / scan_piece> kept;
-  PerThread<R, (4 * scan_piece + 1) * N * vector_floats> piece;
-
-  static void visit(auto& t, auto&& f) { f(t.dBC), f(t.kept), f(t.piece); }
-};
-
-/// The gradients of selective_scan for dy that of y; ddt may stand in the place of dy. h: each
-/// sequence's as the forward pass found it; dh: the gradient of h as it was left, then as it was
-/// found. ddt, dB, dC, dx, dz are written, dA, dD, ddt_bias added to. Threads take blocks of
-/// channels.
-template <class R, int N, int d_inner>
-void selective_scan_backward(
-    const Chunk& chunk, const Table<R, N, d_inner>& A, const Vector<R, d_inner>& D,
-    const Vector<R, d_inner>& dt_bias, std::type_identity_t<In<R, d_inner>> dt,
-    std::type_identity_t<In<R, N>> B, std::type_identity_t<In<R, N>> C,
-    std::type_identity_t<In<R, d_inner>> x, std::type_identity_t<In<R, d_inner>> z,
-    States<Array<R, N, d_inner>> h, std::type_identity_t<In<R, d_inner>> dy,
-    std::type_identity_t<Out<R, d_inner>> ddt, std::type_identity_t<Out<R, N>> dB,
-    std::type_identity_t<Out<R, N>> dC, std::type_identity_t<Out<R, d_inner>> dx,
-    std::type_identity_t<Out<R, d_inner>> dz, ScanBackwardScratch<R, N, d_inner>& scratch,
-    States<Array<R, N, d_inner>> dh, Table<R, N, d_inner>& dA, Vector<R, d_inner>& dD,
-    Vector<R, d_inner>& ddt_bias) {
-  detail::scan_backward_segments<N>(
-      chunk,
-      SelectiveScanBackwardArgs<R>{
-          .forward = detail::scan_args(A, D, dt_bias, dt, B, C, x, z, Out<R, d_inner>{}),
-          .dy = dy.data,
-          .dy_stride = dy.stride,
-          .ddt = ddt.data,
-          .ddt_stride = ddt.stride,
-          .dx = dx.data,
-          .dx_stride = dx.stride,
-          .dz = dz.data,
-          .dz_stride = dz.stride,
-          .dBC = scratch.dBC.data,
-          .dBC_stride = scratch.dBC.stride,
-          .dh = nullptr,
-          .dA = dA.data(),
-          .dD = dD.data(),
-          .ddt_bias = ddt_bias.data()},
-      h.template part<ArrayData<R>>(), dh.template part<ArrayData<R>>(), dB.data, dB.stride,
-      dC.data, dC.stride, scratch.kept.of(chunk.team.rank), scratch.piece.of(chunk.team.rank));
+/// A = -exp(A_log), n numbers. Never part of another function, in which a compiler that is free to
+/// take another exp (-ffast-math) would give other bits.
+template <class R>
+[[gnu::noinline]] void scan_A(const R* A_log, std::int64_t n, R* A) {
+  for (std::int64_t i = 0; i < n; ++i) A[i] = -std::exp(A_log[i]);
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

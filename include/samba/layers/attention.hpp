@@ -1,5 +1,4 @@
 #pragma once
-#include <samba/core/chunk.hpp>
 #include <samba/core/options.hpp>
 #include <samba/kernels/attention.hpp>
 #include <samba/kernels/matmul.hpp>
@@ -72,11 +71,12 @@ struct AttentionLayer {
     }
   };
 
-  template <class T, class KV>
+  template <class P>
   struct State {
+    using KV = KeyValue<P>;
     static_assert(
         std::is_same_v<KV, float> || std::is_same_v<KV, bf16> ||
-            (std::is_same_v<KV, double> && std::is_same_v<Real<T>, double>),
+            (std::is_same_v<KV, double> && std::is_same_v<Real<P>, double>),
         "SWA, Attention: KV, the type of keys and values, must be float or bf16, or double "
         "beside weights in double");
     Ring<KV, n_kv_heads, Window, head_dim> k, v;
@@ -89,21 +89,21 @@ struct AttentionLayer {
     }
   };
 
-  template <class T>
+  template <class P>
   struct Scratch {
-    Rows<Real<T>, qkv_width> qkv;
-    Rows<Real<T>, n_heads * head_dim> y;
-    Rows<Real<T>, n_heads> log_sum;
-    kernels::AttentionScratch<head_dim, Real<T>> tile;
+    Rows<Act<P>, qkv_width> qkv;
+    Rows<Act<P>, n_heads * head_dim> y;
+    Rows<Act<P>, n_heads> log_sum;
+    kernels::AttentionScratch<head_dim, Real<P>> tile;
 
     static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.log_sum), f(t.tile); }
   };
 
-  template <class T>
+  template <class P>
   struct Backward {
-    Rows<Real<T>, qkv_width> qkv;
-    Rows<Real<T>, n_heads * head_dim> y;
-    kernels::AttentionBackwardScratch<head_dim, Real<T>> tile;
+    Rows<Act<P>, qkv_width> qkv;
+    Rows<Act<P>, n_heads * head_dim> y;
+    kernels::AttentionBackwardScratch<head_dim, Real<P>> tile;
 
     static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.tile); }
   };
@@ -126,36 +126,65 @@ struct AttentionLayer {
   }
 
   /// out = attention(u) for the rows of the chunk; advances the states. u, out: (rows, d_model).
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
-                      Scratch<T>& t, In<Real<T>, D> u, Out<Real<T>, D> out) {
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                      const Scratch<P>& t, In<P, D> u, Out<P, D> out) {
     using namespace kernels;
-    const auto k = s.tensor(&State<T, KV>::k), v = s.tensor(&State<T, KV>::v);
+    const auto [q, k, v] = Fused<Act<P>>(t.qkv);
 
-    matmul(chunk.team, w.qkv, w.qkv_bias.data(), u, t.qkv);
-    if constexpr (rotary > 0) rope<head_dim>(chunk, group, angles(), t.qkv);
-    attention<head_dim>(chunk, keys_in_sight, t.qkv, k, v, t.tile, t.y, t.log_sum);
-    matmul(chunk.team, w.proj, w.proj_bias.data(), t.y, out);
+    matmul(c, w.qkv, w.qkv_bias, u, t.qkv);
+    if constexpr (rotary > 0)
+      rope<rotary, n_kv_heads, group, head_dim>(c, {.angles = angles(), .q = q, .k = k});
+    attention<n_kv_heads, group, head_dim>(c, {.q = q,
+                                               .k = k,
+                                               .v = v,
+                                               .ring_k = s.k,
+                                               .ring_v = s.v,
+                                               .window = keys_in_sight,
+                                               .out = t.y,
+                                               .log_sum = t.log_sum,
+                                               .scratch = t.tile});
+    matmul(c, w.proj, w.proj_bias, t.y, out);
   }
 
   /// Gradients for dout that of out, after forward: du is written, g added to. s: the states as
   /// forward found them; ds: the gradients of those it left, then of those it found.
-  template <class T, class KV>
-  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
-                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
-                       Backward<T>& d, In<Real<T>, D> u, In<Real<T>, D> dout, Out<Real<T>, D> du) {
+  template <class P>
+  static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
+                       Weights<Weight<Gradients<P>>>& g, const State<P>& s,
+                       const State<Gradients<P>>& ds, const Scratch<P>& t, const Backward<P>& d,
+                       In<P, D> u, In<P, D> dout, Out<P, D> du) {
     using namespace kernels;
-    using S = State<T, KV>;
-    using DS = State<T, Real<T>>;
-    matmul_backward(chunk.team, w.proj, t.y, dout, g.proj, g.proj_bias.data(), d.y);
-    attention_backward<head_dim>(chunk, keys_in_sight, t.qkv, s.tensor(&S::k), s.tensor(&S::v), t.y,
-                                 t.log_sum, d.y, d.qkv, ds.tensor(&DS::k), ds.tensor(&DS::v),
-                                 d.tile);
-    if constexpr (rotary > 0) rope_backward<head_dim>(chunk, group, angles(), d.qkv);
-    matmul_backward(chunk.team, w.qkv, u, d.qkv, g.qkv, g.qkv_bias.data(), du);
+    const auto [q, k, v] = Fused<Act<P>>(t.qkv);
+    const auto [dq, dk, dv] = Fused<Act<P>>(d.qkv);
+
+    matmul_backward(c, w.proj,
+                    {.x = t.y, .dout = dout, .dw = g.proj, .dbias = g.proj_bias.data(), .dx = d.y});
+    attention_backward<n_kv_heads, group, head_dim>(c, {.q = q,
+                                                        .k = k,
+                                                        .v = v,
+                                                        .ring_k = s.k,
+                                                        .ring_v = s.v,
+                                                        .window = keys_in_sight,
+                                                        .out = t.y,
+                                                        .log_sum = t.log_sum,
+                                                        .dout = d.y,
+                                                        .dq = dq,
+                                                        .dk = dk,
+                                                        .dv = dv,
+                                                        .dring_k = ds.k,
+                                                        .dring_v = ds.v,
+                                                        .scratch = d.tile});
+    if constexpr (rotary > 0)
+      rope_backward<rotary, n_kv_heads, group, head_dim>(c, {.angles = angles(), .q = dq, .k = dk});
+    matmul_backward(c, w.qkv,
+                    {.x = u, .dout = d.qkv, .dw = g.qkv, .dbias = g.qkv_bias.data(), .dx = du});
   }
 
  private:
+  template <class R>
+  using Fused = kernels::FusedHeads<R, n_kv_heads, group, head_dim>;
+
   static constexpr std::int64_t keys_in_sight =
       unbounded ? (std::numeric_limits<std::int64_t>::max)() : window;
 

@@ -1,5 +1,4 @@
 #pragma once
-#include <samba/core/chunk.hpp>
 #include <samba/core/options.hpp>
 #include <samba/kernels/causal_conv1d.hpp>
 #include <samba/kernels/matmul.hpp>
@@ -72,10 +71,10 @@ struct Mamba {
     }
   };
 
-  template <class T, class KV>
+  template <class P>
   struct State {
-    Array<Real<T>, d_conv - 1, d_inner> conv;
-    Array<Real<T>, d_state, d_inner> ssm;
+    Array<Real<P>, d_conv - 1, d_inner> conv;
+    Array<Real<P>, d_state, d_inner> ssm;
 
     static constexpr void visit(auto& s, auto&& f) {
       f("conv", s.conv);
@@ -83,23 +82,23 @@ struct Mamba {
     }
   };
 
-  template <class T>
+  template <class P>
   struct Scratch {
-    Rows<Real<T>, 2 * d_inner> xz;
-    Rows<Real<T>, dt_rank + 2 * d_state> rBC;
-    Rows<Real<T>, d_inner> x, dt, y;
+    Rows<Act<P>, 2 * d_inner> xz;
+    Rows<Act<P>, dt_rank + 2 * d_state> rBC;
+    Rows<Act<P>, d_inner> x, dt, y;
 
     static void visit(auto& t, auto&& f) {
       f(t.xz), f(t.rBC), f(t.x), f(t.dt), f.in_place_of(t.y, t.dt);
     }
   };
 
-  template <class T>
+  template <class P>
   struct Backward {
-    Rows<Real<T>, 2 * d_inner> xz;
-    Rows<Real<T>, dt_rank + 2 * d_state> rBC;
-    Rows<Real<T>, d_inner> x, dt;  // of dt: first the gradient of y
-    kernels::ScanBackwardScratch<Real<T>, d_state, d_inner> scan;
+    Rows<Act<P>, 2 * d_inner> xz;
+    Rows<Act<P>, dt_rank + 2 * d_state> rBC;
+    Rows<Act<P>, d_inner> x, dt;  // of dt: first the gradient of y
+    kernels::ScanBackwardScratch<P, d_state, d_inner> scan;
 
     static void visit(auto& t, auto&& f) {
       f(t.xz), f(t.rBC), f(t.x), f(t.dt), decltype(t.scan)::visit(t.scan, f);
@@ -116,48 +115,79 @@ struct Mamba {
   }
 
   /// out = Mamba(u) for the rows of the chunk; advances the states. u, out: (rows, d_model).
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
-                      Scratch<T>& t, In<Real<T>, D> u, Out<Real<T>, D> out) {
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                      const Scratch<P>& t, In<P, D> u, Out<P, D> out) {
     using namespace kernels;
-    const Team& team = chunk.team;
-    using S = State<T, KV>;
+    const auto x = first<d_inner>(t.xz), z = last<d_inner>(t.xz);
     const auto r = first<dt_rank>(t.rBC);
     const auto B = slice<dt_rank, d_state>(t.rBC), C = last<d_state>(t.rBC);
 
-    matmul(team, w.in_proj, u, t.xz);  // [x z] = W_in u
-    causal_conv1d(chunk, w.conv1d, w.conv1d_bias, first<d_inner>(t.xz), s.tensor(&S::conv), t.x);
-    matmul(team, w.x_proj, t.x, t.rBC);  // [r B C] = W_x x
-    matmul(team, w.dt_proj, r, t.dt);    // W_dt r
-    selective_scan(chunk, w.A, w.D_skip, w.dt_bias, t.dt, B, C, t.x, last<d_inner>(t.xz),
-                   s.tensor(&S::ssm), t.y);  // y = (C h + D x) silu(z)
-    matmul(team, w.out_proj, t.y, out);      // out = W_out y
+    matmul(c, w.in_proj, u, t.xz);  // [x z] = W_in u
+    causal_conv1d<d_inner, d_conv>(
+        c, {.weight = w.conv1d, .bias = w.conv1d_bias, .past = s.conv, .x = x, .y = t.x});
+    matmul(c, w.x_proj, t.x, t.rBC);  // [r B C] = W_x x
+    matmul(c, w.dt_proj, r, t.dt);    // W_dt r
+    selective_scan<d_state, d_inner>(c, {.A = w.A,
+                                         .D = w.D_skip,
+                                         .dt_bias = w.dt_bias,
+                                         .dt = t.dt,
+                                         .B = B,
+                                         .C = C,
+                                         .x = t.x,
+                                         .z = z,
+                                         .h = s.ssm,
+                                         .y = t.y});  // y = (C h + D x) silu(z)
+    matmul(c, w.out_proj, t.y, out);                  // out = W_out y
   }
 
   /// Gradients for dout that of out, after forward: du is written, g added to. s: the states as
   /// forward found them; ds: the gradients of those it left, then of those it found.
-  template <class T, class KV>
-  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
-                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
-                       Backward<T>& d, In<Real<T>, D> u, In<Real<T>, D> dout, Out<Real<T>, D> du) {
+  template <class P>
+  static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
+                       Weights<Weight<Gradients<P>>>& g, const State<P>& s,
+                       const State<Gradients<P>>& ds, const Scratch<P>& t, const Backward<P>& d,
+                       In<P, D> u, In<P, D> dout, Out<P, D> du) {
     using namespace kernels;
-    const Team& team = chunk.team;
-    using S = State<T, KV>;
-    using DS = State<T, Real<T>>;
+    const auto x = first<d_inner>(t.xz), z = last<d_inner>(t.xz);
+    const auto dx = first<d_inner>(d.xz), dz = last<d_inner>(d.xz);
     const auto r = first<dt_rank>(t.rBC), dr = first<dt_rank>(d.rBC);
     const auto B = slice<dt_rank, d_state>(t.rBC), C = last<d_state>(t.rBC);
+    const auto dB = slice<dt_rank, d_state>(d.rBC), dC = last<d_state>(d.rBC);
 
-    matmul_backward(team, w.out_proj, t.y, dout, g.out_proj, nullptr, d.dt);
-    selective_scan_backward(chunk, w.A, w.D_skip, w.dt_bias, t.dt, B, C, t.x, last<d_inner>(t.xz),
-                            s.tensor(&S::ssm), d.dt, d.dt, slice<dt_rank, d_state>(d.rBC),
-                            last<d_state>(d.rBC), d.x, last<d_inner>(d.xz), d.scan,
-                            ds.tensor(&DS::ssm), g.A, g.D_skip, g.dt_bias);
-    matmul_backward(team, w.dt_proj, r, d.dt, g.dt_proj, nullptr, dr);
-    matmul_backward(team, w.x_proj, t.x, d.rBC, g.x_proj, nullptr, d.x, true);
-    causal_conv1d_backward(chunk, w.conv1d, w.conv1d_bias, first<d_inner>(t.xz), s.tensor(&S::conv),
-                           d.x, first<d_inner>(d.xz), ds.tensor(&DS::conv), g.conv1d,
-                           g.conv1d_bias);
-    matmul_backward(team, w.in_proj, u, d.xz, g.in_proj, nullptr, du);
+    matmul_backward(c, w.out_proj, {.x = t.y, .dout = dout, .dw = g.out_proj, .dx = d.dt});
+    selective_scan_backward<d_state, d_inner>(c, {.forward = {.A = w.A,
+                                                              .D = w.D_skip,
+                                                              .dt_bias = w.dt_bias,
+                                                              .dt = t.dt,
+                                                              .B = B,
+                                                              .C = C,
+                                                              .x = t.x,
+                                                              .z = z,
+                                                              .h = s.ssm},
+                                                  .dy = d.dt,
+                                                  .dh = ds.ssm,
+                                                  .ddt = d.dt,
+                                                  .dB = dB,
+                                                  .dC = dC,
+                                                  .dx = d.x,
+                                                  .dz = dz,
+                                                  .dA = g.A,
+                                                  .dD = g.D_skip,
+                                                  .ddt_bias = g.dt_bias,
+                                                  .scratch = d.scan});
+    matmul_backward(c, w.dt_proj, {.x = r, .dout = d.dt, .dw = g.dt_proj, .dx = dr});
+    matmul_backward(c, w.x_proj, {.x = t.x, .dout = d.rBC, .dw = g.x_proj, .dx = add_to(d.x)});
+    causal_conv1d_backward<d_inner, d_conv>(c, {.weight = w.conv1d,
+                                                .bias = w.conv1d_bias,
+                                                .past = s.conv,
+                                                .x = x,
+                                                .dy = d.x,
+                                                .dpast = ds.conv,
+                                                .dx = dx,
+                                                .dweight = g.conv1d,
+                                                .dbias = g.conv1d_bias});
+    matmul_backward(c, w.in_proj, {.x = u, .dout = d.xz, .dw = g.in_proj, .dx = du});
   }
 };
 

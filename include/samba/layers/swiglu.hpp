@@ -1,5 +1,4 @@
 #pragma once
-#include <samba/core/chunk.hpp>
 #include <samba/core/options.hpp>
 #include <samba/kernels/elementwise.hpp>
 #include <samba/kernels/matmul.hpp>
@@ -39,19 +38,19 @@ struct SwiGLU {
     }
   };
 
-  template <class T, class KV>
+  template <class P>
   using State = Stateless;
 
-  template <class T>
+  template <class P>
   struct Scratch {
-    Rows<Real<T>, d_ff> gate, up, hidden;
+    Rows<Act<P>, d_ff> gate, up, hidden;
 
     static void visit(auto& t, auto&& f) { f(t.gate), f(t.up), f.in_place_of(t.hidden, t.up); }
   };
 
-  template <class T>
+  template <class P>
   struct Backward {
-    Rows<Real<T>, d_ff> gate, up;  // the gradients of hidden, then gate; of up
+    Rows<Act<P>, d_ff> gate, up;  // the gradients of hidden, then gate; of up
 
     static void visit(auto& t, auto&& f) { f(t.gate), f(t.up); }
   };
@@ -64,27 +63,30 @@ struct SwiGLU {
   }
 
   /// out = SwiGLU(u). u, out: (rows, d_model).
-  template <class T>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<Stateless>, Scratch<T>& t,
-                      In<Real<T>, D> u, Out<Real<T>, D> out) {
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const Stateless&,
+                      const Scratch<P>& t, In<P, D> u, Out<P, D> out) {
     using namespace kernels;
-    matmul(chunk.team, w.w1, w.b1.data(), u, t.gate);
-    matmul(chunk.team, w.w2, w.b2.data(), u, t.up);
-    silu_mul(chunk.team, t.gate, t.up, t.hidden);
-    matmul(chunk.team, w.w3, w.b3.data(), t.hidden, out);
+    matmul(c, w.w1, w.b1, u, t.gate);
+    matmul(c, w.w2, w.b2, u, t.up);
+    silu_mul<d_ff>(c, {.gate = t.gate, .up = t.up, .out = t.hidden});
+    matmul(c, w.w3, w.b3, t.hidden, out);
   }
 
   /// Gradients for dout that of out, after forward: du is written, g added to.
-  template <class T>
-  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
-                       States<Stateless>, States<Stateless>, Scratch<T>& t, Backward<T>& d,
-                       In<Real<T>, D> u, In<Real<T>, D> dout, Out<Real<T>, D> du) {
+  template <class P>
+  static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
+                       Weights<Weight<Gradients<P>>>& g, const Stateless&, const Stateless&,
+                       const Scratch<P>& t, const Backward<P>& d, In<P, D> u, In<P, D> dout,
+                       Out<P, D> du) {
     using namespace kernels;
-    const Team& team = chunk.team;
-    matmul_backward(team, w.w3, t.hidden, dout, g.w3, g.b3.data(), d.gate);
-    silu_mul_backward(team, t.gate, t.up, d.gate, d.gate, d.up);
-    matmul_backward(team, w.w1, u, d.gate, g.w1, g.b1.data(), du);
-    matmul_backward(team, w.w2, u, d.up, g.w2, g.b2.data(), du, true);
+    matmul_backward(c, w.w3,
+                    {.x = t.hidden, .dout = dout, .dw = g.w3, .dbias = g.b3.data(), .dx = d.gate});
+    silu_mul_backward<d_ff>(
+        c, {.gate = t.gate, .up = t.up, .dout = d.gate, .dgate = d.gate, .dup = d.up});
+    matmul_backward(c, w.w1, {.x = u, .dout = d.gate, .dw = g.w1, .dbias = g.b1.data(), .dx = du});
+    matmul_backward(c, w.w2,
+                    {.x = u, .dout = d.up, .dw = g.w2, .dbias = g.b2.data(), .dx = add_to(du)});
   }
 };
 

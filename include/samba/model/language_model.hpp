@@ -1,7 +1,9 @@
 #pragma once
 #include <samba/core/options.hpp>
+#include <samba/kernels/cross_entropy.hpp>
 #include <samba/kernels/embedding.hpp>
 #include <samba/kernels/matmul.hpp>
+#include <samba/kernels/rmsnorm.hpp>
 #include <samba/stack/parallel.hpp>
 #include <samba/stack/schedule.hpp>
 
@@ -55,6 +57,177 @@ constexpr std::int64_t elements() {
   return n;
 }
 
+// What the constants of a model are counted with: visitors of tensors and of branches.
+
+struct CountElements {
+  std::int64_t n = 0;
+  template <class X>
+  constexpr void operator()(const auto&, const X&) {
+    n += elements<X>();
+  }
+};
+struct CountProducts {
+  std::int64_t flops = 0;
+  template <class X>
+  constexpr void operator()(const auto&, const X&) {
+    if constexpr (requires { X::is_matrix; }) flops += 2 * elements<X>();
+  }
+};
+struct CountWeightBytes {
+  std::int64_t bytes = 0;
+  template <class X>
+  constexpr void operator()(const auto&, const X&) {
+    bytes += round_up(X::bytes, alignment);
+  }
+};
+struct CountStateBytes {
+  std::int64_t capacity, bytes = 0;
+  template <class X>
+  constexpr void operator()(const auto&, const X&) {
+    bytes =
+        checked_round_up("capacity", checked_sum("capacity", bytes, X::bytes(capacity)), alignment);
+  }
+};
+
+/// f(name, tensor) for the tensors of a branch, then for those derived from them.
+template <class B, class T>
+constexpr void visit_all(auto& weights, auto& f) {
+  using W = typename B::template Weights<T>;
+  W::visit(weights, f);
+  visit_derived<W>(weights, f);
+}
+
+/// Parameters of one branch, its norms included.
+template <class B>
+constexpr std::int64_t branch_parameters() {
+  const typename B::template Weights<float> weights{};
+  CountElements count;
+  B::template Weights<float>::visit(weights, count);
+  return count.n;
+}
+/// FLOPs of one branch for the token at a position.
+template <class B>
+constexpr std::int64_t branch_flops(std::int64_t position) {
+  const typename B::template Weights<float> weights{};
+  CountProducts count;
+  B::template Weights<float>::visit(weights, count);
+  if constexpr (requires { B::Layer::other_flops(position); })
+    count.flops += B::Layer::other_flops(position);
+  return count.flops;
+}
+/// Bytes of one branch's state.
+template <class B, class P>
+constexpr std::int64_t branch_state_bytes(std::int64_t capacity) {
+  const typename B::template State<P> state{};
+  CountStateBytes count{capacity};
+  B::template State<P>::visit(state, count);
+  return count.bytes;
+}
+
+struct CountBranches {
+  int n = 0;
+  constexpr void operator()(auto, Use) { ++n; }
+};
+struct CountParameters {
+  std::int64_t n = 0;
+  SharedSeen seen = {};
+  constexpr void operator()(auto branch, Use use) {
+    if (seen.first(use)) n += branch_parameters<typename decltype(branch)::type>();
+  }
+};
+template <class T>
+struct CountBranchWeights {
+  CountWeightBytes count = {};
+  SharedSeen seen = {};
+  constexpr void operator()(auto branch, Use use) {
+    using B = typename decltype(branch)::type;
+    if (!seen.first(use)) return;
+    const typename B::template Weights<T> weights{};
+    visit_all<B, T>(weights, count);
+  }
+};
+template <class P>
+struct CountStates {
+  std::int64_t capacity, bytes = 0;
+  constexpr void operator()(auto branch, Use) {
+    using B = typename decltype(branch)::type;
+    bytes = checked_sum("capacity", bytes, branch_state_bytes<B, P>(capacity));
+  }
+};
+struct CountFlops {
+  std::int64_t position, flops = 0;
+  constexpr void operator()(auto branch, Use) {
+    flops += branch_flops<typename decltype(branch)::type>(position);
+  }
+};
+
+/// Binds the tensors of a branch's states.
+template <class State>
+struct BindState {
+  Placer& placer;
+  std::int64_t stride, capacity;
+  bool in_turn;
+
+  template <class X>
+  void operator()(const auto&, X& x) const {
+    if constexpr (requires {
+                    State::any_slots;
+                    x.n_slots;
+                  })
+      if (in_turn) return x.bind_slots(placer.take(X::bytes_of(1)), stride, 1);
+    x.bind(placer.take(X::bytes(capacity), "capacity"), stride, capacity);
+  }
+};
+template <class P>
+struct BindStates {
+  Placer placer;
+  std::int64_t stride, capacity;
+  bool in_turn;
+  std::int64_t bytes = 0;
+
+  void operator()(auto branch, Use, auto& part) {
+    using State = typename decltype(branch)::type::template State<P>;
+    if (in_turn) placer.offset = 0;
+    BindState<State> bind{placer, stride, capacity, in_turn};
+    State::visit(part, bind);
+    bytes = (std::max)(bytes, placer.offset);
+  }
+};
+
+// A pass through the branches.
+
+template <class P, int D>
+struct ForwardPass {
+  const Context<P>& c;
+  const Workspace& workspace;
+  Rows<Residual<P>, D> x;
+
+  void operator()(auto branch, Use, const auto& w, const auto& s) const {
+    decltype(branch)::type::template forward<P>(c, w, s, workspace, x);
+  }
+};
+template <class P, int D>
+struct RecordingPass {
+  const Context<P>& c;
+  Tape& tape;
+  Rows<Residual<P>, D> x;
+
+  void operator()(auto branch, Use, const auto& w, const auto& s) const {
+    decltype(branch)::type::template record<P>(c, w, s, tape, x);
+  }
+};
+template <class P, int D>
+struct BackwardPass {
+  const Context<P>& c;
+  Tape& tape;
+  Rows<Residual<P>, D> dx;
+
+  void operator()(auto branch, Use, const auto& w, auto& g, const auto& s, const auto& again,
+                  const auto& ds) const {
+    decltype(branch)::type::template backward<P>(c, w, g, s, again, ds, tape, dx);
+  }
+};
+
 }  // namespace detail
 
 /// Embedding, stack, final RMSNorm and head: tokens in, logits out. All of its sizes are constants.
@@ -82,94 +255,35 @@ struct LanguageModel {
     Matrix<T, vocab_size, d_model> head;  // the embedding too if tied
   };
 
-  /// Views of one sequence's states.
-  template <class T, class KV>
-  using State = typename Stack::template Tree<StateOf<T, KV>>;
-
-  /// f(name, tensor) for the tensors of a branch that a file holds: "norm.weight", then the
-  /// layer's.
-  template <class B, class T>
-  static constexpr void visit_stored(auto&& weights, auto&& f) {
-    if constexpr (B::normed) f("norm.weight", weights.norm);
-    B::Layer::template Weights<T>::visit(weights.layer, f);
-  }
-
-  /// As visit_stored, then the tensors that are derived from them.
-  template <class B, class T>
-  static constexpr void visit_branch(auto&& weights, auto&& f) {
-    using W = typename B::Layer::template Weights<T>;
-    visit_stored<B, T>(weights, f);
-    if constexpr (requires { W::visit_derived(weights.layer, f); })
-      W::visit_derived(weights.layer, f);
-  }
-
-  /// Parameters of one branch, its norm included.
-  template <class B>
-  static constexpr std::int64_t branch_parameters = [] {
-    std::int64_t n = 0;
-    visit_stored<B, float>(typename B::template Weights<float>{},
-                           [&]<class X>(auto, const X&) { n += detail::elements<X>(); });
-    return n;
-  }();
-
-  /// FLOPs of one branch for the token at a position.
-  template <class B>
-  static constexpr std::int64_t branch_flops(std::int64_t position) {
-    std::int64_t flops = 0;
-    visit_stored<B, float>(typename B::template Weights<float>{}, [&]<class X>(auto, const X&) {
-      if constexpr (requires { X::is_matrix; }) flops += 2 * detail::elements<X>();
-    });
-    if constexpr (requires { B::Layer::other_flops(position); })
-      flops += B::Layer::other_flops(position);
-    return flops;
-  }
-
-  /// Bytes of one branch's state.
-  template <class B, class T, class KV>
-  static constexpr std::int64_t branch_state_bytes(std::int64_t capacity) {
-    using State = typename B::template State<T, KV>;
-    State state{};
-    std::int64_t bytes = 0;
-    State::visit(state, [&]<class X>(auto, const X&) {
-      bytes = checked_round_up("capacity", checked_sum("capacity", bytes, X::bytes(capacity)),
-                               alignment);
-    });
-    return bytes;
-  }
+  /// Views of the states of sequences: of the first one's, with the bytes from one to the next.
+  template <class P>
+  using States = typename Stack::template Tree<StateOf<P>>;
 
   /// Residual branches, weight-shared ones counted at each use.
   static constexpr int depth = [] {
-    int n = 0;
-    for_each_branch<Stack>([&](auto, Use) { ++n; });
-    return n;
+    detail::CountBranches count;
+    for_each_branch<Stack>(count);
+    return count.n;
   }();
 
   /// Trainable numbers; shared and tied ones once.
   static constexpr std::int64_t parameters = [] {
-    std::int64_t n = std::int64_t{tie_embeddings ? 1 : 2} * vocab_size * d_model + d_model;
-    detail::SharedSeen seen;
-    for_each_branch<Stack>([&](auto branch, Use use) {
-      if (seen.first(use)) n += branch_parameters<typename decltype(branch)::type>;
-    });
-    return n;
+    detail::CountParameters count{std::int64_t{tie_embeddings ? 1 : 2} * vocab_size * d_model +
+                                  d_model};
+    for_each_branch<Stack>(count);
+    return count.n;
   }();
 
   /// Bytes of the weights as they are held for matrices of type T, padding and derived tensors
   /// included.
   template <class T>
   static constexpr std::int64_t weight_bytes = [] {
-    std::int64_t bytes = 0;
-    const auto add = [&]<class X>(const X&) { bytes += round_up(X::bytes, alignment); };
+    detail::CountBranchWeights<T> all;
     constexpr Tree<T> tree{};
-    if (!tie_embeddings) add(tree.embedding);
-    add(tree.norm), add(tree.head);
-    detail::SharedSeen seen;
-    for_each_branch<Stack>([&](auto branch, Use use) {
-      using B = typename decltype(branch)::type;
-      if (seen.first(use))
-        visit_branch<B, T>(typename B::template Weights<T>{}, [&](auto, const auto& x) { add(x); });
-    });
-    return bytes;
+    if (!tie_embeddings) all.count(0, tree.embedding);
+    all.count(0, tree.norm), all.count(0, tree.head);
+    for_each_branch<Stack>(all);
+    return all.count.bytes;
   }();
 
   /// Bytes of one sequence's state; see StateBytes.
@@ -178,36 +292,24 @@ struct LanguageModel {
 
   template <class KV>
   static constexpr std::int64_t count_state_bytes(std::int64_t capacity) {
-    std::int64_t bytes = 0;
-    for_each_branch<Stack>([&](auto branch, Use) {
-      using B = typename decltype(branch)::type;
-      bytes = checked_sum("capacity", bytes, branch_state_bytes<B, StateReal<KV>, KV>(capacity));
-    });
-    return bytes;
+    using T = std::conditional_t<std::is_same_v<KV, double>, double, float>;
+    detail::CountStates<Policy<T, KV>> count{capacity};
+    for_each_branch<Stack>(count);
+    return count.bytes;
   }
 
-  /// Binds the tensors of a state (of any T, KV) to a block for this capacity, or only counts, if
-  /// it is null; returns the bytes of the block. in_turn: for branches that start from an empty
-  /// state, one after the other: each one's tensors stand from the beginning, and rings have one
-  /// slot where the layer can do with that (State::any_slots).
-  [[gnu::cold]] static std::int64_t place_state(auto& state, std::byte* block, std::int64_t capacity,
-                                  bool in_turn = false) {
-    Placer placer{block};
-    std::int64_t bytes = 0;
-    Stack::walk(state, [&](auto, auto& part, Use) {
-      using Part = std::remove_reference_t<decltype(part)>;
-      if (in_turn) placer.offset = 0;
-      Part::visit(part, [&]<class X>(auto, X& x) {
-        if constexpr (requires {
-                        Part::any_slots;
-                        x.n_slots;
-                      })
-          if (in_turn) return x.bind_slots(placer.take(X::bytes_of(1)), 1);
-        x.bind(placer.take(X::bytes(capacity), "capacity"), capacity);
-      });
-      bytes = (std::max)(bytes, placer.offset);
-    });
-    return bytes;
+  /// Binds the tensors of states to a block for this capacity, or only counts, if it is null; returns
+  /// the bytes of one sequence's state. The next sequence's state stands `stride` bytes behind.
+  /// in_turn: for branches that start from an empty state, one after the other: each one's tensors
+  /// stand from the beginning, and rings have one slot where the layer can do with that
+  /// (State::any_slots).
+  template <class P>
+  [[gnu::cold]] static std::int64_t place_states(States<P>& states, std::byte* block,
+                                                 std::int64_t stride, std::int64_t capacity,
+                                                 bool in_turn = false) {
+    detail::BindStates<P> bind{{block}, stride, capacity, in_turn};
+    Stack::walk(bind, Use{}, states);
+    return bind.bytes;
   }
 
   /// True if some layer keeps every position, so that a session has a capacity.
@@ -217,16 +319,105 @@ struct LanguageModel {
   /// FLOPs of one token at a position: two per weight of a product, and what layers count
   /// themselves.
   static constexpr std::int64_t flops_per_token(std::int64_t position) {
-    std::int64_t flops = std::int64_t{2} * vocab_size * d_model;
-    for_each_branch<Stack>([&](auto branch, Use) {
-      flops += branch_flops<typename decltype(branch)::type>(position);
-    });
-    return flops;
+    detail::CountFlops count{position, std::int64_t{2} * vocab_size * d_model};
+    for_each_branch<Stack>(count);
+    return count.flops;
+  }
+
+  // The model's arithmetic, for sessions and for training. x, dx: the residual stream of the chunk's
+  // rows, (rows, d_model).
+
+  template <class P>
+  using Stream = Rows<Residual<P>, d_model>;
+  template <class P>
+  using Logits = Rows<Real<P>, vocab_size>;
+
+  /// x = the embeddings of the tokens, (rows).
+  template <class P>
+  static void embed(const Context<P>& c, const Tree<Weight<P>>& w, const std::int32_t* tokens,
+                    Stream<P> x) {
+    kernels::embedding(c, embedding_of(w), tokens, x);
+  }
+
+  /// Takes x through all branches in place, and advances the states.
+  template <class P>
+  static void forward(const Context<P>& c, const Tree<Weight<P>>& w, const States<P>& states,
+                      const Workspace& workspace, Stream<P> x) {
+    const detail::ForwardPass<P, d_model> pass{c, workspace, x};
+    Stack::walk(pass, Use{}, w.stack, states);
+  }
+  /// The same, leaving on the tape what backward needs.
+  template <class P>
+  static void record(const Context<P>& c, const Tree<Weight<P>>& w, const States<P>& states,
+                     Tape& tape, Stream<P> x) {
+    const detail::RecordingPass<P, d_model> pass{c, tape, x};
+    Stack::walk(pass, Use{}, w.stack, states);
+  }
+
+  /// The logits of some rows of x, which are normed first. normed: scratch for as many rows.
+  template <class P>
+  static void logits(const Context<P>& c, const Tree<Weight<P>>& w, Stream<P> x,
+                     Rows<Act<P>, d_model> normed, Logits<P> logits) {
+    kernels::rmsnorm<d_model>(c, {.weight = w.norm, .eps = norm_eps, .x = x, .out = normed});
+    kernels::matmul(c, w.head, normed, logits);
+  }
+
+  /// Scratch of loss(), for some rows.
+  template <class P>
+  struct LossScratch {
+    Rows<Act<P>, d_model> normed, dnormed;
+    Rows<Real<P>, 1> inverse;
+    Logits<P> logits;
+
+    static void visit(auto& t, auto&& f) { f(t.normed), f(t.dnormed), f(t.inverse), f(t.logits); }
+    /// Of the first n rows.
+    LossScratch of(std::int64_t n) const {
+      LossScratch t = *this;
+      t.normed.count = t.dnormed.count = t.inverse.count = t.logits.count = n;
+      return t;
+    }
+  };
+
+  /// The losses of some rows of x and their gradients: dx is written, g added to. See CrossEntropy.
+  template <class P>
+  static void loss(const Context<P>& c, const Tree<Weight<P>>& w, Tree<Weight<Gradients<P>>>& g,
+                   const kernels::CrossEntropy<P>& targets, const LossScratch<P>& t, Stream<P> x,
+                   Stream<P> dx) {
+    logits(c, w, x, t.normed, t.logits);
+    kernels::cross_entropy<vocab_size>(c, targets, t.logits);
+    kernels::matmul_backward(c, w.head,
+                             {.x = t.normed, .dout = t.logits, .dw = g.head, .dx = t.dnormed});
+    kernels::clear(c, dx);
+    kernels::rmsnorm_backward<d_model>(c, {.weight = w.norm,
+                                           .eps = norm_eps,
+                                           .x = x,
+                                           .dout = t.dnormed,
+                                           .dx = dx,
+                                           .dweight = g.norm,
+                                           .inverse = t.inverse});
+  }
+
+  /// The branches' gradients in reverse order, then those of the embedding: g is added to. dx: the
+  /// gradient of x as record() left it, then as it found it. found: the states that record() found;
+  /// again: a copy, which recomputing advances; dstates: the gradients of the states that it left, then
+  /// of those that it found.
+  template <class P>
+  static void backward(const Context<P>& c, const Tree<Weight<P>>& w, Tree<Weight<Gradients<P>>>& g,
+                       const States<P>& found, const States<P>& again,
+                       const States<Gradients<P>>& dstates, Tape& tape, const std::int32_t* tokens,
+                       Stream<P> dx) {
+    const detail::BackwardPass<P, d_model> pass{c, tape, dx};
+    Stack::walk_back(pass, Use{}, w.stack, g.stack, found, again, dstates);
+    kernels::embedding_backward(c, tokens, dx, embedding_of(g));
   }
 
  private:
-  template <class KV>
-  using StateReal = std::conditional_t<std::is_same_v<KV, double>, double, float>;
+  static auto& embedding_of(auto& w) {
+    if constexpr (tie_embeddings)
+      return w.head;
+    else
+      return w.embedding;
+  }
 };
 
 }  // namespace samba::inline SAMBA_TARGET

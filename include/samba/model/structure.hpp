@@ -27,25 +27,24 @@ struct BranchInfo {
   std::string tensors;     ///< names and shapes, its norm's and its own
   /// Of its attention, if it has one.
   int n_heads = 0, n_kv_heads = 0, head_dim = 0;
-  bool normed = true;
+  std::string
+      kind;  ///< of the branch, in front of the layer's name: "", "no_norm:", "sandwich:" ...
   std::uint64_t shared = 0;  ///< equal for branches that share weights
   int shared_number = 0;
   bool first_use = true;  ///< of the shared weights
   std::int64_t parameters = 0, state_bytes = 0, flops = 0, far_flops = 0;
 
   /// "name(option=value, ...)"
-  std::string text() const {
-    return detail::join({normed ? "" : "no_norm:", layer, "(", options, ")"});
-  }
+  std::string text() const { return detail::join({kind, layer, "(", options, ")"}); }
 };
 
 namespace detail {
 
 // The functions that a generic visitor calls for each option or tensor take plain types and are not
 // inlined: they are compiled once, and cost little at the many places that call them.
-[[gnu::cold, gnu::noinline]] inline void add_option(BranchInfo& info, const char* name,
+[[gnu::cold, gnu::noinline]] inline void add_option(std::string& options, const char* name,
                                                     Part value) {
-  info.options += join({info.options.empty() ? "" : ", ", name, "=", value});
+  options += join({options.empty() ? "" : ", ", name, "=", value});
 }
 [[gnu::cold, gnu::noinline]] inline void add_tensor(BranchInfo& info, std::string_view name,
                                                     const Shape& shape) {
@@ -55,6 +54,28 @@ namespace detail {
 /// A tensor's name as a layer gives it: text, or something that becomes a string.
 constexpr std::string_view name_text(const char* name) { return name; }
 std::string name_text(const auto& name) { return name; }
+
+/// Collects options as "name=value, ...", and tensors.
+struct OptionLister {
+  std::string& options;
+  void operator()(const char* name, auto value) const { add_option(options, name, value); }
+};
+struct TensorsOf {
+  BranchInfo& info;
+  template <class X>
+  void operator()(const auto& name, const X&) const {
+    add_tensor(info, name_text(name), X::shape);
+  }
+};
+
+/// What stands in front of a layer's name: the kind of its branch with the norms' options.
+[[gnu::cold]] inline std::string kind_text(std::string_view kind, const std::string& options,
+                                           float factor) {
+  std::string text(kind);
+  if (!options.empty()) text += join({text.empty() ? "pre" : "", "(", options, ")"});
+  if (!text.empty()) text += ":";
+  return factor == 1 ? text : join({"scaled(factor=", factor, "):", text});
+}
 
 /// The smallest p that divides items.size() such that item i equals item i % p.
 template <class Items>
@@ -90,34 +111,47 @@ std::size_t period(const Items& items) {
 
 }  // namespace detail
 
+namespace detail {
+
+template <class Model>
+struct BranchLister {
+  BranchInfo* next;
+  SharedSeen seen = {};
+
+  void operator()(auto branch, Use use) {
+    using B = typename decltype(branch)::type;
+    using L = typename B::Layer;
+    using N = typename B::Node;
+    BranchInfo& info = *next++;
+    info.layer = L::name;
+    if constexpr (requires { L::n_heads, L::n_kv_heads, L::head_dim; })
+      info.n_heads = L::n_heads, info.n_kv_heads = L::n_kv_heads, info.head_dim = L::head_dim;
+    OptionLister options{info.options};
+    if constexpr (requires { L::visit_options(options); }) L::visit_options(options);
+    std::string of_node;
+    OptionLister node_options{of_node};
+    if constexpr (requires { N::visit_options(node_options); }) N::visit_options(node_options);
+    info.kind = kind_text(N::kind, of_node, factor_of<N>);
+    info.shared = use.shared, info.shared_number = use.number, info.first_use = seen.first(use);
+    const typename B::template Weights<float> weights{};
+    TensorsOf tensors{info};
+    B::template Weights<float>::visit(weights, tensors);
+    info.parameters = branch_parameters<B>();
+    info.state_bytes = branch_state_bytes<B, Policy<float>>(Model::default_capacity);
+    info.flops = branch_flops<B>(0);
+    info.far_flops = branch_flops<B>(Model::default_capacity - 1);
+  }
+};
+
+}  // namespace detail
+
 /// The residual branches of a model in order; state_bytes for KV = float and the default capacity,
 /// far_flops at the last position before it.
 template <class Model>
 [[gnu::cold]] std::vector<BranchInfo> branches() {
   std::vector<BranchInfo> all(Model::depth);
-  auto next = all.begin();
-  detail::SharedSeen seen;
-  for_each_branch<typename Model::Stack>([&](auto branch, Use use) {
-    using B = typename decltype(branch)::type;
-    using L = typename B::Layer;
-    BranchInfo& info = *next++;
-    info.layer = L::name;
-    if constexpr (requires { L::n_heads, L::n_kv_heads, L::head_dim; })
-      info.n_heads = L::n_heads, info.n_kv_heads = L::n_kv_heads, info.head_dim = L::head_dim;
-    if constexpr (requires { L::visit_options([](auto, auto) {}); })
-      L::visit_options(
-          [&](const char* name, auto value) { detail::add_option(info, name, value); });
-    info.normed = B::normed;
-    info.shared = use.shared, info.shared_number = use.number, info.first_use = seen.first(use);
-    Model::template visit_stored<B, float>(
-        typename B::template Weights<float>{}, [&]<class X>(auto name, const X&) {
-          detail::add_tensor(info, detail::name_text(name), X::shape);
-        });
-    info.parameters = Model::template branch_parameters<B>;
-    info.state_bytes = Model::template branch_state_bytes<B, float, float>(Model::default_capacity);
-    info.flops = Model::template branch_flops<B>(0);
-    info.far_flops = Model::template branch_flops<B>(Model::default_capacity - 1);
-  });
+  detail::BranchLister<Model> list{all.data()};
+  for_each_branch<typename Model::Stack>(list);
   return all;
 }
 

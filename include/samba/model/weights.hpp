@@ -44,18 +44,11 @@ class Weights {
   Weights() : Weights(Arena(Model::template weight_bytes<T>, "weights")) {}
   /// In memory that holds them already, weight_bytes<T> as memory() shows them.
   explicit Weights(Arena arena) : arena_(std::move(arena)) {
-    Placer placer{arena_.data()};
-    const auto bind = [&]<class X>(auto&&, X& tensor) { tensor.bind(placer.take(X::bytes)); };
+    Bind bind{{arena_.data()}};
     if constexpr (!Model::tie_embeddings) bind(0, tree_.embedding);
     bind(0, tree_.norm);
     bind(0, tree_.head);
-    SharedWeights shared;
-    Model::Stack::walk(tree_.stack, [&](auto branch, auto& weights, Use use) {
-      if (void* const first = shared.first(use, &weights); first != &weights)
-        weights = *static_cast<const std::remove_reference_t<decltype(weights)>*>(first);
-      else
-        Model::template visit_branch<typename decltype(branch)::type, T>(weights, bind);
-    });
+    Model::Stack::walk(bind, Use{}, tree_.stack);
   }
   Weights(Weights&&) = default;
   Weights& operator=(Weights&&) = default;
@@ -95,9 +88,8 @@ class Weights {
 
   /// Recomputes what layers derive from their weights; call it after changing them.
   void derive() {
-    Model::Stack::walk(tree_.stack, [](auto, auto& weights, Use) {
-      if constexpr (requires { weights.layer.derive(); }) weights.layer.derive();
-    });
+    Derive derive;
+    Model::Stack::walk(derive, Use{}, tree_.stack);
   }
 
   /// All numbers zero.
@@ -120,6 +112,48 @@ class Weights {
     }
   };
 
+  /// Gives every tensor its place; shared ones that of their first use.
+  struct Bind {
+    Placer placer;
+    SharedWeights shared = {};
+
+    template <class X>
+    void operator()(const auto&, X& tensor) {
+      tensor.bind(placer.take(X::bytes));
+    }
+    template <class Part>
+    void operator()(auto branch, Use use, Part& weights) {
+      if (void* const first = shared.first(use, &weights); first != &weights)
+        weights = *static_cast<const Part*>(first);
+      else
+        detail::visit_all<typename decltype(branch)::type, T>(weights, *this);
+    }
+  };
+  struct Derive {
+    void operator()(auto, Use, auto& weights) const { detail::derive(weights); }
+  };
+
+  /// Calls f for the tensors of a branch, and of all branches.
+  template <class F, class B>
+  struct VisitTensors {
+    F& f;
+    int number;
+    void operator()(const auto& name, auto& tensor) const {
+      f(number, std::type_identity<B>{}, name, tensor);
+    }
+  };
+  template <class F>
+  struct VisitBranches {
+    F& f;
+    int number = 0;
+    detail::SharedSeen seen = {};
+    void operator()(auto branch, Use use, auto& weights) {
+      using B = typename decltype(branch)::type;
+      VisitTensors<F, B> visit{f, number++};
+      if (seen.first(use)) B::template Weights<T>::visit(weights, visit);
+    }
+  };
+
   template <class Element>
   [[gnu::cold, gnu::noinline]] static void set(TensorRef<Real<T>>& tensor, int branch,
                                                std::string_view name, const Shape& shape,
@@ -138,14 +172,8 @@ class Weights {
       f(-1, model, "embedding", tree.head);
     else
       f(-1, model, "embedding", tree.embedding);
-    int number = 0;
-    detail::SharedSeen seen;
-    Model::Stack::walk(tree.stack, [&](auto branch, auto& weights, Use use) {
-      if (seen.first(use))
-        Model::template visit_stored<typename decltype(branch)::type, T>(
-            weights, [&](auto name, auto& tensor) { f(number, branch, name, tensor); });
-      ++number;
-    });
+    VisitBranches<std::remove_reference_t<F>> branches{f};
+    Model::Stack::walk(branches, Use{}, tree.stack);
     f(-1, model, "norm", tree.norm);
     if constexpr (!Model::tie_embeddings) f(-1, model, "head", tree.head);
   }

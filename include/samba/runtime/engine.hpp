@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/kernels/cpu.hpp>
 #include <samba/model/weights.hpp>
 #include <samba/runtime/snapshot.hpp>
 #include <samba/runtime/state_file.hpp>
@@ -24,6 +25,8 @@ namespace detail {
 /// chunk through the model. Checks its input; `who` in messages is the caller's name.
 template <class Model, class T, class KV>
 class Engine {
+  using P = Policy<T, KV>;
+
  public:
   using R = Real<T>;
   using Tokens = std::span<const std::int32_t>;
@@ -40,23 +43,19 @@ class Engine {
     info_.dtypes =
         join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
-    info_.bytes = Model::place_state(states_[0], nullptr, options_.capacity);
+    info_.bytes = Model::template place_states<P>(states_, nullptr, 0, options_.capacity);
     constexpr const char* states = "SessionOptions::capacity, sequences: states";
     block_ = Arena(checked_product(states, info_.bytes, sequences), states);
-    for (int i = 0; i < sequences; ++i)
-      Model::place_state(states_[i], block_of(i), options_.capacity);
+    Model::template place_states<P>(states_, block_.data(), info_.bytes, options_.capacity);
 
     Placer rows;
     const std::int64_t stream =
         std::int64_t{options_.chunk} * Model::d_model * static_cast<std::int64_t>(sizeof(R));
     rows.take(stream), rows.take(stream);
-    std::int64_t layer = 0;
-    for_each_branch<typename Model::Stack>([&](auto branch, Use) {
-      typename decltype(branch)::type::template Scratch<T> t;
-      layer = (std::max)(layer, t.place({nullptr, options_.chunk, options_.threads}));
-    });
+    CountScratch count{{nullptr, options_.chunk, options_.threads}};
+    for_each_branch<typename Model::Stack>(count);
     constexpr const char* chunk = "SessionOptions::chunk, threads: what is computed from a chunk";
-    scratch_ = Arena(checked_sum(chunk, rows.offset, layer), chunk);
+    scratch_ = Arena(checked_sum(chunk, rows.offset, count.bytes), chunk);
     x_ = reinterpret_cast<R*>(scratch_.data());
     normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
     workspace_ = scratch_.data() + rows.offset;
@@ -128,8 +127,7 @@ class Engine {
         const std::int64_t take = (std::min)(left, options_.chunk - rows);
         if (take > 0) {
           std::copy_n(prompts[first].data() + done, take, tokens_ + rows);
-          active_[n] = states_[first];
-          segments_[n++] = {positions_[first], rows, take};
+          segments_[n++] = {positions_[first], rows, take, static_cast<std::int64_t>(first)};
           positions_[first] += take;
           rows += take;
         }
@@ -150,8 +148,7 @@ class Engine {
     for (std::int64_t begin = 0; begin < std::ssize(tokens); begin += options_.chunk) {
       const auto rows = std::min<std::int64_t>(options_.chunk, std::ssize(tokens) - begin);
       std::copy_n(tokens.data() + begin, rows, tokens_);
-      active_[0] = states_[i];
-      segments_[0] = {positions_[i], 0, rows};
+      segments_[0] = {positions_[i], 0, rows, i};
       positions_[i] += rows;
       run({segments_, 1}, rows, {}, logits + begin * Model::vocab_size);
     }
@@ -194,7 +191,17 @@ class Engine {
     R* logits = nullptr;
   };
 
-  [[gnu::cold]] static SessionOptions check_options(const char* who, int sequences, SessionOptions o) {
+  struct CountScratch {
+    Workspace workspace;
+    std::int64_t bytes = 0;
+    void operator()(auto branch, Use) {
+      typename decltype(branch)::type::template Scratch<P> t;
+      bytes = (std::max)(bytes, t.place(workspace));
+    }
+  };
+
+  [[gnu::cold]] static SessionOptions check_options(const char* who, int sequences,
+                                                    SessionOptions o) {
     if (sequences < 1) fail({who, ": expected at least one sequence, found ", sequences});
     if (o.capacity < 1)
       fail({who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity});
@@ -212,8 +219,7 @@ class Engine {
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
       x = reinterpret_cast<X*>(placer.take_array(n, sizeof(X), "sequences"));
     };
-    take(states_, sequences_), take(active_, sequences_), take(segments_, sequences_),
-        take(wanted_, sequences_);
+    take(segments_, sequences_), take(wanted_, sequences_);
     take(positions_, sequences_), take(tokens_, options_.chunk);
     take(logits_, std::int64_t{sequences_} * Model::vocab_size);
     return placer.offset;
@@ -228,20 +234,28 @@ class Engine {
   std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }
 
   /// The tensors of a state in their order, for a file.
-  std::vector<StateTensor> tensors() const {
-    std::vector<StateTensor> list;
-    Placer placer;
+  struct ListTensors {
+    const Engine& engine;
+    std::vector<StateTensor> list = {};
+    Placer placer = {};
     int number = 0;
-    Model::Stack::walk(states_[0], [&](auto branch, auto& part, Use) {
-      decltype(branch)::type::template State<T, KV>::visit(part, [&]<class X>(auto name, X& x) {
-        using Element = std::remove_reference_t<decltype(*x.data)>;
-        const std::int64_t bytes = X::bytes(options_.capacity);
-        add(list, number, name_text(name), dtype_of<Element>, X::shape, placer.offset, bytes);
-        placer.take(bytes);
-      });
+
+    template <class X>
+    void operator()(const auto& name, const X& x) {
+      using Number = std::remove_reference_t<decltype(*x.data)>;
+      const std::int64_t bytes = X::bytes(engine.options_.capacity);
+      engine.add(list, number, name_text(name), dtype_of<Number>, X::shape, placer.offset, bytes);
+      placer.take(bytes);
+    }
+    void operator()(auto branch, Use, const auto& part) {
+      decltype(branch)::type::template State<P>::visit(part, *this);
       ++number;
-    });
-    return list;
+    }
+  };
+  std::vector<StateTensor> tensors() const {
+    ListTensors all{*this};
+    Model::Stack::walk(all, Use{}, states_);
+    return all.list;
   }
 
   [[gnu::cold, gnu::noinline]] void add(std::vector<StateTensor>& list, int branch,
@@ -254,27 +268,19 @@ class Engine {
       if (extent == 0) extent = options_.capacity;
   }
 
-  /// Takes the first `rows` of tokens_ through the model, segment i with active_[i]. Logits of the
-  /// wanted rows go where they say; if `all` is given, those of every row go there instead.
+  /// Takes the first `rows` of tokens_ through the model. Logits of the wanted rows go where they say;
+  /// if `all` is given, those of every row go there instead.
   void run(std::span<const Segment> segments, std::int64_t rows, std::span<const Wanted> wanted,
            R* all) {
-    using namespace kernels;
     const auto& w = weights_->tree();
     const Rows<R, Model::d_model> x{x_, rows}, normed{normed_, rows};
     const auto start = std::chrono::steady_clock::now();
     const std::int64_t slept = parallel(team_size_.next(), [&](const Team& team) {
-      const Chunk chunk{team, segments, rows};
-      if constexpr (Model::tie_embeddings)
-        embedding(team, w.head, tokens_, x);
-      else
-        embedding(team, w.embedding, tokens_, x);
-      const States<typename Model::template State<T, KV>> states(
-          reinterpret_cast<std::byte*>(active_), sizeof(active_[0]));
-      Model::Stack::template forward<T, KV>(
-          chunk, w.stack, states, {workspace_, rows, options_.threads}, Model::norm_eps, x);
+      const Context<P> c{{segments, rows}, {team}, Model::norm_eps};
+      Model::embed(c, w, tokens_, x);
+      Model::forward(c, w, states_, {workspace_, rows, options_.threads}, x);
       if (all) {
-        rmsnorm(team, w.norm, Model::norm_eps, x, normed);
-        matmul(team, w.head, normed, {all, rows});
+        Model::logits(c, w, x, normed, {all, rows});
         return;
       }
       // Runs of rows whose logits stand one after another share a product.
@@ -287,8 +293,7 @@ class Engine {
             break;
         }
         const auto n = static_cast<std::int64_t>(end - begin);
-        rmsnorm(team, w.norm, Model::norm_eps, {x.row(row), n}, {normed.row(row), n});
-        matmul(team, w.head, {normed.row(row), n}, {logits, n});
+        Model::logits(c, w, {x.row(row), n}, {normed.row(row), n}, {logits, n});
       }
     });
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
@@ -305,12 +310,12 @@ class Engine {
   Arena block_, scratch_, own_;
   R *x_ = nullptr, *normed_ = nullptr;
   std::byte* workspace_ = nullptr;
-  typename Model::template State<T, KV>*states_, *active_;  // (sequences), views into block_
-  Segment* segments_;                                       // (sequences)
-  Wanted* wanted_;                                          // (sequences)
-  std::int64_t* positions_;                                 // (sequences)
-  std::int32_t* tokens_;                                    // (chunk)
-  R* logits_;                                               // (sequences, vocab_size)
+  typename Model::template States<P> states_;  // views into block_
+  Segment* segments_;                          // (sequences)
+  Wanted* wanted_;                             // (sequences)
+  std::int64_t* positions_;                    // (sequences)
+  std::int32_t* tokens_;                       // (chunk)
+  R* logits_;                                  // (sequences, vocab_size)
 };
 
 }  // namespace detail

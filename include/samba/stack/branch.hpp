@@ -1,7 +1,5 @@
 #pragma once
-#include <samba/kernels/elementwise.hpp>
-#include <samba/kernels/rmsnorm.hpp>
-#include <samba/stack/layer.hpp>
+#include <samba/stack/node.hpp>
 
 #include <cstring>
 
@@ -13,16 +11,16 @@ struct Use {
   int number = 0;
 };
 
-/// What a tree of a stack holds at each branch: its weights, its state, or nothing.
+/// What a tree of a stack holds at each branch: its weights, its states, or nothing.
 template <class T>
 struct WeightsOf {
   template <class B>
   using of = typename B::template Weights<T>;
 };
-template <class T, class KV>
+template <class P>
 struct StateOf {
   template <class B>
-  using of = typename B::template State<T, KV>;
+  using of = typename B::template State<P>;
 };
 struct NothingOf {
   template <class B>
@@ -37,8 +35,8 @@ struct Workspace {
 
 /// Where a forward pass leaves what its backward pass needs: of each branch in turn its input, and
 /// what its layer computed from it. With `recompute` only the input, and the backward pass computes
-/// the rest anew. With `fresh` every sequence starts from an empty state: those of all branches may
-/// then stand in one place, where each branch clears what it uses.
+/// the rest again. With `fresh` every sequence starts from an empty state: those of all branches may
+/// then be in one place, where each branch clears what it uses.
 struct Tape {
   std::byte* block = nullptr;
   std::int64_t offset = 0;
@@ -47,57 +45,56 @@ struct Tape {
   bool recompute = false, fresh = false;
 };
 
-/// A residual branch: x += layer(rmsnorm(x)), or x += layer(x) if Normed is false.
-template <class L, bool Normed>
+/// A residual branch: x += node(x).
+template <class N>
 struct Branch {
-  static constexpr int d_model = L::d_model;
-  static constexpr bool normed = Normed;
-  using Layer = L;
+  using Node = N;
+  using Layer = typename N::Layer;
+  static constexpr int d_model = N::d_model;
 
   template <class T>
-  struct Weights {
-    Vector<Real<T>, d_model> norm;
-    typename L::template Weights<T> layer;
-  };
-  template <class T, class KV>
-  using State = typename L::template State<T, KV>;
+  using Weights = typename N::template Weights<T>;
+  template <class P>
+  using State = typename N::template State<P>;
 
   template <class Kind>
-  using Tree = typename Kind::template of<Branch>;
+  struct Tree : Kind::template of<Branch> {
+    using kind = Kind;
+  };
 
-  static constexpr void walk(auto& tree, auto&& f, Use use) {
-    f(std::type_identity<Branch>{}, tree, use);
+  static constexpr void walk(auto& f, Use use, auto&... leaves) {
+    f(std::type_identity<Branch>{}, use, leaves...);
   }
+  static constexpr void walk_back(auto& f, Use use, auto&... leaves) { walk(f, use, leaves...); }
 
-  template <class T>
+  template <class P>
   struct Scratch {
-    Rows<Real<T>, d_model> normed, out;
-    typename L::template Scratch<T> layer;
+    Rows<Act<P>, d_model> out;
+    typename N::template Scratch<P> node;
 
     /// Places the buffers in the workspace; returns the bytes they take.
-    std::int64_t place(const Workspace& workspace, bool keep = false) {
-      ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads, keep};
-      if constexpr (Normed) place(normed);
+    std::int64_t place(const Workspace& workspace, bool keep_all = false) {
+      ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads, keep_all};
       place(out);
-      L::template Scratch<T>::visit(layer, place);
+      N::template Scratch<P>::visit(node, place);
       return place.placer.offset;
     }
   };
 
-  template <class T, class KV>
-  [[gnu::noinline]] static void forward(const Chunk& chunk, const Weights<T>& w,
-                                        States<State<T, KV>> s, const Workspace& workspace,
-                                        float norm_eps, Rows<Real<T>, d_model> x) {
-    Scratch<T> t;
+  template <class P>
+  [[gnu::noinline]] static void forward(const Context<P>& c, const Weights<Weight<P>>& w,
+                                        const State<P>& s, const Workspace& workspace,
+                                        Rows<Residual<P>, d_model> x) {
+    Scratch<P> t;
     t.place(workspace);
-    run<T, KV>(chunk, w, s, t, norm_eps, x, x);
+    run<P>(c, w, s, t, x, x);
   }
 
   /// A branch's part of a tape: its input, and what its layer computed.
-  template <class T>
+  template <class P>
   struct Record {
-    Rows<Real<T>, d_model> x;
-    Scratch<T> scratch;
+    Rows<Residual<P>, d_model> x;
+    Scratch<P> scratch;
 
     /// Places it at the end of the tape; returns its bytes there.
     std::int64_t place(const Tape& tape) {
@@ -112,52 +109,49 @@ struct Branch {
   };
 
   /// What the backward pass of a branch needs beside its record.
-  template <class T>
+  template <class P>
   struct BackwardScratch {
-    static_assert(sizeof(detail::CheckTrained<L>) > 0);
-    Rows<Real<T>, d_model> du;
-    Rows<Real<T>, 1> inverse;
-    typename detail::BackwardOf<L, T>::type layer;
+    Rows<Act<P>, d_model> dout;
+    typename N::template Backward<P> node;
 
     std::int64_t place(const Workspace& workspace) {
       ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads};
-      place(du), place(inverse);
-      detail::BackwardOf<L, T>::type::visit(layer, place);
+      if constexpr (detail::factor_of<N> != 1.f) place(dout);
+      N::template Backward<P>::visit(node, place);
       return place.placer.offset;
     }
   };
 
   /// Bytes that tape.scratch needs for this branch.
-  template <class T>
+  template <class P>
   static std::int64_t scratch_bytes(Tape tape) {
     tape.block = tape.scratch = nullptr;
-    Record<T> record;
+    Record<P> record;
     const std::int64_t kept = record.scratch.place({nullptr, tape.rows, tape.threads}, true);
-    BackwardScratch<T> d;
+    BackwardScratch<P> d;
     return checked_sum("tokens", tape.recompute ? kept : 0,
                        d.place({nullptr, tape.rows, tape.threads}));
   }
 
   /// forward, leaving its record on the tape.
-  template <class T, class KV>
-  static void record(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Tape& tape,
-                     float norm_eps, Rows<Real<T>, d_model> x) {
-    Record<T> record;
+  template <class P>
+  static void record(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                     Tape& tape, Rows<Residual<P>, d_model> x) {
+    Record<P> record;
     tape.offset += record.place(tape);
-    kernels::copy(chunk.team, x, record.x);
-    if (tape.fresh) clear(chunk, s);
-    run<T, KV>(chunk, w, s, record.scratch, norm_eps, record.x, x);
+    kernels::copy<d_model>(c, {.from = x, .to = record.x});
+    if (tape.fresh) clear<P>(c, s);
+    run<P>(c, w, s, record.scratch, record.x, x);
   }
 
   /// dx: the gradient of what the branch left, then of what it found; g is added to. s: the states
   /// that the branch found; again: a copy, which recomputing advances; ds: the gradients of the
   /// states that it left, then of those that it found.
-  template <class T, class KV>
-  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
-                       States<State<T, KV>> s, States<State<T, KV>> again,
-                       States<State<T, Real<T>>> ds, Tape& tape, float norm_eps,
-                       Rows<Real<T>, d_model> dx) {
-    Record<T> record;
+  template <class P>
+  static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
+                       Weights<Weight<Gradients<P>>>& g, const State<P>& s, const State<P>& again,
+                       const State<Gradients<P>>& ds, Tape& tape, Rows<Residual<P>, d_model> dx) {
+    Record<P> record;
     Tape sizes = tape;
     sizes.block = sizes.scratch = nullptr;
     tape.offset -= record.place(sizes);
@@ -165,48 +159,46 @@ struct Branch {
     std::byte* scratch = tape.scratch;
     if (tape.recompute) {
       scratch += record.scratch.place({tape.scratch, tape.rows, tape.threads}, true);
-      if (tape.fresh) clear(chunk, again);
-      run<T, KV>(chunk, w, again, record.scratch, norm_eps, record.x, record.scratch.out);
+      if (tape.fresh) clear<P>(c, again);
+      N::forward(c, w, again, record.scratch.node, record.x, record.scratch.out);
     }
-    BackwardScratch<T> d;
+    BackwardScratch<P> d;
     d.place({scratch, tape.rows, tape.threads});
-    if (tape.fresh) clear(chunk, ds);
-    const In<Real<T>, d_model> in = Normed ? record.scratch.normed : record.x;
-    if constexpr (detail::HasBackward<L>)  // or CheckTrained has said that it has not
-      detail::call_backward<L, T, KV>(chunk, w.layer, g.layer, s, ds, record.scratch.layer, d.layer,
-                                      in, In<Real<T>, d_model>(dx), d.du);
-    if constexpr (Normed)
-      kernels::rmsnorm_backward(chunk.team, w.norm, norm_eps, record.x, d.du, d.inverse, dx,
-                                g.norm);
-    else
-      kernels::add(chunk.team, d.du, dx);
+    if (tape.fresh) clear<Gradients<P>>(c, ds);
+    In<P, d_model> dout = dx;
+    if constexpr (detail::factor_of<N> != 1.f) {
+      kernels::copy<d_model>(c, {.from = dx, .to = d.dout, .factor = detail::factor_of<N>});
+      dout = d.dout;
+    }
+    N::backward(c, w, g, s, ds, record.scratch.node, d.node, record.x, dout, dx);
   }
 
  private:
   /// Empties the states of the sequences that have rows.
-  template <class S>
-  static void clear(const Chunk& chunk, States<S> states) {
-    if constexpr (!std::is_empty_v<S>) {
-      chunk.team.barrier();  // what was in their place has been used
-      for (std::size_t i = 0; i < chunk.segments.size(); ++i)
-        if (chunk.segments[i].n_rows > 0)
-          S::visit(states[i], [&](auto, auto& x) {
-            const Range mine = chunk.team.share(x.size_bytes(), alignment);
-            std::memset(reinterpret_cast<std::byte*>(x.data) + mine.begin, 0,
+  template <class P>
+  static void clear(const auto& c, const State<P>& state) {
+    if constexpr (!std::is_empty_v<State<P>>) {
+      const Team& team = c.device.team;
+      team.barrier();  // what was in their place has been used
+      for (const Segment& segment : c.segments)
+        if (segment.n_rows > 0)
+          State<P>::visit(state, [&](const auto&, const auto& x) {
+            const Range mine = team.share(x.size_bytes(), alignment);
+            std::memset(reinterpret_cast<std::byte*>(x.of(segment.state)) + mine.begin, 0,
                         static_cast<std::size_t>(mine.end - mine.begin));
           });
-      chunk.team.barrier();
+      team.barrier();
     }
   }
 
-  /// out += layer(norm(x)); out may be x. Without the sum where out is the scratch's own.
-  template <class T, class KV>
-  static void run(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
-                  float norm_eps, Rows<Real<T>, d_model> x, Rows<Real<T>, d_model> out) {
-    if constexpr (Normed) kernels::rmsnorm(chunk.team, w.norm, norm_eps, x, t.normed);
-    const In<Real<T>, d_model> in = Normed ? t.normed : x;
-    detail::call_forward<L, T, KV>(chunk, w.layer, s, t.layer, in, t.out);
-    if (out.data != t.out.data) kernels::add(chunk.team, t.out, out);
+  /// out += node(x); out may be x.
+  template <class P>
+  static void run(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                  const Scratch<P>& t, Rows<Residual<P>, d_model> x,
+                  Rows<Residual<P>, d_model> out) {
+    N::forward(c, w, s, t.node, x, t.out);
+    kernels::add_to_residual<d_model>(c,
+                                      {.term = t.out, .to = out, .factor = detail::factor_of<N>});
   }
 };
 

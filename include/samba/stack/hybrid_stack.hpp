@@ -1,5 +1,4 @@
 #pragma once
-#include <samba/core/hash.hpp>
 #include <samba/stack/branch.hpp>
 
 #include <array>
@@ -22,8 +21,16 @@ inline constexpr int named_d_model = [] {
 }();
 template <int D>
 inline constexpr int named_d_model<DModel<D>> = D;
+template <class Before, class After>
+inline constexpr int named_d_model<Norms<Before, After>> = 0;
 template <class L>
 inline constexpr int named_d_model<NoNorm<L>> = named_d_model<L>;
+template <class N, class L>
+inline constexpr int named_d_model<Pre<N, L>> = named_d_model<L>;
+template <class Before, class L, class After>
+inline constexpr int named_d_model<Sandwich<Before, L, After>> = named_d_model<L>;
+template <auto factor, class E>
+inline constexpr int named_d_model<Scaled<factor, E>> = named_d_model<E>;
 template <class E, int Id>
 inline constexpr int named_d_model<Shared<E, Id>> = named_d_model<E>;
 
@@ -53,15 +60,14 @@ struct CheckLayer {
       HasWeights<L>,
       "HybridStack: not a layer: it has no `template <class T> struct Weights` with visit");
   static_assert(HasState<L>,
-                "HybridStack: not a layer: it has no `template <class T, class KV> struct State` "
-                "with visit (if it keeps nothing: `template <class T, class KV> using State = "
-                "Stateless`)");
+                "HybridStack: not a layer: it has no `template <class P> struct State` with visit "
+                "(if it keeps nothing: `template <class P> using State = Stateless`)");
   static_assert(
       HasScratch<L>,
-      "HybridStack: not a layer: it has no `template <class T> struct Scratch` with visit");
+      "HybridStack: not a layer: it has no `template <class P> struct Scratch` with visit");
   static_assert(
       HasForward<L>,
-      "HybridStack: not a layer: it has no forward(chunk, weights, states, scratch, in, out)");
+      "HybridStack: not a layer: it has no forward(context, weights, state, scratch, in, out)");
 };
 
 template <class L, int D>
@@ -73,62 +79,102 @@ struct Bound<L, D> {
   using type = typename L::template with_d_model<D>;
 };
 
-/// A number for a type: the FNV-1a hash of its name. (Not an address: with -fsanitize=undefined g++
-/// 12 compares no addresses of templates in constants.)
-template <class Key>
-consteval std::uint64_t shared_key() {
-  return fnv1a(__PRETTY_FUNCTION__);
-}
+/// Calls f with the key under which weights are shared.
+template <class F, class Key>
+struct SharedWalk {
+  F& f;
+  int number = 0;
 
-/// A node whose branches carry the key under which their weights are shared.
-template <class Node, class Key>
-struct SharedNode : Node {
-  static constexpr void walk(auto& tree, auto&& f, Use) {
-    int number = 0;
-    Node::walk(
-        tree, [&](auto branch, auto& t, Use) { f(branch, t, Use{shared_key<Key>(), number++}); },
-        Use{});
+  constexpr void operator()(auto branch, Use, auto&... leaves) {
+    f(branch, Use{type_key<Key>(), number++}, leaves...);
   }
 };
 
-/// DModel as an element: no branch.
-struct EmptyNode {
-  template <class Kind>
-  struct Tree {};
-  static constexpr void walk(auto&, auto&&, Use) {}
-  template <class T, class KV>
-  static void forward(const auto&...) {}
-  template <class T, class KV>
-  static void record(const auto&...) {}
-  template <class T, class KV>
-  static void backward(const auto&...) {}
+/// An element whose branches carry the key under which their weights are shared.
+template <class E, class Key>
+struct SharedElement : E {
+  template <class F>
+  static constexpr void walk(F& f, Use, auto&... trees) {
+    SharedWalk<F, Key> shared{f};
+    E::walk(shared, Use{}, trees...);
+  }
+  template <class F>
+  static constexpr void walk_back(F& f, Use, auto&... trees) {
+    SharedWalk<F, Key> shared{f};  // backward passes do not ask for its numbers
+    E::walk_back(shared, Use{}, trees...);
+  }
 };
 
-/// What an element becomes in a stack of width D: a stack stays, a layer becomes a residual branch.
-template <class E, int D>
-struct NodeOf {
-  using Layer = typename Bound<E, D>::type;
-  static_assert(sizeof(CheckLayer<Layer>) > 0);
-  using type = Branch<Layer, true>;
+/// DModel and Norms as elements: no branch.
+struct EmptyElement {
+  template <class Kind>
+  struct Tree {
+    using kind = Kind;
+  };
+  static constexpr void walk(auto&, Use, auto&...) {}
+  static constexpr void walk_back(auto&, Use, auto&...) {}
 };
-template <IsStack E, int D>
-struct NodeOf<E, D> {
-  using type = E;
-};
-template <class L, int D>
-struct NodeOf<NoNorm<L>, D> {
+
+/// What a layer becomes in a branch of a stack.
+template <class Before, class L, int D, class After>
+struct NodeOfLayer {
   using Layer = typename Bound<L, D>::type;
   static_assert(sizeof(CheckLayer<Layer>) > 0);
-  using type = Branch<Layer, false>;
+  using type = NormedNode<Before, Layer, After>;
 };
-template <class E, int Id, int D>
-struct NodeOf<Shared<E, Id>, D> {
-  using type = SharedNode<typename NodeOf<E, D>::type, Shared<E, Id>>;
+template <class E, int D, class Before, class After>
+struct NodeOf : NodeOfLayer<Before, E, D, After> {};
+template <Node N, int D, class Before, class After>
+struct NodeOf<N, D, Before, After> {
+  using type = N;
 };
-template <int N, int D>
-struct NodeOf<DModel<N>, D> {
-  using type = EmptyNode;
+template <class L, int D, class Before, class After>
+struct NodeOf<NoNorm<L>, D, Before, After> : NodeOfLayer<void, L, D, void> {};
+template <class N, class L, int D, class Before, class After>
+struct NodeOf<Pre<N, L>, D, Before, After> : NodeOfLayer<N, L, D, void> {};
+template <class N, class L, class M, int D, class Before, class After>
+struct NodeOf<Sandwich<N, L, M>, D, Before, After> : NodeOfLayer<N, L, D, M> {};
+template <auto factor, class E, int D, class Before, class After>
+struct NodeOf<Scaled<factor, E>, D, Before, After> {
+  using type = ScaledNode<factor, typename NodeOf<E, D, Before, After>::type>;
 };
+
+/// What an element becomes in a stack of width D: a stack stays, all else becomes a residual branch.
+template <class E, int D, class Before, class After>
+struct ElementOf {
+  using type = Branch<typename NodeOf<E, D, Before, After>::type>;
+};
+template <IsStack E, int D, class Before, class After>
+struct ElementOf<E, D, Before, After> {
+  using type = E;
+};
+template <class E, int Id, int D, class Before, class After>
+struct ElementOf<Shared<E, Id>, D, Before, After> {
+  using type = SharedElement<typename ElementOf<E, D, Before, After>::type, Shared<E, Id>>;
+};
+template <int N, int D, class Before, class After>
+struct ElementOf<DModel<N>, D, Before, After> {
+  using type = EmptyElement;
+};
+template <class N, class M, int D, class Before, class After>
+struct ElementOf<Norms<N, M>, D, Before, After> {
+  using type = EmptyElement;
+};
+
+/// The norms that a stack's bare layers get.
+template <class... Elements>
+struct NormsOf {
+  using before = Norm<>;
+  using after = void;
+};
+template <class Before, class After, class... Elements>
+struct NormsOf<Norms<Before, After>, Elements...> {
+  using before = Before;
+  using after = After;
+};
+template <int D, class Before, class After, class... Elements>
+struct NormsOf<DModel<D>, Norms<Before, After>, Elements...>
+    : NormsOf<Norms<Before, After>, Elements...> {};
 
 /// Members by number without recursion: a base class each (a tuple of 384 costs tens of seconds).
 template <std::size_t I, class X>
@@ -143,82 +189,50 @@ template <std::size_t I, class X>
 constexpr const X& leaf(const Leaf<I, X>& l) {
   return l.value;
 }
-/// One leaf of several states.
-template <std::size_t I, class X>
-auto leaf_states(const auto& states) {
-  return states.template part<Leaf<I, X>>().tensor(&Leaf<I, X>::value);
-}
-template <class Kind, class Indices, class... Nodes>
+template <class Kind, class Indices, class... Elements>
 struct Leaves;
-template <class Kind, std::size_t... I, class... Nodes>
-struct Leaves<Kind, std::index_sequence<I...>, Nodes...>
-    : Leaf<I, typename Nodes::template Tree<Kind>>... {};
+template <class Kind, std::size_t... I, class... Elements>
+struct Leaves<Kind, std::index_sequence<I...>, Elements...>
+    : Leaf<I, typename Elements::template Tree<Kind>>... {
+  using kind = Kind;
+};
 
-template <class Indices, class... Nodes>
+template <class Indices, class... Elements>
 struct Sequence;
-template <std::size_t... I, class... Nodes>
-struct Sequence<std::index_sequence<I...>, Nodes...> {
+template <std::size_t... I, class... Elements>
+struct Sequence<std::index_sequence<I...>, Elements...> {
   template <class Kind>
-  using Tree = Leaves<Kind, std::index_sequence<I...>, Nodes...>;
+  using Tree = Leaves<Kind, std::index_sequence<I...>, Elements...>;
 
-  template <class Kind>
-  static constexpr void walk_as(auto& tree, auto&& f, Use use) {
-    // An array, not a fold: clang limits the depth of a fold to 256.
+  // Arrays, not folds: clang limits the depth of a fold to 256.
+
+  static constexpr void walk(auto& f, Use use, auto&... trees) {
+    [[maybe_unused]] const int in_order[] = {0, (one<I, Elements>(f, use, trees...), 0)...};
+  }
+  static constexpr void walk_back(auto& f, Use use, auto&... trees) {
+    struct List : Leaf<I, std::type_identity<Elements>>... {};
     [[maybe_unused]] const int in_order[] = {
-        0, (Nodes::walk(leaf<I, typename Nodes::template Tree<Kind>>(tree), f, use), 0)...};
+        0, (one_back<sizeof...(I) - 1 - I>(List{}, f, use, trees...), 0)...};
   }
 
-  template <class T, class KV, int D>
-  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                      States<Tree<StateOf<T, KV>>> s, const Workspace& workspace, float norm_eps,
-                      Rows<Real<T>, D> x) {
-    [[maybe_unused]] const int in_order[] = {
-        0, (Nodes::template forward<T, KV>(
-                chunk, leaf<I, typename Nodes::template Tree<WeightsOf<T>>>(w),
-                leaf_states<I, typename Nodes::template Tree<StateOf<T, KV>>>(s), workspace,
-                norm_eps, x),
-            0)...};
+ private:
+  template <std::size_t i, class E, class F, class... Trees>
+  static constexpr void one(F& f, Use use, Trees&... trees) {
+    E::walk(f, use, leaf<i, typename E::template Tree<typename Trees::kind>>(trees)...);
   }
-
-  template <class T, class KV, int D>
-  static void record(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                     States<Tree<StateOf<T, KV>>> s, Tape& tape, float norm_eps,
-                     Rows<Real<T>, D> x) {
-    [[maybe_unused]] const int in_order[] = {
-        0,
-        (Nodes::template record<T, KV>(
-             chunk, leaf<I, typename Nodes::template Tree<WeightsOf<T>>>(w),
-             leaf_states<I, typename Nodes::template Tree<StateOf<T, KV>>>(s), tape, norm_eps, x),
-         0)...};
-  }
-
-  template <class T, class KV, int D>
-  static void backward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                       Tree<WeightsOf<Master<Real<T>>>>& g, States<Tree<StateOf<T, KV>>> s,
-                       States<Tree<StateOf<T, KV>>> again, States<Tree<StateOf<T, Real<T>>>> ds,
-                       Tape& tape, float norm_eps, Rows<Real<T>, D> dx) {
-    const auto one = [&]<std::size_t i, class Node>(const Leaf<i, std::type_identity<Node>>&) {
-      Node::template backward<T, KV>(
-          chunk, leaf<i, typename Node::template Tree<WeightsOf<T>>>(w),
-          leaf<i, typename Node::template Tree<WeightsOf<Master<Real<T>>>>>(g),
-          leaf_states<i, typename Node::template Tree<StateOf<T, KV>>>(s),
-          leaf_states<i, typename Node::template Tree<StateOf<T, KV>>>(again),
-          leaf_states<i, typename Node::template Tree<StateOf<T, Real<T>>>>(ds), tape, norm_eps,
-          dx);
-    };
-    struct List : Leaf<I, std::type_identity<Nodes>>... {};
-    [[maybe_unused]] const int in_order[] = {
-      0,
-      (one.template operator()<sizeof...(I) - 1 - I>(List{}), 0)...
-    };
+  template <std::size_t i, class E, class F, class... Trees>
+  static constexpr void one_back(const Leaf<i, std::type_identity<E>>&, F& f, Use use,
+                                 Trees&... trees) {
+    E::walk_back(f, use, leaf<i, typename E::template Tree<typename Trees::kind>>(trees)...);
   }
 };
 
 }  // namespace detail
 
 /// Layers and stacks one after another on a residual stream of d_model channels: a stack runs as it
-/// is, a layer stands in a pre-norm residual branch, x += layer(rmsnorm(x)). d_model is the one
-/// that the elements agree on; where none names one (attention alone), begin with DModel<...>.
+/// is, a layer becomes a pre-norm residual branch, x += layer(rmsnorm(x)), or what Norms says; Pre,
+/// Sandwich, NoNorm, Scaled and a user's own nodes are other branches. d_model is the one that the
+/// elements agree on; where none names one (attention alone), begin with DModel<...>.
 template <class... Elements>
 struct HybridStack {
   using StackTag = void;
@@ -230,51 +244,22 @@ struct HybridStack {
                     detail::CheckDModel<Elements, d_model, detail::named_d_model<Elements>>)...>);
 
  private:
-  using Nodes = detail::Sequence<std::index_sequence_for<Elements...>,
-                                 typename detail::NodeOf<Elements, d_model>::type...>;
+  using Default = detail::NormsOf<Elements...>;
+  using Sequence =
+      detail::Sequence<std::index_sequence_for<Elements...>,
+                       typename detail::ElementOf<Elements, d_model, typename Default::before,
+                                                  typename Default::after>::type...>;
 
  public:
   /// The tree of weights, states or nothing at all branches (see WeightsOf, StateOf, NothingOf).
   template <class Kind>
-  struct Tree {
-    using kind = Kind;
-    typename Nodes::template Tree<Kind> nodes;
-  };
+  using Tree = typename Sequence::template Tree<Kind>;
 
-  /// Calls f(std::type_identity<Branch>, subtree, use) for every branch in order.
-  template <class AnyTree>
-  static constexpr void walk(AnyTree& tree, auto&& f, Use use = {}) {
-    Nodes::template walk_as<typename AnyTree::kind>(tree.nodes, f, use);
-  }
-
-  /// Runs the chunk's residual stream x, (rows, d_model), through all branches in place.
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                      States<Tree<StateOf<T, KV>>> s, const Workspace& workspace, float norm_eps,
-                      Rows<Real<T>, d_model> x) {
-    Nodes::template forward<T, KV>(chunk, w.nodes, s.tensor(&Tree<StateOf<T, KV>>::nodes),
-                                   workspace, norm_eps, x);
-  }
-
-  /// forward, leaving on the tape what backward needs.
-  template <class T, class KV>
-  static void record(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                     States<Tree<StateOf<T, KV>>> s, Tape& tape, float norm_eps,
-                     Rows<Real<T>, d_model> x) {
-    Nodes::template record<T, KV>(chunk, w.nodes, s.tensor(&Tree<StateOf<T, KV>>::nodes), tape,
-                                  norm_eps, x);
-  }
-
-  /// The branches' backward in reverse order; see Branch.
-  template <class T, class KV>
-  static void backward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                       Tree<WeightsOf<Master<Real<T>>>>& g, States<Tree<StateOf<T, KV>>> s,
-                       States<Tree<StateOf<T, KV>>> again, States<Tree<StateOf<T, Real<T>>>> ds,
-                       Tape& tape, float norm_eps, Rows<Real<T>, d_model> dx) {
-    constexpr auto nodes = &Tree<StateOf<T, KV>>::nodes;
-    Nodes::template backward<T, KV>(chunk, w.nodes, g.nodes, s.tensor(nodes), again.tensor(nodes),
-                                    ds.tensor(&Tree<StateOf<T, Real<T>>>::nodes), tape, norm_eps,
-                                    dx);
+  /// Calls f(std::type_identity<Branch>, use, leaves...) for every branch in order, with its part of
+  /// each of the trees; walk_back in the reverse order.
+  static constexpr void walk(auto& f, Use use, auto&... trees) { Sequence::walk(f, use, trees...); }
+  static constexpr void walk_back(auto& f, Use use, auto&... trees) {
+    Sequence::walk_back(f, use, trees...);
   }
 };
 
@@ -289,44 +274,23 @@ struct Repeat {
   static constexpr int d_model = Stack::d_model;
 
   template <class Kind>
-  using Tree = std::array<typename Stack::template Tree<Kind>, n>;
+  struct Tree {
+    using kind = Kind;
+    typename Stack::template Tree<Kind> blocks[n];
+  };
 
-  static constexpr void walk(auto& tree, auto&& f, Use use = {}) {
-    for (auto& block : tree) Stack::walk(block, f, use);
+  static constexpr void walk(auto& f, Use use, auto&... trees) {
+    for (int i = 0; i < n; ++i) Stack::walk(f, use, trees.blocks[i]...);
   }
-
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                      States<Tree<StateOf<T, KV>>> s, const Workspace& workspace, float norm_eps,
-                      Rows<Real<T>, d_model> x) {
-    for (std::size_t i = 0; i < n; ++i)
-      Stack::template forward<T, KV>(chunk, w[i], s.element(i), workspace, norm_eps, x);
-  }
-
-  template <class T, class KV>
-  static void record(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                     States<Tree<StateOf<T, KV>>> s, Tape& tape, float norm_eps,
-                     Rows<Real<T>, d_model> x) {
-    for (std::size_t i = 0; i < n; ++i)
-      Stack::template record<T, KV>(chunk, w[i], s.element(i), tape, norm_eps, x);
-  }
-
-  template <class T, class KV>
-  static void backward(const Chunk& chunk, const Tree<WeightsOf<T>>& w,
-                       Tree<WeightsOf<Master<Real<T>>>>& g, States<Tree<StateOf<T, KV>>> s,
-                       States<Tree<StateOf<T, KV>>> again, States<Tree<StateOf<T, Real<T>>>> ds,
-                       Tape& tape, float norm_eps, Rows<Real<T>, d_model> dx) {
-    for (std::size_t i = n; i-- > 0;)
-      Stack::template backward<T, KV>(chunk, w[i], g[i], s.element(i), again.element(i),
-                                      ds.element(i), tape, norm_eps, dx);
+  static constexpr void walk_back(auto& f, Use use, auto&... trees) {
+    for (int i = n; i-- > 0;) Stack::walk_back(f, use, trees.blocks[i]...);
   }
 };
 
 /// Calls f(std::type_identity<Branch>, use) for every branch of a stack in order.
-template <class Stack>
-constexpr void for_each_branch(auto&& f) {
-  typename Stack::template Tree<NothingOf> tree{};
-  Stack::walk(tree, [&](auto branch, auto&, Use use) { f(branch, use); }, Use{});
+template <class Stack, class F>
+constexpr void for_each_branch(F&& f) {
+  Stack::walk(f, Use{});
 }
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -1,6 +1,5 @@
 #pragma once
-#include <samba/core/chunk.hpp>
-#include <samba/core/tensor.hpp>
+#include <samba/core/context.hpp>
 
 #include <concepts>
 #include <string_view>
@@ -10,85 +9,84 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
+/// Takes the tensors that a visit() shows.
+struct AnyVisitor {
+  void operator()(const auto& /*name*/, auto& /*tensor*/) const {}
+};
+
+/// What layers are checked with.
+using AnyPolicy = Policy<float>;
+
 template <class L>
 concept HasName = requires { std::string_view(L::name); };
 template <class L>
 concept HasDModel = requires { std::integral_constant<int, L::d_model>{}; };
 template <class L>
-concept HasWeights = requires(typename L::template Weights<float> w) {
-  L::template Weights<float>::visit(w, [](auto, auto&) {});
+concept HasWeights = requires(typename L::template Weights<float> w, AnyVisitor f) {
+  L::template Weights<float>::visit(w, f);
 };
 template <class L>
-concept HasState = requires(typename L::template State<float, float> s) {
-  L::template State<float, float>::visit(s, [](auto, auto&) {});
+concept HasState = requires(typename L::template State<AnyPolicy> s, AnyVisitor f) {
+  L::template State<AnyPolicy>::visit(s, f);
 };
 template <class L>
-concept HasScratch = requires(typename L::template Scratch<float> t, ScratchPlacer place) {
-  L::template Scratch<float>::visit(t, place);
-};
-
-/// Calls L::forward and L::backward. T and KV follow from the arguments; where they do not, as KV in
-/// a layer without a state, they are given.
-template <class L, class T, class KV>
-void call_forward(auto&&... args)
-  requires requires { L::forward(args...); } || requires { L::template forward<T, KV>(args...); }
-{
-  if constexpr (requires { L::forward(args...); })
-    L::forward(args...);
-  else
-    L::template forward<T, KV>(args...);
-}
-template <class L, class T, class KV>
-void call_backward(auto&&... args)
-  requires requires { L::backward(args...); } || requires { L::template backward<T, KV>(args...); }
-{
-  if constexpr (requires { L::backward(args...); })
-    L::backward(args...);
-  else
-    L::template backward<T, KV>(args...);
-}
-
-template <class L>
-concept HasForward = requires(const Chunk& chunk, const typename L::template Weights<float>& w,
-                              States<typename L::template State<float, float>> s,
-                              typename L::template Scratch<float>& t, In<float, L::d_model> in,
-                              Out<float, L::d_model> out) {
-  call_forward<L, float, float>(chunk, w, s, t, in, out);
+concept HasScratch = requires(typename L::template Scratch<AnyPolicy> t, ScratchPlacer place) {
+  L::template Scratch<AnyPolicy>::visit(t, place);
 };
 template <class L>
-concept HasBackwardScratch = requires(typename L::template Backward<float> d, ScratchPlacer place) {
-  L::template Backward<float>::visit(d, place);
-};
+concept HasForward =
+    requires(const Context<AnyPolicy>& c, const typename L::template Weights<float>& w,
+             const typename L::template State<AnyPolicy>& s,
+             const typename L::template Scratch<AnyPolicy>& t, In<AnyPolicy, L::d_model> in,
+             Out<AnyPolicy, L::d_model> out) { L::forward(c, w, s, t, in, out); };
+template <class L>
+concept HasBackwardScratch =
+    requires(typename L::template Backward<AnyPolicy> d, ScratchPlacer place) {
+      L::template Backward<AnyPolicy>::visit(d, place);
+    };
 template <class L>
 concept HasBackward =
     HasBackwardScratch<L> &&
-    requires(const Chunk& chunk, const typename L::template Weights<float>& w,
+    requires(const Context<AnyPolicy>& c, const typename L::template Weights<float>& w,
              typename L::template Weights<Master<float>>& g,
-             States<typename L::template State<float, float>> s,
-             typename L::template Scratch<float>& t, typename L::template Backward<float>& d,
-             In<float, L::d_model> in, Out<float, L::d_model> out) {
-      call_backward<L, float, float>(chunk, w, g, s, s, t, d, in, in, out);
-    };
+             const typename L::template State<AnyPolicy>& s,
+             const typename L::template State<Gradients<AnyPolicy>>& ds,
+             const typename L::template Scratch<AnyPolicy>& t,
+             const typename L::template Backward<AnyPolicy>& d, In<AnyPolicy, L::d_model> in,
+             Out<AnyPolicy, L::d_model> out) { L::backward(c, w, g, s, ds, t, d, in, in, out); };
 
 /// Stops the compilation with a sentence where a layer is to be trained and cannot be.
 template <class L>
 struct CheckTrained {
   static_assert(HasBackwardScratch<L>,
-                "Gradient: this layer cannot be trained: it has no `template <class T> struct "
+                "Gradient: this layer cannot be trained: it has no `template <class P> struct "
                 "Backward` with visit");
   static_assert(!HasBackwardScratch<L> || HasBackward<L>,
-                "Gradient: this layer cannot be trained: it has no backward(chunk, weights, "
-                "gradients, states, state_gradients, scratch, backward, in, dout, din)");
+                "Gradient: this layer cannot be trained: it has no backward(context, weights, "
+                "gradients, state, state_gradients, scratch, backward, in, dout, din)");
 };
-/// L::Backward<T>, or nothing where there is none: then the sentence is all that the compiler says.
-template <class L, class T>
+/// L::Backward<P>, or nothing where there is none: then the sentence is all that the compiler says.
+template <class L, class P>
 struct BackwardOf {
   using type = Stateless;
 };
-template <HasBackwardScratch L, class T>
-struct BackwardOf<L, T> {
-  using type = typename L::template Backward<T>;
+template <HasBackwardScratch L, class P>
+struct BackwardOf<L, P> {
+  using type = typename L::template Backward<P>;
 };
+
+/// Calls f with the tensors that weights of a layer derive from others; derives them; takes their
+/// gradients on to those of the others. Layers that derive none do nothing.
+template <class W>
+constexpr void visit_derived(auto& w, auto&& f) {
+  if constexpr (requires { W::visit_derived(w, f); }) W::visit_derived(w, f);
+}
+void derive(auto& w) {
+  if constexpr (requires { w.derive(); }) w.derive();
+}
+void derive_backward(const auto& w, auto& g) {
+  if constexpr (requires { w.derive_backward(g); }) w.derive_backward(g);
+}
 
 /// A layer that takes its d_model from the stack it stands in.
 template <class L>
@@ -101,21 +99,25 @@ concept IsStack = requires { typename E::StackTag; };
 
 /// A layer: any type with
 ///
-///     static constexpr const char* name;          // in checkpoint names and tables
+///     static constexpr const char* name;     // in checkpoint names and tables
 ///     static constexpr int d_model;
-///     template <class T> struct Weights;          // static visit(w, f): f(name, tensor) for each
-///     template <class T, class KV> struct State;  // visit as above; or using State = Stateless
-///     template <class T> struct Scratch;          // static visit(t, f): f(rows) for each buffer
-///     forward(chunk, weights, states, scratch, in, out)  // out = layer(in), advancing the states
+///     template <class T> struct Weights;     // T: how matrices are stored; static visit(w, f):
+///                                            //   f(name, tensor) for each
+///     template <class P> struct State;       // visit as above; or using State = Stateless
+///     template <class P> struct Scratch;     // static visit(t, f): f(rows) for each buffer
+///     template <class P>
+///     forward(context, weights, state, scratch, in, out)  // out = layer(in), advancing the states
 ///
-/// and, if wanted, visit_options(f): f(name, value) for each hyperparameter, and
-/// other_flops(position). To be trained it also has
+/// and, if wanted, visit_options(f): f(name, value) for each hyperparameter, other_flops(position),
+/// and the channels that it uses, `using Reads = Channels<...>` and `using Writes = Channels<...>`.
+/// To be trained it also has
 ///
-///     template <class T> struct Backward;         // scratch of the backward pass, visit as above
-///     backward(chunk, weights, gradients, states, state_gradients, scratch, backward, in, dout, din)
+///     template <class P> struct Backward;    // scratch of the backward pass, visit as above
+///     template <class P>
+///     backward(context, weights, gradients, state, state_gradients, scratch, backward, in, dout, din)
 ///
-/// Nothing is registered. A type with `template <int D> using with_d_model` is made a layer by the
-/// stack.
+/// P is a Policy: all types of a pass, see core/context.hpp. Nothing is registered. A type with
+/// `template <int D> using with_d_model` is made a layer by the stack.
 template <class L>
 concept Layer = detail::HasName<L> && detail::HasDModel<L> && detail::HasWeights<L> &&
                 detail::HasState<L> && detail::HasScratch<L> && detail::HasForward<L>;
@@ -123,10 +125,6 @@ concept Layer = detail::HasName<L> && detail::HasDModel<L> && detail::HasWeights
 /// The d_model of a stack whose layers name none: the first element of HybridStack.
 template <int D>
 struct DModel {};
-
-/// A layer whose residual branch has no norm: x += layer(x).
-template <class L>
-struct NoNorm {};
 
 /// An element whose weights are stored once and used wherever the same Shared<Element, Id> stands
 /// in a model; states stay separate. Element: a layer or a stack. Id tells equal elements apart.

@@ -20,6 +20,29 @@ struct Prefixed {
   }
 };
 
+/// Calls f with the tensors of layer `number`, under their names behind its own.
+template <class F>
+struct PrefixedVisitor {
+  F& f;
+  int number;
+  const char* prefix;
+
+  constexpr void operator()(auto name, auto& x) const {
+    f(Prefixed<decltype(name)>{number, prefix, name}, x);
+  }
+};
+
+/// Calls f("tensor", its name and shape) for every tensor.
+template <class F>
+struct TensorLister {
+  F& f;
+
+  template <class X>
+  void operator()(auto name, const X&) const {
+    f("tensor", join({std::string(name), X::shape}));
+  }
+};
+
 template <class Indices, class... Layers>
 struct Sum;
 
@@ -45,142 +68,128 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
   static_assert((sizeof(CheckDModel<Layers, d_model, Layers::d_model>) + ...) > 0);
   static_assert((sizeof(CheckLayer<Layers>) + ...) > 0);
 
+ private:
+  // One layer's part of what follows. (Functions, not lambdas in folds: nvcc takes no packs in these.)
+  template <std::size_t i, class L, class Part>
+  static constexpr void visit_part(auto& parts, auto& f) {
+    PrefixedVisitor<std::remove_reference_t<decltype(f)>> prefixed{f, static_cast<int>(i), L::name};
+    Part::visit(leaf<i, Part>(parts), prefixed);
+  }
+  template <class L>
+  static constexpr void visit_options_of(auto& f) {
+    f("layer", L::name);
+    if constexpr (requires { L::visit_options(f); }) {
+      L::visit_options(f);
+    } else {
+      const typename L::template Weights<float> w{};
+      TensorLister<std::remove_reference_t<decltype(f)>> list{f};
+      L::template Weights<float>::visit(w, list);
+    }
+  }
+  template <class L>
+  static constexpr std::int64_t flops_of(std::int64_t position) {
+    if constexpr (requires { L::other_flops(position); })
+      return L::other_flops(position);
+    else
+      return 0;
+  }
+
+ public:
   template <class T>
   struct Weights : Leaf<I, typename Layers::template Weights<T>>... {
     static constexpr void visit(auto& w, auto&& f) {
-      (Layers::template Weights<T>::visit(leaf<I, typename Layers::template Weights<T>>(w),
-                                          [&](auto tensor, auto& x) {
-                                            f(Prefixed<decltype(tensor)>{I, Layers::name, tensor},
-                                              x);
-                                          }),
-       ...);
+      (visit_part<I, Layers, typename Layers::template Weights<T>>(w, f), ...);
     }
     static constexpr void visit_derived(auto& w, auto&& f) {
-      (derived<Layers>(leaf<I, typename Layers::template Weights<T>>(w), f), ...);
+      (detail::visit_derived<typename Layers::template Weights<T>>(
+           leaf<I, typename Layers::template Weights<T>>(w), f),
+       ...);
     }
-    void derive() { (derive_one(leaf<I, typename Layers::template Weights<T>>(*this)), ...); }
+    void derive() { (detail::derive(leaf<I, typename Layers::template Weights<T>>(*this)), ...); }
     void derive_backward(Weights<Master<Real<T>>>& g) const {
-      (derive_one_backward(leaf<I, typename Layers::template Weights<T>>(*this),
-                           leaf<I, typename Layers::template Weights<Master<Real<T>>>>(g)),
+      (detail::derive_backward(leaf<I, typename Layers::template Weights<T>>(*this),
+                               leaf<I, typename Layers::template Weights<Master<Real<T>>>>(g)),
        ...);
-    }
-
-   private:
-    template <class L>
-    static constexpr void derived(auto& w, auto&& f) {
-      if constexpr (requires { L::template Weights<T>::visit_derived(w, f); })
-        L::template Weights<T>::visit_derived(w, f);
-    }
-    static void derive_one(auto& w) {
-      if constexpr (requires { w.derive(); }) w.derive();
-    }
-    static void derive_one_backward(const auto& w, auto& g) {
-      if constexpr (requires { w.derive_backward(g); }) w.derive_backward(g);
     }
   };
 
-  template <class T, class KV>
-  struct State : Leaf<I, typename Layers::template State<T, KV>>... {
+  template <class P>
+  struct State : Leaf<I, typename Layers::template State<P>>... {
     static constexpr void visit(auto& s, auto&& f) {
-      (Layers::template State<T, KV>::visit(leaf<I, typename Layers::template State<T, KV>>(s),
-                                            [&](auto tensor, auto& x) {
-                                              f(Prefixed<decltype(tensor)>{I, Layers::name, tensor},
-                                                x);
-                                            }),
-       ...);
+      (visit_part<I, Layers, typename Layers::template State<P>>(s, f), ...);
     }
   };
 
-  template <class T>
-  struct Scratch : Leaf<I, typename Layers::template Scratch<T>>... {
-    Rows<Real<T>, d_model> term;
+  template <class P>
+  struct Scratch : Leaf<I, typename Layers::template Scratch<P>>... {
+    Rows<Act<P>, d_model> term;
 
     static void visit(auto& t, auto&& f) {
       f(t.term);
-      (Layers::template Scratch<T>::visit(leaf<I, typename Layers::template Scratch<T>>(t), f),
+      (Layers::template Scratch<P>::visit(leaf<I, typename Layers::template Scratch<P>>(t), f),
        ...);
     }
   };
 
-  template <class T>
-  struct Backward : Leaf<I, typename BackwardOf<Layers, T>::type>... {
+  template <class P>
+  struct Backward : Leaf<I, typename BackwardOf<Layers, P>::type>... {
     static_assert((sizeof(CheckTrained<Layers>) + ...) > 0);
-    Rows<Real<T>, d_model> du;
+    Rows<Act<P>, d_model> du;
 
     static void visit(auto& t, auto&& f) {
       f(t.du);
-      (BackwardOf<Layers, T>::type::visit(leaf<I, typename BackwardOf<Layers, T>::type>(t), f),
+      (BackwardOf<Layers, P>::type::visit(leaf<I, typename BackwardOf<Layers, P>::type>(t), f),
        ...);
     }
   };
 
   /// Each layer's name and options; a layer that names none is told apart by its tensors.
-  static void visit_options(auto&& f) {
-    const auto one = [&](auto layer) {
-      using L = typename decltype(layer)::type;
-      f("layer", L::name);
-      if constexpr (requires { L::visit_options(f); }) {
-        L::visit_options(f);
-      } else {
-        typename L::template Weights<float> w;
-        L::template Weights<float>::visit(w, [&]<class X>(auto name, const X&) {
-          f("tensor", detail::join({std::string(name), X::shape}));
-        });
-      }
-    };
-    (one(std::type_identity<Layers>{}), ...);
-  }
+  static void visit_options(auto&& f) { (visit_options_of<Layers>(f), ...); }
 
   static constexpr std::int64_t other_flops(std::int64_t position) {
-    const auto one = [&](auto layer) -> std::int64_t {
-      using L = typename decltype(layer)::type;
-      if constexpr (requires { L::other_flops(position); })
-        return L::other_flops(position);
-      else
-        return 0;
-    };
-    return (one(std::type_identity<Layers>{}) + ...);
+    return (flops_of<Layers>(position) + ...);
   }
 
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
-                      Scratch<T>& t, In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {
-    (term<I, Layers>(chunk, w, s, t, u, out), ...);
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                      const Scratch<P>& t, In<P, d_model> u, Out<P, d_model> out) {
+    (term<I, Layers>(c, w, s, t, u, out), ...);
   }
 
-  template <class T, class KV>
-  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
-                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
-                       Backward<T>& d, In<Real<T>, d_model> u, In<Real<T>, d_model> dout,
-                       Out<Real<T>, d_model> du) {
-    (term_backward<I, Layers>(chunk, w, g, s, ds, t, d, u, dout, du), ...);
+  template <class P>
+  static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
+                       Weights<Weight<Gradients<P>>>& g, const State<P>& s,
+                       const State<Gradients<P>>& ds, const Scratch<P>& t, const Backward<P>& d,
+                       In<P, d_model> u, In<P, d_model> dout, Out<P, d_model> du) {
+    (term_backward<I, Layers>(c, w, g, s, ds, t, d, u, dout, du), ...);
   }
 
  private:
-  template <std::size_t i, class L, class T, class KV>
-  static void term_backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
-                            States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>& t,
-                            Backward<T>& d, In<Real<T>, d_model> u, In<Real<T>, d_model> dout,
-                            Out<Real<T>, d_model> du) {
-    if constexpr (HasBackward<L>)
-      detail::call_backward<L, T, KV>(chunk, leaf<i, typename L::template Weights<T>>(w),
-                                      leaf<i, typename L::template Weights<Master<Real<T>>>>(g),
-                                      leaf_states<i, typename L::template State<T, KV>>(s),
-                                      leaf_states<i, typename L::template State<T, Real<T>>>(ds),
-                                      leaf<i, typename L::template Scratch<T>>(t),
-                                      leaf<i, typename L::template Backward<T>>(d), u, dout,
-                                      i == 0 ? du : d.du);
-    if constexpr (i > 0) kernels::add(chunk.team, d.du, du);
+  template <std::size_t i, class L, class P>
+  static void term(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                   const Scratch<P>& t, In<P, d_model> u, Out<P, d_model> out) {
+    L::forward(c, leaf<i, typename L::template Weights<Weight<P>>>(w),
+               leaf<i, typename L::template State<P>>(s),
+               leaf<i, typename L::template Scratch<P>>(t), u,
+               i == 0 ? out : Out<P, d_model>(t.term));
+    if constexpr (i > 0) kernels::add<d_model>(c, {.term = t.term, .to = out});
   }
 
-  template <std::size_t i, class L, class T, class KV>
-  static void term(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>& t,
-                   In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {
-    detail::call_forward<L, T, KV>(chunk, leaf<i, typename L::template Weights<T>>(w),
-                                   leaf_states<i, typename L::template State<T, KV>>(s),
-                                   leaf<i, typename L::template Scratch<T>>(t), u,
-                                   i == 0 ? out : t.term);
-    if constexpr (i > 0) kernels::add(chunk.team, t.term, out);
+  template <std::size_t i, class L, class P>
+  static void term_backward(const Context<P>& c, const Weights<Weight<P>>& w,
+                            Weights<Weight<Gradients<P>>>& g, const State<P>& s,
+                            const State<Gradients<P>>& ds, const Scratch<P>& t,
+                            const Backward<P>& d, In<P, d_model> u, In<P, d_model> dout,
+                            Out<P, d_model> du) {
+    if constexpr (HasBackward<L>)
+      L::backward(c, leaf<i, typename L::template Weights<Weight<P>>>(w),
+                  leaf<i, typename L::template Weights<Weight<Gradients<P>>>>(g),
+                  leaf<i, typename L::template State<P>>(s),
+                  leaf<i, typename L::template State<Gradients<P>>>(ds),
+                  leaf<i, typename L::template Scratch<P>>(t),
+                  leaf<i, typename L::template Backward<P>>(d), u, dout,
+                  i == 0 ? du : Out<P, d_model>(d.du));
+    if constexpr (i > 0) kernels::add<d_model>(c, {.term = d.du, .to = du});
   }
 };
 

@@ -1,8 +1,5 @@
 #pragma once
-#include <samba/kernels/cross_entropy.hpp>
-#include <samba/kernels/embedding.hpp>
-#include <samba/kernels/matmul.hpp>
-#include <samba/kernels/rmsnorm.hpp>
+#include <samba/kernels/cpu.hpp>
 #include <samba/model/weights.hpp>
 #include <samba/train/check_option.hpp>
 
@@ -61,9 +58,6 @@ class Gradient {
     scratch_ = Arena(sizes_.scratch, "GradientOptions::tokens, threads: what is computed");
     own_ = Arena(sizes_.own, "GradientOptions::tokens, loss_rows: tokens and logits");
     constexpr const char* sequences = "GradientOptions::sequences";
-    for (auto* states : {&found_, &states_, &again_})
-      resize(*states, options_.sequences, sequences);
-    resize(state_gradients_, options_.sequences, sequences);
     resize(positions_, options_.sequences, sequences);
     resize(segments_, options_.sequences, sequences);
     place_states(blocks_.data());
@@ -123,9 +117,7 @@ class Gradient {
   std::span<std::int64_t> positions() { return positions_; }
 
  private:
-  using State = typename Model::template State<T, KV>;
-  using StateGradient = typename Model::template State<T, R>;
-  using Logits = Rows<R, Model::vocab_size>;
+  using P = Policy<T, KV>;
   using Stream = Rows<R, Model::d_model>;
 
   /// Of the arenas.
@@ -137,10 +129,8 @@ class Gradient {
 
   /// Without its arenas.
   Gradient(GradientOptions options, Counted) : options_(check_options(options)) {
-    State state{};
-    StateGradient state_gradient{};
-    state_bytes_ = place_state(state, nullptr);
-    gradient_bytes_ = place_state(state_gradient, nullptr);
+    state_bytes_ = place<P>(found_, nullptr, 0);
+    gradient_bytes_ = place<Gradients<P>>(state_gradients_, nullptr, 0);
     const auto times = [](std::int64_t n, std::int64_t bytes) {
       return checked_product(for_states, n, bytes);
     };
@@ -148,14 +138,9 @@ class Gradient {
                        each = checked_sum(for_states, times(3, state_bytes_), gradient_bytes_);
     sizes_.blocks = options_.fresh ? checked_sum(for_states, state_bytes_, times(n, branch_bytes()))
                                    : times(n, each);
-    Tape tape = this->tape(nullptr, nullptr, options_.tokens);
-    for_each_branch<typename Model::Stack>([&](auto branch, Use) {
-      using B = typename decltype(branch)::type;
-      typename B::template Record<T> record;
-      tape.offset = checked_sum("GradientOptions::tokens", tape.offset, record.place(tape));
-      sizes_.scratch = (std::max)(sizes_.scratch, B::template scratch_bytes<T>(tape));
-    });
-    sizes_.tape = tape.offset;
+    CountTape count{this->tape(nullptr, nullptr, options_.tokens)};
+    for_each_branch<typename Model::Stack>(count);
+    sizes_.tape = count.tape.offset, sizes_.scratch = count.scratch;
     sizes_.own = lay_out(nullptr);
   }
 
@@ -172,24 +157,40 @@ class Gradient {
     return o;
   }
 
-  std::int64_t place_state(auto& state, std::byte* block) const {
-    return Model::place_state(state, block, options_.capacity, options_.fresh);
+  /// Bytes that the tape and one branch need.
+  struct CountTape {
+    Tape tape;
+    std::int64_t scratch = 0;
+    void operator()(auto branch, Use) {
+      using B = typename decltype(branch)::type;
+      typename B::template Record<P> record;
+      tape.offset = checked_sum("GradientOptions::tokens", tape.offset, record.place(tape));
+      scratch = (std::max)(scratch, B::template scratch_bytes<P>(tape));
+    }
+  };
+
+  /// Places the states of all sequences, `stride` bytes apart.
+  template <class Q>
+  std::int64_t place(auto& states, std::byte* block, std::int64_t stride) const {
+    return Model::template place_states<Q>(states, block, stride, options_.capacity,
+                                           options_.fresh);
   }
   void place_states(std::byte* at) {
     if (!options_.fresh) {
-      for (auto* states : {&found_, &states_, &again_})
-        for (auto& state : *states) at += place_state(state, at);
-      for (auto& state : state_gradients_) at += place_state(state, at);
+      for (auto* states : {&found_, &states_, &again_}) {
+        place<P>(*states, at, state_bytes_);
+        at += state_bytes_ * options_.sequences;
+      }
+      place<Gradients<P>>(state_gradients_, at, gradient_bytes_);
       return;
     }
     // All sequences find one state, which stays empty; what a branch leaves, what it leaves when it
     // is computed again, and the gradients follow each other in one place.
-    for (auto& state : found_) place_state(state, at);
+    place<P>(found_, at, 0);
     at += state_bytes_;
-    for (std::size_t i = 0; i < states_.size(); ++i, at += branch_bytes()) {
-      place_state(states_[i], at), place_state(again_[i], at);
-      place_state(state_gradients_[i], at);
-    }
+    place<P>(states_, at, branch_bytes());
+    place<P>(again_, at, branch_bytes());
+    place<Gradients<P>>(state_gradients_, at, branch_bytes());
   }
   /// Bytes of what one sequence has of a branch where it is fresh.
   std::int64_t branch_bytes() const { return (std::max)(state_bytes_, gradient_bytes_); }
@@ -216,14 +217,13 @@ class Gradient {
       constexpr const char* what = "GradientOptions::tokens, loss_rows";
       x = reinterpret_cast<X*>(placer.take_array(n, sizeof(X), what));
     };
-    const std::int64_t n = options_.tokens, rows = options_.loss_rows, width = Model::d_model;
-    const std::int64_t stream = checked_product("GradientOptions::tokens", n, width);
+    const std::int64_t n = options_.tokens, rows = options_.loss_rows;
+    const std::int64_t stream = checked_product("GradientOptions::tokens", n, Model::d_model);
     take(x_, stream), take(dx_, stream);
     take(losses_, n), take(tokens_, n), take(targets_, n), take(weights_, n);
-    take(normed_, rows * width), take(dnormed_, rows * width);
-    take(inverse_, rows);
-    take(logits_, rows * Model::vocab_size);
-    return placer.offset;
+    ScratchPlacer of_loss{placer, rows};
+    decltype(loss_)::visit(loss_, of_loss);
+    return of_loss.placer.offset;
   }
 
   /// Takes over the examples; returns the weight of all targets that count.
@@ -279,7 +279,7 @@ class Gradient {
       else
         std::copy(weights.begin(), weights.end(), weights_ + rows_);
       lengths_[s] = std::ssize(tokens);
-      segments_[s] = {positions_[s], rows_, lengths_[s]};
+      segments_[s] = {positions_[s], rows_, lengths_[s], static_cast<std::int64_t>(s)};
       rows_ += lengths_[s];
     }
     return counted;
@@ -291,70 +291,40 @@ class Gradient {
     // Without a target the mean is 0, but states move on and their gradients go back.
     const double targets = counted > 0 ? counted : 1;
     const R scale = static_cast<R>(scale_of_mean / targets);
-    using namespace kernels;
-    using Stack = typename Model::Stack;
     const auto& w = weights.tree();
     auto& dw = g.tree();
     const std::int64_t bytes = all_states();
     std::copy_n(found(), bytes, found() + bytes);
     if (rows_ == 0) return 0;
     if (options_.recompute) std::copy_n(found(), bytes, found() + 2 * bytes);
-    const auto states = []<class S>(std::vector<S>& all) {
-      return States<S>(reinterpret_cast<std::byte*>(all.data()), sizeof(S));
-    };
     const Stream x{x_, rows_}, dx{dx_, rows_};
     parallel(options_.threads, [&](const Team& team) {
-      const Chunk chunk{team, segments_, rows_};
+      const Context<P> c{{segments_, rows_}, {team}, Model::norm_eps};
       Tape tape = this->tape(tape_.data(), scratch_.data(), rows_);
-      if constexpr (Model::tie_embeddings)
-        embedding(team, w.head, tokens_, x);
-      else
-        embedding(team, w.embedding, tokens_, x);
-      Stack::template record<T, KV>(chunk, w.stack, states(states_), tape, Model::norm_eps, x);
-
+      Model::embed(c, w, tokens_, x);
+      Model::record(c, w, states_, tape, x);
       for (std::int64_t row = 0, n; row < rows_; row += n) {
         n = std::min<std::int64_t>(options_.loss_rows, rows_ - row);
-        const Stream part{x.row(row), n}, dpart{dx.row(row), n}, normed{normed_, n},
-            dnormed{dnormed_, n};
-        const Logits logits{logits_, n};
-        rmsnorm(team, w.norm, Model::norm_eps, part, normed);
-        matmul(team, w.head, normed, logits);
-        cross_entropy(team, targets_ + row, scale, logits, losses_ + row,
-                      weighted_ ? weights_ + row : nullptr);
-        matmul_backward(team, w.head, normed, logits, dw.head, nullptr, dnormed);
-        const Range mine = team.share(n);
-        std::fill(dpart.row(mine.begin), dpart.row(mine.end), R{0});
-        team.barrier();
-        rmsnorm_backward(team, w.norm, Model::norm_eps, part, dnormed, {inverse_, n}, dpart,
-                         dw.norm);
+        Model::loss(c, w, dw,
+                    {.targets = targets_ + row,
+                     .weights = weighted_ ? weights_ + row : nullptr,
+                     .scale = scale,
+                     .losses = losses_ + row},
+                    loss_.of(n), {x.row(row), n}, {dx.row(row), n});
       }
-
-      Stack::template backward<T, KV>(chunk, w.stack, dw.stack, states(found_), states(again_),
-                                      states(state_gradients_), tape, Model::norm_eps, dx);
-      if constexpr (Model::tie_embeddings)
-        embedding_backward(team, tokens_, dx, dw.head);
-      else
-        embedding_backward(team, tokens_, dx, dw.embedding);
+      Model::backward(c, w, dw, found_, again_, state_gradients_, tape, tokens_, dx);
     });
-    derive_backward(w, dw);
+    DeriveBackward derive;
+    Model::Stack::walk(derive, Use{}, w.stack, dw.stack);
     double sum = 0;
     for (std::int64_t i = 0; i < rows_; ++i) sum += static_cast<double>(losses_[i]);
     return sum / targets;
   }
 
   /// The gradients of derived tensors go on to those they are derived from.
-  static void derive_backward(const auto& w, auto& dw) {
-    std::vector<const void*> layers;
-    Model::Stack::walk(w.stack,
-                       [&](auto, const auto& part, Use) { layers.push_back(&part.layer); });
-    std::size_t i = 0;
-    Model::Stack::walk(dw.stack, [&](auto branch, auto& part, Use) {
-      using L = typename decltype(branch)::type::Layer::template Weights<T>;
-      const auto& layer = *static_cast<const L*>(layers[i++]);
-      if constexpr (requires { layer.derive_backward(part.layer); })
-        layer.derive_backward(part.layer);
-    });
-  }
+  struct DeriveBackward {
+    void operator()(auto, Use, const auto& w, auto& dw) const { detail::derive_backward(w, dw); }
+  };
 
   GradientOptions options_;
   std::int64_t state_bytes_ = 0, gradient_bytes_ = 0, rows_ = 0;
@@ -362,11 +332,12 @@ class Gradient {
   // The states found, those advanced, those advanced again, and the gradients; the record of a
   // forward pass, what one branch needs, and the following.
   Arena blocks_, tape_, scratch_, own_;
-  std::vector<State> found_, states_, again_;
-  std::vector<StateGradient> state_gradients_;
+  typename Model::template States<P> found_, states_, again_;
+  typename Model::template States<Gradients<P>> state_gradients_;
   std::vector<Segment> segments_;
   std::vector<std::int64_t> positions_, lengths_;
-  R *x_, *dx_, *normed_, *dnormed_, *inverse_, *logits_, *losses_;
+  R *x_, *dx_, *losses_;
+  typename Model::template LossScratch<P> loss_;
   std::int32_t *tokens_, *targets_;
   float* weights_;
   bool weighted_ = false;  // some example of the last call is

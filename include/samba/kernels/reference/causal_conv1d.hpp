@@ -1,34 +1,8 @@
 #pragma once
+#include <samba/kernels/causal_conv1d.hpp>
 #include <samba/kernels/reference/elementwise.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
-
-/// One sequence's part of a depthwise causal convolution with Taps taps.
-template <class R>
-struct CausalConv1dArgs {
-  const R* weight;  ///< (Taps, channels)
-  const R* bias;    ///< (channels)
-  const R* x;       ///< (n_rows, channels)
-  std::int64_t x_stride;
-  R* past;  ///< (Taps - 1, channels): the inputs before x, oldest first; updated
-  R* y;     ///< (n_rows, channels)
-  std::int64_t y_stride;
-  std::int64_t n_rows, channels;
-};
-
-/// The gradients of causal_conv1d: dy that of y; dx is written, dweight and dbias are added to. dpast:
-/// on entry the gradient of past as the forward pass left it, then that of past as it found it.
-template <class R>
-struct CausalConv1dBackwardArgs {
-  CausalConv1dArgs<R> forward;  ///< past as it was before; y is not used
-  const R* dy;                  ///< (n_rows, channels)
-  std::int64_t dy_stride;
-  R* dx;  ///< (n_rows, channels)
-  std::int64_t dx_stride;
-  R* dpast;    ///< (Taps - 1, channels)
-  R* dweight;  ///< (Taps, channels)
-  R* dbias;    ///< (channels)
-};
 
 namespace reference {
 

@@ -1,5 +1,5 @@
 #pragma once
-#include <samba/core/tensor.hpp>
+#include <samba/kernels/cross_entropy.hpp>
 
 #include <cmath>
 #include <limits>

@@ -1,5 +1,5 @@
 #pragma once
-#include <samba/core/tensor.hpp>
+#include <samba/kernels/elementwise.hpp>
 
 #include <cmath>
 
@@ -28,6 +28,19 @@ void silu_mul(const R* gate, const R* up, Range columns, R* out) {
 template <class R>
 void add(const R* y, Range columns, R* x) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += y[i];
+}
+
+/// x += factor * y for some columns of one row. A product and a sum of numbers that stand side by
+/// side: compilers make vectors of it.
+template <class R>
+[[gnu::noinline]] void add_scaled(const R* __restrict y, R factor, Range columns, R* __restrict x) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += factor * y[i];
+}
+
+/// out = factor * x for n numbers, in the same way.
+template <class R>
+[[gnu::noinline]] void scale(const R* __restrict x, R factor, std::int64_t n, R* __restrict out) {
+  for (std::int64_t i = 0; i < n; ++i) out[i] = factor * x[i];
 }
 
 /// The derivative of silu, with s = 1 / (1 + e^-x): s (1 + x (1 - s))

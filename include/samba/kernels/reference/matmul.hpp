@@ -1,41 +1,10 @@
 #pragma once
-#include <samba/core/tensor.hpp>
+#include <samba/kernels/matmul.hpp>
 
 #include <algorithm>
 #include <cmath>
 
 namespace samba::inline SAMBA_TARGET::kernels {
-
-/// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and the outputs n of panels
-/// [panels.begin, panels.end). x in the type of the weights: bf16 rounds it, int8 quantises each
-/// row, symmetrically, by its largest magnitude / 127.
-template <class T>
-struct MatmulArgs {
-  const T* w;           ///< (N, K), packed (see Packing)
-  const Real<T>* bias;  ///< (N), or null
-  const Real<T>* x;     ///< (rows, K)
-  std::int64_t x_stride;
-  Real<T>* out;  ///< (rows, N)
-  std::int64_t out_stride;
-  std::int64_t rows, N, K;
-};
-
-/// The gradients of matmul for dout that of out: dw and dbias are added to, dx is written, or added
-/// to.
-template <class T>
-struct MatmulBackwardArgs {
-  const T* w;        ///< (N, K), packed (see Packing)
-  const Real<T>* x;  ///< (rows, K)
-  std::int64_t x_stride;
-  const Real<T>* dout;  ///< (rows, N)
-  std::int64_t dout_stride;
-  Real<T>* dw;     ///< (N, K), row by row
-  Real<T>* dbias;  ///< (N), or null
-  Real<T>* dx;     ///< (rows, K)
-  std::int64_t dx_stride;
-  bool add;  ///< to dx
-  std::int64_t rows, N, K;
-};
 
 namespace reference {
 

@@ -1,5 +1,5 @@
 #pragma once
-#include <samba/core/tensor.hpp>
+#include <samba/kernels/rmsnorm.hpp>
 
 #include <cmath>
 

@@ -1,83 +1,7 @@
 #pragma once
-#include <samba/core/tensor.hpp>
+#include <samba/kernels/rope.hpp>
 
-#include <cmath>
-
-namespace samba::inline SAMBA_TARGET {
-
-/// Precision of the rotary cosines and sines: `exact`, or rounded to bfloat16 with angles in
-/// float32 (the public Samba code trained its checkpoints with those).
-enum class RopeTable { exact, bfloat16 };
-
-namespace kernels {
-
-/// Cosines and sines of rotary embedding (Su et al. 2021) at any position: angle i of position p is
-/// p * theta^(-2 i / Rotary), i < Rotary / 2.
-///
-/// Exact angles: a position is written in digits of 6 bits, cos and sin of every digit's angle are
-/// tabulated in double, and a position's are their complex product. So they are right to 6e-8 +
-/// position * 2^-52 (a float's precision up to 2^28), cost no trigonometry below 2^30, and depend
-/// on nothing but the position.
-template <int Rotary>
-class RotaryTable {
- public:
-  static constexpr int half = Rotary / 2;
-
-  RotaryTable(float theta, RopeTable kind) : kind_(kind) {
-    for (int i = 0; i < half; ++i) {
-      frequency_[i] = 1.0 / std::pow(static_cast<double>(theta), 2.0 * i / Rotary);
-      const float exponent = static_cast<float>(2 * i) / static_cast<float>(Rotary);
-      rounded_frequency_[i] = 1.f / std::pow(theta, exponent);
-      for (int level = 0; level < levels; ++level)
-        for (int digit = 0; digit < radix; ++digit) {
-          const double angle = std::ldexp(digit, level * bits) * frequency_[i];
-          digits_[level][digit][i] = {std::cos(angle), std::sin(angle)};
-        }
-    }
-  }
-
-  /// Fills cos and sin, each (Rotary / 2), for one position.
-  template <class R>
-  void at(std::int64_t position, R* cos, R* sin) const {
-    if (kind_ == RopeTable::bfloat16) {
-      for (int i = 0; i < half; ++i) {
-        const float angle = static_cast<float>(position) * rounded_frequency_[i];
-        cos[i] = static_cast<R>(bf16(std::cos(angle)));
-        sin[i] = static_cast<R>(bf16(std::sin(angle)));
-      }
-      return;
-    }
-    const std::int64_t rest = position >> (levels * bits);
-    for (int i = 0; i < half; ++i) {
-      Turn t = digits_[0][position % radix][i];
-      for (int level = 1; level < levels; ++level) {
-        const auto digit = (position >> (level * bits)) % radix;
-        if (digit) t = product(t, digits_[level][digit][i]);
-      }
-      if (rest) {
-        const double angle = std::ldexp(static_cast<double>(rest), levels * bits) * frequency_[i];
-        t = product(t, {std::cos(angle), std::sin(angle)});
-      }
-      cos[i] = static_cast<R>(t.cos);
-      sin[i] = static_cast<R>(t.sin);
-    }
-  }
-
- private:
-  static constexpr int bits = 6, radix = 1 << bits, levels = 5;
-  struct Turn {
-    double cos, sin;
-  };
-  /// Written with fma, so that no compiler has a choice: the same bits on every instruction set.
-  static Turn product(Turn a, Turn b) {
-    return {std::fma(a.cos, b.cos, -(a.sin * b.sin)), std::fma(a.sin, b.cos, a.cos * b.sin)};
-  }
-
-  RopeTable kind_;
-  double frequency_[half];
-  float rounded_frequency_[half];
-  Turn digits_[levels][radix][half];
-};
+namespace samba::inline SAMBA_TARGET::kernels {
 
 namespace reference {
 
@@ -103,5 +27,4 @@ void rope_backward(const R* cos, const R* sin, int half, R* head) {
 }
 
 }  // namespace reference
-}  // namespace kernels
-}  // namespace samba::inline SAMBA_TARGET
+}  // namespace samba::inline SAMBA_TARGET::kernels

@@ -1,69 +1,15 @@
 #pragma once
 #include <samba/kernels/reference/elementwise.hpp>
+#include <samba/kernels/selective_scan.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
-
-/// One sequence's part of a selective scan. Strides are in elements from token to token.
-template <class R>
-struct SelectiveScanArgs {
-  const R* A;        ///< (d_state, channels), negative
-  const R* D;        ///< (channels)
-  const R* dt_bias;  ///< (channels)
-  const R* dt;       ///< (n_rows, channels), before bias and softplus
-  std::int64_t dt_stride;
-  const R* B;  ///< (n_rows, d_state)
-  const R* C;  ///< (n_rows, d_state), with the stride of B
-  std::int64_t BC_stride;
-  const R* x;  ///< (n_rows, channels)
-  std::int64_t x_stride;
-  const R* z;  ///< (n_rows, channels)
-  std::int64_t z_stride;
-  R* h;  ///< (d_state, channels), the carried state; updated
-  R* y;  ///< (n_rows, channels)
-  std::int64_t y_stride;
-  std::int64_t n_rows, channels;
-};
-
-/// Channels whose gradients of B and C are added up together, whatever the number of threads.
-inline constexpr std::int64_t scan_block = 128;
-
-/// Tokens whose states the backward pass holds at once; it keeps the state before each such piece.
-inline constexpr std::int64_t scan_piece = 16;
-
-/// The gradients of one sequence's part of a selective scan, dy being that of y. ddt, dx and dz are
-/// written; dA, dD and ddt_bias are added to. dh: on entry the gradient of the state that the
-/// forward pass left, then that of the state it started from.
-template <class R>
-struct SelectiveScanBackwardArgs {
-  SelectiveScanArgs<R> forward;  ///< h as it was before; y is not used
-  const R* dy;                   ///< (n_rows, channels)
-  std::int64_t dy_stride;
-  R* ddt;  ///< (n_rows, channels); may be dy
-  std::int64_t ddt_stride;
-  R* dx;  ///< (n_rows, channels)
-  std::int64_t dx_stride;
-  R* dz;  ///< (n_rows, channels)
-  std::int64_t dz_stride;
-  R* dBC;  ///< (n_rows, blocks of channels, 2 d_state): of B, then of C, each block's part of the sum
-  std::int64_t dBC_stride;
-  R* dh;        ///< (d_state, channels)
-  R* dA;        ///< (d_state, channels)
-  R* dD;        ///< (channels)
-  R* ddt_bias;  ///< (channels)
-};
-
-/// A = -exp(A_log), n numbers. Never part of another function, in which a compiler that is free to
-/// take another exp (-ffast-math) would give other bits.
-template <class R>
-[[gnu::noinline]] void scan_A(const R* A_log, std::int64_t n, R* A) {
-  for (std::int64_t i = 0; i < n; ++i) A[i] = -std::exp(A_log[i]);
-}
 
 namespace reference {
 
 /// The recurrence of Mamba-1 (Gu & Dao 2023, section 3.2, with the Euler step for B), for the
 /// channels of the range:
 ///   delta = softplus(dt + dt_bias)    h = exp(delta A) h + delta B x    y = (C h + D x) silu(z)
+/// Without z there is no gate.
 template <int N, class R>
 void selective_scan(const SelectiveScanArgs<R>& a, Range channels) {
   for (std::int64_t c = channels.begin; c < channels.end; ++c)
@@ -73,10 +19,11 @@ void selective_scan(const SelectiveScanArgs<R>& a, Range channels) {
       R y = a.D[c] * x;
       for (int n = 0; n < N; ++n) {
         R& h = a.h[n * a.channels + c];
-        h = std::exp(delta * a.A[n * a.channels + c]) * h + delta * x * a.B[t * a.BC_stride + n];
-        y += a.C[t * a.BC_stride + n] * h;
+        h = std::exp(delta * a.A[n * a.channels + c]) * h + delta * x * a.B[t * a.B_stride + n];
+        y += a.C[t * a.C_stride + n] * h;
       }
-      a.y[t * a.y_stride + c] = y * silu(a.z[t * a.z_stride + c]);
+      if (a.before_gate) a.before_gate[t * a.before_gate_stride + c] = y;
+      a.y[t * a.y_stride + c] = a.z ? y * silu(a.z[t * a.z_stride + c]) : y;
     }
 }
 
@@ -99,7 +46,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channe
       const R delta = delta_at(t), x = a.x[t * a.x_stride + c];
       for (int n = 0; n < N; ++n)
         after[n] = std::exp(delta * a.A[n * a.channels + c]) * before[n] +
-                   delta * x * a.B[t * a.BC_stride + n];
+                   delta * x * a.B[t * a.B_stride + n];
     };
     R h[N], dh[N], dA[N] = {}, dD = 0, ddt_bias = 0;
     for (int n = 0; n < N; ++n) {
@@ -117,13 +64,20 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channe
         step(t, piece + (t - begin) * N, piece + (t - begin + 1) * N);
       for (std::int64_t t = end - 1; t >= begin; --t) {
         const R *before = piece + (t - begin) * N, *after = before + N;
-        const R* const B = a.B + t * a.BC_stride;
-        const R* const C = a.C + t * a.BC_stride;
+        const R* const B = a.B + t * a.B_stride;
+        const R* const C = a.C + t * a.C_stride;
         R* const dBC = b.dBC + t * b.dBC_stride + c / scan_block * 2 * N;
-        const R delta = delta_at(t), x = a.x[t * a.x_stride + c], z = a.z[t * a.z_stride + c];
+        const R delta = delta_at(t), x = a.x[t * a.x_stride + c];
         R y = a.D[c] * x;
         for (int n = 0; n < N; ++n) y += C[n] * after[n];
-        const R dy = b.dy[t * b.dy_stride + c], g = dy * silu(z);
+        const R dy = b.dy[t * b.dy_stride + c];
+        R g = dy;
+        if (a.z) {
+          const R z = a.z[t * a.z_stride + c];
+          g = dy * silu(z);
+          b.dz[t * b.dz_stride + c] = dy * y * silu_derivative(z);
+        }
+        if (b.dbefore_gate) g += b.dbefore_gate[t * b.dbefore_gate_stride + c];
         R ddelta = 0, dx = 0;
         for (int n = 0; n < N; ++n) {
           const R A = a.A[n * a.channels + c], decay = std::exp(delta * A);
@@ -139,7 +93,6 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channe
         }
         const R raw = a.dt[t * a.dt_stride + c] + a.dt_bias[c];
         const R ddt = ddelta / (R{1} + std::exp(-raw));  // the derivative of softplus
-        b.dz[t * b.dz_stride + c] = dy * y * silu_derivative(z);
         b.dx[t * b.dx_stride + c] = dx * delta + g * a.D[c];
         b.ddt[t * b.ddt_stride + c] = ddt;
         dD += g * x;

@@ -34,11 +34,13 @@ struct AttentionBuffers {
   }
 };
 
-/// Bytes of scratch per thread, for any KV.
-constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
-  return (std::max)(AttentionBuffers<float>{}.place(nullptr, head_dim),
-                    AttentionBuffers<bf16>{}.place(nullptr, head_dim));
-}
+static_assert([] {
+  for (const std::int64_t head_dim : {1, 7, 8, 64, 80, 128, 256, 1000})
+    if (AttentionBuffers<float>{}.place(nullptr, head_dim) > attention_scratch_bytes(head_dim) ||
+        AttentionBuffers<bf16>{}.place(nullptr, head_dim) > attention_scratch_bytes(head_dim))
+      return false;
+  return true;
+}());
 
 namespace detail {
 
@@ -134,7 +136,6 @@ template <class KV>
                          tile_units = tile / Packing<KV>::group;
   const int D = a.head_dim;
   const std::int64_t width = round_up(D, panel_width), units = Packing<KV>::groups(D);
-  const std::int64_t group_width = std::int64_t{a.group + 2} * D;
   const std::int64_t per_head = (rows.end - rows.begin) * a.group;
   const std::int64_t n_rows = per_head * (heads.end - heads.begin);
   const float scale = 1.44269504f / std::sqrt(static_cast<float>(D));
@@ -151,9 +152,8 @@ template <class KV>
   };
   for (std::int64_t g = heads.begin; g < heads.end; ++g)
     for (std::int64_t r = 0; r < per_head; ++r)
-      Operand<KV>::prepare(
-          a.qkv + (rows.begin + r / a.group) * a.qkv_stride + g * group_width + r % a.group * D, D,
-          t.query + place(g, r) * units);
+      Operand<KV>::prepare(a.q.at(rows.begin + r / a.group, g) + r % a.group * D, D,
+                           t.query + place(g, r) * units);
 
   const std::int64_t end = a.position + rows.end;
   const std::int64_t begin = first_visible(a.position + rows.begin, a.window);
@@ -169,13 +169,14 @@ template <class KV>
         } else if (j < a.position) {
           keys[at] = a.ring_k + slot, values[at] = a.ring_v + slot;
         } else {
-          const float* const row =
-              a.qkv + (j - a.position) * a.qkv_stride + g * group_width + a.group * D;
+          const float *const key = a.k.at(j - a.position, g), *const value =
+                                                                  a.v.at(j - a.position, g);
           if constexpr (std::is_same_v<KV, float>) {
-            keys[at] = row, values[at] = row + D;
+            keys[at] = key, values[at] = value;
           } else {
             KV* const copy = t.rows + 2 * at * D;
-            round_to_bf16(row, 2 * D, copy);
+            round_to_bf16(key, D, copy);
+            round_to_bf16(value, D, copy + D);
             keys[at] = copy, values[at] = copy + D;
           }
         }

@@ -5,9 +5,6 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// Query rows whose products with a tile are taken together.
-inline constexpr std::int64_t attention_backward_rows = 48;
-
 /// What a thread needs of a tile of keys and of some query rows; widths in whole panels, behind
 /// head_dim zeros.
 struct AttentionBackwardBuffers {
@@ -52,10 +49,8 @@ inline void add_row(const float* from, std::int64_t n, float* to) {
 
 }  // namespace detail
 
-/// Floats of scratch per thread.
-constexpr std::int64_t attention_backward_scratch(std::int64_t head_dim) {
-  return detail::AttentionBackwardBuffers{}.place(nullptr, head_dim);
-}
+static_assert(detail::AttentionBackwardBuffers{}.place(nullptr, 80) ==
+              attention_backward_scratch(80));
 
 /// As reference::attention_backward for one key/value head, by tiles of keys and blocks of query
 /// rows (Dao et al. 2022): weights come from the forward pass's log_sum, and sum(p dp) = dout out.
@@ -63,12 +58,11 @@ constexpr std::int64_t attention_backward_scratch(std::int64_t head_dim) {
 template <class KV>
 [[gnu::noinline]] void attention_backward(const AttentionBackwardArgs<float, KV>& b,
                                           std::int64_t head, float* scratch) {
-  constexpr std::int64_t tile = attention_tile, most = detail::attention_backward_rows;
+  constexpr std::int64_t tile = attention_tile, most = attention_backward_rows;
   constexpr float log2e = 1.44269504f;
   const AttentionArgs<float, KV>& a = b.forward;
   const int D = a.head_dim;
-  const std::int64_t width = round_up(D, panel_width), group_at = head * (a.group + 2) * D,
-                     own = group_at + a.group * D;
+  const std::int64_t width = round_up(D, panel_width);
   const float scale = 1.f / std::sqrt(static_cast<float>(D));
   detail::AttentionBackwardBuffers t;
   t.place(scratch, D);
@@ -109,9 +103,8 @@ template <class KV>
         detail::load_row<KV>(a.ring_k + slot(j), D, width, key);
         detail::load_row<KV>(a.ring_v + slot(j), D, width, value);
       } else {
-        const float* const row = a.qkv + (j - a.position) * a.qkv_stride + own;
-        detail::load_row<KV>(row, D, width, key);
-        detail::load_row<KV>(row + D, D, width, value);
+        detail::load_row<KV>(a.k.at(j - a.position, head), D, width, key);
+        detail::load_row<KV>(a.v.at(j - a.position, head), D, width, value);
       }
     }
     detail::pack_keys(key_rows, D, 0, t.keys);
@@ -126,12 +119,11 @@ template <class KV>
     for (std::int64_t r = first * a.group, n; r < last * a.group; r += n) {
       n = (std::min)(most, last * a.group - r);
       const auto dq_at = [&](std::int64_t i) {
-        return b.dqkv + (r + i) / a.group * b.dqkv_stride + group_at + (r + i) % a.group * D;
+        return b.dq.at((r + i) / a.group, head) + (r + i) % a.group * D;
       };
       for (std::int64_t i = 0; i < n; ++i) {
         const std::int64_t token = (r + i) / a.group, h = (r + i) % a.group;
-        detail::load_row<KV>(a.qkv + token * a.qkv_stride + group_at + h * D, D, width,
-                             t.q + i * width);
+        detail::load_row<KV>(a.q.at(token, head) + h * D, D, width, t.q + i * width);
         detail::load_row<float>(b.dout + token * b.dout_stride + (head * a.group + h) * D, D, width,
                                 t.dout + i * width);
       }
@@ -174,9 +166,10 @@ template <class KV>
 
     for (std::int64_t j = in_sight.begin; j < in_sight.end; ++j) {
       const bool old = j < a.position;
-      float* const to = old ? b.dring_k + slot(j) : b.dqkv + (j - a.position) * b.dqkv_stride + own;
-      detail::add_row(t.dkey + (j - start) * width, D, to);
-      detail::add_row(t.dvalue + (j - start) * width, D, old ? b.dring_v + slot(j) : to + D);
+      detail::add_row(t.dkey + (j - start) * width, D,
+                      old ? b.dring_k + slot(j) : b.dk.at(j - a.position, head));
+      detail::add_row(t.dvalue + (j - start) * width, D,
+                      old ? b.dring_v + slot(j) : b.dv.at(j - a.position, head));
     }
   }
 }

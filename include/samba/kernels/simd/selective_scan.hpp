@@ -48,9 +48,9 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
     for (std::int64_t t = 0; t < a.n_rows; ++t) {
       prefetch_row(a.x + c, t, a.n_rows, a.x_stride);
       prefetch_row(a.dt + c, t, a.n_rows, a.dt_stride);
-      prefetch_row(a.z + c, t, a.n_rows, a.z_stride);
-      const float* B = a.B + t * a.BC_stride;
-      const float* C = a.C + t * a.BC_stride;
+      if (a.z) prefetch_row(a.z + c, t, a.n_rows, a.z_stride);
+      const float* B = a.B + t * a.B_stride;
+      const float* C = a.C + t * a.C_stride;
       const vec x = load_part(a.x + t * a.x_stride + c, m);
       const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + dt_bias);
       const vec delta_x = delta * x;
@@ -63,7 +63,9 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
           y = fma(vec(C[n + i]), h[n + i], y);
         });
       });
-      store_part(a.y + t * a.y_stride + c, y * silu(load_part(a.z + t * a.z_stride + c, m)), m);
+      if (a.before_gate) store_part(a.before_gate + t * a.before_gate_stride + c, y, m);
+      if (a.z) y = y * silu(load_part(a.z + t * a.z_stride + c, m));
+      store_part(a.y + t * a.y_stride + c, y, m);
     }
     for (int n = 0; n < N; ++n) store_part(a.h + n * a.channels + c, h[n], m);
   }
@@ -105,7 +107,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
     // The forward pass's step of a token: returns delta, calls done(n, decay) when h[n] is done.
     const auto advance = [&](std::int64_t t, std::int64_t c, std::int64_t m, const Constants& k,
                              vec(&h)[N], auto&& done) __attribute__((always_inline)) {
-      const float* const B = a.B + t * a.BC_stride;
+      const float* const B = a.B + t * a.B_stride;
       const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
       const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
       detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
@@ -155,14 +157,16 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
         }
         const vec D = load_part(a.D + c, m);
         for (std::int64_t t = end - 1; t >= begin; --t) {
-          const float *const B = a.B + t * a.BC_stride, *const C = a.C + t * a.BC_stride;
+          const float *const B = a.B + t * a.B_stride, *const C = a.C + t * a.C_stride;
           const float* const decay_at = decays + (t - begin) * states;
           const float* const before = piece + (t - begin) * states;
           float* const sum = sums + (t - begin) * 2 * states;
           const vec x = load_part(a.x + t * a.x_stride + c, m),
-                    z = load_part(a.z + t * a.z_stride + c, m),
+                    z = a.z ? load_part(a.z + t * a.z_stride + c, m) : vec(0.f),
                     dy = load_part(b.dy + t * b.dy_stride + c, m), delta = deltas[t - begin],
-                    delta_x = delta * x, g = dy * silu(z);
+                    delta_x = delta * x;
+          vec g = a.z ? dy * silu(z) : dy;
+          if (b.dbefore_gate) g += load_part(b.dbefore_gate + t * b.dbefore_gate_stride + c, m);
           vec y = D * x, from_decay(0.f), from_input(0.f);
           detail::each_states<N, 1>([&](int n) __attribute__((always_inline)) {
             const vec after = load(before + (N + n) * lanes);
@@ -179,7 +183,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
           });
           const vec raw = load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias;
           const vec ddt = fma(from_decay, vec(ln2), from_input * x) * sigmoid(raw);
-          store_part(b.dz + t * b.dz_stride + c, dy * y * silu_derivative(z), m);
+          if (a.z) store_part(b.dz + t * b.dz_stride + c, dy * y * silu_derivative(z), m);
           store_part(b.dx + t * b.dx_stride + c, fma(from_input, delta, g * D), m);
           store_part(b.ddt + t * b.ddt_stride + c, ddt, m);
           dD = fma(g, x, dD);

@@ -1,0 +1,41 @@
+#pragma once
+#include <samba/core/hash.hpp>
+
+#include <cstdint>
+#include <type_traits>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// A value per token, beside the residual stream, that one branch writes and later ones read:
+///
+///   struct Memory : Channel<1024> {};
+///
+/// A layer says so in its type, `using Writes = Channels<Memory>;` or `using Reads = Channels<Memory>;`,
+/// and calls c.write<Memory>(), c.read<Memory>(), c.gradient<Memory>() of its context.
+template <int Width>
+struct Channel {
+  static_assert(Width > 0, "Channel<Width>: the width must be positive");
+  static constexpr int width = Width;
+};
+
+/// A list of channels; void stands for none.
+template <class... C>
+struct Channels {};
+
+namespace detail {
+
+/// A number for a type: the FNV-1a hash of its name. (Not an address: with -fsanitize=undefined g++
+/// 12 compares no addresses of templates in constants.)
+template <class Key>
+consteval std::uint64_t type_key() {
+  return fnv1a(__PRETTY_FUNCTION__);
+}
+
+/// Where a chunk's values of a channel are, and their gradients in training: (rows, width).
+struct ChannelPlace {
+  std::uint64_t key = 0;
+  void *data = nullptr, *gradient = nullptr;
+};
+
+}  // namespace detail
+}  // namespace samba::inline SAMBA_TARGET

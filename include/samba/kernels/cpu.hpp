@@ -1,0 +1,12 @@
+#pragma once
+/// \file
+/// What runs every operation on the processor. Sessions and training include it.
+#include <samba/kernels/cpu/attention.hpp>
+#include <samba/kernels/cpu/causal_conv1d.hpp>
+#include <samba/kernels/cpu/cross_entropy.hpp>
+#include <samba/kernels/cpu/elementwise.hpp>
+#include <samba/kernels/cpu/embedding.hpp>
+#include <samba/kernels/cpu/matmul.hpp>
+#include <samba/kernels/cpu/rmsnorm.hpp>
+#include <samba/kernels/cpu/rope.hpp>
+#include <samba/kernels/cpu/selective_scan.hpp>

@@ -1,0 +1,112 @@
+#pragma once
+#include <samba/kernels/attention.hpp>
+#ifdef SAMBA_COMPILED
+#include <samba/kernels/compiled.hpp>
+#else
+#include <samba/kernels/simd/attention_backward.hpp>
+#endif
+
+#include <algorithm>
+
+namespace samba::inline SAMBA_TARGET::kernels {
+
+namespace detail {
+
+/// One thread's part of the attention of one sequence. scratch: of this thread.
+template <class R, class KV>
+void attend(const Team& team, const AttentionArgs<R, KV>& args, R* scratch) {
+  const std::int64_t block = (std::max)(1, attention_rows / args.group),
+                     blocks = (args.n_rows + block - 1) / block;
+  // Of a short chunk one thread takes several heads at once.
+  const std::int64_t together =
+      blocks > 1 ? 1
+                 : std::max<std::int64_t>(
+                       1, attention_rows / (args.group * std::max<std::int64_t>(args.n_rows, 1)));
+  const Range share = team.share(blocks * args.n_kv_heads);
+  for (std::int64_t task = share.begin, n; task < share.end; task += n) {
+    n = (std::min)(together, share.end - task);
+    const std::int64_t g = task / blocks, first = task % blocks * block;
+    const Range heads{g, g + n}, rows{first, (std::min)(first + block, args.n_rows)};
+    if constexpr (std::is_same_v<R, float>)
+      simd::attention(args, heads, rows, reinterpret_cast<std::byte*>(scratch));
+    else
+      reference::attention(args, heads, rows);
+  }
+}
+
+/// Stores some new keys and values in the rings of one sequence.
+template <class R, class KV>
+void store_rows(const AttentionArgs<R, KV>& a, std::int64_t first, std::int64_t n_rows, KV* ring_k,
+                KV* ring_v) {
+  for (std::int64_t i = first; i < first + n_rows; ++i)
+    for (int g = 0; g < a.n_kv_heads; ++g) {
+      const R *const key = a.k.at(i, g), *const value = a.v.at(i, g);
+      const std::int64_t at = (g * a.n_slots + (a.position + i) % a.n_slots) * a.head_dim;
+      for (int d = 0; d < a.head_dim; ++d) {
+        ring_k[at + d] = static_cast<KV>(key[d]);
+        ring_v[at + d] = static_cast<KV>(value[d]);
+      }
+    }
+}
+
+/// The arguments of a segment's sequence.
+template <class R, class KV>
+AttentionArgs<R, KV> of_segment(AttentionArgs<R, KV> a, const Segment& s,
+                                const RingData<KV>& ring_k, const RingData<KV>& ring_v) {
+  const std::int64_t row = s.first_row;
+  a.q.data += row * a.q.stride, a.k.data += row * a.k.stride, a.v.data += row * a.v.stride;
+  a.out += row * a.out_stride;
+  if (a.log_sum) a.log_sum += row * a.n_kv_heads * a.group;
+  a.ring_k = ring_k.of(s.state), a.ring_v = ring_v.of(s.state);
+  a.position = s.position, a.n_rows = s.n_rows;
+  return a;
+}
+
+}  // namespace detail
+
+/// Attention of every sequence of the chunk, then the chunk's last keys and values to the rings.
+/// Threads take key/value heads and blocks of rows.
+template <class R, class KV>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
+                              const AttentionChunk<R, KV>& all) {
+  const Team& team = cpu.team;
+  R* const scratch = all.scratch + team.rank * round_up(all.scratch_size, alignment);
+  for (const Segment& s : chunk.segments)
+    detail::attend(team, detail::of_segment(all.rows, s, all.ring_k, all.ring_v), scratch);
+  team.barrier();  // the rings have been read
+  for (const Segment& s : chunk.segments) {
+    const auto a = detail::of_segment(all.rows, s, all.ring_k, all.ring_v);
+    const std::int64_t skip = std::max<std::int64_t>(0, a.n_rows - a.n_slots);
+    const Range rows = team.share(a.n_rows - skip);
+    detail::store_rows(a, skip + rows.begin, rows.end - rows.begin, all.ring_k.of(s.state),
+                       all.ring_v.of(s.state));
+  }
+  team.barrier();
+}
+
+/// Its gradients. Threads take pairs of a sequence and a key/value head: what a pair adds up, one
+/// thread adds up.
+template <class R, class KV>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
+                              const AttentionBackwardChunk<R, KV>& all) {
+  const Team& team = cpu.team;
+  R* const scratch = all.scratch + team.rank * round_up(all.scratch_size, alignment);
+  const int heads = all.rows.forward.n_kv_heads;
+  const Range tasks = team.share(std::ssize(chunk.segments) * heads);
+  for (std::int64_t task = tasks.begin; task < tasks.end; ++task) {
+    const Segment& s = chunk.segments[static_cast<std::size_t>(task / heads)];
+    AttentionBackwardArgs<R, KV> b = all.rows;
+    const std::int64_t row = s.first_row;
+    b.forward = detail::of_segment(b.forward, s, all.ring_k, all.ring_v);
+    b.dout += row * b.dout_stride;
+    b.dq.data += row * b.dq.stride, b.dk.data += row * b.dk.stride, b.dv.data += row * b.dv.stride;
+    b.dring_k = all.dring_k.of(s.state), b.dring_v = all.dring_v.of(s.state);
+    if constexpr (std::is_same_v<R, float>)
+      simd::attention_backward(b, task % heads, scratch);
+    else
+      reference::attention_backward(b, {task % heads, task % heads + 1});
+  }
+  team.barrier();
+}
+
+}  // namespace samba::inline SAMBA_TARGET::kernels

@@ -1,0 +1,52 @@
+#pragma once
+#include <samba/core/context.hpp>
+
+namespace samba::inline SAMBA_TARGET::kernels {
+
+/// Heads of activations, some for each key/value head: token i's for key/value head g begin at
+/// data + i * stride + g * head_stride and follow each other.
+template <class R>
+struct HeadRows {
+  R* data = nullptr;
+  std::int64_t stride = 0, head_stride = 0;
+
+  R* at(std::int64_t token, std::int64_t g) const {
+    return data + token * stride + g * head_stride;
+  }
+};
+
+/// (rows, KvHeads, Group, HeadDim) with any strides between tokens and between key/value heads. Rows
+/// of all heads one after another are such.
+template <class R, int KvHeads, int Group, int HeadDim>
+struct Heads : HeadRows<R> {
+  std::int64_t count = 0;
+
+  constexpr Heads(R* first, std::int64_t rows, std::int64_t to_next_row, std::int64_t to_next_head)
+      : HeadRows<R>{first, to_next_row, to_next_head}, count(rows) {}
+  template <class E>
+    requires std::is_convertible_v<E*, R*>
+  constexpr Heads(const Heads<E, KvHeads, Group, HeadDim>& x)
+      : Heads(x.data, x.count, x.stride, x.head_stride) {}
+  template <class E>
+    requires std::is_convertible_v<E*, R*>
+  constexpr Heads(Rows<E, KvHeads * Group * HeadDim> x)
+      : Heads(x.data, x.count, x.stride, std::int64_t{Group} * HeadDim) {}
+};
+
+/// Queries, keys and values in one row per token: for each key/value head its query heads, its key
+/// head, its value head.
+template <class R, int KvHeads, int Group, int HeadDim>
+struct FusedHeads {
+  Heads<R, KvHeads, Group, HeadDim> q;
+  Heads<R, KvHeads, 1, HeadDim> k, v;
+
+  constexpr explicit FusedHeads(Rows<R, KvHeads*(Group + 2) * HeadDim> qkv)
+      : q(qkv.data, qkv.count, qkv.stride, width),
+        k(qkv.data + Group * HeadDim, qkv.count, qkv.stride, width),
+        v(qkv.data + (Group + 1) * HeadDim, qkv.count, qkv.stride, width) {}
+
+ private:
+  static constexpr std::int64_t width = (Group + 2) * HeadDim;
+};
+
+}  // namespace samba::inline SAMBA_TARGET::kernels

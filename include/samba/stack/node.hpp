@@ -1,0 +1,198 @@
+#pragma once
+/// \file
+/// What stands in a residual branch, x += node(x): a layer with the norms around it.
+#include <samba/kernels/elementwise.hpp>
+#include <samba/stack/layer.hpp>
+#include <samba/stack/norm.hpp>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// The kinds of branches. A node is any type with
+///
+///     using NodeTag = void;
+///     using Layer = ...;                    // what tables and files call the branch after
+///     static constexpr const char* kind;    // in front of the layer's name in tables; "" for Pre
+///     static constexpr int d_model;
+///     template <class T> struct Weights;    // visit, and visit_derived, derive, derive_backward
+///     template <class P> State, Scratch;    // as in a layer
+///     forward(context, weights, state, scratch, x, out)   // out = node(x); x: the residual stream
+///
+/// and to be trained `template <class P> struct Backward` and backward(context, weights, gradients,
+/// state, state_gradients, scratch, backward, x, dout, dx), which adds to dx.
+template <class N>
+concept Node = requires { typename N::NodeTag; };
+
+/// A branch without a norm: x += layer(x).
+template <class L>
+struct NoNorm {};
+
+/// A pre-norm branch: x += layer(norm(x)). What a layer becomes in a stack that says nothing else.
+template <class NormType, class L>
+struct Pre {};
+
+/// A branch with a norm before and after its layer: x += norm(layer(norm(x))).
+template <class Before, class L, class After = Before>
+struct Sandwich {};
+
+/// A branch that counts `factor` times: x += factor * node(x). Element: a layer or one of the above.
+template <auto factor, class Element>
+struct Scaled {};
+
+/// The first element of a HybridStack, or the one behind DModel: what its bare layers become. One
+/// norm: Pre<Before, L>; two: Sandwich<Before, L, After>.
+template <class Before, class After = void>
+struct Norms {};
+
+namespace detail {
+
+/// The weights of a layer and of its norms. void: no norm.
+template <class Before, class L, class After, class T>
+struct NodeWeights {
+  static constexpr int D = L::d_model;
+  struct Nothing {};
+  template <class N>
+  struct WeightsOfNorm {
+    using type = typename N::template Weights<T, D>;
+  };
+
+  typename std::conditional_t<std::is_void_v<Before>, std::type_identity<Nothing>,
+                              WeightsOfNorm<Before>>::type norm;
+  typename L::template Weights<T> layer;
+  typename std::conditional_t<std::is_void_v<After>, std::type_identity<Nothing>,
+                              WeightsOfNorm<After>>::type after;
+
+  static constexpr void visit(auto& w, auto&& f) {
+    if constexpr (!std::is_void_v<Before>) f("norm.weight", w.norm.weight);
+    L::template Weights<T>::visit(w.layer, f);
+    if constexpr (!std::is_void_v<After>) f("norm_after.weight", w.after.weight);
+  }
+  static constexpr void visit_derived(auto& w, auto&& f) {
+    if constexpr (has_factor<Before>()) f("norm.factor", w.norm.factor);
+    detail::visit_derived<typename L::template Weights<T>>(w.layer, f);
+    if constexpr (has_factor<After>()) f("norm_after.factor", w.after.factor);
+  }
+  void derive() { detail::derive(norm), detail::derive(layer), detail::derive(after); }
+  void derive_backward(NodeWeights<Before, L, After, Master<Real<T>>>& g) const {
+    detail::derive_backward(norm, g.norm);
+    detail::derive_backward(layer, g.layer);
+    detail::derive_backward(after, g.after);
+  }
+
+ private:
+  template <class N>
+  static constexpr bool has_factor() {
+    if constexpr (std::is_void_v<N>)
+      return false;
+    else
+      return N::plus_one;
+  }
+};
+
+/// after(layer(before(x))); a norm that is void is left out.
+template <class Before, class L, class After>
+struct NormedNode {
+  using NodeTag = void;
+  using Layer = L;
+  static constexpr int d_model = L::d_model;
+  static constexpr bool normed = !std::is_void_v<Before>, sandwich = !std::is_void_v<After>;
+  static constexpr const char* kind = sandwich ? "sandwich" : normed ? "" : "no_norm";
+
+  template <class T>
+  using Weights = NodeWeights<Before, L, After, T>;
+  template <class P>
+  using State = typename L::template State<P>;
+
+  template <class P>
+  struct Scratch {
+    Rows<Act<P>, d_model> normed_x, y;
+    typename L::template Scratch<P> layer;
+
+    static void visit(auto& t, auto&& f) {
+      if constexpr (normed) f(t.normed_x);
+      if constexpr (sandwich) f(t.y);
+      L::template Scratch<P>::visit(t.layer, f);
+    }
+  };
+
+  template <class P>
+  struct Backward {
+    static_assert(sizeof(CheckTrained<L>) > 0);
+    Rows<Act<P>, d_model> du, dy;
+    Rows<Real<P>, 1> inverse;
+    typename BackwardOf<L, P>::type layer;
+
+    static void visit(auto& t, auto&& f) {
+      f(t.du), f(t.inverse);
+      if constexpr (sandwich) f(t.dy);
+      BackwardOf<L, P>::type::visit(t.layer, f);
+    }
+  };
+
+  /// The options of the norms, as `norm.eps=...`.
+  static constexpr void visit_options(auto&& f) {
+    if constexpr (requires { Before::visit_options(f); }) Before::visit_options(f);
+    if constexpr (requires { After::visit_options(f); }) After::visit_options(f);
+  }
+
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                      const Scratch<P>& t, RowsArgument<const Residual<P>, d_model> x,
+                      Out<P, d_model> out) {
+    if constexpr (normed) Before::template forward<d_model>(c, w.norm, x, t.normed_x);
+    const Out<P, d_model> y = sandwich ? Out<P, d_model>(t.y) : out;
+    L::forward(c, w.layer, s, t.layer, layer_in<P>(t, x), y);
+    if constexpr (sandwich) After::template forward<d_model>(c, w.after, y, out);
+  }
+
+  template <class P>
+  static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
+                       Weights<Weight<Gradients<P>>>& g, const State<P>& s,
+                       const State<Gradients<P>>& ds, const Scratch<P>& t, const Backward<P>& d,
+                       RowsArgument<const Residual<P>, d_model> x, In<P, d_model> dout,
+                       RowsArgument<Residual<P>, d_model> dx) {
+    In<P, d_model> dy = dout;
+    if constexpr (sandwich) {
+      kernels::clear<d_model>(c, d.dy);
+      After::template backward<d_model>(c, w.after, g.after, t.y, dout, d.dy, d.inverse);
+      dy = d.dy;
+    }
+    if constexpr (HasBackward<L>)  // or CheckTrained has said that it has not
+      L::backward(c, w.layer, g.layer, s, ds, t.layer, d.layer, layer_in<P>(t, x), dy,
+                  Out<P, d_model>(d.du));
+    if constexpr (normed)
+      Before::template backward<d_model>(c, w.norm, g.norm, x, d.du, dx, d.inverse);
+    else
+      kernels::add_to_residual<d_model>(c, {.term = d.du, .to = dx});
+  }
+
+ private:
+  template <class P>
+  static In<P, d_model> layer_in(const Scratch<P>& t,
+                                 const RowsArgument<const Residual<P>, d_model>& x) {
+    if constexpr (normed) {
+      return t.normed_x;
+    } else {
+      static_assert(std::is_same_v<Act<P>, Residual<P>>,
+                    "NoNorm: the device's activations are not of the residual stream's type");
+      return x;
+    }
+  }
+};
+
+/// A node that counts `factor` times.
+template <auto times, class N>
+struct ScaledNode : N {
+  static constexpr float factor = static_cast<float>(times);
+};
+
+/// How often a node's result counts.
+template <class N>
+inline constexpr float factor_of = [] {
+  if constexpr (requires { N::factor; })
+    return N::factor;
+  else
+    return 1.f;
+}();
+
+}  // namespace detail
+}  // namespace samba::inline SAMBA_TARGET
