@@ -33,41 +33,42 @@ struct GatedRecurrence {
     }
   };
 
-  template <class T, class KV>
+  template <class P>
   struct State {  // what a sequence carries from token to token, zero at its start
-    Array<Real<T>, D> h;
+    Array<Real<P>, D> h;
 
     static constexpr void visit(auto& s, auto&& f) { f("h", s.h); }
   };
 
-  template <class T>
+  template <class P>
   struct Scratch {  // room for the tokens of a chunk
-    Rows<Real<T>, 3 * D> fvg;
-    Rows<Real<T>, D> y;
+    Rows<Act<P>, 3 * D> fvg;
+    Rows<Act<P>, D> y;
 
     static void visit(auto& t, auto&& f) { f(t.fvg), f(t.y); }
   };
 
   /// out = layer(u) for the rows of the chunk; advances the states. All threads call it together.
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
-                      Scratch<T>& t, In<Real<T>, D> u, Out<Real<T>, D> out) {
-    kernels::matmul(chunk.team, w.in_proj, u, t.fvg);           // [f v g] = W_in u
-    const Range channels = chunk.team.share(D, vector_floats);  // those of this thread
-    for (std::size_t i = 0; i < chunk.segments.size(); ++i) {   // the sequences in the chunk
-      const auto [position, first_row, n_rows] = chunk.segments[i];
-      Real<T>* h = s[i].h.data;
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                      const Scratch<P>& t, In<P, D> u, Out<P, D> out) {
+    kernels::matmul(c, w.in_proj, u, t.fvg);              // [f v g] = W_in u
+    const Team& team = c.device.team;                     // the threads that run this together
+    const Range channels = team.share(D, vector_floats);  // those of this one
+    for (const Segment& segment : c.segments) {           // the sequences in the chunk
+      const auto [position, first_row, n_rows, state] = segment;
+      Real<P>* const h = s.h.of(state);
       for (auto row = first_row; row < first_row + n_rows; ++row) {  // their tokens, in order
-        const Real<T>*f = t.fvg.row(row), *v = f + D, *g = v + D;
-        for (auto c = channels.begin; c < channels.end; ++c) {
-          const Real<T> keep = 1 / (1 + std::exp(-f[c]));
-          h[c] = keep * h[c] + (1 - keep) * v[c];
-          t.y.row(row)[c] = h[c] * g[c] / (1 + std::exp(-g[c]));
+        const Act<P>*f = t.fvg.row(row), *v = f + D, *g = v + D;
+        for (auto i = channels.begin; i < channels.end; ++i) {
+          const Real<P> keep = 1 / (1 + std::exp(-f[i]));
+          h[i] = keep * h[i] + (1 - keep) * v[i];
+          t.y.row(row)[i] = h[i] * g[i] / (1 + std::exp(-g[i]));
         }
       }
     }
-    chunk.team.barrier();                               // y is complete
-    kernels::matmul(chunk.team, w.out_proj, t.y, out);  // out = W_out y
+    team.barrier();                            // y is complete
+    kernels::matmul(c, w.out_proj, t.y, out);  // out = W_out y
   }
 };
 static_assert(Layer<GatedRecurrence<128>>);

@@ -1,6 +1,6 @@
 #pragma once
 // The golden cases of single layers, tests/data/golden/layers, and what runs a layer alone.
-#include <samba/kernels/rmsnorm.hpp>
+#include <samba/kernels/cpu.hpp>
 #include <samba/layers/attention.hpp>
 #include <samba/layers/mamba.hpp>
 #include <samba/layers/swiglu.hpp>
@@ -90,30 +90,28 @@ class Bound : public Weights {
 
 /// The states of `n` sequences, empty at first.
 template <class State>
-class StatesOf {
+class StatesOf : public State {
  public:
-  explicit StatesOf(std::size_t n) : states_(n) {
-    memory_ = Arena(place(nullptr));
-    place(memory_.data());
+  explicit StatesOf(std::int64_t n) : n_(n) {
+    const std::int64_t each = place(nullptr, 0);
+    memory_ = Arena(n * each);
+    place(memory_.data(), each);
   }
-  StatesOf(const StatesOf& other) : StatesOf(other.states_.size()) {
+  StatesOf(const StatesOf& other) : StatesOf(other.n_) {
     if (memory_.bytes() > 0)
       std::memcpy(memory_.data(), other.memory_.data(), static_cast<std::size_t>(memory_.bytes()));
   }
 
-  States<State> get() { return states_of(states_); }
-
  private:
-  std::int64_t place(std::byte* block) {
+  std::int64_t place(std::byte* block, std::int64_t to_next) {
     Placer placer{block};
-    for (State& state : states_)
-      State::visit(state, [&]<class Tensor>(const char*, Tensor& tensor) {
-        tensor.bind(placer.take(Tensor::bytes(0)), 0);
-      });
+    State::visit(static_cast<State&>(*this), [&]<class Tensor>(const char*, Tensor& tensor) {
+      tensor.bind(placer.take(Tensor::bytes(0)), to_next, 0);
+    });
     return placer.offset;
   }
 
-  std::vector<State> states_;
+  std::int64_t n_;
   Arena memory_;
 };
 
@@ -137,9 +135,11 @@ class Placed : public Scratch {
 template <class L, class T>
 class Runner {
  public:
+  using P = Policy<T>;
   using R = Real<T>;
-  using State = typename L::template State<T, R>;
+  using State = typename L::template State<P>;
   using Gradients = Bound<typename L::template Weights<Master<R>>>;
+  using StateGradients = StatesOf<typename L::template State<samba::Gradients<P>>>;
 
   /// `prefix`: what the layer's names have before those of the file.
   Runner(const SafetensorsFile& file, const std::string& prefix) {
@@ -152,13 +152,13 @@ class Runner {
 
   /// The outputs for x, (rows, d_model); advances the states.
   std::vector<R> forward(std::span<const R> x, const std::vector<Segment>& segments,
-                         StatesOf<State>& states, int threads = 1) {
+                         const StatesOf<State>& states, int threads = 1) {
     const std::int64_t rows = std::ssize(x) / d_model;
-    Placed<typename L::template Scratch<T>> scratch(rows, threads);
+    Placed<typename L::template Scratch<P>> scratch(rows, threads);
     std::vector<R> out(x.size());
     parallel(threads, [&](Team team) {
-      L::forward(Chunk{team, segments, rows}, weights_, states.get(), scratch,
-                 In<R, d_model>{x.data(), rows}, Out<R, d_model>{out.data(), rows});
+      L::forward(Context<P>{{segments, rows}, {team}}, weights_, states, scratch,
+                 In<P, d_model>{x.data(), rows}, Out<P, d_model>{out.data(), rows});
     });
     return out;
   }
@@ -166,19 +166,19 @@ class Runner {
   /// The gradients of x for those of the outputs. found: the states before x; ds: the gradients of
   /// those behind it, then of those before it; g is added to.
   std::vector<R> backward(std::span<const R> x, std::span<const R> dout,
-                          const std::vector<Segment>& segments, StatesOf<State>& found,
-                          StatesOf<State>& ds, Gradients& g, int threads = 1) {
+                          const std::vector<Segment>& segments, const StatesOf<State>& found,
+                          const StateGradients& ds, Gradients& g, int threads = 1) {
     const std::int64_t rows = std::ssize(x) / d_model;
-    Placed<typename L::template Scratch<T>> scratch(rows, threads, true);
-    Placed<typename L::template Backward<T>> more(rows, threads);
-    StatesOf<State> moved = found;
+    Placed<typename L::template Scratch<P>> scratch(rows, threads, true);
+    Placed<typename L::template Backward<P>> more(rows, threads);
+    const StatesOf<State> moved = found;
     std::vector<R> out(x.size()), dx(x.size());
     parallel(threads, [&](Team team) {
-      const Chunk chunk{team, segments, rows};
-      const In<R, d_model> in{x.data(), rows};
-      L::forward(chunk, weights_, moved.get(), scratch, in, Out<R, d_model>{out.data(), rows});
-      L::backward(chunk, weights_, g, found.get(), ds.get(), scratch, more, in,
-                  In<R, d_model>{dout.data(), rows}, Out<R, d_model>{dx.data(), rows});
+      const Context<P> c{{segments, rows}, {team}};
+      const In<P, d_model> in{x.data(), rows};
+      L::forward(c, weights_, moved, scratch, in, Out<P, d_model>{out.data(), rows});
+      L::backward(c, weights_, g, found, ds, scratch, more, in, In<P, d_model>{dout.data(), rows},
+                  Out<P, d_model>{dx.data(), rows});
     });
     return dx;
   }

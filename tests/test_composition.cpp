@@ -72,19 +72,19 @@ struct Square {
   struct Weights {
     static constexpr void visit(auto&, auto&&) {}
   };
-  template <class T, class KV>
+  template <class P>
   using State = Stateless;
-  template <class T>
+  template <class P>
   struct Scratch {
     static void visit(auto&, auto&&) {}
   };
-  template <class T>
-  static void forward(const Chunk& chunk, const Weights<T>&, States<Stateless>, Scratch<T>&,
-                      In<Real<T>, 16> u, Out<Real<T>, 16> out) {
-    const Range rows = chunk.team.share(u.count);
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>&, const Stateless&,
+                      const Scratch<P>&, In<P, 16> u, Out<P, 16> out) {
+    const Range rows = c.device.team.share(u.count);
     for (auto i = rows.begin; i < rows.end; ++i)
       for (int d = 0; d < 16; ++d) out.row(i)[d] = u.row(i)[d] * u.row(i)[d];
-    chunk.team.barrier();
+    c.device.team.barrier();
   }
 };
 
@@ -97,25 +97,26 @@ struct Decay {
     Vector<Real<T>, 16> a;
     static constexpr void visit(auto& w, auto&& f) { f("a", w.a); }
   };
-  template <class T, class KV>
+  template <class P>
   struct State {
-    Array<Real<T>, 16> sum;
+    Array<Real<P>, 16> sum;
     static constexpr void visit(auto& s, auto&& f) { f("sum", s.sum); }
   };
-  template <class T>
+  template <class P>
   struct Scratch {
     static void visit(auto&, auto&&) {}
   };
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>&,
-                      In<Real<T>, 16> u, Out<Real<T>, 16> out) {
-    const Range channels = chunk.team.share(16);
-    for (std::size_t k = 0; k < chunk.segments.size(); ++k)
-      for (auto i = chunk.segments[k].first_row;
-           i < chunk.segments[k].first_row + chunk.segments[k].n_rows; ++i)
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                      const Scratch<P>&, In<P, 16> u, Out<P, 16> out) {
+    const Range channels = c.device.team.share(16);
+    for (const Segment& segment : c.segments) {
+      Real<P>* const sum = s.sum.of(segment.state);
+      for (auto i = segment.first_row; i < segment.first_row + segment.n_rows; ++i)
         for (auto d = channels.begin; d < channels.end; ++d)
-          out.row(i)[d] = s[k].sum.data[d] = w.a.data()[d] * s[k].sum.data[d] + u.row(i)[d];
-    chunk.team.barrier();
+          out.row(i)[d] = sum[d] = w.a.data()[d] * sum[d] + u.row(i)[d];
+    }
+    c.device.team.barrier();
   }
 };
 static_assert(Layer<Square> && Layer<Decay> && Layer<M> && Layer<S>);
@@ -138,35 +139,35 @@ struct ByHand {
     }
     void derive() { mamba.derive(); }
   };
-  template <class T, class KV>
+  template <class P>
   struct State {
-    typename M::State<T, KV> mamba;
-    typename Attend::State<T, KV> attend;
+    typename M::State<P> mamba;
+    typename Attend::State<P> attend;
     static constexpr void visit(auto& s, auto&& f) {
-      M::State<T, KV>::visit(s.mamba, f);
-      Attend::State<T, KV>::visit(s.attend, f);
+      M::State<P>::visit(s.mamba, f);
+      Attend::State<P>::visit(s.attend, f);
     }
   };
-  template <class T>
+  template <class P>
   struct Scratch {
-    typename M::Scratch<T> mamba;
-    typename Attend::Scratch<T> attend;
-    Rows<Real<T>, 16> first, second;
+    typename M::Scratch<P> mamba;
+    typename Attend::Scratch<P> attend;
+    Rows<Act<P>, 16> first, second;
     static void visit(auto& t, auto&& f) {
-      M::Scratch<T>::visit(t.mamba, f);
-      Attend::Scratch<T>::visit(t.attend, f);
+      M::Scratch<P>::visit(t.mamba, f);
+      Attend::Scratch<P>::visit(t.attend, f);
       f(t.first), f(t.second);
     }
   };
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s,
-                      Scratch<T>& t, In<Real<T>, 16> u, Out<Real<T>, 16> out) {
-    M::forward(chunk, w.mamba, s.tensor(&State<T, KV>::mamba), t.mamba, u, t.first);
-    Attend::forward(chunk, w.attend, s.tensor(&State<T, KV>::attend), t.attend, u, t.second);
-    const Range rows = chunk.team.share(u.count);
+  template <class P>
+  static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
+                      const Scratch<P>& t, In<P, 16> u, Out<P, 16> out) {
+    M::forward(c, w.mamba, s.mamba, t.mamba, u, Out<P, 16>(t.first));
+    Attend::forward(c, w.attend, s.attend, t.attend, u, Out<P, 16>(t.second));
+    const Range rows = c.device.team.share(u.count);
     for (auto i = rows.begin; i < rows.end; ++i)
       for (int d = 0; d < 16; ++d) out.row(i)[d] = t.first.row(i)[d] + t.second.row(i)[d];
-    chunk.team.barrier();
+    c.device.team.barrier();
   }
 };
 

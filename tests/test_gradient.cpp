@@ -179,50 +179,50 @@ struct Shift {
     Vector<Real<T>, d_model> now, before;
     static constexpr void visit(auto& w, auto&& f) { f("now", w.now), f("before", w.before); }
   };
-  template <class T, class KV>
+  template <class P>
   struct State {
-    Array<Real<T>, d_model> last;
+    Array<Real<P>, d_model> last;
     static constexpr void visit(auto& s, auto&& f) { f("last", s.last); }
   };
-  template <class T>
+  template <class P>
   struct Scratch {
     static void visit(auto&, auto&&) {}
   };
-  template <class T>
-  using Backward = Scratch<T>;
+  template <class P>
+  using Backward = Scratch<P>;
 
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const Weights<T>& w, States<State<T, KV>> s, Scratch<T>&,
-                      In<Real<T>, d_model> u, Out<Real<T>, d_model> out) {
-    const Range mine = chunk.team.share(d_model);
-    for (std::size_t i = 0; i < chunk.segments.size(); ++i)
-      for (auto row = chunk.segments[i].first_row, end = row + chunk.segments[i].n_rows; row < end;
-           ++row)
+  template <class P>
+  static void forward(const Context<P>& context, const Weights<Weight<P>>& w, const State<P>& s,
+                      const Scratch<P>&, In<P, d_model> u, Out<P, d_model> out) {
+    const Team& team = context.device.team;
+    const Range mine = team.share(d_model);
+    for (const Segment& segment : context.segments)
+      for (auto row = segment.first_row, end = row + segment.n_rows; row < end; ++row)
         for (auto c = mine.begin; c < mine.end; ++c) {
-          Real<T>& last = s[i].last.data[c];
+          Real<P>& last = s.last.of(segment.state)[c];
           out.row(row)[c] = w.now.data()[c] * u.row(row)[c] + w.before.data()[c] * last;
           last = u.row(row)[c];
         }
-    chunk.team.barrier();
+    team.barrier();
   }
 
-  template <class T, class KV>
-  static void backward(const Chunk& chunk, const Weights<T>& w, Weights<Master<Real<T>>>& g,
-                       States<State<T, KV>> s, States<State<T, Real<T>>> ds, Scratch<T>&,
-                       Backward<T>&, In<Real<T>, d_model> u, In<Real<T>, d_model> dout,
-                       Out<Real<T>, d_model> du) {
-    using R = Real<T>;
+  template <class P>
+  static void backward(const Context<P>& context, const Weights<Weight<P>>& w,
+                       Weights<Weight<Gradients<P>>>& g, const State<P>& s,
+                       const State<Gradients<P>>& ds, const Scratch<P>&, const Backward<P>&,
+                       In<P, d_model> u, In<P, d_model> dout, Out<P, d_model> du) {
+    using R = Real<P>;
+    const Team& team = context.device.team;
     const Range mine =
-        fault == Fault::threads && chunk.team.rank == 1 ? Range{0, 0} : chunk.team.share(d_model);
-    for (std::size_t i = 0; i < chunk.segments.size(); ++i) {
-      const auto [position, first, n] = chunk.segments[i];
+        fault == Fault::threads && team.rank == 1 ? Range{0, 0} : team.share(d_model);
+    for (const auto& [position, first, n, state] : context.segments) {
       if (n == 0) continue;
       for (auto c = mine.begin; c < mine.end; ++c) {
-        R& dlast = ds[i].last.data[c];
+        R& dlast = ds.last.of(state)[c];
         for (auto row = first + n; row-- > first;) {
           const R last = row > first                ? u.row(row - 1)[c]
                          : fault == Fault::segments ? u.row(std::max<std::int64_t>(row - 1, 0))[c]
-                                                    : s[i].last.data[c];
+                                                    : s.last.of(state)[c];
           const R dy = dout.row(row)[c];
           g.now.data()[c] += dy * u.row(row)[c];
           g.before.data()[c] += fault == Fault::weights ? dy * u.row(row)[c] : dy * last;
@@ -235,7 +235,7 @@ struct Shift {
         if (fault == Fault::states_before) dlast = 0;
       }
     }
-    chunk.team.barrier();
+    team.barrier();
   }
 };
 

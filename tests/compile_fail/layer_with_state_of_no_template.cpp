@@ -1,7 +1,7 @@
 #include <samba/samba.hpp>
 using namespace samba;
 
-// expect: HybridStack: not a layer: it has no `template <class T, class KV> struct State` with visit (if it keeps nothing: `template <class T, class KV> using State = Stateless`)
+// expect: HybridStack: not a layer: it has no `template <class P> struct State` with visit (if it keeps nothing: `template <class P> using State = Stateless`)
 struct Almost : SwiGLU<256> {
   using State = Stateless;
 };

@@ -2,7 +2,7 @@
 #include <samba/train/gradient.hpp>
 using namespace samba;
 
-// expect: Gradient: this layer cannot be trained: it has no `template <class T> struct Backward` with visit
+// expect: Gradient: this layer cannot be trained: it has no `template <class P> struct Backward` with visit
 // expect: CheckTrained<Untrained>
 struct Untrained : SwiGLU<64> {
   using Backward = void;

@@ -2,7 +2,7 @@
 #include <samba/train/gradient.hpp>
 using namespace samba;
 
-// expect: Gradient: this layer cannot be trained: it has no backward(chunk, weights, gradients, states,
+// expect: Gradient: this layer cannot be trained: it has no backward(context, weights, gradients, state,
 // expect: CheckTrained<Untrained>
 struct Untrained : SwiGLU<64> {
   static void backward() {}

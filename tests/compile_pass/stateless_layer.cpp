@@ -13,16 +13,16 @@ struct Scale {
 
     static constexpr void visit(auto& w, auto&& f) { f("scale", w.scale); }
   };
-  template <class T, class KV>
+  template <class P>
   using State = Stateless;
-  template <class T>
+  template <class P>
   struct Scratch {
     static void visit(auto&, auto&&) {}
   };
 
-  template <class T, class KV>
-  static void forward(const Chunk&, const Weights<T>& w, States<State<T, KV>>, Scratch<T>&,
-                      In<Real<T>, D> u, Out<Real<T>, D> out) {
+  template <class P>
+  static void forward(const Context<P>&, const Weights<Weight<P>>& w, const State<P>&,
+                      const Scratch<P>&, In<P, D> u, Out<P, D> out) {
     out.row(0)[0] = w.scale.data()[0] * u.row(0)[0];
   }
 };
