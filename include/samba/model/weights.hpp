@@ -36,7 +36,7 @@ template <class Model, class T = float>
 class Weights {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, int8> ||
                     std::is_same_v<T, double> || std::is_same_v<T, Master<float>> ||
-                    std::is_same_v<T, Master<double>>,
+                    std::is_same_v<T, Master<double>> || std::is_same_v<T, RowMajor<bf16>>,
                 "Weights<Model, T>: T must be float, bf16 or int8, or double for checking");
 
  public:
