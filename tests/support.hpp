@@ -2,7 +2,7 @@
 // What the tests share: random numbers, errors, guarded buffers, golden tensors, a temporary
 // folder.
 #include <samba/core/arena.hpp>
-#include <samba/core/chunk.hpp>
+#include <samba/core/context.hpp>
 #include <samba/core/error.hpp>
 #include <samba/io/safetensors.hpp>
 
@@ -184,12 +184,6 @@ class Guarded {
   std::size_t rows_, cols_, stride_, first_;
   samba::Arena arena_;
 };
-
-/// The states of consecutive segments.
-template <class State>
-samba::States<State> states_of(std::vector<State>& states) {
-  return {reinterpret_cast<std::byte*>(states.data()), sizeof(State)};
-}
 
 /// All elements of a tensor.
 template <class R>
