@@ -4,8 +4,8 @@
 Usage: check_headers_nvcc.py [NVCC [include folder]]; without NVCC nothing is checked: exit status 77
 
 All headers of a folder are one file, each included after those before it; g++ and clang++ compile each alone. The
-programs are README's first, one with a published size, and one that trains. A header whose optional library is missing
-is named and left out.
+programs are README's first, one with a published size, and one that trains; the cases of compile_fail that say "also
+with nvcc" must fail with their sentence. A header whose optional library is missing is named and left out.
 """
 import pathlib
 import re
@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
+for folder in ("tools", "compile_fail"):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / folder))
 from check_headers import OPTIONAL
+from check_misuse import plain
 from compilation import INCLUDE, ROOT, in_parallel, report, run
 
 FLAGS = ["-std=c++20", "-gencode=arch=compute_90a,code=sm_90a", "-Xcompiler=-fopenmp,-Wno-unknown-pragmas", "-Werror=all-warnings", "-c"]
@@ -71,8 +73,22 @@ def main(nvcc, include=INCLUDE):
     groups["cuda"] = sorted(path.relative_to(cuda).as_posix() for path in cuda.rglob("*.cuh"))
     texts = [(name, "".join(f"#include <{header}>\n" for header in headers)) for name, headers in groups.items()]
     readme = re.search(r"```cpp\n(.*?int main.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    misuse = [path for path in sorted((ROOT / "tests/compile_fail").glob("*.cpp"))
+              if re.search("^// also with nvcc$", path.read_text(), re.M)]
+
+    def problem_of(item):
+        name, text = item
+        return name, compile_text(text)
+
+    def problem_of_misuse(case):
+        output = compile_text(case.read_text())
+        if output is None:
+            return case.name, "compiles, and must not"
+        sentence = re.search(r"^// expect: (.+)$", case.read_text(), re.M).group(1)  # what follows, nvcc writes otherwise
+        return case.name, None if plain(sentence) in plain(output) else f"expected: {sentence}\n{output}"
+
     texts += [("README's program", readme), ("a preset", PRESET), ("training", TRAINING)]
-    return report("CUDA sources", in_parallel(lambda item: (item[0], compile_text(item[1])), texts))
+    return report("CUDA sources", in_parallel(problem_of, texts) + in_parallel(problem_of_misuse, misuse))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ import sys
 
 ORDER = ["core", "kernels", "layers", "stack", "model", "io", "runtime", "train"]
 
+# Within kernels, in this order: operations, reference, simd and its stand-in, launchers of the processor.
+KERNELS = [r"(?!cpu\.hpp|compiled\.hpp)[^/]+$", "reference/", r"simd/|compiled", r"cpu/|cpu\.hpp$"]
+
 # Who may include what is not part of the C++ standard library.
 OTHERS = {
     r"xsimd/|Eigen/|immintrin\.h": "kernels/simd/",
@@ -54,6 +57,10 @@ def problems_in(path, text):
                 yield f"line {number}: {rule}: {line.strip()}"
 
 
+def rank_in_kernels(path):
+    return next(rank for rank, pattern in enumerate(KERNELS) if re.match(pattern, path))
+
+
 def problems_of_include(path, folder, mark, included):
     if mark != "<":
         yield f'"{included}": write <samba/...>'
@@ -61,8 +68,12 @@ def problems_of_include(path, folder, mark, included):
         target = included.split("/")[1]
         if folder in ORDER and (target not in ORDER or ORDER.index(target) > ORDER.index(folder)):
             yield f"{folder} must not include <{included}>: the order is " + " < ".join(ORDER)
-        elif path.startswith("kernels/reference/") and included.startswith("samba/kernels/simd/"):
-            yield f"the reference must not include <{included}>"
+        elif target == "kernels":
+            rank = rank_in_kernels(included.removeprefix("samba/kernels/"))
+            if folder == "kernels" and rank > rank_in_kernels(path.removeprefix("kernels/")):
+                yield f"kernels: operations < reference < simd < cpu: must not include <{included}>"
+            elif folder in ("layers", "stack", "model") and rank > 0:
+                yield f"{folder} includes operations only, which run on any device: must not include <{included}>"
     elif included in COSTLY:
         yield f"<{included}> is too costly for a library header"
     elif "/" in included or "." in included:

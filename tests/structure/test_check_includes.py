@@ -39,7 +39,16 @@ class CheckIncludes(unittest.TestCase):
         self.assertIn("neither", self.problems("runtime/x.hpp", "#include <CLI/CLI.hpp>\n"))
         self.assertIn("too costly", self.problems("io/x.hpp", "#include <iostream>\n"))
         self.assertIn("write <samba/", self.problems("io/x.hpp", '#include "y.hpp"\n'))
-        self.assertIn("the reference", self.problems("kernels/reference/x.hpp", "#include <samba/kernels/simd/y.hpp>\n"))
+
+    def test_kernels(self):
+        levels = ["kernels/y.hpp", "kernels/reference/y.hpp", "kernels/simd/y.hpp", "kernels/cpu/y.hpp"]
+        for below, above in zip(levels, levels[1:]):
+            self.assertIn("operations < reference", self.problems(below, f"#include <samba/{above}>\n"))
+            self.assertEqual(self.problems(above, f"#include <samba/{below}>\n"), "")
+            self.assertIn("operations only", self.problems("layers/x.hpp", f"#include <samba/{above}>\n"))
+        self.assertIn("operations only", self.problems("model/x.hpp", "#include <samba/kernels/cpu.hpp>\n"))
+        self.assertEqual(self.problems("layers/x.hpp", "#include <samba/kernels/y.hpp>\n"), "")
+        self.assertEqual(self.problems("runtime/x.hpp", "#include <samba/kernels/cpu.hpp>\n"), "")
 
     def test_words(self):
         self.assertIn("only core/parallel.hpp", self.problems("runtime/x.hpp", "#pragma omp parallel\n"))

@@ -35,6 +35,12 @@ consteval std::uint64_t type_key() {
   return fnv1a(__PRETTY_FUNCTION__);
 }
 
+/// The width of a channel; of void `otherwise`.
+template <class C, int otherwise>
+inline constexpr int channel_width = C::width;
+template <int otherwise>
+inline constexpr int channel_width<void, otherwise> = otherwise;
+
 /// The lists of a layer; empty where it has none.
 template <class L>
 struct WritesOf {

@@ -41,6 +41,8 @@ struct Mamba {
                 "Mamba: expand must be positive and dt_rank not negative");
 
   using Writes = Channels<Memory>;
+  static_assert(detail::channel_width<Memory, d_inner> == d_inner,
+                "Mamba: the channel Memory must be d_inner wide");
 
   template <class T>
   struct Weights {  // named and shaped as in the checkpoint
