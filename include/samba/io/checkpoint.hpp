@@ -1,6 +1,7 @@
 #pragma once
 #include <samba/core/parallel.hpp>
-#include <samba/io/checkpoint_names.hpp>
+#include <samba/io/format/fla.hpp>
+#include <samba/io/format/samba.hpp>
 #include <samba/io/safetensors.hpp>
 #include <samba/model/weights.hpp>
 
@@ -11,15 +12,20 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
+/// The format that a checkpoint's names are of: the first that has one of its tensors outside branches,
+/// or that of this library.
+[[gnu::cold]] inline const CheckpointFormat& format_of(const Checkpoint& file) {
+  for (const CheckpointFormat* format : {&formats::fla})
+    if (file.find(format->embedding) || file.find(format->norm)) return *format;
+  return formats::samba;
+}
+
 /// Where a checkpoint has a model's tensors.
 class CheckpointMap {
  public:
   [[gnu::cold]] CheckpointMap(const std::string& path, std::vector<BranchInfo> branches, bool tied)
       : file_(Checkpoint::open(path)),
-        naming_(file_.find("backbone.embeddings.weight") || file_.find("backbone.norm_f.weight")
-                    ? CheckpointNames::fla
-                    : CheckpointNames::samba,
-                std::move(branches)),
+        naming_(format_of(file_), std::move(branches)),
         tied_(tied),
         used_(file_.tensors().size()) {
     if (file_.find("samba.packed"))
@@ -209,7 +215,7 @@ template <class R>
   if (dtype != Dtype::f32 && dtype != Dtype::bf16 && dtype != dtype_of<R>)
     fail({path, ": save: expected dtype F32 or BF16", std::is_same_v<R, double> ? " or F64" : "",
           ", found ", dtype_name(dtype)});
-  const CheckpointNaming naming(CheckpointNames::samba, std::move(branches));
+  const CheckpointNaming naming(formats::samba, std::move(branches));
   SafetensorsWriter writer(path, {{"format", "pt"}});
   const auto dtype_for = [&](const TensorRef<R>& t) {
     return dtype == Dtype::bf16 && !t.is_matrix ? Dtype::f32 : dtype;

@@ -1,14 +1,13 @@
 #pragma once
 /// \file
-/// How the tensors of a model are called in checkpoint files: the public Samba code's names, which
-/// follow from the schedule, and those of flash-linear-attention (fla). See docs/checkpoints.md.
+/// How the tensors of a model are called in checkpoint files. A format is data: see io/format, and
+/// docs/checkpoints.md.
 #include <samba/core/callback.hpp>
 #include <samba/model/structure.hpp>
 
-namespace samba::inline SAMBA_TARGET {
+#include <span>
 
-/// Whose names a checkpoint uses.
-enum class CheckpointNames { samba, fla };
+namespace samba::inline SAMBA_TARGET {
 
 /// Rows [row, row + rows) of a tensor of the model are rows [file_row, file_row + rows) of tensor
 /// `name` of a file, which has file_rows of them.
@@ -17,20 +16,52 @@ struct NamedRows {
   std::int64_t row = 0, rows = 0, file_row = 0, file_rows = 0;
 };
 
+/// How a file has a tensor.
+enum class StoredAs {
+  whole,
+  heads_apart  ///< of fused rows, grouped by key/value head: queries, keys and values in three tensors
+};
+
+/// What the tensors of a branch whose names begin with `from` are called instead.
+struct TensorRule {
+  std::string_view from;
+  StoredAs stored = StoredAs::whole;
+  std::string_view to[3] = {};  ///< one name, or those of queries, keys and values
+};
+
+/// A branch of a block: the layers that it may be, by name (none: any), and the prefixes of its norm and
+/// of its layer (empty: the layer's name).
+struct BranchRule {
+  std::string_view layers[4] = {};
+  std::string_view norm, layer = {};
+};
+
+/// A schedule of branches, block by block, that a format has names for.
+struct ScheduleRule {
+  std::size_t period = 1;
+  BranchRule branches[3];
+};
+
+/// A checkpoint format. Of its schedules the last that the model follows counts; the first is for all
+/// models. A tensor is called `<block><number>.<prefix>.<name>`.
+struct CheckpointFormat {
+  std::string_view embedding, norm, head, block;
+  std::span<const ScheduleRule> schedules;
+  std::span<const TensorRule> tensors = {};
+};
+
 /// The names of a model's tensors in a checkpoint.
 class CheckpointNaming {
  public:
-  CheckpointNaming(CheckpointNames whose, std::vector<BranchInfo> branches)
-      : fla_(whose == CheckpointNames::fla), branches_(std::move(branches)) {
-    for (const Schedule& schedule : schedules)
-      if (follows(schedule)) schedule_ = &schedule;
+  CheckpointNaming(const CheckpointFormat& format, std::vector<BranchInfo> branches)
+      : format_(&format), branches_(std::move(branches)) {
+    for (const ScheduleRule& schedule : format.schedules)
+      if (schedule_ == nullptr || follows(schedule)) schedule_ = &schedule;
   }
 
-  const char* embedding() const {
-    return fla_ ? "backbone.embeddings.weight" : "transformer.wte.weight";
-  }
-  static const char* head() { return "lm_head.weight"; }
-  const char* norm() const { return fla_ ? "backbone.norm_f.weight" : "transformer.ln_f.weight"; }
+  std::string_view embedding() const { return format_->embedding; }
+  std::string_view head() const { return format_->head; }
+  std::string_view norm() const { return format_->norm; }
 
   /// What a branch is called in messages; "the model" for embedding, norm and head.
   std::string owner(int branch) const {
@@ -50,91 +81,67 @@ class CheckpointNaming {
   /// several.
   [[gnu::cold]] void parts(const TensorInfo& t, Callback<const NamedRows&> f) const {
     NamedRows whole{"", 0, t.shape[0], 0, t.shape[0]};
-    if (t.branch < 0) {
-      whole.name = t.name == "embedding" ? embedding() : t.name == "norm" ? norm() : head();
-      return f(whole);
-    }
-    const auto i = static_cast<std::size_t>(t.branch), period = schedule_->period;
-    const BranchInfo& branch = branches_[i];
-    const std::string block =
-        detail::join({fla_ ? "backbone.layers." : "transformer.h.", i / period, "."});
     const std::string_view name = t.name;
-    const bool is_norm = name == "norm.weight", is_norm_after = name.starts_with("norm_after.");
-    if (!fla_) {
-      const Member& member = schedule_->members[i % period];
-      whole.name =
-          is_norm ? detail::join({block, member.norm, ".weight"})
-          : is_norm_after
-              ? detail::join({block, name})
-              : detail::join({block, member.layer ? member.layer : branch.layer, ".", name});
+    if (t.branch < 0) {
+      whole.name = name == "embedding" ? embedding() : name == "norm" ? norm() : head();
       return f(whole);
     }
-    if (name.starts_with("attn.") && branch.n_kv_heads > 0)
-      return fla_attention(block, branch, name.substr(4), f);
-    const bool is_mlp = name.starts_with("swiglu.w") && name.size() > 8;
-    constexpr const char* mlp[] = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
-    if (is_norm)
-      whole.name = detail::join({block, i % period == 0 ? "mixer_norm.weight" : "mlp_norm.weight"});
-    else if (is_mlp && name[8] >= '1' && name[8] <= '3')
-      whole.name = detail::join({block, mlp[name[8] - '1'], name.substr(9)});
-    else
-      whole.name = detail::join({block, name.starts_with("proj.") ? "mixer.o_" : "mixer.", name});
+    const auto i = static_cast<std::size_t>(t.branch);
+    const BranchInfo& branch = branches_[i];
+    const BranchRule& rule = schedule_->branches[i % schedule_->period];
+    const std::string block = detail::join({format_->block, i / schedule_->period, "."});
+    if (name == "norm.weight" || name.starts_with("norm_after.")) {  // of the branch, not its layer
+      whole.name =
+          detail::join({block, name == "norm.weight" ? rule.norm : "norm_after", ".weight"});
+      return f(whole);
+    }
+    const std::string prefix = detail::join(
+        {block, rule.layer.empty() ? std::string_view(branch.layer) : rule.layer, "."});
+    for (const TensorRule& tensor : format_->tensors) {
+      if (!name.starts_with(tensor.from)) continue;
+      const std::string_view rest = name.substr(tensor.from.size());
+      if (tensor.stored == StoredAs::heads_apart) {
+        if (branch.n_kv_heads == 0) continue;
+        return heads_apart(prefix, tensor, rest, branch, f);
+      }
+      whole.name = detail::join({prefix, tensor.to[0], rest});
+      return f(whole);
+    }
+    whole.name = prefix + std::string(name);
     f(whole);
   }
 
  private:
-  struct Member {
-    const char *norm, *layer;  // layer: null for the layer's own name
-  };
-  /// A block of the public code: which layers follow each other, one letter each, and what they are
-  /// called. M: Mamba; A: attention; X: either; S: MLP; ?: anything.
-  struct Schedule {
-    std::size_t period;
-    char layers[4];
-    Member members[3];
-  };
-  static constexpr Schedule schedules[] = {
-      {1, "?", {{"norm", nullptr}}},
-      {2, "XS", {{"norm_1", "attn"}, {"norm_2", "mlp"}}},
-      {3, "MAS", {{"norm_m", "mb"}, {"norm_attn", "attn"}, {"norm_2", "mlp"}}},
-      {1, "M", {{"norm", "mixer"}}},
-  };
-
-  [[gnu::cold]] bool follows(const Schedule& schedule) const {
-    if (schedule.layers[0] == '?') return true;
-    bool fits = branches_.size() % schedule.period == 0;
+  [[gnu::cold]] bool follows(const ScheduleRule& schedule) const {
+    if (branches_.size() % schedule.period != 0) return false;
     for (std::size_t i = 0; i < branches_.size(); ++i) {
-      const BranchInfo& b = branches_[i];
-      const std::string_view layer = b.layer;
-      const char letter = layer == "mamba"                         ? 'M'
-                          : layer == "swa" || layer == "attention" ? 'A'
-                          : layer == "mlp"                         ? 'S'
-                                                                   : '-';
-      const char wanted = schedule.layers[i % schedule.period];
-      fits = fits && b.kind.empty() && !b.shared &&
-             (wanted == letter || (wanted == 'X' && (letter == 'M' || letter == 'A')));
+      const BranchInfo& branch = branches_[i];
+      const BranchRule& rule = schedule.branches[i % schedule.period];
+      bool fits = rule.layers[0].empty();
+      for (const std::string_view layer : rule.layers) fits = fits || layer == branch.layer;
+      if (!fits || !branch.kind.empty() || branch.shared) return false;
     }
-    return fits;
+    return true;
   }
 
-  /// fla has q, k and v apart; the fused rows here are grouped by key/value head.
-  [[gnu::cold]] static void fla_attention(const std::string& block, const BranchInfo& branch,
-                                          std::string_view suffix, Callback<const NamedRows&> f) {
+  [[gnu::cold]] static void heads_apart(const std::string& prefix, const TensorRule& rule,
+                                        std::string_view rest, const BranchInfo& branch,
+                                        Callback<const NamedRows&> f) {
     const std::int64_t head = branch.head_dim, kv_heads = branch.n_kv_heads;
     const std::int64_t q = branch.n_heads / kv_heads * head, group = q + 2 * head;
     for (std::int64_t g = 0; g < kv_heads; ++g) {
-      f({detail::join({block, "mixer.q_proj", suffix}), g * group, q, g * q,
-         branch.n_heads * head});
-      f({detail::join({block, "mixer.k_proj", suffix}), g * group + q, head, g * head,
-         kv_heads * head});
-      f({detail::join({block, "mixer.v_proj", suffix}), g * group + q + head, head, g * head,
-         kv_heads * head});
+      std::int64_t row = g * group;
+      const auto part = [&](std::string_view name, std::int64_t rows) {
+        f({detail::join({prefix, name, rest}), row, rows, g * rows, kv_heads * rows});
+        row += rows;
+      };
+      part(rule.to[0], q), part(rule.to[1], head), part(rule.to[2], head);
     }
   }
 
-  bool fla_;
+  const CheckpointFormat* format_;
   std::vector<BranchInfo> branches_;
-  const Schedule* schedule_ = nullptr;
+  const ScheduleRule* schedule_ = nullptr;
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -2,7 +2,7 @@
 /// \file
 /// Tensors by the names that files give them.
 #include <samba/core/glob.hpp>
-#include <samba/io/checkpoint_names.hpp>
+#include <samba/io/format/samba.hpp>
 #include <samba/model/weights.hpp>
 
 namespace samba::inline SAMBA_TARGET {
@@ -10,7 +10,7 @@ namespace samba::inline SAMBA_TARGET {
 /// The names of the tensors of Weights::tensors(), in their order, as save() writes them.
 template <class Model, class T>
 [[gnu::cold]] std::vector<std::string> tensor_names(const Weights<Model, T>& weights) {
-  const CheckpointNaming naming(CheckpointNames::samba, branches<Model>());
+  const CheckpointNaming naming(formats::samba, branches<Model>());
   std::vector<std::string> names;
   for (const TensorInfo& tensor : weights.tensors()) names.push_back(naming.name(tensor));
   return names;
