@@ -8,11 +8,12 @@ import pathlib
 import re
 import sys
 
-ORDER = ["core", "kernels", "layers", "stack", "model", "io", "runtime", "train"]
+ORDER = ["core", "kernels", "layers", "stack", "model", "io", "runtime", "train", "interop"]
 
 # Who may include what is not part of the C++ standard library.
 OTHERS = {
-    r"xsimd/|Eigen/|immintrin\.h": "kernels/simd/",
+    r"xsimd/|immintrin\.h": "kernels/simd/",
+    r"Eigen/|unsupported/Eigen/": "interop/eigen.hpp",
     r"omp\.h|sched\.h": "core/parallel.hpp",
     r"nlohmann/": "io/",
     r"sentencepiece_processor\.h": "io/sentencepiece.hpp",
@@ -61,6 +62,8 @@ def problems_of_include(path, folder, mark, included):
         target = included.split("/")[1]
         if folder in ORDER and (target not in ORDER or ORDER.index(target) > ORDER.index(folder)):
             yield f"{folder} must not include <{included}>: the order is " + " < ".join(ORDER)
+        elif path == "samba.hpp" and target == "interop":
+            yield f"samba.hpp must not include <{included}>, which needs another library"
         elif path.startswith("kernels/reference/") and included.startswith("samba/kernels/simd/"):
             yield f"the reference must not include <{included}>"
     elif included in COSTLY:
