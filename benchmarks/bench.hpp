@@ -4,9 +4,9 @@
 /// `<kernel>/<variant>/<model>/<size>/threads:<n>`, where the sizes are those of a model: `demo`
 /// (d_model 256, weights in the cache) or `samba421m` (d_model 1536, weights from memory).
 /// Variants: `raw_loop`, the plain loop over plain arrays; `reference`, the scalar kernel; `simd`,
-/// `simd_bf16`, `simd_int8`, the function that the layers call, with factors of that type. Those of
-/// layers and models end in the type of their matrices. `cross_entropy` and the backward kernels,
-/// `matmul_backward` and so on, have no raw_loop.
+/// `simd_bf16`, `simd_int8`, the function that the layers call, with factors of that type; of
+/// `matmul` also `eigen`, Eigen's product. Those of layers and models end in the type of their
+/// matrices. `cross_entropy` and the backward kernels, `matmul_backward` and so on, have no raw_loop.
 #include "ceiling.hpp"
 
 #include <samba/core/chunk.hpp>
@@ -219,9 +219,10 @@ inline std::string rows_at(std::int64_t rows, std::int64_t position) {
 }
 
 /// Registers a row. make() prepares the data and returns the operation, f(team, call), which every
-/// thread of the team calls; the threads stay in one parallel region, as they do in a session.
+/// thread of the team calls; the threads stay in one parallel region, as they do in a session. An
+/// operation that starts its threads itself is called by one (callers = 1).
 template <class Make>
-void row(const std::string& name, int threads, Cost cost, Make make) {
+void row(const std::string& name, int threads, Cost cost, Make make, int callers = 0) {
   const auto run = [=](benchmark::State& state) {
     const auto operation = make();
     const Ceiling before = Ceiling::now(threads, cost.dot);
@@ -229,7 +230,7 @@ void row(const std::string& name, int threads, Cost cost, Make make) {
     // around them.
     const int group = cost.bytes + cost.flops < 1e6 ? 64 : 1;
     bool running = true;
-    samba::parallel(threads, [&](const Team& team) {
+    samba::parallel(callers ? callers : threads, [&](const Team& team) {
       for (std::int64_t call = 0;;) {
         if (team.rank == 0) running = state.KeepRunningBatch(group);
         team.barrier();

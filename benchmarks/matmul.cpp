@@ -1,5 +1,6 @@
 #include "bench.hpp"
 
+#include <samba/interop/eigen.hpp>
 #include <samba/kernels/matmul.hpp>
 
 using namespace bench;
@@ -55,19 +56,20 @@ void raw_loop(const float* w, const float* x, float* out, std::int64_t rows, int
 /// memory.
 template <class Data, class T, class Multiply>
 void add_row(const std::string& variant, const std::string& model, bool cold, std::int64_t rows,
-             int threads, Multiply multiply) {
+             int threads, Multiply multiply, int callers = 0) {
   constexpr int N = Data::outputs, K = Data::inputs;
   constexpr std::int64_t n_weights = Matrix<T, N, K>::bytes / static_cast<std::int64_t>(sizeof(T));
   Cost cost = Data::template cost<T>(rows);
   if (cold) cost.footprint = floats(pool_floats);
-  row(path({Data::kernel, variant, model, extents({rows, N, K})}), threads, cost, [=] {
+  const auto make = [=] {
     return [=, weights = reinterpret_cast<T*>(pool()), data = Data{rows}](const Team& team,
                                                                           std::int64_t call) {
       Matrix<T, N, K> w;
       w.bind(reinterpret_cast<std::byte*>(weights + pool_offset<T>(n_weights, cold ? call : 0)));
       multiply(team, w, data);
     };
-  });
+  };
+  row(path({Data::kernel, variant, model, extents({rows, N, K})}), threads, cost, make, callers);
 }
 
 template <int N, int K>
@@ -91,6 +93,17 @@ void add(const std::string& model, bool cold, std::int64_t rows) {
                        });
   };
   simd(0.f), simd(bf16()), simd(int8());
+  // Of as many numbers, row by row. Eigen starts its threads itself.
+  for (const int threads : thread_counts())
+    add_row<Data, float>(
+        "eigen", model, cold, rows, threads,
+        [=](const Team&, auto& w, const Data& d) {
+          Eigen::setNbThreads(threads);
+          const auto weights = bound<Matrix<Master<float>, N, K>>(w.data());
+          as_eigen(Rows<float, N>{d.out.data(), rows}).noalias() =
+              as_eigen(In<float, K>{d.x.data(), rows}) * as_eigen(weights).transpose();
+        },
+        1);
 }
 
 template <int N, int K>

@@ -1,3 +1,4 @@
+#include <samba/interop/eigen.hpp>
 #include <samba/kernels/matmul.hpp>
 
 #include <tests/catch.hpp>
@@ -38,7 +39,12 @@ std::vector<float> held(std::vector<float> values, std::size_t K) {
   return values;
 }
 
-/// simd and reference for a matrix of T against a plain loop over the unpacked matrix in double. The
+/// Values in rows of `cols` as a matrix in double: what Eigen computes from such is the oracle.
+Eigen::MatrixXd in_double(const std::vector<float>& values, std::size_t cols) {
+  return as_eigen(std::span(values), static_cast<std::int64_t>(cols)).cast<double>();
+}
+
+/// simd and reference for a matrix of T against Eigen's product of the unpacked matrix in double. The
 /// factors are what T holds, so that rounding them makes no difference.
 template <class T>
 void check_as(const Case& c, Random& rng) {
@@ -49,16 +55,12 @@ void check_as(const Case& c, Random& rng) {
   const auto w = held<T>(rng.values(N * K), K), x = held<T>(rng.values(rows * K), K);
   const auto bias = rng.values(N);
 
+  const Eigen::MatrixXd X = in_double(x, K), W = in_double(w, K),
+                        added = in_double(bias, N) * c.bias;
   std::vector<double> exact(rows * N), magnitude(rows * N);
-  for (std::size_t i = 0; i < rows; ++i)
-    for (std::size_t n = 0; n < N; ++n) {
-      double sum = c.bias ? double{bias[n]} : 0, absolute = std::abs(sum);
-      for (std::size_t k = 0; k < K; ++k) {
-        const double product = double{x[i * K + k]} * double{w[n * K + k]};
-        sum += product, absolute += std::abs(product);
-      }
-      exact[i * N + n] = sum, magnitude[i * N + n] = absolute;
-    }
+  as_eigen(std::span(exact), c.N) = (X * W.transpose()).rowwise() + added.row(0);
+  as_eigen(std::span(magnitude), c.N) =
+      (X.cwiseAbs() * W.cwiseAbs().transpose()).rowwise() + added.cwiseAbs().row(0);
 
   const auto product = [&]<class Stored>(Stored, auto kernel) {
     using R = Real<Stored>;
@@ -326,8 +328,7 @@ TEST_CASE("matmul: without a bias the same as with zeros") {
 
 namespace {
 
-/// The gradients of simd and reference against plain loops in double, dx and dw added to what was
-/// there.
+/// The gradients of simd and reference against Eigen's in double, dx and dw added to what was there.
 template <class T>
 void check_backward(int rows_, int N_, int K_, Random& rng) {
   CAPTURE(rng.seed, sizeof(T), rows_, N_, K_);
@@ -337,25 +338,15 @@ void check_backward(int rows_, int N_, int K_, Random& rng) {
              dout = held<T>(rng.values(rows * N), N);
   const auto old_dx = rng.values(rows * K), old_dw = rng.values(N * K), old_dbias = rng.values(N);
 
-  const auto exact_of = [&](bool add) {
-    std::array<std::vector<double>, 3> sums, magnitudes;
-    sums[0] = add ? convert<double>(old_dx) : std::vector<double>(rows * K);
-    sums[1] = convert<double>(old_dw), sums[2] = convert<double>(old_dbias);
-    for (std::size_t t = 0; t < 3; ++t)
-      for (const double s : sums[t]) magnitudes[t].push_back(std::abs(s));
-    const auto term = [&](std::size_t t, std::size_t at, double value) {
-      sums[t][at] += value, magnitudes[t][at] += std::abs(value);
+  // dx, dw and dbias, of the numbers or of their magnitudes.
+  const auto gradients_in_double = [&](bool add, auto of) {
+    const auto W = of(in_double(w, K)), X = of(in_double(x, K)), D = of(in_double(dout, N));
+    const auto values = [](const EigenMatrix<double>& m) {
+      return std::vector<double>(m.data(), m.data() + m.size());
     };
-    for (std::size_t i = 0; i < rows; ++i)
-      for (std::size_t n = 0; n < N; ++n) {
-        const double d = dout[i * N + n];
-        for (std::size_t k = 0; k < K; ++k) {
-          term(0, i * K + k, d * double{w[n * K + k]});
-          term(1, n * K + k, d * double{x[i * K + k]});
-        }
-        term(2, n, d);
-      }
-    return std::pair(sums, magnitudes);
+    return std::array{values((add ? 1. : 0.) * of(in_double(old_dx, K)) + D * W),
+                      values(of(in_double(old_dw, K)) + D.transpose() * X),
+                      values(of(in_double(old_dbias, N)) + D.colwise().sum())};
   };
   for (const bool add : {false, true}) {
     const auto gradients = [&](auto input, auto weight, const std::vector<Range>& shares) {
@@ -378,7 +369,9 @@ void check_backward(int rows_, int N_, int K_, Random& rng) {
     const auto naive =
         gradients([](auto a, Range r) { reference::matmul_backward_input(a, r); },
                   [](auto a, Range r) { reference::matmul_backward_weight(a, r); }, all);
-    const auto [exact, magnitude] = exact_of(add);
+    const auto exact = gradients_in_double(add, [](Eigen::MatrixXd m) { return m; });
+    const auto magnitude =
+        gradients_in_double(add, [](Eigen::MatrixXd m) -> Eigen::MatrixXd { return m.cwiseAbs(); });
     for (std::size_t t = 0; t < 3; ++t) {
       CAPTURE(add, t);
       CHECK(error_to(fast[t], exact[t], magnitude[t]) <=

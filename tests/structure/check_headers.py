@@ -9,7 +9,8 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
 from compilation import BASE_FLAGS, INCLUDE, WARNINGS, in_parallel, report, run
 
-OPTIONAL = {"samba/io/sentencepiece.hpp": "sentencepiece_processor.h",
+OPTIONAL = {"samba/interop/eigen.hpp": "Eigen/Core",
+            "samba/io/sentencepiece.hpp": "sentencepiece_processor.h",
             "samba/io/config.hpp": "nlohmann/json.hpp",
             "samba/io/tokenizer_json.hpp": "nlohmann/json.hpp"}
 

@@ -8,14 +8,15 @@ import pathlib
 import re
 import sys
 
-ORDER = ["core", "kernels", "layers", "stack", "model", "io", "runtime", "train"]
+ORDER = ["core", "kernels", "layers", "stack", "model", "io", "runtime", "train", "interop"]
 
 # Within kernels, in this order: operations, reference, simd and its stand-in, launchers of the processor.
 KERNELS = [r"(?!cpu\.hpp|compiled\.hpp)[^/]+$", "reference/", r"simd/|compiled", r"cpu/|cpu\.hpp$"]
 
 # Who may include what is not part of the C++ standard library.
 OTHERS = {
-    r"xsimd/|Eigen/|immintrin\.h": "kernels/simd/",
+    r"xsimd/|immintrin\.h": "kernels/simd/",
+    r"Eigen/|unsupported/Eigen/": "interop/eigen.hpp",
     r"omp\.h|sched\.h": "core/parallel.hpp",
     r"nlohmann/": "io/",
     r"sentencepiece_processor\.h": "io/sentencepiece.hpp",
@@ -74,6 +75,8 @@ def problems_of_include(path, folder, mark, included):
                 yield f"kernels: operations < reference < simd < cpu: must not include <{included}>"
             elif folder in ("layers", "stack", "model") and rank > 0:
                 yield f"{folder} includes operations only, which run on any device: must not include <{included}>"
+        elif path == "samba.hpp" and target == "interop":
+            yield f"samba.hpp must not include <{included}>, which needs another library"
     elif included in COSTLY:
         yield f"<{included}> is too costly for a library header"
     elif "/" in included or "." in included:

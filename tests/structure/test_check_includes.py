@@ -34,7 +34,10 @@ class CheckIncludes(unittest.TestCase):
 
     def test_other_libraries(self):
         self.assertIn("only kernels/simd/", self.problems("kernels/x.hpp", "#include <xsimd/xsimd.hpp>\n"))
-        self.assertIn("only kernels/simd/", self.problems("kernels/reference/x.hpp", "#include <Eigen/Core>\n"))
+        self.assertEqual(self.problems("interop/eigen.hpp", "#include <Eigen/Core>\n"), "")
+        for path in ["kernels/reference/x.hpp", "interop/x.hpp", "samba.hpp"]:
+            self.assertIn("only interop/eigen.hpp", self.problems(path, "#include <Eigen/Core>\n"))
+        self.assertIn("needs another library", self.problems("samba.hpp", "#include <samba/interop/eigen.hpp>\n"))
         self.assertIn("only core/parallel.hpp", self.problems("core/x.hpp", "#include <omp.h>\n"))
         self.assertIn("neither", self.problems("runtime/x.hpp", "#include <CLI/CLI.hpp>\n"))
         self.assertIn("too costly", self.problems("io/x.hpp", "#include <iostream>\n"))

@@ -7,7 +7,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 INCLUDE = ROOT / "include"
-BASE_FLAGS = ["-std=c++20", "-fopenmp", f"-I{INCLUDE}"]
+EIGEN = os.environ.get("SAMBA_EIGEN_INCLUDE", "/usr/include/eigen3")  # where the build has found it
+BASE_FLAGS = ["-std=c++20", "-fopenmp", f"-I{INCLUDE}", f"-isystem{EIGEN}"]
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 
 

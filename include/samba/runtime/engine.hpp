@@ -40,8 +40,7 @@ class Engine {
     own_ = Arena(lay_out(nullptr), "SessionOptions::chunk, sequences: tokens and logits");
     lay_out(own_.data());
     info_.structure = structure<Model>();
-    info_.dtypes =
-        join({"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
+    info_.dtypes = state_dtypes<R, KV>();
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
     info_.bytes = Model::template place_states<P>(states_, nullptr, 0, options_.capacity);
     constexpr const char* states = "SessionOptions::capacity, sequences: states";

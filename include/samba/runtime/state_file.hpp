@@ -46,6 +46,13 @@ struct StateInfo {
   }
 };
 
+/// StateInfo::dtypes of a state in R with keys and values in KV.
+template <class R, class KV>
+[[gnu::cold]] std::string state_dtypes() {
+  return detail::join(
+      {"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
+}
+
 template <int = 0>
 [[gnu::cold]] void save_state(const std::string& path, const StateInfo& info,
                               const std::vector<StateTensor>& tensors, const std::byte* block,
