@@ -160,8 +160,8 @@ void check_backward(const Case& c, Random& rng) {
         h.push_back(decay_of(t, n) * h[t * N + n] +
                     delta(t) * double{x[t * C + i]} * double{B[t * N + n]});
     for (std::size_t t = T; t-- > 0;) {
-      const Sized u = double{x[t * C + i]},
-                  gate = c.gate ? exact_silu(double{z[t * C + i]}) : 1, out = double{dy[t * C + i]},
+      const Sized u = double{x[t * C + i]}, gate = c.gate ? exact_silu(double{z[t * C + i]}) : 1,
+                  out = double{dy[t * C + i]},
                   before_gate = c.before_gate ? double{dbefore[t * C + i]} : 0,
                   g = out * gate + before_gate, skip = double{D[i]}, step = delta(t);
       Sized y = skip * u, from_delta, from_input;
@@ -195,7 +195,8 @@ void check_backward(const Case& c, Random& rng) {
     const Guarded<R> b(convert<R>(B), T, c.gap + 1, c.BC_offset),
         cs(convert<R>(Cs), T, c.gap + 2, c.BC_offset);
     const Guarded<R> out(convert<R>(dy), T, c.gap, c.y_offset),
-        before(convert<R>(dbefore), T, c.gap, c.z_offset), apart(T, C, C + c.gap, c.dt_offset), din(T, C, C + c.gap, c.x_offset), dgate(T, C, C + c.gap, c.z_offset),
+        before(convert<R>(dbefore), T, c.gap, c.z_offset), apart(T, C, C + c.gap, c.dt_offset),
+        din(T, C, C + c.gap, c.x_offset), dgate(T, C, C + c.gap, c.z_offset),
         parts(T, blocks * 2 * N, blocks * 2 * N + c.gap, c.BC_offset);
     const Guarded<R>& dstep = c.in_place ? out : apart;
     const Guarded<R> dstate(convert<R>(dh_end), c.h_offset), da(convert<R>(dA0), c.weight_offset),
@@ -205,50 +206,49 @@ void check_backward(const Case& c, Random& rng) {
     const Guarded<R> kept(T * (N * scan_block / scan_piece)),
         piece(static_cast<std::size_t>(decltype(Scratch::piece)::size));
     const auto n = static_cast<std::int64_t>(C);
-    kernel(SelectiveScanBackwardArgs<R>{
-               .forward = {.A = a.data(),
-                           .D = d.data(),
-                           .dt_bias = bias.data(),
-                           .dt = step.data(),
-                           .dt_stride = step.stride(),
-                           .B = b.data(),
-                           .B_stride = b.stride(),
-                           .C = cs.data(),
-                           .C_stride = cs.stride(),
-                           .x = in.data(),
-                           .x_stride = in.stride(),
-                           .z = c.gate ? gate.data() : nullptr,
-                           .z_stride = gate.stride(),
-                           .h = h.data(),
-                           .y = nullptr,
-                           .y_stride = 0,
-                           .before_gate = nullptr,
-                           .before_gate_stride = 0,
-                           .n_rows = static_cast<std::int64_t>(T),
-                           .channels = n},
-               .dy = out.data(),
-               .dy_stride = out.stride(),
-               .dbefore_gate = c.before_gate ? before.data() : nullptr,
-               .dbefore_gate_stride = before.stride(),
-               .ddt = dstep.data(),
-               .ddt_stride = dstep.stride(),
-               .dx = din.data(),
-               .dx_stride = din.stride(),
-               .dz = c.gate ? dgate.data() : nullptr,
-               .dz_stride = dgate.stride(),
-               .dBC = parts.data(),
-               .dBC_stride = parts.stride(),
-               .dh = dstate.data(),
-               .dA = da.data(),
-               .dD = dd.data(),
-               .ddt_bias = dbias.data()},
+    kernel(SelectiveScanBackwardArgs<R>{.forward = {.A = a.data(),
+                                                    .D = d.data(),
+                                                    .dt_bias = bias.data(),
+                                                    .dt = step.data(),
+                                                    .dt_stride = step.stride(),
+                                                    .B = b.data(),
+                                                    .B_stride = b.stride(),
+                                                    .C = cs.data(),
+                                                    .C_stride = cs.stride(),
+                                                    .x = in.data(),
+                                                    .x_stride = in.stride(),
+                                                    .z = c.gate ? gate.data() : nullptr,
+                                                    .z_stride = gate.stride(),
+                                                    .h = h.data(),
+                                                    .y = nullptr,
+                                                    .y_stride = 0,
+                                                    .before_gate = nullptr,
+                                                    .before_gate_stride = 0,
+                                                    .n_rows = static_cast<std::int64_t>(T),
+                                                    .channels = n},
+                                        .dy = out.data(),
+                                        .dy_stride = out.stride(),
+                                        .dbefore_gate = c.before_gate ? before.data() : nullptr,
+                                        .dbefore_gate_stride = before.stride(),
+                                        .ddt = dstep.data(),
+                                        .ddt_stride = dstep.stride(),
+                                        .dx = din.data(),
+                                        .dx_stride = din.stride(),
+                                        .dz = c.gate ? dgate.data() : nullptr,
+                                        .dz_stride = dgate.stride(),
+                                        .dBC = parts.data(),
+                                        .dBC_stride = parts.stride(),
+                                        .dh = dstate.data(),
+                                        .dA = da.data(),
+                                        .dD = dd.data(),
+                                        .ddt_bias = dbias.data()},
            Range{0, n}, kept.data(), piece.data());
     CHECK((out.guarded() && apart.guarded() && din.guarded() && dgate.guarded()));
     CHECK((parts.guarded() && dstate.guarded() && da.guarded() && dd.guarded() && dbias.guarded()));
     CHECK((kept.guarded() && piece.guarded()));
     CHECK(same_bits(h.values(), convert<R>(h0)));
-    Named<R> found{{"ddt", dstep.values()}, {"dx", din.values()},    {"dBC", parts.values()},
-                   {"dh", dstate.values()}, {"dA", da.values()},     {"dD", dd.values()},
+    Named<R> found{{"ddt", dstep.values()},     {"dx", din.values()}, {"dBC", parts.values()},
+                   {"dh", dstate.values()},     {"dA", da.values()},  {"dD", dd.values()},
                    {"ddt_bias", dbias.values()}};
     if (c.gate) found.emplace_back("dz", dgate.values());
     return found;
@@ -258,8 +258,7 @@ void check_backward(const Case& c, Random& rng) {
                      {"dA", dA},   {"dD", dD}, {"ddt_bias", ddt_bias}};
   if (c.gate) exact.emplace_back("dz", dz);
   // Roundings as in the forward pass, twice: states are computed anew, then carried back.
-  check_results(exact,
-                run(0.f, [](auto... args) { simd::selective_scan_backward<N>(args...); }),
+  check_results(exact, run(0.f, [](auto... args) { simd::selective_scan_backward<N>(args...); }),
                 run(0.f, naive), run(0., naive), 32 * unit_roundoff);
 }
 
@@ -350,28 +349,28 @@ struct Scan {
     Scratch::visit(scratch, places);
     parallel(threads, [&](Team team) {
       const Context<P> c{{segments, rows}, {team}};
-      selective_scan_backward<d_state, width>(
-          c, {.forward = {.A = A,
-                          .D = D,
-                          .dt_bias = dt_bias,
-                          .dt = part(dt, begin, end),
-                          .B = first<d_state>(fused(begin, end)),
-                          .C = last<d_state>(fused(begin, end)),
-                          .x = part(x, begin, end),
-                          .z = part_of_z(begin, end),
-                          .h = states.data()},
-              .dy = part(dy, begin, end),
-              .dbefore_gate = dbefore,
-              .dh = gradients.data(),
-              .ddt = {ddt.data(), rows},
-              .dB = first<d_state>(dfused),
-              .dC = last<d_state>(dfused),
-              .dx = {dx.data(), rows},
-              .dz = dgate,
-              .dA = dA,
-              .dD = dD,
-              .ddt_bias = ddt_bias,
-              .scratch = scratch});
+      selective_scan_backward<d_state, width>(c,
+                                              {.forward = {.A = A,
+                                                           .D = D,
+                                                           .dt_bias = dt_bias,
+                                                           .dt = part(dt, begin, end),
+                                                           .B = first<d_state>(fused(begin, end)),
+                                                           .C = last<d_state>(fused(begin, end)),
+                                                           .x = part(x, begin, end),
+                                                           .z = part_of_z(begin, end),
+                                                           .h = states.data()},
+                                               .dy = part(dy, begin, end),
+                                               .dbefore_gate = dbefore,
+                                               .dh = gradients.data(),
+                                               .ddt = {ddt.data(), rows},
+                                               .dB = first<d_state>(dfused),
+                                               .dC = last<d_state>(dfused),
+                                               .dx = {dx.data(), rows},
+                                               .dz = dgate,
+                                               .dA = dA,
+                                               .dD = dD,
+                                               .ddt_bias = ddt_bias,
+                                               .scratch = scratch});
     });
     const auto found = h;
     CHECK((states.take_over() && gradients.take_over()));
