@@ -13,6 +13,9 @@ add_library(samba::compiled ALIAS samba_compiled)
 set_target_properties(samba_compiled PROPERTIES EXPORT_NAME compiled POSITION_INDEPENDENT_CODE ON)
 target_compile_definitions(samba_compiled PUBLIC SAMBA_COMPILED)
 target_link_libraries(samba_compiled PUBLIC samba)
+# clang's -fsanitize=undefined takes calls of functions from another namespace for calls with wrong types: of that
+# namespace are their arguments too, which are alike in all (entries.hpp).
+target_compile_options(samba_compiled PRIVATE $<$<CXX_COMPILER_ID:Clang,AppleClang>:-fno-sanitize=function>)
 
 # samba_kernels_for(set flags...): the kernels for an instruction set. Always optimised: an inline function of the
 # standard library that is left as a function might be taken for the whole program.

@@ -98,7 +98,9 @@ template <class Weights>
 class Bound : public Weights {
  public:
   Bound() {
-    const auto each = [&](const char*, auto& tensor) { memory_.push_back(bind(tensor)); };
+    const auto each = [&](const char*, auto& tensor, const auto&...) {
+      memory_.push_back(bind(tensor));
+    };
     Weights::visit(*this, each);
     if constexpr (requires { Weights::visit_derived(*this, each); })
       Weights::visit_derived(*this, each);
@@ -163,7 +165,7 @@ class Runner {
 
   /// `prefix`: what the layer's names have before those of the file.
   Runner(const SafetensorsFile& file, const std::string& prefix) {
-    weights_.visit(weights_, [&](const std::string& name, auto& tensor) {
+    weights_.visit(weights_, [&](const std::string& name, auto& tensor, const auto&...) {
       REQUIRE(name.starts_with(prefix));
       memory_.push_back(load(file, "w." + name.substr(prefix.size()), tensor));
     });

@@ -26,6 +26,16 @@
 
 namespace samba_test {
 
+/// Whether AddressSanitizer is in the program: its operator new ends it where there is no memory, and
+/// it needs ever more memory itself.
+#if defined(__clang__)
+constexpr bool address_sanitizer = __has_feature(address_sanitizer);
+#elif defined(__SANITIZE_ADDRESS__)
+constexpr bool address_sanitizer = true;
+#else
+constexpr bool address_sanitizer = false;
+#endif
+
 /// The seed of the random tests: SAMBA_TEST_SEED of the environment, else 1. Print it with
 /// CAPTURE(rng.seed).
 inline std::uint64_t test_seed() {

@@ -32,11 +32,11 @@ static_assert(Llama438M::parameters == 438'081'024);
 static_assert(Llama438M_SWA::parameters == 438'081'024);
 static_assert(Mamba370M::parameters == 352'797'696);
 static_assert(Mamba1_3B::parameters == 1'334'740'992);
-static_assert(MambaSwaMlp1_7B::parameters == 1'654'888'448);
-static_assert(MambaMlp1_7B::parameters == 1'945'634'816);
-static_assert(Llama3_1_7B::parameters == 1'537'574'912);
-static_assert(Mistral1_7B::parameters == 1'537'574'912);
-static_assert(Mamba1_7B::parameters == 1'795'295'232);
+static_assert(PaperMambaSwaMlp_1700M::parameters == 1'654'888'448);
+static_assert(PaperMambaMlp_1700M::parameters == 1'945'634'816);
+static_assert(PaperLlama3_1700M::parameters == 1'537'574'912);
+static_assert(PaperMistral_1700M::parameters == 1'537'574'912);
+static_assert(PaperMamba_1700M::parameters == 1'795'295'232);
 
 // The MLP width that the paper prints for the 1.7B model.
 constexpr AttentionOptions heads_32_4{.n_heads = 32, .n_kv_heads = 4};
@@ -55,12 +55,12 @@ static_assert(Samba1_7B::depth == 48 && Samba1_7B::d_model == 2048 &&
 static_assert(Samba3_8B::depth == 64 && Samba3_8B::d_model == 2816 &&
               Samba3_8B::vocab_size == 32064);
 static_assert(MambaSwaMlp400M::depth == 24 && MambaSwaMlp1_3B::depth == 36 &&
-              MambaSwaMlp1_7B::depth == 54);
+              PaperMambaSwaMlp_1700M::depth == 54);
 static_assert(Samba421M_NoPE::depth == 24 && Mlp2SwaMlp417M::depth == 24);
-static_assert(Llama438M::depth == 24 && Llama438M_SWA::depth == 24 && Llama3_1_7B::depth == 48 &&
-              Mistral1_7B::depth == 48);
-static_assert(Mamba370M::depth == 48 && Mamba1_3B::depth == 48 && Mamba1_7B::depth == 64 &&
-              MambaMlp1_7B::depth == 48);
+static_assert(Llama438M::depth == 24 && Llama438M_SWA::depth == 24 &&
+              PaperLlama3_1700M::depth == 48 && PaperMistral_1700M::depth == 48);
+static_assert(Mamba370M::depth == 48 && Mamba1_3B::depth == 48 && PaperMamba_1700M::depth == 64 &&
+              PaperMambaMlp_1700M::depth == 48);
 static_assert(Samba421M::tie_embeddings && !Llama438M::tie_embeddings &&
               !Llama438M_SWA::tie_embeddings);
 
@@ -82,9 +82,9 @@ static_assert(Samba421M_NoPE::state_bytes<float> == 152'395'776 &&
 static_assert(Mamba370M::state_bytes<float> == 7'471'104 &&
               Mamba370M::state_bytes<bf16> == 7'471'104);
 static_assert(Mamba1_3B::state_bytes<float> == 14'942'208 &&
-              Mamba1_7B::state_bytes<float> == 19'922'944);
+              PaperMamba_1700M::state_bytes<float> == 19'922'944);
 static_assert(Llama438M_SWA::state_bytes<float> == 301'989'888 &&
-              Mistral1_7B::state_bytes<float> == 100'663'296);
+              PaperMistral_1700M::state_bytes<float> == 100'663'296);
 static_assert(!Samba421M::has_capacity && !Llama438M_SWA::has_capacity && !Mamba370M::has_capacity);
 // Full attention: 12 layers of keys and values for as many positions as the session has capacity.
 static_assert(Llama438M::has_capacity && Llama438M::state_bytes<float> == 603'979'776);
@@ -163,7 +163,8 @@ std::set<std::string> structures() {
 TEST_CASE("presets differ in their structure") {
   CHECK(structures<Samba421M, Samba1_3B, Samba1_7B, Samba3_8B, MambaSwaMlp400M, MambaSwaMlp1_3B,
                    Samba421M_NoPE, Mlp2SwaMlp417M, Llama438M, Llama438M_SWA, Mamba370M, Mamba1_3B,
-                   MambaSwaMlp1_7B, MambaMlp1_7B, Llama3_1_7B, Mistral1_7B, Mamba1_7B>()
+                   PaperMambaSwaMlp_1700M, PaperMambaMlp_1700M, PaperLlama3_1700M,
+                   PaperMistral_1700M, PaperMamba_1700M>()
             .size() == 17);
 }
 

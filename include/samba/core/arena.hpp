@@ -17,14 +17,18 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Frees a block of operator new, or what the system mapped for it.
+/// Frees a block of operator new, what the system mapped for it, or memory of a device.
 struct FreeBlock {
-  void* mapped;
-  std::size_t size;
+  void* mapped = nullptr;
+  std::size_t size = 0;
+  void (*release)(std::byte*) = nullptr;
 
   explicit FreeBlock(void* at = nullptr, std::size_t bytes = 0) : mapped(at), size(bytes) {}
+  explicit FreeBlock(void (*free)(std::byte*)) : release(free) {}
   void operator()(std::byte* p) const {
-    if (mapped)
+    if (release)
+      release(p);
+    else if (mapped)
       ::munmap(mapped, size);
     else
       ::operator delete(p, std::align_val_t{alignment});
@@ -42,8 +46,8 @@ struct FreeBlock {
 
 }  // namespace detail
 
-/// One aligned, zeroed block of memory with a single owner. Types compute offsets into it. One that
-/// was moved from has nothing.
+/// One aligned, zeroed block of memory, of the machine or of a device, with a single owner. Types
+/// compute offsets into it. One that was moved from has nothing.
 ///
 /// A large block comes from the system as zero pages, which it fills in when they are first touched
 /// (by the thread that touches them), and in large pages where the system has them: reading weights
@@ -66,6 +70,10 @@ class Arena {
   /// Takes over `bytes` bytes from `first` on, of a block that the system mapped.
   Arena(void* mapped, std::size_t size, std::byte* first, std::int64_t bytes)
       : data_(first, detail::FreeBlock(mapped, size)), bytes_(bytes) {}
+
+  /// Takes over a block of other memory, a device's, which release(data) frees.
+  Arena(std::byte* data, std::int64_t bytes, void (*release)(std::byte*))
+      : data_(data, detail::FreeBlock(release)), bytes_(bytes) {}
 
   Arena(Arena&& other) noexcept
       : data_(std::move(other.data_)), bytes_(std::exchange(other.bytes_, 0)) {}

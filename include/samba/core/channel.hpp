@@ -22,6 +22,10 @@ struct Channel {
 template <class... C>
 struct Channels {};
 
+/// The channel of the tokens' embeddings, as they entered the first branch. The model writes it.
+template <int D>
+struct Embedding : Channel<D> {};
+
 namespace detail {
 
 /// A number for a type: the FNV-1a hash of its name. (Not an address: with -fsanitize=undefined g++
@@ -30,6 +34,39 @@ template <class Key>
 consteval std::uint64_t type_key() {
   return fnv1a(__PRETTY_FUNCTION__);
 }
+
+/// The lists of a layer; empty where it has none.
+template <class L>
+struct WritesOf {
+  using type = Channels<>;
+};
+template <class L>
+  requires requires { typename L::Writes; }
+struct WritesOf<L> {
+  using type = typename L::Writes;
+};
+template <class L>
+struct ReadsOf {
+  using type = Channels<>;
+};
+template <class L>
+  requires requires { typename L::Reads; }
+struct ReadsOf<L> {
+  using type = typename L::Reads;
+};
+
+/// One list of several.
+template <class... Lists>
+struct JoinedChannels {
+  using type = Channels<>;
+};
+template <class... C>
+struct JoinedChannels<Channels<C...>> {
+  using type = Channels<C...>;
+};
+template <class... A, class... B, class... Lists>
+struct JoinedChannels<Channels<A...>, Channels<B...>, Lists...>
+    : JoinedChannels<Channels<A..., B...>, Lists...> {};
 
 /// Where a chunk's values of a channel are, and their gradients in training: (rows, width).
 struct ChannelPlace {

@@ -13,6 +13,8 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
+inline constexpr std::int64_t most_bytes = INT64_MAX;
+
 [[noreturn, gnu::cold, gnu::noinline]] inline void fail_too_large(const char* what, std::int64_t a,
                                                                   const char* sign,
                                                                   std::int64_t b) {
@@ -25,17 +27,15 @@ namespace detail {
 /// where it passes 2^63 - 1.
 [[gnu::noinline]] constexpr std::int64_t checked_product(const char* what, std::int64_t a,
                                                          std::int64_t b) {
-  std::int64_t product = 0;
-  if (__builtin_mul_overflow(a, b, &product)) detail::fail_too_large(what, a, " x ", b);
-  return product;
+  if (b > 0 && a > detail::most_bytes / b) detail::fail_too_large(what, a, " x ", b);
+  return a * b;
 }
 
 /// Their sum, in the same way.
 [[gnu::noinline]] constexpr std::int64_t checked_sum(const char* what, std::int64_t a,
                                                      std::int64_t b) {
-  std::int64_t sum = 0;
-  if (__builtin_add_overflow(a, b, &sum)) detail::fail_too_large(what, a, " + ", b);
-  return sum;
+  if (a > detail::most_bytes - b) detail::fail_too_large(what, a, " + ", b);
+  return a + b;
 }
 
 /// The smallest multiple of `unit` that is not below n, in the same way.

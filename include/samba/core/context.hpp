@@ -101,15 +101,21 @@ struct Context : Chunk {
     return rows_of<M, Act<P>>(&detail::ChannelPlace::gradient);
   }
 
+  /// The place of a channel by its key, or null.
+  const detail::ChannelPlace* find_channel(std::uint64_t key) const {
+    for (const detail::ChannelPlace& place : channels)
+      if (place.key == key) return &place;
+    return nullptr;
+  }
+
  private:
   template <class M, class E>
   auto rows_of([[maybe_unused]] void* detail::ChannelPlace::* which) const {
     if constexpr (std::is_void_v<M>) {
       return none;
     } else {
-      constexpr std::uint64_t key = detail::type_key<M>();
-      const detail::ChannelPlace* place = channels.data();
-      while (place->key != key) ++place;  // the model has checked that it is there
+      // It is there: the model has checked that.
+      const detail::ChannelPlace* const place = find_channel(detail::type_key<M>());
       return Rows<E, M::width>{static_cast<E*>(place->*which), this->rows};
     }
   }

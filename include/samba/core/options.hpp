@@ -7,7 +7,7 @@ namespace samba::inline SAMBA_TARGET::detail {
 
 /// Whether a template argument is of the type of options that it stands for.
 template <class Options, auto given>
-inline constexpr bool are_options = std::is_same_v<std::remove_cv_t<decltype(given)>, Options>;
+inline constexpr bool are_options = std::is_same_v<std::remove_cvref_t<decltype(given)>, Options>;
 
 /// The options; defaults where they are not of that type, so that a sentence about it is all that
 /// the compiler says.

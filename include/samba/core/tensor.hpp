@@ -51,7 +51,8 @@ struct Optional<RowsArgument<R, C>> : Rows<R, C> {
 template <int First, int Width, class R, int C>
 constexpr Rows<R, Width> slice(Rows<R, C> x) {
   static_assert(First >= 0 && Width > 0 && First + Width <= C, "slice: columns outside the rows");
-  return {x.data + First, x.count, x.stride};
+  // A view of no rows may be null, to which nothing may be added.
+  return {x.data ? x.data + First : nullptr, x.count, x.stride};
 }
 template <int Width, class R, int C>
 constexpr Rows<R, Width> first(Rows<R, C> x) {

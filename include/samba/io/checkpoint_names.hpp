@@ -59,12 +59,14 @@ class CheckpointNaming {
     const std::string block =
         detail::join({fla_ ? "backbone.layers." : "transformer.h.", i / period, "."});
     const std::string_view name = t.name;
-    const bool is_norm = name == "norm.weight";
+    const bool is_norm = name == "norm.weight", is_norm_after = name.starts_with("norm_after.");
     if (!fla_) {
       const Member& member = schedule_->members[i % period];
       whole.name =
           is_norm ? detail::join({block, member.norm, ".weight"})
-                  : detail::join({block, member.layer ? member.layer : branch.layer, ".", name});
+          : is_norm_after
+              ? detail::join({block, name})
+              : detail::join({block, member.layer ? member.layer : branch.layer, ".", name});
       return f(whole);
     }
     if (name.starts_with("attn.") && branch.n_kv_heads > 0)

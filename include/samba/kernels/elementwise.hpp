@@ -160,5 +160,16 @@ void clear(const Context<P>& c, Rows<R, N> x) {
                                           .rows = x.count,
                                           .columns = N});
 }
+/// The rows of the chunk = 0; x: (rows, columns).
+template <class P, class R>
+void clear(const Context<P>& c, R* x, std::int64_t columns) {
+  samba::detail::launch_on(c, CopyArgs<R>{.from = nullptr,
+                                          .from_stride = 0,
+                                          .to = x,
+                                          .to_stride = columns,
+                                          .factor = 0,
+                                          .rows = c.rows,
+                                          .columns = columns});
+}
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

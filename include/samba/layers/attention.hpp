@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/core/initial.hpp>
 #include <samba/core/options.hpp>
 #include <samba/kernels/attention.hpp>
 #include <samba/kernels/matmul.hpp>
@@ -66,7 +67,7 @@ struct AttentionLayer {
     static constexpr void visit(auto& w, auto&& f) {
       f("attn.weight", w.qkv);
       if constexpr (bias) f("attn.bias", w.qkv_bias);
-      f("proj.weight", w.proj);
+      f("proj.weight", w.proj, init::output);
       if constexpr (bias) f("proj.bias", w.proj_bias);
     }
   };

@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/core/initial.hpp>
 #include <samba/core/options.hpp>
 #include <samba/kernels/causal_conv1d.hpp>
 #include <samba/kernels/matmul.hpp>
@@ -22,7 +23,10 @@ struct MambaOptions {
 ///
 /// with A = -exp(A_log). State per sequence: the last d_conv - 1 inputs of the convolution and h,
 /// d_state x d_inner; constant in the position.
-template <int D = 0, int N = 16, auto Options = MambaOptions{}>
+///
+/// Memory: a channel of width d_inner that y is also written to, before its gate (SambaY's gated memory
+/// units read it); void for none.
+template <int D = 0, int N = 16, auto Options = MambaOptions{}, class Memory = void>
 struct Mamba {
   static_assert(detail::are_options<MambaOptions, Options>,
                 "Mamba<D, N, Options>: write options as MambaOptions{.d_conv = 3}");
@@ -35,6 +39,8 @@ struct Mamba {
   static_assert(d_conv > 1, "Mamba: d_conv must be at least 2");
   static_assert(expand > 0 && dt_rank > 0,
                 "Mamba: expand must be positive and dt_rank not negative");
+
+  using Writes = Channels<Memory>;
 
   template <class T>
   struct Weights {  // named and shaped as in the checkpoint
@@ -51,14 +57,14 @@ struct Mamba {
 
     static constexpr void visit(auto& w, auto&& f) {
       f("in_proj.weight", w.in_proj);
-      f("conv1d.weight", w.conv1d);
+      f("conv1d.weight", w.conv1d, init::uniform_over(d_conv));
       f("conv1d.bias", w.conv1d_bias);
       f("x_proj.weight", w.x_proj);
       f("dt_proj.weight", w.dt_proj);
-      f("dt_proj.bias", w.dt_bias);
-      f("A_log", w.A_log);
-      f("D", w.D_skip);
-      f("out_proj.weight", w.out_proj);
+      f("dt_proj.bias", w.dt_bias, init::softplus_log_uniform(0.001, 0.1));
+      f("A_log", w.A_log, init::log_of_column, no_decay);
+      f("D", w.D_skip, init::one);
+      f("out_proj.weight", w.out_proj, init::output);
     }
     static constexpr void visit_derived(auto& w, auto&& f) { f("A", w.A); }
     void derive() { kernels::scan_A(A_log.data(), d_state * d_inner, A.data()); }
@@ -107,6 +113,7 @@ struct Mamba {
 
   static constexpr void visit_options(auto&& f) {
     f("d_state", d_state), f("d_conv", d_conv), f("expand", expand), f("dt_rank", dt_rank);
+    if constexpr (!std::is_void_v<Memory>) f("memory", Memory::width);
   }
 
   /// FLOPs per token beside the matrices: convolution, softplus and gate, and the scan.
@@ -137,8 +144,9 @@ struct Mamba {
                                          .x = t.x,
                                          .z = z,
                                          .h = s.ssm,
-                                         .y = t.y});  // y = (C h + D x) silu(z)
-    matmul(c, w.out_proj, t.y, out);                  // out = W_out y
+                                         .y = t.y,  // (C h + D x) silu(z)
+                                         .before_gate = c.template write<Memory>()});
+    matmul(c, w.out_proj, t.y, out);  // out = W_out y
   }
 
   /// Gradients for dout that of out, after forward: du is written, g added to. s: the states as
@@ -166,6 +174,7 @@ struct Mamba {
                                                               .z = z,
                                                               .h = s.ssm},
                                                   .dy = d.dt,
+                                                  .dbefore_gate = c.template gradient<Memory>(),
                                                   .dh = ds.ssm,
                                                   .ddt = d.dt,
                                                   .dB = dB,

@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/core/initial.hpp>
 #include <samba/core/options.hpp>
 #include <samba/kernels/elementwise.hpp>
 #include <samba/kernels/matmul.hpp>
@@ -33,7 +34,7 @@ struct SwiGLU {
       if constexpr (bias) f("swiglu.w1.bias", w.b1);
       f("swiglu.w2.weight", w.w2);
       if constexpr (bias) f("swiglu.w2.bias", w.b2);
-      f("swiglu.w3.weight", w.w3);
+      f("swiglu.w3.weight", w.w3, init::output);
       if constexpr (bias) f("swiglu.w3.bias", w.b3);
     }
   };

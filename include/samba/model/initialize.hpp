@@ -9,57 +9,44 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// How the elements of a tensor are drawn.
-struct Initial {
-  enum Kind { constant, normal, uniform, log_of_column, dt_bias } kind = constant;
-  double scale = 0;  ///< the constant, the standard deviation, or the bound of the uniform numbers
+/// Numbers as `initial` says, for a tensor with rows of row_size; depth: residual branches.
+class Draw {
+ public:
+  Draw(Initial initial, bool matrix, std::int64_t row_size, int depth) : how_(initial) {
+    const double bound = 1 / std::sqrt(static_cast<double>(row_size));
+    if (how_.kind == Initial::by_shape)
+      how_ = matrix ? init::uniform(bound) : init::zero;
+    else if (how_.kind == Initial::output)
+      how_ = init::uniform(bound / std::sqrt(static_cast<double>(depth)));
+    else if (how_.kind == Initial::uniform_over)
+      how_ = init::uniform(1 / std::sqrt(how_.a));
+  }
 
-  double draw(SplitMix64& random, std::size_t column) const {
-    switch (kind) {
-      case normal: {  // Box and Muller 1958; 1 - u is never 0
+  double operator()(SplitMix64& random, std::size_t column) const {
+    switch (how_.kind) {
+      case Initial::normal: {  // Box and Muller 1958; 1 - u is never 0
         const double radius = std::sqrt(-2 * std::log(1 - random.uniform()));
-        return scale * radius * std::cos(2 * std::numbers::pi * random.uniform());
+        return how_.a * radius * std::cos(2 * std::numbers::pi * random.uniform());
       }
-      case uniform: return scale * (2 * random.uniform() - 1);
-      case log_of_column: return std::log(static_cast<double>(column + 1));
-      case dt_bias: {  // softplus of it is log-uniform in [0.001, 0.1]
-        const double dt = 0.001 * std::pow(100, random.uniform());
-        return dt + std::log(-std::expm1(-dt));
+      case Initial::uniform: return how_.a * (2 * random.uniform() - 1);
+      case Initial::log_of_column: return std::log(static_cast<double>(column + 1));
+      case Initial::softplus_log_uniform: {
+        const double x = how_.a * std::pow(how_.b / how_.a, random.uniform());
+        return x + std::log(-std::expm1(-x));
       }
-      default: return scale;
+      default: return how_.a;
     }
   }
-};
 
-/// Of tensor `name`, with rows of row_size, of a layer; depth: residual branches of the model.
-inline Initial initial(std::string_view layer, std::string_view name, bool matrix,
-                       std::int64_t row_size, int depth) {
-  if (name == "norm" || name == "norm.weight") return {Initial::constant, 1};
-  if (name == "embedding") return {Initial::normal, 0.02};
-  while (layer == "parallel") {  // its tensors are called <number>.<layer>.<tensor>
-    const auto first = name.find('.'), second = name.find('.', first + 1);
-    if (second == name.npos) break;
-    layer = name.substr(first + 1, second - first - 1);
-    name = name.substr(second + 1);
-  }
-  const bool mamba = layer == "mamba", attention = layer == "swa" || layer == "attention",
-             mlp = layer == "mlp";
-  if (mamba && name == "A_log") return {Initial::log_of_column};
-  if (mamba && name == "D") return {Initial::constant, 1};
-  if (mamba && name == "dt_proj.bias") return {Initial::dt_bias};
-  const double bound = 1 / std::sqrt(static_cast<double>(row_size));
-  if ((mamba && name == "out_proj.weight") || (attention && name == "proj.weight") ||
-      (mlp && name == "swiglu.w3.weight"))
-    return {Initial::uniform, bound / std::sqrt(static_cast<double>(depth))};
-  if (matrix || (mamba && name == "conv1d.weight")) return {Initial::uniform, bound};
-  return {};
-}
+ private:
+  Initial how_;
+};
 
 }  // namespace detail
 
-/// Random weights to begin training with, the same for one seed, as the public code
-/// (microsoft/Samba, lit_gpt/model.py and mamba_simple.py) makes them for its Samba models
-/// (`mamba_init`):
+/// Random weights to begin training with, the same for one seed, as the layers say in their lists of
+/// tensors. For the layers of the family that is what the public code (microsoft/Samba,
+/// lit_gpt/model.py and mamba_simple.py) does for its Samba models (`mamba_init`):
 ///
 ///   embedding                      normal, standard deviation 0.02
 ///   norms, D of the scan           1
@@ -70,23 +57,18 @@ inline Initial initial(std::string_view layer, std::string_view name, bool matri
 ///   dt_proj.bias                   softplus of it log-uniform in [0.001, 0.1]
 ///   other biases and vectors       0
 ///
-/// A user's layer falls under "matrices" and "other vectors". Two differences: that code leaves the
-/// convolution's bias at PyTorch's default, and counts two branches a block where a block has
-/// three.
+/// Of what a layer says nothing of, matrices and other tensors are as here. Two differences: that code
+/// leaves the convolution's bias at PyTorch's default, and counts two branches a block where a block
+/// has three.
 template <class Model, class T>
 void initialize(Weights<Model, T>& weights, std::uint64_t seed) {
-  const std::vector<BranchInfo> all = branches<Model>();
   SplitMix64 random(seed);
   std::vector<Real<T>> row;
   for (const auto& tensor : weights.tensors()) {
-    const std::string layer =
-        tensor.branch < 0 ? "" : all[static_cast<std::size_t>(tensor.branch)].layer;
-    const detail::Initial initial =
-        detail::initial(layer, tensor.name, tensor.is_matrix, tensor.row_size, Model::depth);
+    const detail::Draw draw(tensor.said.initial, tensor.is_matrix, tensor.row_size, Model::depth);
     row.resize(static_cast<std::size_t>(tensor.row_size));
     for (std::int64_t r = 0; r < tensor.rows; ++r) {
-      for (std::size_t k = 0; k < row.size(); ++k)
-        row[k] = static_cast<Real<T>>(initial.draw(random, k));
+      for (std::size_t k = 0; k < row.size(); ++k) row[k] = static_cast<Real<T>>(draw(random, k));
       tensor.set_row(r, row.data());
     }
   }

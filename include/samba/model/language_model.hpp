@@ -62,28 +62,28 @@ constexpr std::int64_t elements() {
 struct CountElements {
   std::int64_t n = 0;
   template <class X>
-  constexpr void operator()(const auto&, const X&) {
+  constexpr void operator()(const auto&, const X&, const auto&...) {
     n += elements<X>();
   }
 };
 struct CountProducts {
   std::int64_t flops = 0;
   template <class X>
-  constexpr void operator()(const auto&, const X&) {
+  constexpr void operator()(const auto&, const X&, const auto&...) {
     if constexpr (requires { X::is_matrix; }) flops += 2 * elements<X>();
   }
 };
 struct CountWeightBytes {
   std::int64_t bytes = 0;
   template <class X>
-  constexpr void operator()(const auto&, const X&) {
+  constexpr void operator()(const auto&, const X&, const auto&...) {
     bytes += round_up(X::bytes, alignment);
   }
 };
 struct CountStateBytes {
   std::int64_t capacity, bytes = 0;
   template <class X>
-  constexpr void operator()(const auto&, const X&) {
+  constexpr void operator()(const auto&, const X&, const auto&...) {
     bytes =
         checked_round_up("capacity", checked_sum("capacity", bytes, X::bytes(capacity)), alignment);
   }
@@ -192,6 +192,70 @@ struct BindStates {
     State::visit(part, bind);
     bytes = (std::max)(bytes, placer.offset);
   }
+};
+
+/// The channels that branches write, in their order, and the first branches that read one that is
+/// not there, or write one again; -1: none does.
+template <int D>
+struct ChannelList {
+  static constexpr int capacity = 64;
+  struct One {
+    std::uint64_t key = 0;
+    int width = 0;
+  };
+  std::array<One, capacity> all{One{type_key<Embedding<D>>(), D}};
+  int n = 1, missing_at = -1, twice_at = -1, branch = 0;
+  bool reads_embedding = false;
+
+  constexpr bool has(std::uint64_t key) const {
+    for (int i = 0; i < n; ++i)
+      if (all[static_cast<std::size_t>(i)].key == key) return true;
+    return false;
+  }
+  template <class B>
+  constexpr void operator()(std::type_identity<B>, Use) {
+    read(typename ReadsOf<typename B::Layer>::type{});
+    read(typename ReadsOf<typename B::Node>::type{});
+    write(typename WritesOf<typename B::Layer>::type{});
+    ++branch;
+  }
+
+ private:
+  template <class... C>
+  constexpr void read(Channels<C...>) {
+    (read_one<C>(), ...);
+  }
+  template <class... C>
+  constexpr void write(Channels<C...>) {
+    (write_one<C>(), ...);
+  }
+  template <class C>
+  constexpr void read_one() {
+    if constexpr (!std::is_void_v<C>) {
+      if (missing_at < 0 && !has(type_key<C>())) missing_at = branch;
+      reads_embedding = reads_embedding || std::is_same_v<C, Embedding<D>>;
+    }
+  }
+  template <class C>
+  constexpr void write_one() {
+    if constexpr (!std::is_void_v<C>) {
+      if (twice_at < 0 && has(type_key<C>())) twice_at = branch;
+      all[static_cast<std::size_t>(n++)] = {type_key<C>(), C::width};  // past the end: no constant
+    }
+  }
+};
+
+/// Stops the compilation with a sentence; the numbers are those of the branches, from 0 on.
+template <int reads_what_none_wrote, int writes_again>
+struct CheckChannels {
+  static_assert(
+      reads_what_none_wrote < 0,
+      "LanguageModel: a branch (its number is the first of CheckChannels) reads a channel "
+      "that no branch before it writes");
+  static_assert(
+      writes_again < 0,
+      "LanguageModel: a branch (its number is the second of CheckChannels) writes a channel "
+      "that another one writes, or itself where it is repeated");
 };
 
 // A pass through the branches.
@@ -324,6 +388,29 @@ struct LanguageModel {
     return count.flops;
   }
 
+  /// The channels of the model; the first is that of the embeddings.
+  static constexpr auto channels = [] {
+    detail::ChannelList<d_model> list;
+    for_each_branch<Stack>(list);
+    return list;
+  }();
+  /// Channels that take memory.
+  static constexpr int n_channels = channels.n - (channels.reads_embedding ? 0 : 1);
+
+  /// Gives the channels their places for some rows, or only counts, where the placer does. places:
+  /// n_channels of them. Their gradients only with `gradients`.
+  template <class P>
+  static void place_channels(detail::ChannelPlace* places, Placer& placer, std::int64_t rows,
+                             bool gradients) {
+    static_assert(sizeof(detail::CheckChannels<channels.missing_at, channels.twice_at>) > 0);
+    for (int i = channels.n - n_channels; i < channels.n; ++i, ++places) {
+      const auto& channel = channels.all[static_cast<std::size_t>(i)];
+      const std::int64_t width = channel.width * static_cast<std::int64_t>(sizeof(Act<P>));
+      *places = {channel.key, placer.take_array(rows, width, "channels"),
+                 gradients ? placer.take_array(rows, width, "channels") : nullptr};
+    }
+  }
+
   // The model's arithmetic, for sessions and for training. x, dx: the residual stream of the chunk's
   // rows, (rows, d_model).
 
@@ -337,6 +424,8 @@ struct LanguageModel {
   static void embed(const Context<P>& c, const Tree<Weight<P>>& w, const std::int32_t* tokens,
                     Stream<P> x) {
     kernels::embedding(c, embedding_of(w), tokens, x);
+    if constexpr (channels.reads_embedding)
+      kernels::copy<d_model>(c, {.from = x, .to = c.template write<Embedding<d_model>>()});
   }
 
   /// Takes x through all branches in place, and advances the states.
@@ -406,8 +495,14 @@ struct LanguageModel {
                        const States<P>& found, const States<P>& again,
                        const States<Gradients<P>>& dstates, Tape& tape, const std::int32_t* tokens,
                        Stream<P> dx) {
+    for (const auto& [key, width] : channels.all)
+      if (const detail::ChannelPlace* place = c.find_channel(key))
+        kernels::clear(c, static_cast<Act<P>*>(place->gradient), width);
     const detail::BackwardPass<P, d_model> pass{c, tape, dx};
     Stack::walk_back(pass, Use{}, w.stack, g.stack, found, again, dstates);
+    if constexpr (channels.reads_embedding)
+      kernels::add_to_residual<d_model>(
+          c, {.term = c.template gradient<Embedding<d_model>>(), .to = dx});
     kernels::embedding_backward(c, tokens, dx, embedding_of(g));
   }
 

@@ -18,6 +18,7 @@ struct TensorInfo {
   int branch = -1;   ///< number of its residual branch; -1 for embedding, final norm and head
   std::string name;  ///< within its branch, e.g. "norm.weight" or "in_proj.weight"
   Shape shape;
+  TensorSaid said = {};  ///< how it is drawn, and whether it decays
 };
 
 /// A residual branch.
@@ -63,7 +64,7 @@ struct OptionLister {
 struct TensorsOf {
   BranchInfo& info;
   template <class X>
-  void operator()(const auto& name, const X&) const {
+  void operator()(const auto& name, const X&, const auto&...) const {
     add_tensor(info, name_text(name), X::shape);
   }
 };

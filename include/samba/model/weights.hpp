@@ -36,7 +36,7 @@ template <class Model, class T = float>
 class Weights {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, int8> ||
                     std::is_same_v<T, double> || std::is_same_v<T, Master<float>> ||
-                    std::is_same_v<T, Master<double>>,
+                    std::is_same_v<T, Master<double>> || std::is_same_v<T, RowMajor<bf16>>,
                 "Weights<Model, T>: T must be float, bf16 or int8, or double for checking");
 
  public:
@@ -61,7 +61,7 @@ class Weights {
   }
   std::int64_t bytes() const { return arena_.bytes(); }
 
-  /// Calls f(branch, tag, name, tensor) for every tensor a file holds, in file order: the
+  /// Calls f(branch, tag, name, tensor, said...) for every tensor a file holds, in file order: the
   /// embedding, the branches, the final norm, the head if it is not tied. branch: number of the
   /// residual branch, -1 outside; tag: std::type_identity of the Branch, of void outside; shared
   /// tensors at their first use.
@@ -77,10 +77,11 @@ class Weights {
   /// The tensors that visit() visits, in its order.
   std::vector<TensorRef<Real<T>>> tensors() const {
     std::vector<TensorRef<Real<T>>> all;
-    const auto list = [&]<class X>(int branch, auto, auto name, X& x) {
+    const auto list = [&]<class X>(int branch, auto, auto name, X& x, const auto&... said) {
       constexpr bool is_matrix = requires { X::is_matrix; };
       set(all.emplace_back(), branch, detail::name_text(name), X::shape,
           is_matrix || (branch < 0 && X::rows > 1), X::layout, X::rows, X::row_size, x.data());
+      all.back().said = TensorSaid(said...);
     };
     visit(const_cast<typename Model::template Tree<T>&>(tree_), list);
     return all;
@@ -118,15 +119,15 @@ class Weights {
     SharedWeights shared = {};
 
     template <class X>
-    void operator()(const auto&, X& tensor) {
+    void operator()(const auto&, X& tensor, const auto&...) {
       tensor.bind(placer.take(X::bytes));
     }
-    template <class Part>
-    void operator()(auto branch, Use use, Part& weights) {
+    template <class B, class Part>
+    void operator()(std::type_identity<B>, Use use, Part& weights) {
       if (void* const first = shared.first(use, &weights); first != &weights)
         weights = *static_cast<const Part*>(first);
       else
-        detail::visit_all<typename decltype(branch)::type, T>(weights, *this);
+        detail::visit_all<B, T>(weights, *this);
     }
   };
   struct Derive {
@@ -138,8 +139,8 @@ class Weights {
   struct VisitTensors {
     F& f;
     int number;
-    void operator()(const auto& name, auto& tensor) const {
-      f(number, std::type_identity<B>{}, name, tensor);
+    void operator()(const auto& name, auto& tensor, const auto&... said) const {
+      f(number, std::type_identity<B>{}, name, tensor, said...);
     }
   };
   template <class F>
@@ -169,12 +170,12 @@ class Weights {
   static void visit(Tree& tree, F&& f) {
     const std::type_identity<void> model;
     if constexpr (Model::tie_embeddings)
-      f(-1, model, "embedding", tree.head);
+      f(-1, model, "embedding", tree.head, init::normal(0.02));
     else
-      f(-1, model, "embedding", tree.embedding);
+      f(-1, model, "embedding", tree.embedding, init::normal(0.02));
     VisitBranches<std::remove_reference_t<F>> branches{f};
     Model::Stack::walk(branches, Use{}, tree.stack);
-    f(-1, model, "norm", tree.norm);
+    f(-1, model, "norm", tree.norm, init::one);
     if constexpr (!Model::tie_embeddings) f(-1, model, "head", tree.head);
   }
 

@@ -55,7 +55,11 @@ class Engine {
     CountScratch count{{nullptr, options_.chunk, options_.threads}};
     for_each_branch<typename Model::Stack>(count);
     constexpr const char* chunk = "SessionOptions::chunk, threads: what is computed from a chunk";
-    scratch_ = Arena(checked_sum(chunk, rows.offset, count.bytes), chunk);
+    Placer channels{nullptr, checked_sum(chunk, rows.offset, count.bytes)};
+    Model::template place_channels<P>(channels_, channels, options_.chunk, false);
+    scratch_ = Arena(channels.offset, chunk);
+    channels = {scratch_.data(), rows.offset + count.bytes};
+    Model::template place_channels<P>(channels_, channels, options_.chunk, false);
     x_ = reinterpret_cast<R*>(scratch_.data());
     normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
     workspace_ = scratch_.data() + rows.offset;
@@ -219,7 +223,7 @@ class Engine {
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
       x = reinterpret_cast<X*>(placer.take_array(n, sizeof(X), "sequences"));
     };
-    take(segments_, sequences_), take(wanted_, sequences_);
+    take(segments_, sequences_), take(wanted_, sequences_), take(channels_, Model::n_channels);
     take(positions_, sequences_), take(tokens_, options_.chunk);
     take(logits_, std::int64_t{sequences_} * Model::vocab_size);
     return placer.offset;
@@ -276,7 +280,8 @@ class Engine {
     const Rows<R, Model::d_model> x{x_, rows}, normed{normed_, rows};
     const auto start = std::chrono::steady_clock::now();
     const std::int64_t slept = parallel(team_size_.next(), [&](const Team& team) {
-      const Context<P> c{{segments, rows}, {team}, Model::norm_eps};
+      const Context<P> c{
+          {segments, rows}, {team}, Model::norm_eps, {channels_, std::size_t{Model::n_channels}}};
       Model::embed(c, w, tokens_, x);
       Model::forward(c, w, states_, {workspace_, rows, options_.threads}, x);
       if (all) {
@@ -313,6 +318,7 @@ class Engine {
   typename Model::template States<P> states_;  // views into block_
   Segment* segments_;                          // (sequences)
   Wanted* wanted_;                             // (sequences)
+  ChannelPlace* channels_;                     // (n_channels)
   std::int64_t* positions_;                    // (sequences)
   std::int32_t* tokens_;                       // (chunk)
   R* logits_;                                  // (sequences, vocab_size)

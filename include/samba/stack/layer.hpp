@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/core/context.hpp>
+#include <samba/core/initial.hpp>
 
 #include <concepts>
 #include <string_view>
@@ -11,7 +12,7 @@ namespace detail {
 
 /// Takes the tensors that a visit() shows.
 struct AnyVisitor {
-  void operator()(const auto& /*name*/, auto& /*tensor*/) const {}
+  void operator()(const auto& /*name*/, auto& /*tensor*/, const auto&... /*said*/) const {}
 };
 
 /// What layers are checked with.
@@ -102,7 +103,8 @@ concept IsStack = requires { typename E::StackTag; };
 ///     static constexpr const char* name;     // in checkpoint names and tables
 ///     static constexpr int d_model;
 ///     template <class T> struct Weights;     // T: how matrices are stored; static visit(w, f):
-///                                            //   f(name, tensor) for each
+///                                            //   f(name, tensor) for each, and what core/initial.hpp
+///                                            //   says of it
 ///     template <class P> struct State;       // visit as above; or using State = Stateless
 ///     template <class P> struct Scratch;     // static visit(t, f): f(rows) for each buffer
 ///     template <class P>

@@ -62,9 +62,9 @@ struct NodeWeights {
                               WeightsOfNorm<After>>::type after;
 
   static constexpr void visit(auto& w, auto&& f) {
-    if constexpr (!std::is_void_v<Before>) f("norm.weight", w.norm.weight);
+    if constexpr (!std::is_void_v<Before>) f("norm.weight", w.norm.weight, Before::initial);
     L::template Weights<T>::visit(w.layer, f);
-    if constexpr (!std::is_void_v<After>) f("norm_after.weight", w.after.weight);
+    if constexpr (!std::is_void_v<After>) f("norm_after.weight", w.after.weight, After::initial);
   }
   static constexpr void visit_derived(auto& w, auto&& f) {
     if constexpr (has_factor<Before>()) f("norm.factor", w.norm.factor);

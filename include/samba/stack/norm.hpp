@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/core/initial.hpp>
 #include <samba/core/options.hpp>
 #include <samba/kernels/rmsnorm.hpp>
 
@@ -18,6 +19,7 @@ struct Norm {
   static constexpr float own_eps = detail::options_of<NormOptions, Options>.eps;
   static constexpr bool plus_one = detail::options_of<NormOptions, Options>.plus_one;
   static_assert(own_eps >= 0, "Norm: eps must not be negative");
+  static constexpr Initial initial = plus_one ? init::zero : init::one;
 
   template <class T, int D>
   struct Weights {

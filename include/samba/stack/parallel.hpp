@@ -27,8 +27,8 @@ struct PrefixedVisitor {
   int number;
   const char* prefix;
 
-  constexpr void operator()(auto name, auto& x) const {
-    f(Prefixed<decltype(name)>{number, prefix, name}, x);
+  constexpr void operator()(auto name, auto& x, const auto&... said) const {
+    f(Prefixed<decltype(name)>{number, prefix, name}, x, said...);
   }
 };
 
@@ -38,7 +38,7 @@ struct TensorLister {
   F& f;
 
   template <class X>
-  void operator()(auto name, const X&) const {
+  void operator()(auto name, const X&, const auto&...) const {
     f("tensor", join({std::string(name), X::shape}));
   }
 };
@@ -95,6 +95,9 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
   }
 
  public:
+  using Reads = typename JoinedChannels<typename ReadsOf<Layers>::type...>::type;
+  using Writes = typename JoinedChannels<typename WritesOf<Layers>::type...>::type;
+
   template <class T>
   struct Weights : Leaf<I, typename Layers::template Weights<T>>... {
     static constexpr void visit(auto& w, auto&& f) {

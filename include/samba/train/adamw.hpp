@@ -13,7 +13,8 @@ namespace samba::inline SAMBA_TARGET {
 
 /// Tensors whose weights decay.
 enum class Decay {
-  matrices,  ///< those of two or more dimensions: no norms, biases, or skips
+  matrices,  ///< those of two or more dimensions, unless their layer says no_decay: no norms, biases,
+             ///< skips, or A_log
   all        ///< as the published Samba models were trained
 };
 
@@ -142,7 +143,8 @@ class AdamW {
     detail::check_options(options_);
     const auto tensors = state_.mean.tensors();
     for (const auto& tensor : tensors) {
-      const bool decays = options_.decay == Decay::all || tensor.shape.size() > 1;
+      const bool decays =
+          options_.decay == Decay::all || (tensor.shape.size() > 1 && tensor.said.decays);
       rules_.push_back({decays ? options_.weight_decay : 0});
     }
     const std::vector<std::string> names = tensor_names(state_.mean);

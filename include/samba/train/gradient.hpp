@@ -223,6 +223,7 @@ class Gradient {
     take(losses_, n), take(tokens_, n), take(targets_, n), take(weights_, n);
     ScratchPlacer of_loss{placer, rows};
     decltype(loss_)::visit(loss_, of_loss);
+    Model::template place_channels<P>(channels_.data(), of_loss.placer, n, true);
     return of_loss.placer.offset;
   }
 
@@ -299,7 +300,7 @@ class Gradient {
     if (options_.recompute) std::copy_n(found(), bytes, found() + 2 * bytes);
     const Stream x{x_, rows_}, dx{dx_, rows_};
     parallel(options_.threads, [&](const Team& team) {
-      const Context<P> c{{segments_, rows_}, {team}, Model::norm_eps};
+      const Context<P> c{{segments_, rows_}, {team}, Model::norm_eps, channels_};
       Tape tape = this->tape(tape_.data(), scratch_.data(), rows_);
       Model::embed(c, w, tokens_, x);
       Model::record(c, w, states_, tape, x);
@@ -338,6 +339,7 @@ class Gradient {
   std::vector<std::int64_t> positions_, lengths_;
   R *x_, *dx_, *losses_;
   typename Model::template LossScratch<P> loss_;
+  std::array<detail::ChannelPlace, Model::n_channels> channels_;
   std::int32_t *tokens_, *targets_;
   float* weights_;
   bool weighted_ = false;  // some example of the last call is

@@ -338,6 +338,19 @@ class Trainer {
     return written;
   }
 
+  static void add(std::map<std::string, std::string>& all, const std::string& name,
+                  const RunningStatistics& s) {
+    all[name + ".count"] = std::to_string(s.count);
+    all[name + ".mean"] = detail::join({s.mean});
+    all[name + ".variance"] = detail::join({s.variance});
+  }
+
+  static void take(const FileRecord& record, const std::string& name, RunningStatistics& s) {
+    s.count = record.number<std::int64_t>(name + ".count");
+    s.mean = record.number<double>(name + ".mean");
+    s.variance = record.number<double>(name + ".variance");
+  }
+
   /// What a checkpoint records beside weights and means.
   [[gnu::cold]] std::map<std::string, std::string> entries() {
     std::map<std::string, std::string> all;
@@ -348,11 +361,8 @@ class Trainer {
     all["position"] = std::to_string(batches_.position());
     all["state_position"] = std::to_string(gradient_.positions()[0]);
     all["data"] = batches_.description();
-    for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
-      all[detail::join({name, ".count"})] = std::to_string(s->count);
-      all[detail::join({name, ".mean"})] = detail::join({s->mean});
-      all[detail::join({name, ".variance"})] = detail::join({s->variance});
-    }
+    add(all, "loss", loss_);
+    add(all, "gradient_norm", norm_);
     return all;
   }
   [[gnu::cold]] void restore(const RunCheckpoint& from) {
@@ -385,11 +395,8 @@ class Trainer {
       std::copy(found.begin(), found.end(), states.begin());
       set_positions(record.number<std::int64_t>("state_position"));
     }
-    for (const auto& [name, s] : {std::pair{"loss", &loss_}, {"gradient_norm", &norm_}}) {
-      s->count = record.number<std::int64_t>(detail::join({name, ".count"}));
-      s->mean = record.number<double>(detail::join({name, ".mean"}));
-      s->variance = record.number<double>(detail::join({name, ".variance"}));
-    }
+    take(record, "loss", loss_);
+    take(record, "gradient_norm", norm_);
     last_checkpoint_ = from.folder();
   }
   std::map<std::string, std::string> matter() const {

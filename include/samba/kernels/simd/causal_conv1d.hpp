@@ -49,6 +49,7 @@ void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
 /// As reference::causal_conv1d_backward, a vector of channels at a time.
 template <int Taps, bool Silu>
 void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels) {
+  if (b.forward.n_rows == 0) return;  // nothing changes, and buffers of no rows may be null
   for_each_vec(channels, [&](std::int64_t c, std::int64_t n) {
     const CausalConv1dArgs<float> a = b.forward;
     vec weight[Taps], window[Taps], d[Taps], dweight[Taps], dbias(0.f);

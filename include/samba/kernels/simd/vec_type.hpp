@@ -1,6 +1,10 @@
 #pragma once
 #include <samba/core/tensor.hpp>
 
+#ifdef __CUDACC__  // hands "#pragma GCC unroll" on to g++, and says that it does not know it
+#pragma nv_diag_suppress 1675
+#endif
+
 // Macros of other people would be taken for functions of xsimd.
 #pragma push_macro("min")
 #pragma push_macro("max")

@@ -1,0 +1,155 @@
+#pragma once
+/// \file
+/// The device Cuda: where operations run whose context has it. Launchers of the operations are in the
+/// headers beside this one.
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <samba/core/arena.hpp>
+#include <samba/core/context.hpp>
+#include <samba/core/error.hpp>
+
+#include <memory>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// A graphics card: a stream, and what the libraries need. All work of a context goes to its stream, in
+/// order; nothing waits for it, so that a graph can capture it. Made by cuda::Device.
+struct Cuda {
+  cudaStream_t stream = nullptr;
+  cublasLtHandle_t blas = nullptr;
+  void* workspace = nullptr;  ///< of matrix products
+  std::size_t workspace_bytes = 0;
+};
+
+namespace detail {
+/// Activations are of the type of the matrices.
+template <class E>
+struct ActivationOf<RowMajor<E>, Cuda> {
+  using type = E;
+};
+}  // namespace detail
+
+namespace cuda {
+
+/// Throws Error, naming the call, unless it succeeded.
+inline void check_call(cudaError_t result, const char* call) {
+  if (result != cudaSuccess)
+    fail({"CUDA: ", call, ": ", cudaGetErrorName(result), ": ", cudaGetErrorString(result)});
+}
+inline void check_call(cublasStatus_t result, const char* call) {
+  if (result != CUBLAS_STATUS_SUCCESS) fail({"CUDA: ", call, ": ", cublasLtGetStatusName(result)});
+}
+/// Of a kernel that was just launched.
+inline void check_launch(const char* kernel) { check_call(cudaGetLastError(), kernel); }
+
+/// A zeroed block of the device's memory.
+inline Arena allocate(std::int64_t bytes, const char* what) {
+  void* data = nullptr;
+  const auto size = static_cast<std::size_t>(bytes > 0 ? bytes : 1);
+  if (cudaMalloc(&data, size) != cudaSuccess) {
+    cudaGetLastError();  // so that it is not found again
+    fail({what, ": the device has no memory for the ", bytes, " bytes that this takes"});
+  }
+  Arena arena(static_cast<std::byte*>(data), bytes, [](std::byte* p) { cudaFree(p); });
+  check_call(cudaMemset(data, 0, size), "cudaMemset");
+  return arena;
+}
+
+/// A copy in the device's memory.
+inline Arena to_device(std::span<const std::byte> bytes, const char* what) {
+  Arena arena = allocate(static_cast<std::int64_t>(bytes.size()), what);
+  check_call(cudaMemcpy(arena.data(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice),
+             "cudaMemcpy");
+  return arena;
+}
+
+/// A stream of its own on the current card, and a workspace.
+class Device {
+ public:
+  Device() {
+    check_call(cudaStreamCreateWithFlags(&cuda_.stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    check_call(cublasLtCreate(&cuda_.blas), "cublasLtCreate");
+    workspace_ = allocate(std::int64_t{32} << 20, "the workspace of matrix products");
+    cuda_.workspace = workspace_.data();
+    cuda_.workspace_bytes = static_cast<std::size_t>(workspace_.bytes());
+  }
+  ~Device() {
+    cublasLtDestroy(cuda_.blas);
+    cudaStreamDestroy(cuda_.stream);
+  }
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  const Cuda& get() const { return cuda_; }
+  void synchronize() const {
+    check_call(cudaStreamSynchronize(cuda_.stream), "cudaStreamSynchronize");
+  }
+
+ private:
+  Cuda cuda_;
+  Arena workspace_;
+};
+
+/// Work that a stream was given once and can be given again as a whole. It reads segments, tokens and
+/// states from memory, so that what they hold may be changed in between.
+class Graph {
+ public:
+  /// Captures what work() puts on the device's stream.
+  template <class Work>
+  Graph(const Device& device, Work&& work) : stream_(device.get().stream) {
+    check_call(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
+               "cudaStreamBeginCapture");
+    cudaGraph_t graph = nullptr;
+    try {
+      work();
+    } catch (...) {
+      cudaStreamEndCapture(stream_, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      throw;
+    }
+    check_call(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
+    const cudaError_t result = cudaGraphInstantiate(&graph_, graph, 0);
+    cudaGraphDestroy(graph);
+    check_call(result, "cudaGraphInstantiate");
+  }
+  ~Graph() { cudaGraphExecDestroy(graph_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  void replay() const { check_call(cudaGraphLaunch(graph_, stream_), "cudaGraphLaunch"); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+// Numbers on the device.
+
+__device__ inline float number(float x) { return x; }
+__device__ inline float number(bf16 x) {
+  return __uint_as_float(static_cast<unsigned>(x.bits) << 16);
+}
+__device__ inline void store(float* to, float x) { *to = x; }
+/// To nearest, ties to even, as on the processor.
+__device__ inline void store(bf16* to, float x) {
+  const unsigned u = __float_as_uint(x);
+  const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
+  to->bits =
+      static_cast<std::uint16_t>((nan ? u | 0x400000u : u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+__device__ inline float silu(float x) { return x / (1.f + expf(-x)); }
+
+/// The state's numbers, as ArrayData::of.
+template <class R>
+__device__ R* of(const ArrayData<R>& all, std::int64_t state) {
+  return reinterpret_cast<R*>(reinterpret_cast<char*>(all.data) + state * all.stride);
+}
+
+/// Blocks of `size` that cover n.
+constexpr unsigned blocks(std::int64_t n, std::int64_t size) {
+  return static_cast<unsigned>((n + size - 1) / size);
+}
+
+}  // namespace cuda
+}  // namespace samba::inline SAMBA_TARGET

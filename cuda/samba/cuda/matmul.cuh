@@ -1,0 +1,105 @@
+#pragma once
+#include <samba/cuda/device.cuh>
+#include <samba/kernels/matmul.hpp>
+
+namespace samba::inline SAMBA_TARGET {
+
+namespace cuda {
+
+template <class T>
+inline constexpr cudaDataType_t data_type = CUDA_R_32F;
+template <>
+inline constexpr cudaDataType_t data_type<bf16> = CUDA_R_16BF;
+
+/// What cuBLASLt calls a matrix: in columns, `leading` elements apart.
+class Layout2d {
+ public:
+  Layout2d(cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t leading) {
+    check_call(cublasLtMatrixLayoutCreate(&layout_, type, static_cast<std::uint64_t>(rows),
+                                          static_cast<std::uint64_t>(columns), leading),
+               "cublasLtMatrixLayoutCreate");
+  }
+  ~Layout2d() { cublasLtMatrixLayoutDestroy(layout_); }
+  Layout2d(const Layout2d&) = delete;
+  Layout2d& operator=(const Layout2d&) = delete;
+  cublasLtMatrixLayout_t get() const { return layout_; }
+
+ private:
+  cublasLtMatrixLayout_t layout_ = nullptr;
+};
+
+/// Adds a bias, in float, to every row.
+template <class E>
+__global__ void add_bias(const float* bias, E* out, std::int64_t stride, std::int64_t n) {
+  const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
+  E* const to = out + blockIdx.x * stride;
+  if (i < n) store(to + i, number(to[i]) + bias[i]);
+}
+
+}  // namespace cuda
+
+namespace kernels {
+
+/// Weights by rows. Sums are float. The library chooses the algorithm by the sizes, which is the same
+/// for one version of it and one model of card.
+template <class E>
+void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E>& a) {
+  if (a.rows == 0) return;
+  using namespace cuda;
+  // In columns: out^T, (N, rows), = w^T^T, (N, K), times x^T, (K, rows).
+  constexpr cudaDataType_t type = data_type<E>;
+  const Layout2d w(type, a.K, a.N, a.K), x(type, a.K, a.rows, a.x_stride),
+      out(type, a.N, a.rows, a.out_stride);
+  cublasLtMatmulDesc_t description = nullptr;
+  check_call(cublasLtMatmulDescCreate(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+             "cublasLtMatmulDescCreate");
+  const cublasOperation_t transposed = CUBLAS_OP_T;
+  cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                 sizeof(transposed));
+  cublasLtMatmulPreference_t preference = nullptr;
+  check_call(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                       &device.workspace_bytes, sizeof(device.workspace_bytes));
+  // Rows of any stride: what they are aligned to is told from the addresses.
+  const auto aligned = [](const void* p, std::int64_t stride) {
+    const auto bits =
+        reinterpret_cast<std::uintptr_t>(p) | static_cast<std::uintptr_t>(stride) * sizeof(E);
+    return static_cast<std::uint32_t>(bits & -bits) > 256
+               ? 256u
+               : static_cast<std::uint32_t>(bits & -bits);
+  };
+  const std::uint32_t of_w = aligned(a.w, a.K), of_x = aligned(a.x, a.x_stride),
+                      of_out = aligned(a.out, a.out_stride);
+  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const std::uint32_t& value) {
+    cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value));
+  };
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of_w);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of_x);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_out);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of_out);
+
+  cublasLtMatmulHeuristicResult_t found{};
+  int count = 0;
+  cublasStatus_t result =
+      cublasLtMatmulAlgoGetHeuristic(device.blas, description, w.get(), x.get(), out.get(),
+                                     out.get(), preference, 1, &found, &count);
+  const float one = 1, zero = 0;
+  if (result == CUBLAS_STATUS_SUCCESS && count > 0)
+    result = cublasLtMatmul(device.blas, description, &one, a.w, w.get(), a.x, x.get(), &zero,
+                            a.out, out.get(), a.out, out.get(), &found.algo, device.workspace,
+                            device.workspace_bytes, device.stream);
+  cublasLtMatmulPreferenceDestroy(preference);
+  cublasLtMatmulDescDestroy(description);
+  if (count == 0)
+    fail({"CUDA: cublasLtMatmul has no algorithm for (", a.rows, ", ", a.K, ") x (", a.K, ", ", a.N,
+          ")"});
+  check_call(result, "cublasLtMatmul");
+  if (a.bias) {
+    add_bias<<<dim3(static_cast<unsigned>(a.rows), blocks(a.N, 256)), 256, 0, device.stream>>>(
+        a.bias, a.out, a.out_stride, a.N);
+    check_launch("add_bias");
+  }
+}
+
+}  // namespace kernels
+}  // namespace samba::inline SAMBA_TARGET
