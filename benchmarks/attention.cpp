@@ -1,6 +1,6 @@
 #include "bench.hpp"
 
-#include <samba/kernels/attention.hpp>
+#include <samba/kernels/cpu/attention.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -61,15 +61,32 @@ struct Case {
   template <class KV>
   static std::pair<KeyRing<KV>, KeyRing<KV>> rings(KV* numbers) {
     KeyRing<KV> k, v;
-    k.bind(reinterpret_cast<std::byte*>(numbers), Window);
-    v.bind(reinterpret_cast<std::byte*>(numbers + ring_size), Window);
+    k.bind(reinterpret_cast<std::byte*>(numbers), 0, Window);
+    v.bind(reinterpret_cast<std::byte*>(numbers + ring_size), 0, Window);
     return {k, v};
   }
 
+  using Fused = kernels::FusedHeads<float, KvHeads, Group, HeadDim>;
+  Fused fused(const Floats& qkv) const { return Fused(Rows<float, qkv_width>{qkv.data(), rows}); }
+
   kernels::AttentionArgs<float, float> args(const float* rings, const Floats& qkv,
                                             const Floats& out) const {
-    return {qkv.data(), qkv_width, rings, rings + ring_size, Window,     Window, position,
-            rows,       KvHeads,   Group, HeadDim,           out.data(), width,  nullptr};
+    const auto [q, k, v] = fused(qkv);
+    return {.q = {q.data, q.stride, q.head_stride},
+            .k = {k.data, k.stride, k.head_stride},
+            .v = {v.data, v.stride, v.head_stride},
+            .ring_k = rings,
+            .ring_v = rings + ring_size,
+            .n_slots = Window,
+            .window = Window,
+            .position = position,
+            .n_rows = rows,
+            .n_kv_heads = KvHeads,
+            .group = Group,
+            .head_dim = HeadDim,
+            .out = out.data(),
+            .out_stride = width,
+            .log_sum = nullptr};
   }
 
   /// Softmax attention over plain arrays: q, out: (rows, width), k, v: (keys, kv_width) from
@@ -129,10 +146,16 @@ void add_simd(const std::string& model, bool cold, Case<KvHeads, Group, HeadDim,
             auto [k, v] =
                 Shape::rings(all_rings + pool_offset<KV>(2 * Shape::ring_size, cold ? call : 0));
             const Segment segment{shape.position, 0, shape.rows};
-            kernels::attention<HeadDim>(Chunk{team, {&segment, 1}, shape.rows}, Window,
-                                        Rows<float, Shape::qkv_width>{qkv.data(), shape.rows},
-                                        states_of(k), states_of(v), Scratch{scratch.data()},
-                                        Rows<float, Shape::width>{out.data(), shape.rows});
+            const auto [q, key, value] = shape.fused(qkv);
+            kernels::attention<KvHeads, Group, HeadDim>(on<Policy<float, KV>>(team, segment),
+                                                        {.q = q,
+                                                         .k = key,
+                                                         .v = value,
+                                                         .ring_k = k,
+                                                         .ring_v = v,
+                                                         .window = Window,
+                                                         .out = {out.data(), shape.rows},
+                                                         .scratch = Scratch{scratch.data()}});
           };
         });
 }
@@ -142,8 +165,6 @@ void add_simd_backward(const std::string& model, bool cold,
                        Case<KvHeads, Group, HeadDim, Window> shape) {
   using Shape = Case<KvHeads, Group, HeadDim, Window>;
   using Scratch = kernels::AttentionBackwardScratch<HeadDim, float>;
-  using Fused = Rows<float, Shape::qkv_width>;
-  using Heads = Rows<float, Shape::width>;
   const std::int64_t rows = shape.rows;
   for (const int threads : thread_counts())
     row(shape.name("attention_backward", "simd" + suffix<KV>(), model), threads,
@@ -155,11 +176,24 @@ void add_simd_backward(const std::string& model, bool cold,
                 Shape::rings(all_rings + pool_offset<KV>(2 * Shape::ring_size, cold ? call : 0));
             auto [dk, dv] = Shape::rings(d.drings.data());
             const Segment segment{shape.position, 0, rows};
-            kernels::attention_backward<HeadDim>(
-                Chunk{team, {&segment, 1}, rows}, Window, Fused{d.qkv.data(), rows}, states_of(k),
-                states_of(v), Heads{d.out.data(), rows}, {d.log_sum.data(), rows},
-                {d.dout.data(), rows}, Fused{d.dqkv.data(), rows}, states_of(dk), states_of(dv),
-                Scratch{scratch.data()});
+            const auto [q, key, value] = shape.fused(d.qkv);
+            const auto [dq, dkey, dvalue] = shape.fused(d.dqkv);
+            kernels::attention_backward<KvHeads, Group, HeadDim>(
+                on<Policy<float, KV>>(team, segment), {.q = q,
+                                                       .k = key,
+                                                       .v = value,
+                                                       .ring_k = k,
+                                                       .ring_v = v,
+                                                       .window = Window,
+                                                       .out = {d.out.data(), rows},
+                                                       .log_sum = {d.log_sum.data(), rows},
+                                                       .dout = {d.dout.data(), rows},
+                                                       .dq = dq,
+                                                       .dk = dkey,
+                                                       .dv = dvalue,
+                                                       .dring_k = dk,
+                                                       .dring_v = dv,
+                                                       .scratch = Scratch{scratch.data()}});
           };
         });
 }
@@ -194,10 +228,17 @@ void add_backward(const std::string& model, bool cold, std::int64_t position, st
   row(shape.name("attention_backward", "reference", model), 1,
       shape.template backward_cost<float>(cold), [=] {
         return [=, rings = pool(), d = Gradients<Shape>(rows)](const Team&, std::int64_t) {
+          const auto [dq, dk, dv] = shape.fused(d.dqkv);
           kernels::reference::attention_backward(
               kernels::AttentionBackwardArgs<float, float>{
-                  shape.args(rings, d.qkv, d.out), d.dout.data(), Shape::width, d.dqkv.data(),
-                  Shape::qkv_width, d.drings.data(), d.drings.data() + Shape::ring_size},
+                  .forward = shape.args(rings, d.qkv, d.out),
+                  .dout = d.dout.data(),
+                  .dout_stride = Shape::width,
+                  .dq = dq,
+                  .dk = dk,
+                  .dv = dv,
+                  .dring_k = d.drings.data(),
+                  .dring_v = d.drings.data() + Shape::ring_size},
               {0, KvHeads});
         };
       });

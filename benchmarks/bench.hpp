@@ -9,8 +9,7 @@
 /// matrices. `cross_entropy` and the backward kernels, `matmul_backward` and so on, have no raw_loop.
 #include "ceiling.hpp"
 
-#include <samba/core/chunk.hpp>
-#include <samba/core/tensor.hpp>
+#include <samba/core/context.hpp>
 
 #include <benchmark/benchmark.h>
 
@@ -133,10 +132,14 @@ Tensor bound(float* numbers) {
   return tensor;
 }
 
-/// The states of a chunk of one sequence.
-template <class State>
-samba::States<State> states_of(State& state) {
-  return {reinterpret_cast<std::byte*>(&state), 0};
+/// What operations are called with: for one sequence of tokens, and for rows of any.
+template <class P = samba::Policy<float>>
+samba::Context<P> on(const Team& team, const samba::Segment& segment) {
+  return {{{&segment, 1}, segment.n_rows}, {team}};
+}
+template <class P = samba::Policy<float>>
+samba::Context<P> on(const Team& team, std::int64_t rows) {
+  return {{{}, rows}, {team}};
 }
 
 /// More floats than the caches hold, to take the tensors of a large model from: each call of an

@@ -1,6 +1,6 @@
 #include "bench.hpp"
 
-#include <samba/kernels/causal_conv1d.hpp>
+#include <samba/kernels/cpu/causal_conv1d.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -31,7 +31,15 @@ struct Forward {
   explicit Forward(std::int64_t n) : rows(n) {}
 
   kernels::CausalConv1dArgs<float> args() const {
-    return {weight.data(), bias.data(), x.data(), 2 * C, past.data(), y.data(), C, rows, C};
+    return {.weight = weight.data(),
+            .bias = bias.data(),
+            .x = x.data(),
+            .x_stride = 2 * C,
+            .past = past.data(),
+            .y = y.data(),
+            .y_stride = C,
+            .n_rows = rows,
+            .channels = C};
   }
 };
 
@@ -44,16 +52,6 @@ struct Backward : Forward<C> {
 
   using Forward<C>::Forward;
 };
-
-/// f(chunk, weight, bias, x, past): what both directions take first.
-template <int C, class F>
-void with_inputs(const Forward<C>& d, const Team& team, F f) {
-  const Segment segment{0, 0, d.rows};
-  Array<float, taps - 1, C> past{d.past.data()};
-  f(Chunk{team, {&segment, 1}, d.rows}, bound<Filter<float, C, taps>>(d.weight.data()),
-    bound<Vector<float, C>>(d.bias.data()), Rows<float, C>{d.x.data(), d.rows, 2 * C},
-    states_of(past));
-}
 
 /// convolve(team, data), where data is Forward or Backward.
 template <class Data, class Convolve>
@@ -78,9 +76,13 @@ void add(const std::string& model, std::int64_t rows) {
   });
   for (const int threads : thread_counts())
     add_row<Data>("simd", model, rows, threads, cost, [](const Team& team, const Data& d) {
-      with_inputs(d, team, [&](const auto&... inputs) {
-        kernels::causal_conv1d(inputs..., {d.y.data(), d.rows});
-      });
+      const Segment segment{.n_rows = d.rows};
+      kernels::causal_conv1d<C, taps>(on(team, segment),
+                                      {.weight = bound<Filter<float, C, taps>>(d.weight.data()),
+                                       .bias = bound<Vector<float, C>>(d.bias.data()),
+                                       .past = {d.past.data()},
+                                       .x = {d.x.data(), d.rows, 2 * C},
+                                       .y = {d.y.data(), d.rows}});
     });
 }
 
@@ -93,20 +95,31 @@ void add_backward(const std::string& model, std::int64_t rows) {
                   .flops = (6.0 * taps + 10) * C * static_cast<double>(rows)};
   add_row<Data>("reference", model, rows, 1, cost, [](const Team&, const Data& d) {
     kernels::reference::causal_conv1d_backward<taps, true>(
-        kernels::CausalConv1dBackwardArgs<float>{d.args(), d.dy.data(), C, d.dx.data(), 2 * C,
-                                                 d.dpast.data(), d.dweight.data(), d.dbias.data()},
+        kernels::CausalConv1dBackwardArgs<float>{.forward = d.args(),
+                                                 .dy = d.dy.data(),
+                                                 .dy_stride = C,
+                                                 .dx = d.dx.data(),
+                                                 .dx_stride = 2 * C,
+                                                 .dpast = d.dpast.data(),
+                                                 .dweight = d.dweight.data(),
+                                                 .dbias = d.dbias.data()},
         {0, C});
   });
   for (const int threads : thread_counts())
     add_row<Data>("simd", model, rows, threads, cost, [](const Team& team, const Data& d) {
-      Array<float, taps - 1, C> dpast{d.dpast.data()};
       auto dweight = bound<Filter<float, C, taps>>(d.dweight.data());
       auto dbias = bound<Vector<float, C>>(d.dbias.data());
-      with_inputs(d, team, [&](const auto&... inputs) {
-        kernels::causal_conv1d_backward(inputs..., {d.dy.data(), d.rows},
-                                        {d.dx.data(), d.rows, 2 * C}, states_of(dpast), dweight,
-                                        dbias);
-      });
+      const Segment segment{.n_rows = d.rows};
+      kernels::causal_conv1d_backward<C, taps>(
+          on(team, segment), {.weight = bound<Filter<float, C, taps>>(d.weight.data()),
+                              .bias = bound<Vector<float, C>>(d.bias.data()),
+                              .past = {d.past.data()},
+                              .x = {d.x.data(), d.rows, 2 * C},
+                              .dy = {d.dy.data(), d.rows},
+                              .dpast = {d.dpast.data()},
+                              .dx = {d.dx.data(), d.rows, 2 * C},
+                              .dweight = dweight,
+                              .dbias = dbias});
     });
 }
 

@@ -1,6 +1,6 @@
 #include "bench.hpp"
 
-#include <samba/kernels/cross_entropy.hpp>
+#include <samba/kernels/cpu/cross_entropy.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -35,7 +35,11 @@ void add(const std::string& model, bool cold, std::int64_t rows) {
   for (const int threads : thread_counts())
     add_row("simd", threads,
             [=](const Team& team, const std::int32_t* targets, float* logits, float* losses) {
-              kernels::cross_entropy(team, targets, scale, Rows<float, N>{logits, rows}, losses);
+              using P = Policy<float>;
+              kernels::cross_entropy(
+                  on<P>(team, rows),
+                  kernels::CrossEntropy<P>{.targets = targets, .scale = scale, .losses = losses},
+                  RowsArgument<float, N>{logits, rows});
             });
 }
 

@@ -1,6 +1,6 @@
 #include "bench.hpp"
 
-#include <samba/kernels/elementwise.hpp>
+#include <samba/kernels/cpu/elementwise.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -44,8 +44,8 @@ void add_silu_mul(const std::string& model, std::int64_t rows) {
   for (const int threads : thread_counts())
     add_row(three, "simd", size, threads, rows * N, cost,
             [=](const Team& team, float* gate, float* up, float* out) {
-              kernels::silu_mul(team, Rows<float, N>{gate, rows}, Rows<float, N>{up, rows},
-                                Rows<float, N>{out, rows});
+              kernels::silu_mul<N>(on(team, rows),
+                                   {.gate = {gate, rows}, .up = {up, rows}, .out = {out, rows}});
             });
 }
 
@@ -63,8 +63,11 @@ void add_silu_mul_backward(const std::string& model, std::int64_t rows) {
   for (const int threads : thread_counts())
     add_row(five, "simd", size, threads, rows * N, cost,
             [=](const Team& team, float* gate, float* up, float* dout, float* dgate, float* dup) {
-              const auto all = [=](float* x) { return Rows<float, N>{x, rows}; };
-              kernels::silu_mul_backward(team, all(gate), all(up), all(dout), all(dgate), all(dup));
+              kernels::silu_mul_backward<N>(on(team, rows), {.gate = {gate, rows},
+                                                             .up = {up, rows},
+                                                             .dout = {dout, rows},
+                                                             .dgate = {dgate, rows},
+                                                             .dup = {dup, rows}});
             });
 }
 
@@ -80,7 +83,7 @@ void add_add(const std::string& model, std::int64_t rows) {
           [=](const Team&, float* y, float* x) { kernels::reference::add(y, {0, rows * N}, x); });
   for (const int threads : thread_counts())
     add_row(two, "simd", size, threads, rows * N, cost, [=](const Team& team, float* y, float* x) {
-      kernels::add(team, Rows<float, N>{y, rows}, Rows<float, N>{x, rows});
+      kernels::add<N>(on(team, rows), {.term = {y, rows}, .to = {x, rows}});
     });
 }
 

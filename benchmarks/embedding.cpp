@@ -2,7 +2,7 @@
 // with a head of its own, `packed` the one that a tied head shares.
 #include "bench.hpp"
 
-#include <samba/kernels/embedding.hpp>
+#include <samba/kernels/cpu/embedding.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -44,7 +44,7 @@ void add(const std::string& model, std::int64_t rows) {
             [=](const Team& team, float* numbers, const std::int32_t* tokens, float* out) {
               Table<float, V, D> table;
               table.bind(reinterpret_cast<std::byte*>(numbers));
-              kernels::embedding(team, table, tokens, Rows<float, D>{out, rows});
+              kernels::embedding(on(team, rows), table, tokens, Rows<float, D>{out, rows});
             });
   for (const int threads : thread_counts())
     add_row("reference", std::string(size).append("_packed"), threads,
@@ -52,7 +52,7 @@ void add(const std::string& model, std::int64_t rows) {
               static_assert(Matrix<float, V, D>::bytes <= 4 * pool_floats);
               Matrix<float, V, D> table;
               table.bind(reinterpret_cast<std::byte*>(numbers));
-              kernels::embedding(team, table, tokens, Rows<float, D>{out, rows});
+              kernels::embedding(on(team, rows), table, tokens, Rows<float, D>{out, rows});
             });
 }
 

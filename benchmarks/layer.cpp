@@ -17,7 +17,7 @@ namespace {
 template <class L, class T, class KV>
 struct Instance {
   using Weights = typename L::template Weights<T>;
-  using State = typename L::template State<T, KV>;
+  using State = typename L::template State<Policy<T, KV>>;
 
   Weights weights;
   State state;
@@ -25,16 +25,17 @@ struct Instance {
   /// Places the tensors in a block and returns the bytes they take; a null block only counts.
   std::int64_t place(std::byte* block) {
     Placer placer{block};
-    const auto bind = [&]<class X>(auto, X& x) { x.bind(placer.take(X::bytes)); };
+    const auto bind = [&]<class X>(auto, X& x, auto...) { x.bind(placer.take(X::bytes)); };
     Weights::visit(weights, bind);
     if constexpr (requires { Weights::visit_derived(weights, bind); })
       Weights::visit_derived(weights, bind);
-    State::visit(state, [&]<class X>(auto, X& x) { x.bind(placer.take(X::bytes(0)), 0); });
+    State::visit(state, [&]<class X>(auto, X& x) { x.bind(placer.take(X::bytes(0)), 0, 0); });
     return placer.offset;
   }
 
   void randomize(Random& random) {
-    Weights::visit(weights, [&]<class X>(auto, X& x) { fill(x.data(), X::bytes, random); });
+    Weights::visit(weights,
+                   [&]<class X>(auto, X& x, auto...) { fill(x.data(), X::bytes, random); });
     if constexpr (requires { weights.derive(); }) weights.derive();
     State::visit(state, [&]<class X>(auto, X& x) { fill(x.data, X::bytes(0), random); });
   }
@@ -82,20 +83,24 @@ std::shared_ptr<const Instances<One>> instances(bool cold) {
   return kept;
 }
 
+/// The branch that a layer alone becomes.
+template <class L>
+using BranchOf = Branch<samba::detail::NormedNode<void, L, void>>;
+
 /// The weights that a file holds, each once (what is derived from one takes its place); the state;
 /// the activations. FLOPs as a model counts them.
 template <class L, class T, class KV>
 Cost cost(bool cold, std::int64_t position, std::int64_t rows) {
-  using Counter = LanguageModel<L, ModelOptions{.vocab_size = 1}>;
   using One = Instance<L, T, KV>;
   Cost cost{
       .bytes = state_traffic<typename One::State>(position, rows) + floats(2 * rows * L::d_model),
       .dot = dot_of<T>};
   One one;
-  One::Weights::visit(
-      one.weights, [&]<class X>(auto, const X&) { cost.bytes += static_cast<double>(X::bytes); });
+  One::Weights::visit(one.weights, [&]<class X>(auto, const X&, auto...) {
+    cost.bytes += static_cast<double>(X::bytes);
+  });
   for (std::int64_t i = position; i < position + rows; ++i)
-    cost.flops += static_cast<double>(Counter::template branch_flops<Branch<L, false>>(i));
+    cost.flops += static_cast<double>(samba::detail::branch_flops<BranchOf<L>>(i));
   cost.footprint = cold ? floats(pool_floats) : cost.bytes;
   return cost;
 }
@@ -105,25 +110,23 @@ template <class L, class T>
 void add_row(const std::string& model, bool cold, std::int64_t position, std::int64_t rows) {
   using KV = std::conditional_t<std::is_same_v<T, float>, float, bf16>;
   using One = Instance<L, T, KV>;
-  using Activations = Rows<float, L::d_model>;
   const std::string variant = L::name + type_suffix<T>();
   for (const int threads : thread_counts())
     row(path({"layer", variant, model, rows_at(rows, position)}), threads,
         cost<L, T, KV>(cold, position, rows), [=] {
+          using P = Policy<T, KV>;
           const auto place = [=](std::byte* block) {
-            typename Branch<L, false>::template Scratch<T> scratch;
+            typename BranchOf<L>::template Scratch<P> scratch;
             const std::int64_t bytes = scratch.place({block, rows, threads});
             return std::pair(scratch, bytes);
           };
           return [=, all = instances<One>(cold), arena = Arena(place(nullptr).second),
                   in = Floats(rows * L::d_model)](const Team& team, std::int64_t call) {
             const One& one = all->of(call);
-            auto state = one.state;
-            auto scratch = place(arena.data()).first;
-            const Segment segment{position, 0, rows};
-            L::forward(Chunk{team, {&segment, 1}, rows}, one.weights,
-                       States<typename One::State>(reinterpret_cast<std::byte*>(&state), 0),
-                       scratch.layer, Activations{in.data(), rows}, scratch.out);
+            const auto scratch = place(arena.data()).first;
+            const Segment segment{.position = position, .n_rows = rows};
+            L::forward(on<P>(team, segment), one.weights, one.state, scratch.node.layer,
+                       In<P, L::d_model>{in.data(), rows}, Out<P, L::d_model>(scratch.out));
           };
         });
 }

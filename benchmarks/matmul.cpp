@@ -1,7 +1,7 @@
 #include "bench.hpp"
 
 #include <samba/interop/eigen.hpp>
-#include <samba/kernels/matmul.hpp>
+#include <samba/kernels/cpu/matmul.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -79,17 +79,25 @@ void add(const std::string& model, bool cold, std::int64_t rows) {
                        [=](const Team&, const auto& w, const Data& d) {
                          raw_loop(w.data(), d.x.data(), d.out.data(), rows, N, K);
                        });
-  add_row<Data, float>(
-      "reference", model, cold, rows, 1, [=](const Team&, const auto& w, const Data& d) {
-        kernels::reference::matmul(kernels::MatmulArgs<float>{w.data(), nullptr, d.x.data(), K,
-                                                              d.out.data(), N, rows, N, K},
-                                   {0, (N + panel_width - 1) / panel_width});
-      });
+  add_row<Data, float>("reference", model, cold, rows, 1,
+                       [=](const Team&, const auto& w, const Data& d) {
+                         kernels::reference::matmul(kernels::MatmulArgs<float>{.w = w.data(),
+                                                                               .bias = nullptr,
+                                                                               .x = d.x.data(),
+                                                                               .x_stride = K,
+                                                                               .out = d.out.data(),
+                                                                               .out_stride = N,
+                                                                               .rows = rows,
+                                                                               .N = N,
+                                                                               .K = K},
+                                                    {0, (N + panel_width - 1) / panel_width});
+                       });
   const auto simd = [=]<class T>(T) {
     for (const int threads : thread_counts())
       add_row<Data, T>("simd" + suffix<T>(), model, cold, rows, threads,
                        [=](const Team& team, const auto& w, const Data& d) {
-                         kernels::matmul(team, w, {d.x.data(), rows}, {d.out.data(), rows});
+                         kernels::matmul(on<Policy<T>>(team, rows), w, {d.x.data(), rows},
+                                         {d.out.data(), rows});
                        });
   };
   simd(0.f), simd(bf16()), simd(int8());
@@ -111,9 +119,19 @@ void add_backward(const std::string& model, bool cold, std::int64_t rows) {
   using Data = Backward<N, K>;
   add_row<Data, float>(
       "reference", model, cold, rows, 1, [=](const Team&, const auto& w, const Data& d) {
-        const kernels::MatmulBackwardArgs<float> args{
-            w.data(), d.x.data(), K, d.dout.data(), N, d.dw.data(), nullptr, d.dx.data(), K, false,
-            rows,     N,          K};
+        const kernels::MatmulBackwardArgs<float> args{.w = w.data(),
+                                                      .x = d.x.data(),
+                                                      .x_stride = K,
+                                                      .dout = d.dout.data(),
+                                                      .dout_stride = N,
+                                                      .dw = d.dw.data(),
+                                                      .dbias = nullptr,
+                                                      .dx = d.dx.data(),
+                                                      .dx_stride = K,
+                                                      .add = false,
+                                                      .rows = rows,
+                                                      .N = N,
+                                                      .K = K};
         kernels::reference::matmul_backward_input(args, {0, (K + panel_width - 1) / panel_width});
         kernels::reference::matmul_backward_weight(args, {0, N});
       });
@@ -122,9 +140,11 @@ void add_backward(const std::string& model, bool cold, std::int64_t rows) {
       add_row<Data, T>("simd" + suffix<T>(), model, cold, rows, threads,
                        [=](const Team& team, const auto& w, const Data& d) {
                          auto dw = bound<Matrix<Master<float>, N, K>>(d.dw.data());
-                         kernels::matmul_backward(team, w, {d.x.data(), rows},
-                                                  {d.dout.data(), rows}, dw, nullptr,
-                                                  {d.dx.data(), rows});
+                         kernels::matmul_backward(on<Policy<T>>(team, rows), w,
+                                                  {.x = {d.x.data(), rows},
+                                                   .dout = {d.dout.data(), rows},
+                                                   .dw = dw,
+                                                   .dx = Rows<float, K>{d.dx.data(), rows}});
                        });
   };
   simd(0.f), simd(bf16());

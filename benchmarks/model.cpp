@@ -45,8 +45,8 @@ template <class Model, class KV>
 double model_state_traffic(std::int64_t position, std::int64_t rows) {
   double bytes = 0;
   for_each_branch<typename Model::Stack>([&](auto branch, Use) {
-    bytes +=
-        state_traffic<typename decltype(branch)::type::template State<float, KV>>(position, rows);
+    using B = typename decltype(branch)::type;
+    bytes += state_traffic<typename B::template State<Policy<float, KV>>>(position, rows);
   });
   return bytes;
 }

@@ -1,6 +1,6 @@
 #include "bench.hpp"
 
-#include <samba/kernels/rmsnorm.hpp>
+#include <samba/kernels/cpu/rmsnorm.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -37,9 +37,10 @@ void add(const std::string& model, std::int64_t rows) {
   });
   for (const int threads : thread_counts())
     add_row("simd", threads, [=](const Team& team, float* weight, float* x, float* out) {
-      Vector<float, N> w;
-      w.bind(reinterpret_cast<std::byte*>(weight));
-      kernels::rmsnorm(team, w, 1e-5f, {x, rows}, {out, rows});
+      kernels::rmsnorm<N>(on(team, rows), {.weight = bound<Vector<float, N>>(weight),
+                                           .eps = 1e-5f,
+                                           .x = {x, rows},
+                                           .out = {out, rows}});
     });
 }
 
@@ -71,9 +72,14 @@ void add_backward(const std::string& model, std::int64_t rows) {
   for (const int threads : thread_counts())
     add_row("simd", threads, [=](const Team& team, const Data& d) {
       auto dweight = bound<Vector<float, N>>(d.dweight.data());
-      kernels::rmsnorm_backward(team, bound<Vector<float, N>>(d.weight.data()), 1e-5f,
-                                {d.x.data(), rows}, {d.dout.data(), rows}, {d.inverse.data(), rows},
-                                {d.dx.data(), rows}, dweight);
+      kernels::rmsnorm_backward<N>(on(team, rows),
+                                   {.weight = bound<Vector<float, N>>(d.weight.data()),
+                                    .eps = 1e-5f,
+                                    .x = {d.x.data(), rows},
+                                    .dout = {d.dout.data(), rows},
+                                    .dx = {d.dx.data(), rows},
+                                    .dweight = dweight,
+                                    .inverse = {d.inverse.data(), rows}});
     });
 }
 

@@ -1,6 +1,6 @@
 #include "bench.hpp"
 
-#include <samba/kernels/rope.hpp>
+#include <samba/kernels/cpu/rope.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -28,6 +28,10 @@ struct Shape {
             channel[half] = a * sin + b * cos;
           }
       }
+  }
+
+  static kernels::FusedHeads<float, Heads, 1, HeadDim> fused(float* qkv, std::int64_t rows) {
+    return kernels::FusedHeads<float, Heads, 1, HeadDim>(Rows<float, width>{qkv, rows});
   }
 
   /// rotate: reference::rope or rope_backward.
@@ -73,9 +77,10 @@ void add(const std::string& model, std::int64_t rows) {
   });
   for (const int threads : thread_counts())
     add_variant("simd", threads, [=](const Team& team, const auto& table, float* qkv) {
-      const Segment segment{S::position, 0, rows};
-      kernels::rope<HeadDim>(Chunk{team, {&segment, 1}, rows}, 1, table,
-                             Rows<float, S::width>{qkv, rows});
+      const Segment segment{.position = S::position, .n_rows = rows};
+      const auto all = S::fused(qkv, rows);
+      kernels::rope<HeadDim, Heads, 1, HeadDim>(on(team, segment),
+                                                {.angles = table, .q = all.q, .k = all.k});
     });
 }
 
@@ -91,9 +96,10 @@ void add_backward(const std::string& model, std::int64_t rows) {
   });
   for (const int threads : thread_counts())
     add_variant("simd", threads, [=](const Team& team, const auto& table, float* dqkv) {
-      const Segment segment{S::position, 0, rows};
-      kernels::rope_backward<HeadDim>(Chunk{team, {&segment, 1}, rows}, 1, table,
-                                      Rows<float, S::width>{dqkv, rows});
+      const Segment segment{.position = S::position, .n_rows = rows};
+      const auto all = S::fused(dqkv, rows);
+      kernels::rope_backward<HeadDim, Heads, 1, HeadDim>(on(team, segment),
+                                                         {.angles = table, .q = all.q, .k = all.k});
     });
 }
 

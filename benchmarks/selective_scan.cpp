@@ -1,6 +1,6 @@
 #include "bench.hpp"
 
-#include <samba/kernels/selective_scan.hpp>
+#include <samba/kernels/cpu/selective_scan.hpp>
 
 using namespace bench;
 using namespace samba;
@@ -45,7 +45,7 @@ void raw_loop(const Data<C>& d) {
 /// The gradients of a scan, with scratch for some threads.
 template <int C>
 struct Backward : Data<C> {
-  using Scratch = kernels::ScanBackwardScratch<float, N, C>;
+  using Scratch = kernels::ScanBackwardScratch<Policy<float>, N, C>;
   Floats dy{this->rows * C}, ddt{this->rows * C}, drBC{this->rows * Data<C>::rBC_width},
       dx{this->rows * C}, dz{this->rows * C}, dh{N * C}, dA{N * C}, dD{C}, ddt_bias{C};
   Scratch scratch;
@@ -65,10 +65,26 @@ struct Backward : Data<C> {
 template <int C>
 kernels::SelectiveScanArgs<float> args(const Data<C>& d) {
   const float* B = d.rBC.data() + d.rank;
-  return {d.A.data(), d.D.data(), d.dt_bias.data(), d.dt.data(), C,
-          B,          B + N,      d.rBC_width,      d.x.data(),  C,
-          d.z.data(), C,          d.h.data(),       d.y.data(),  C,
-          d.rows,     C};
+  return {.A = d.A.data(),
+          .D = d.D.data(),
+          .dt_bias = d.dt_bias.data(),
+          .dt = d.dt.data(),
+          .dt_stride = C,
+          .B = B,
+          .B_stride = d.rBC_width,
+          .C = B + N,
+          .C_stride = d.rBC_width,
+          .x = d.x.data(),
+          .x_stride = C,
+          .z = d.z.data(),
+          .z_stride = C,
+          .h = d.h.data(),
+          .y = d.y.data(),
+          .y_stride = C,
+          .before_gate = nullptr,
+          .before_gate_stride = 0,
+          .n_rows = d.rows,
+          .channels = C};
 }
 
 template <int C>
@@ -80,47 +96,80 @@ void reference(const Data<C>& d) {
 template <int C>
 void reference_backward(const Backward<C>& d) {
   kernels::reference::selective_scan_backward<N>(
-      kernels::SelectiveScanBackwardArgs<float>{args(d), d.dy.data(), C, d.ddt.data(), C,
-                                                d.dx.data(), C, d.dz.data(), C, d.scratch.dBC.data,
-                                                d.scratch.dBC.stride, d.dh.data(), d.dA.data(),
-                                                d.dD.data(), d.ddt_bias.data()},
+      kernels::SelectiveScanBackwardArgs<float>{.forward = args(d),
+                                                .dy = d.dy.data(),
+                                                .dy_stride = C,
+                                                .dbefore_gate = nullptr,
+                                                .dbefore_gate_stride = 0,
+                                                .ddt = d.ddt.data(),
+                                                .ddt_stride = C,
+                                                .dx = d.dx.data(),
+                                                .dx_stride = C,
+                                                .dz = d.dz.data(),
+                                                .dz_stride = C,
+                                                .dBC = d.scratch.dBC.data,
+                                                .dBC_stride = d.scratch.dBC.stride,
+                                                .dh = d.dh.data(),
+                                                .dA = d.dA.data(),
+                                                .dD = d.dD.data(),
+                                                .ddt_bias = d.ddt_bias.data()},
       {0, C}, d.scratch.kept.of(0), d.scratch.piece.of(0));
 }
 
-/// f(chunk, A, D, dt_bias, dt, B, C, x, z, h): what both directions take first.
-template <int C, class F>
-void with_inputs(const Data<C>& d, const Team& team, F f) {
-  using Activations = Rows<float, C>;
-  const Segment segment{0, 0, d.rows};
-  const Rows<float, Data<C>::rBC_width> rBC{d.rBC.data(), d.rows};
-  Array<float, N, C> h{d.h.data()};
-  f(Chunk{team, {&segment, 1}, d.rows}, bound<Table<float, N, C>>(d.A.data()),
-    bound<Vector<float, C>>(d.D.data()), bound<Vector<float, C>>(d.dt_bias.data()),
-    Activations{d.dt.data(), d.rows}, slice<Data<C>::rank, N>(rBC), last<N>(rBC),
-    Activations{d.x.data(), d.rows}, Activations{d.z.data(), d.rows}, states_of(h));
+/// (rows, C)
+template <int C>
+Rows<float, C> activations(const Data<C>& d, const Floats& numbers) {
+  return {numbers.data(), d.rows};
+}
+/// The part of rows of (rank + 2 N) that B and C, or their gradients, stand in.
+template <int C>
+Rows<float, 2 * N> BC_of(const Data<C>& d, const Floats& rBC) {
+  return last<2 * N>(Rows<float, Data<C>::rBC_width>{rBC.data(), d.rows});
 }
 
 template <int C>
 void simd(const Data<C>& d, const Team& team) {
-  with_inputs(d, team, [&](const auto&... inputs) {
-    kernels::selective_scan(inputs..., {d.y.data(), d.rows});
-  });
+  const Segment segment{.n_rows = d.rows};
+  kernels::selective_scan<N, C>(on(team, segment),
+                                {.A = bound<Table<float, N, C>>(d.A.data()),
+                                 .D = bound<Vector<float, C>>(d.D.data()),
+                                 .dt_bias = bound<Vector<float, C>>(d.dt_bias.data()),
+                                 .dt = activations(d, d.dt),
+                                 .B = first<N>(BC_of(d, d.rBC)),
+                                 .C = last<N>(BC_of(d, d.rBC)),
+                                 .x = activations(d, d.x),
+                                 .z = activations(d, d.z),
+                                 .h = {d.h.data()},
+                                 .y = activations(d, d.y)});
 }
 
 template <int C>
 void simd_backward(const Backward<C>& d, const Team& team) {
-  const Rows<float, Data<C>::rBC_width> drBC{d.drBC.data(), d.rows};
+  const Segment segment{.n_rows = d.rows};
   auto dA = bound<Table<float, N, C>>(d.dA.data());
   auto dD = bound<Vector<float, C>>(d.dD.data()),
        ddt_bias = bound<Vector<float, C>>(d.ddt_bias.data());
-  Array<float, N, C> dh{d.dh.data()};
-  auto scratch = d.scratch;
-  with_inputs(d, team, [&](const auto&... inputs) {
-    kernels::selective_scan_backward(inputs..., {d.dy.data(), d.rows}, {d.ddt.data(), d.rows},
-                                     slice<Data<C>::rank, N>(drBC), last<N>(drBC),
-                                     {d.dx.data(), d.rows}, {d.dz.data(), d.rows}, scratch,
-                                     states_of(dh), dA, dD, ddt_bias);
-  });
+  kernels::selective_scan_backward<N, C>(
+      on(team, segment), {.forward = {.A = bound<Table<float, N, C>>(d.A.data()),
+                                      .D = bound<Vector<float, C>>(d.D.data()),
+                                      .dt_bias = bound<Vector<float, C>>(d.dt_bias.data()),
+                                      .dt = activations(d, d.dt),
+                                      .B = first<N>(BC_of(d, d.rBC)),
+                                      .C = last<N>(BC_of(d, d.rBC)),
+                                      .x = activations(d, d.x),
+                                      .z = activations(d, d.z),
+                                      .h = {d.h.data()}},
+                          .dy = activations(d, d.dy),
+                          .dh = {d.dh.data()},
+                          .ddt = activations(d, d.ddt),
+                          .dB = first<N>(BC_of(d, d.drBC)),
+                          .dC = last<N>(BC_of(d, d.drBC)),
+                          .dx = activations(d, d.dx),
+                          .dz = activations(d, d.dz),
+                          .dA = dA,
+                          .dD = dD,
+                          .ddt_bias = ddt_bias,
+                          .scratch = d.scratch});
 }
 
 /// scan(data, team), with data = make().

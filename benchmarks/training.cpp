@@ -34,11 +34,10 @@ double training_flops(Size size) {
   std::int64_t matrices = std::int64_t{Model::vocab_size} * Model::d_model, attention = 0;
   for_each_branch<typename Model::Stack>([&](auto branch, Use) {
     using B = typename decltype(branch)::type;
-    Model::template visit_stored<B, float>(typename B::template Weights<float>{},
-                                           [&]<class X>(auto, const X&) {
-                                             if constexpr (requires { X::is_matrix; })
-                                               matrices += samba::detail::elements<X>();
-                                           });
+    const typename B::template Weights<float> weights{};
+    B::template Weights<float>::visit(weights, [&]<class X>(const auto&, const X&, auto...) {
+      if constexpr (requires { X::is_matrix; }) matrices += samba::detail::elements<X>();
+    });
     if constexpr (requires { B::Layer::n_heads; })
       for (int i = 0; i < size.seq_len; ++i) attention += B::Layer::other_flops(i);
   });

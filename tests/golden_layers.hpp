@@ -73,6 +73,26 @@ std::span<R> element(std::vector<R>& both, int b) {
   return std::span(both).subspan(static_cast<std::size_t>(b) * half, half);
 }
 
+/// The states of both elements in such a vector, from that of element b on.
+template <class R>
+ArrayData<R> states_in(std::vector<R>& both, int b = 0) {
+  return {element(both, b).data(), std::ssize(both) / batch * std::int64_t{sizeof(R)}};
+}
+
+/// The heads of rows of the files of rope, of which an operation takes all but the last as queries.
+inline constexpr int heads = 6;
+template <int HeadDim, class R>
+struct TurnedHeads {
+  kernels::Heads<R, 1, heads - 1, HeadDim> q;
+  kernels::Heads<R, 1, 1, HeadDim> k;
+};
+template <int HeadDim, class R>
+TurnedHeads<HeadDim, R> turned_heads(std::vector<R>& all) {
+  constexpr std::int64_t width = heads * HeadDim;
+  const std::int64_t rows = std::ssize(all) / width;
+  return {{all.data(), rows, width, 0}, {all.data() + width - HeadDim, rows, width, 0}};
+}
+
 /// The weights of a layer, or their gradients, in memory of their own, which is zero.
 template <class Weights>
 class Bound : public Weights {

@@ -21,6 +21,7 @@
 #include <iterator>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace samba_test {
@@ -193,6 +194,44 @@ class Guarded {
   static constexpr unsigned char pattern = 0xff;  // a NaN in every type
   std::size_t rows_, cols_, stride_, first_;
   samba::Arena arena_;
+};
+
+/// The states of a chunk's segments in one block, as kernels see them: that of each segment in the
+/// place of its number, with a gap behind it.
+template <class R>
+class SegmentStates {
+ public:
+  /// states: one for each segment, all of one size. Numbers are below their count.
+  SegmentStates(const std::vector<samba::Segment>& segments, std::vector<std::vector<R>*> states)
+      : states_(std::move(states)),
+        block_(states_.size(), states_[0]->size(), states_[0]->size() + 3, 0) {
+    for (const samba::Segment& s : segments) numbers_.push_back(s.state);
+    for (std::size_t i = 0; i < states_.size(); ++i)
+      std::copy(states_[i]->begin(), states_[i]->end(), data().of(numbers_[i]));
+  }
+  SegmentStates(const std::vector<samba::Segment>& segments, std::vector<std::vector<R>>& states)
+      : SegmentStates(segments, pointers_to(states)) {}
+
+  samba::ArrayData<R> data() const {
+    return {block_.data(), block_.stride() * static_cast<std::int64_t>(sizeof(R))};
+  }
+  /// Takes the states over into those it was made of; false if anything between them has changed.
+  bool take_over() {
+    for (std::size_t i = 0; i < states_.size(); ++i)
+      std::copy_n(data().of(numbers_[i]), states_[i]->size(), states_[i]->begin());
+    return block_.guarded();
+  }
+
+ private:
+  static std::vector<std::vector<R>*> pointers_to(std::vector<std::vector<R>>& states) {
+    std::vector<std::vector<R>*> pointers;
+    for (auto& state : states) pointers.push_back(&state);
+    return pointers;
+  }
+
+  std::vector<std::vector<R>*> states_;
+  std::vector<std::int64_t> numbers_;
+  Guarded<R> block_;
 };
 
 /// All elements of a tensor.

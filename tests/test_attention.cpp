@@ -1,4 +1,4 @@
-#include <samba/kernels/attention.hpp>
+#include <samba/kernels/cpu/attention.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/gradients.hpp>
@@ -131,8 +131,15 @@ class Problem {
     const Guarded<R> dk(convert<R>(dring_k_), c_.ring_offset),
         dv(convert<R>(dring_v_), c_.ring_offset);
     forward(m.args);
-    backward(AttentionBackwardArgs<R, typename Memory<R>::Stored>{
-        m.args, dout.data(), dout.stride(), dqkv.data(), dqkv.stride(), dk.data(), dv.data()});
+    backward(
+        AttentionBackwardArgs<R, typename Memory<R>::Stored>{.forward = m.args,
+                                                             .dout = dout.data(),
+                                                             .dout_stride = dout.stride(),
+                                                             .dq = head_rows<R>(dqkv, 0),
+                                                             .dk = head_rows<R>(dqkv, c_.group),
+                                                             .dv = head_rows<R>(dqkv, c_.group + 1),
+                                                             .dring_k = dk.data(),
+                                                             .dring_v = dv.data()});
     CHECK((m.guarded() && dqkv.guarded() && dk.guarded() && dv.guarded()));
     return {{"dqkv", dqkv.values()}, {"dring_k", dk.values()}, {"dring_v", dv.values()}};
   }
@@ -158,9 +165,21 @@ class Problem {
           out(count(p.c_.n_rows), count(p.out_width()), count(p.out_width()) + p.c_.gap,
               p.c_.out_offset),
           log_sum(count(p.c_.n_rows * p.c_.n_kv_heads * p.c_.group)),
-          args{qkv.data(),  qkv.stride(),  ring_k.data(), ring_v.data(),   p.slots_,
-               p.c_.window, p.c_.position, p.c_.n_rows,   p.c_.n_kv_heads, p.c_.group,
-               p.D_,        out.data(),    out.stride(),  log_sum.data()} {
+          args{.q = p.head_rows<const R>(qkv, 0),
+               .k = p.head_rows<const R>(qkv, p.c_.group),
+               .v = p.head_rows<const R>(qkv, p.c_.group + 1),
+               .ring_k = ring_k.data(),
+               .ring_v = ring_v.data(),
+               .n_slots = p.slots_,
+               .window = p.c_.window,
+               .position = p.c_.position,
+               .n_rows = p.c_.n_rows,
+               .n_kv_heads = p.c_.n_kv_heads,
+               .group = p.c_.group,
+               .head_dim = p.D_,
+               .out = out.data(),
+               .out_stride = out.stride(),
+               .log_sum = log_sum.data()} {
       // Of the `slots` keys before row 0 the earliest is out of its sight.
       const std::int64_t oldest = std::max<std::int64_t>(0, p.c_.position - p.c_.window + 1);
       for (std::int64_t j = oldest; j < p.c_.position; ++j)
@@ -204,6 +223,12 @@ class Problem {
   std::int64_t width() const { return std::int64_t{heads_} * D_; }
   std::int64_t kv_width() const { return std::int64_t{c_.n_kv_heads} * D_; }
   std::int64_t out_width() const { return kv_width() * c_.group; }
+  /// In fused rows, the heads of each group from `place` on: its query heads, its key, its value.
+  template <class E, class R>
+  HeadRows<E> head_rows(const Guarded<R>& fused, int place) const {
+    return {fused.data() + std::int64_t{place} * D_, fused.stride(),
+            std::int64_t{c_.group + 2} * D_};
+  }
   /// Where the ring has a token's key or value of a group.
   std::size_t slot(std::int64_t token, int g) const {
     return count((g * slots_ + token % slots_) * D_);
@@ -245,8 +270,7 @@ void check(int head_dim, const Case& c, Random& rng) {
   Problem<KV> problem(head_dim, c, rng);
   const auto exact = problem.solve();
 
-  const Guarded<float> scratch(
-      static_cast<std::size_t>(simd::attention_scratch_bytes(head_dim) / 4));
+  const Guarded<float> scratch(static_cast<std::size_t>(attention_scratch_bytes(head_dim) / 4));
   const auto by_one = problem.template run<float>(fast_forward(scratch, 1));
   if (c.n_kv_heads * c.group <= kernels::attention_rows)
     CHECK(same_results(problem.template run<float>(fast_forward(scratch, c.n_kv_heads)), by_one));
@@ -266,8 +290,8 @@ void check_backward(int head_dim, const Case& c, Random& rng) {
   Problem<KV> problem(head_dim, c, rng);
   const auto exact = problem.solve_backward();
   const Guarded<float> forward_scratch(
-      static_cast<std::size_t>(simd::attention_scratch_bytes(head_dim) / 4)),
-      scratch(static_cast<std::size_t>(simd::attention_backward_scratch(head_dim)));
+      static_cast<std::size_t>(attention_scratch_bytes(head_dim) / 4)),
+      scratch(static_cast<std::size_t>(attention_backward_scratch(head_dim)));
   const auto fast = [&](const auto& args) {
     for (int g = 0; g < c.n_kv_heads; ++g) simd::attention_backward(args, g, scratch.data());
   };
@@ -294,79 +318,209 @@ template <class KV, class R = float>
 struct Sequence {
   static constexpr int head_dim = 12, n_kv_heads = 2, group = 2, kv_width = n_kv_heads * head_dim;
   static constexpr int width = n_kv_heads * (group + 2) * head_dim, out_width = group * kv_width;
-  using Slots = Ring<KV, n_kv_heads, 0, head_dim>;  // as many as it is bound with
+  using P = Policy<R, KV>;
+  using Queries = Heads<R, n_kv_heads, group, head_dim>;
+  using Keys = Heads<R, n_kv_heads, 1, head_dim>;
 
   /// The memory of one sequence's rings, NaN at first.
   struct State {
     std::vector<KV> k, v;
     explicit State(std::int64_t slots)
         : k(static_cast<std::size_t>(slots * kv_width), not_a_number<KV>()), v(k) {}
-    Slots ring(std::vector<KV>& memory) const {
-      return {memory.data(), static_cast<std::int64_t>(memory.size() / kv_width)};
+  };
+
+  /// The rings of segments as operations take them.
+  struct Rings {
+    SegmentStates<KV> k_states, v_states;
+    RingData<KV> k, v;
+
+    Rings(const std::vector<Segment>& segments, const std::vector<State*>& states)
+        : k_states(segments, members(states, &State::k)),
+          v_states(segments, members(states, &State::v)),
+          k{k_states.data(), std::ssize(states[0]->k) / kv_width},
+          v{v_states.data(), std::ssize(states[0]->v) / kv_width} {}
+    Rings(const std::vector<Segment>& segments, std::vector<State>& states)
+        : Rings(segments, pointers_to(states)) {}
+    bool take_over() { return k_states.take_over() && v_states.take_over(); }
+
+   private:
+    static std::vector<std::vector<KV>*> members(const std::vector<State*>& states,
+                                                 std::vector<KV> State::* member) {
+      std::vector<std::vector<KV>*> all;
+      for (State* state : states) all.push_back(&(state->*member));
+      return all;
+    }
+    static std::vector<State*> pointers_to(std::vector<State>& states) {
+      std::vector<State*> all;
+      for (State& state : states) all.push_back(&state);
+      return all;
     }
   };
+
+  /// Queries, keys and values in three buffers, in which rows and heads stand in different orders:
+  /// queries head by head, keys and values row by row, those with gaps between heads.
+  struct Apart {
+    Guarded<R> q_memory, k_memory, v_memory;
+    Queries q;
+    Keys k, v;
+
+    explicit Apart(std::int64_t rows)
+        : q_memory(heads_of(rows), group * head_dim, group * head_dim + 3, 1),
+          k_memory(heads_of(rows), head_dim, head_dim, 2),
+          v_memory(heads_of(rows), head_dim, head_dim + 5, 0),
+          q(q_memory.data(), rows, q_memory.stride(), rows * q_memory.stride()),
+          k(Rows<R, kv_width>{k_memory.data(), rows}),
+          v(v_memory.data(), rows, n_kv_heads * v_memory.stride(), v_memory.stride()) {}
+
+    /// From rows of qkv, and back.
+    void set(const std::vector<R>& qkv) const {
+      each(qkv, [](R& mine, const R& fused) { mine = fused; });
+    }
+    std::vector<R> get() const {
+      std::vector<R> qkv(static_cast<std::size_t>(q.count * width));
+      each(qkv, [](const R& mine, R& fused) { fused = mine; });
+      CHECK((q_memory.guarded() && k_memory.guarded() && v_memory.guarded()));
+      return qkv;
+    }
+
+   private:
+    static std::size_t heads_of(std::int64_t rows) {
+      return static_cast<std::size_t>(rows * n_kv_heads);
+    }
+    void each(auto& qkv, auto f) const {
+      for (std::int64_t i = 0; i < q.count; ++i)
+        for (int g = 0; g < n_kv_heads; ++g) {
+          auto* const from = qkv.data() + i * width + g * (group + 2) * head_dim;
+          for (int d = 0; d < group * head_dim; ++d) f(q.at(i, g)[d], from[d]);
+          for (int d = 0; d < head_dim; ++d) {
+            f(k.at(i, g)[d], from[group * head_dim + d]);
+            f(v.at(i, g)[d], from[(group + 1) * head_dim + d]);
+          }
+        }
+    }
+  };
+
+  /// The outputs of queries for keys and values, (rows, out_width).
+  static std::vector<R> attend(const Queries& q, const Keys& k, const Keys& v, std::int64_t window,
+                               const std::vector<Segment>& segments,
+                               const std::vector<State*>& states, int threads) {
+    Rings rings(segments, states);
+    std::vector<R> y(static_cast<std::size_t>(q.count * out_width));
+    std::vector<R> memory(static_cast<std::size_t>(threads) *
+                          round_up(AttentionScratch<head_dim, R>::size, alignment));
+    const AttentionScratch<head_dim, R> scratch{memory.data()};
+    parallel(threads, [&](Team team) {
+      const Context<P> c{{segments, q.count}, {team}};
+      attention<n_kv_heads, group, head_dim>(c, {.q = q,
+                                                 .k = k,
+                                                 .v = v,
+                                                 .ring_k = rings.k,
+                                                 .ring_v = rings.v,
+                                                 .window = window,
+                                                 .out = {y.data(), q.count},
+                                                 .scratch = scratch});
+    });
+    CHECK(rings.take_over());
+    return y;
+  }
 
   /// The outputs of rows of qkv, (rows, width).
   static std::vector<R> run(std::vector<R> qkv, std::int64_t window,
                             const std::vector<Segment>& segments, std::vector<State*> states,
                             int threads = 1) {
-    std::vector<Slots> k, v;
-    for (State* s : states) k.push_back(s->ring(s->k)), v.push_back(s->ring(s->v));
-    const auto rows = static_cast<std::int64_t>(qkv.size() / width);
-    std::vector<R> y(static_cast<std::size_t>(rows * out_width));
-    std::vector<R> memory(static_cast<std::size_t>(threads) *
-                          round_up(AttentionScratch<head_dim, R>::size, alignment));
-    const AttentionScratch<head_dim, R> scratch{memory.data()};
-    const Rows<R, width> fused{qkv.data(), rows};
-    const Rows<R, out_width> out{y.data(), rows};
-    parallel(threads, [&](Team team) {
-      const Chunk chunk{team, segments, rows};
-      attention<head_dim>(chunk, window, fused, states_of(k), states_of(v), scratch, out);
-    });
-    return y;
+    const auto [q, k, v] = fused(qkv);
+    return attend(q, k, v, window, segments, states, threads);
+  }
+  static std::vector<R> run_apart(const std::vector<R>& qkv, std::int64_t window,
+                                  const std::vector<Segment>& segments, std::vector<State*> states,
+                                  int threads = 1) {
+    const Apart apart(std::ssize(qkv) / width);
+    apart.set(qkv);
+    return attend(apart.q, apart.k, apart.v, window, segments, states, threads);
   }
 
-  /// The gradients of qkv for dout, after the forward pass from the same states; `gradients`: those
-  /// of the rings, of every segment.
-  static std::vector<R> backward(std::vector<R> qkv, const std::vector<R>& dout,
-                                 std::int64_t window, const std::vector<Segment>& segments,
-                                 const std::vector<State>& starts,
-                                 std::vector<typename Sequence<R, R>::State>& gradients,
-                                 int threads = 1) {
+  /// The gradients of queries, keys and values for dout, after the forward pass from the same
+  /// states; `gradients`: those of the rings, of every segment.
+  static void attend_backward(const Queries& q, const Keys& k, const Keys& v,
+                              const std::vector<R>& dout, std::int64_t window,
+                              const std::vector<Segment>& segments,
+                              const std::vector<State>& starts, const Queries& dq, const Keys& dk,
+                              const Keys& dv,
+                              std::vector<typename Sequence<R, R>::State>& gradients, int threads) {
     auto before = starts, after = starts;
-    const auto rings = [](auto& states, auto member) {
-      std::vector<Ring<typename std::remove_cvref_t<decltype(states[0].k)>::value_type, n_kv_heads,
-                       0, head_dim>>
-          all;
-      for (auto& state : states) all.push_back(state.ring(state.*member));
-      return all;
-    };
-    using Gradients = typename Sequence<R, R>::State;
-    auto k = rings(before, &State::k), v = rings(before, &State::v),
-         new_k = rings(after, &State::k), new_v = rings(after, &State::v);
-    auto dk = rings(gradients, &Gradients::k), dv = rings(gradients, &Gradients::v);
-    const auto rows = static_cast<std::int64_t>(qkv.size() / width);
-    std::vector<R> y(dout.size()), log_sum(dout.size() / head_dim), dqkv(qkv.size());
+    Rings found(segments, before), left(segments, after);
+    typename Sequence<R, R>::Rings drings(segments, gradients);
+    std::vector<R> y(dout.size()), log_sum(dout.size() / head_dim);
     const auto size = [&](std::int64_t n) {
       return static_cast<std::size_t>(threads * round_up(n, alignment));
     };
     std::vector<R> memory(size(AttentionScratch<head_dim, R>::size)),
         backward_memory(size(AttentionBackwardScratch<head_dim, R>::size));
-    const Rows<R, width> fused{qkv.data(), rows};
-    const Rows<R, out_width> out{y.data(), rows};
-    const Rows<R, out_width / head_dim> sums{log_sum.data(), rows};
+    const AttentionScratch<head_dim, R> scratch{memory.data()};
+    const AttentionBackwardScratch<head_dim, R> backward_scratch{backward_memory.data()};
+    const Rows<R, out_width> out{y.data(), q.count};
+    const Rows<R, out_width / head_dim> sums{log_sum.data(), q.count};
     parallel(threads, [&](Team team) {
-      const Chunk chunk{team, segments, rows};
-      attention<head_dim>(chunk, window, fused, states_of(new_k), states_of(new_v),
-                          AttentionScratch<head_dim, R>{memory.data()}, out, sums);
-      attention_backward<head_dim>(chunk, window, fused, states_of(k), states_of(v), out, sums,
-                                   {dout.data(), rows}, Rows<R, width>{dqkv.data(), rows},
-                                   states_of(dk), states_of(dv),
-                                   AttentionBackwardScratch<head_dim, R>{backward_memory.data()});
+      const Context<P> c{{segments, q.count}, {team}};
+      attention<n_kv_heads, group, head_dim>(c, {.q = q,
+                                                 .k = k,
+                                                 .v = v,
+                                                 .ring_k = left.k,
+                                                 .ring_v = left.v,
+                                                 .window = window,
+                                                 .out = out,
+                                                 .log_sum = sums,
+                                                 .scratch = scratch});
+      attention_backward<n_kv_heads, group, head_dim>(c, {.q = q,
+                                                          .k = k,
+                                                          .v = v,
+                                                          .ring_k = found.k,
+                                                          .ring_v = found.v,
+                                                          .window = window,
+                                                          .out = out,
+                                                          .log_sum = sums,
+                                                          .dout = {dout.data(), q.count},
+                                                          .dq = dq,
+                                                          .dk = dk,
+                                                          .dv = dv,
+                                                          .dring_k = drings.k,
+                                                          .dring_v = drings.v,
+                                                          .scratch = backward_scratch});
     });
-    return dqkv;
+    CHECK((found.take_over() && drings.take_over()));
+    for (std::size_t i = 0; i < starts.size(); ++i)
+      CHECK((same_bits(before[i].k, starts[i].k) && same_bits(before[i].v, starts[i].v)));
   }
 
+  /// The gradients of qkv, in the same way.
+  static std::vector<R> backward(std::vector<R> qkv, const std::vector<R>& dout,
+                                 std::int64_t window, const std::vector<Segment>& segments,
+                                 const std::vector<State>& starts,
+                                 std::vector<typename Sequence<R, R>::State>& gradients,
+                                 int threads = 1) {
+    std::vector<R> dqkv(qkv.size());
+    const auto [q, k, v] = fused(qkv);
+    const auto [dq, dk, dv] = fused(dqkv);
+    attend_backward(q, k, v, dout, window, segments, starts, dq, dk, dv, gradients, threads);
+    return dqkv;
+  }
+  static std::vector<R> backward_apart(const std::vector<R>& qkv, const std::vector<R>& dout,
+                                       std::int64_t window, const std::vector<Segment>& segments,
+                                       const std::vector<State>& starts,
+                                       std::vector<typename Sequence<R, R>::State>& gradients,
+                                       int threads = 1) {
+    const Apart in(std::ssize(qkv) / width), d(in.q.count);
+    in.set(qkv);
+    attend_backward(in.q, in.k, in.v, dout, window, segments, starts, d.q, d.k, d.v, gradients,
+                    threads);
+    CHECK(same_bits(in.get(), qkv));
+    return d.get();
+  }
+
+  static FusedHeads<R, n_kv_heads, group, head_dim> fused(std::vector<R>& qkv) {
+    return FusedHeads<R, n_kv_heads, group, head_dim>(
+        Rows<R, width>{qkv.data(), std::ssize(qkv) / width});
+  }
   static std::vector<R> tokens(std::int64_t n, Random& rng) {
     return rng.values<R>(static_cast<std::size_t>(n * width), -1.5, 1.5);
   }
@@ -584,7 +738,8 @@ TEST_CASE("attention: segments of a chunk as alone, for any number of threads") 
       if (position > 0) S::run(S::tokens(position, rng), window, {{0, 0, position}}, {&state});
       starts.push_back(state);
       const auto part = S::tokens(n, rng);
-      segments.push_back({position, static_cast<std::int64_t>(qkv.size() / S::width), n});
+      segments.push_back({position, static_cast<std::int64_t>(qkv.size() / S::width), n,
+                          4 - std::ssize(segments)});
       append(qkv, part);
       append(alone, S::run(part, window, {{position, 0, n}}, {&state}));
       ends.push_back(state);
@@ -756,7 +911,8 @@ TEST_CASE("attention backward: segments of a chunk as alone, for any number of t
       const auto dpart = rng.values<R>(static_cast<std::size_t>(n * S::out_width));
       std::vector<typename Sequence<R, R>::State> end{gradient};
       append(alone, S::backward(part, dpart, window, {{position, 0, n}}, {state}, end));
-      segments.push_back({position, static_cast<std::int64_t>(qkv.size() / S::width), n});
+      segments.push_back({position, static_cast<std::int64_t>(qkv.size() / S::width), n,
+                          4 - std::ssize(segments)});
       starts.push_back(state), gradients.push_back(gradient), ends.push_back(end[0]);
       append(qkv, part), append(dout, dpart);
       if (n == 0) CHECK((same_bits(end[0].k, gradient.k) && same_bits(end[0].v, gradient.v)));
@@ -789,4 +945,49 @@ TEST_CASE("attention backward: bfloat16 rounds queries, keys and values before a
   const std::vector<S::State> start(1, S::State(20));
   CHECK(same_result(S::backward(qkv, dout, 20, {{0, 0, 90}}, start, gradients),
                     S::backward(rounded, dout, 20, {{0, 0, 90}}, start, again)));
+}
+
+TEST_CASE("attention, attention backward: the same bits for q, k and v apart as in one row") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto run = [&]<class KV, class R>(KV, R) {
+    using S = Sequence<KV, R>;
+    constexpr std::int64_t window = 19;
+    std::vector<typename S::State> starts;
+    std::vector<typename Sequence<R, R>::State> gradients;
+    std::vector<Segment> segments;
+    std::vector<R> qkv, dout;
+    for (const std::int64_t n : {70, 1, 9}) {
+      const std::int64_t position = rng.below(200);
+      typename S::State state(window);
+      if (position > 0) S::run(S::tokens(position, rng), window, {{0, 0, position}}, {&state});
+      typename Sequence<R, R>::State gradient(window);
+      for (auto* ring : {&gradient.k, &gradient.v}) rng.fill(std::span(*ring));
+      segments.push_back({position, std::ssize(qkv) / S::width, n, 2 - std::ssize(segments)});
+      starts.push_back(state), gradients.push_back(gradient);
+      append(qkv, S::tokens(n, rng));
+      append(dout, rng.values<R>(static_cast<std::size_t>(n * S::out_width)));
+    }
+    for (int threads = 1; threads <= 3; ++threads) {
+      CAPTURE(sizeof(KV), sizeof(R), threads);
+      auto states = starts, same_states = starts;
+      const auto pointers = [](auto& all) {
+        return std::vector<typename S::State*>{&all[0], &all[1], &all[2]};
+      };
+      CHECK(same_result(S::run_apart(qkv, window, segments, pointers(states), threads),
+                        S::run(qkv, window, segments, pointers(same_states), threads)));
+      auto found = gradients, same_found = gradients;
+      CHECK(same_result(S::backward_apart(qkv, dout, window, segments, starts, found, threads),
+                        S::backward(qkv, dout, window, segments, starts, same_found, threads)));
+      for (std::size_t s = 0; s < starts.size(); ++s) {
+        CHECK(
+            (same_bits(states[s].k, same_states[s].k) && same_bits(states[s].v, same_states[s].v)));
+        CHECK(
+            (same_result(found[s].k, same_found[s].k) && same_result(found[s].v, same_found[s].v)));
+      }
+    }
+  };
+  run(float{}, float{});
+  run(bf16{}, float{});
+  run(double{}, double{});
 }

@@ -1,4 +1,4 @@
-#include <samba/kernels/causal_conv1d.hpp>
+#include <samba/kernels/cpu/causal_conv1d.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/gradients.hpp>
@@ -47,8 +47,15 @@ void check(const Case& c, Random& rng) {
         carried(convert<R>(past), c.past_offset);
     const Guarded<R> out(T, C, C + c.gap, c.y_offset);
     const auto n = static_cast<std::int64_t>(C);
-    kernel(CausalConv1dArgs<R>{w.data(), b.data(), in.data(), in.stride(), carried.data(),
-                               out.data(), out.stride(), static_cast<std::int64_t>(T), n},
+    kernel(CausalConv1dArgs<R>{.weight = w.data(),
+                               .bias = b.data(),
+                               .x = in.data(),
+                               .x_stride = in.stride(),
+                               .past = carried.data(),
+                               .y = out.data(),
+                               .y_stride = out.stride(),
+                               .n_rows = static_cast<std::int64_t>(T),
+                               .channels = n},
            Range{0, n});
     CHECK((out.guarded() && carried.guarded()));
     CHECK(same_bits(carried.values(), convert<R>(next_past)));
@@ -107,15 +114,22 @@ void check_backward(const Case& c, Random& rng) {
     const Guarded<R> dw(convert<R>(dweight0), c.weight_offset),
         db(convert<R>(dbias0), c.bias_offset);
     const auto n = static_cast<std::int64_t>(C);
-    kernel(CausalConv1dBackwardArgs<R>{{w.data(), b.data(), in.data(), in.stride(), carried.data(),
-                                        nullptr, 0, static_cast<std::int64_t>(T), n},
-                                       out.data(),
-                                       out.stride(),
-                                       din.data(),
-                                       din.stride(),
-                                       dcarried.data(),
-                                       dw.data(),
-                                       db.data()},
+    kernel(CausalConv1dBackwardArgs<R>{.forward = {.weight = w.data(),
+                                                   .bias = b.data(),
+                                                   .x = in.data(),
+                                                   .x_stride = in.stride(),
+                                                   .past = carried.data(),
+                                                   .y = nullptr,
+                                                   .y_stride = 0,
+                                                   .n_rows = static_cast<std::int64_t>(T),
+                                                   .channels = n},
+                                       .dy = out.data(),
+                                       .dy_stride = out.stride(),
+                                       .dx = din.data(),
+                                       .dx_stride = din.stride(),
+                                       .dpast = dcarried.data(),
+                                       .dweight = dw.data(),
+                                       .dbias = db.data()},
            Range{0, n});
     CHECK((din.guarded() && dcarried.guarded() && dw.guarded() && db.guarded()));
     CHECK((same_bits(carried.values(), convert<R>(past)) && same_bits(in.values(), convert<R>(x))));
@@ -135,7 +149,7 @@ void check_backward(const Case& c, Random& rng) {
 }
 
 constexpr int taps = 4, width = 4 * vector_floats + 3;
-using Past = Array<float, taps - 1, width>;
+using P = Policy<float>;
 
 /// A convolution with its weights, over `width` channels.
 struct Convolution {
@@ -149,31 +163,35 @@ struct Convolution {
     bias.bind(reinterpret_cast<std::byte*>(bias_memory.data()));
   }
 
-  /// The outputs for x, (rows, width); `pasts` are the states of the segments, advanced.
+  /// The outputs for x, (rows, width), of silu or another f; `pasts` are the states of the segments, advanced.
+  template <ConvActivation f = ConvActivation::silu>
   std::vector<float> operator()(const std::vector<float>& x, const std::vector<Segment>& segments,
                                 std::vector<std::vector<float>*> pasts, int threads = 1) const {
-    std::vector<Past> states;
-    for (auto* past : pasts) states.push_back({past->data()});
+    SegmentStates<float> states(segments, std::move(pasts));
     const auto rows = static_cast<std::int64_t>(x.size() / width);
     std::vector<float> y(x.size());
     parallel(threads, [&](Team team) {
-      kernels::causal_conv1d(Chunk{team, segments, rows}, weight, bias, {x.data(), rows},
-                             states_of(states), {y.data(), rows});
+      const Context<P> c{{segments, rows}, {team}};
+      kernels::causal_conv1d<width, taps, f>(c, {.weight = weight,
+                                                 .bias = bias,
+                                                 .past = states.data(),
+                                                 .x = {x.data(), rows},
+                                                 .y = {y.data(), rows}});
     });
+    CHECK(states.take_over());
     return y;
   }
 
   /// The gradients of x for dy; `pasts` are the states of the segments before it, `dpasts` the
   /// gradients of those after it. The sums of the weights' gradients go on in `sums`: of the taps,
   /// then of the bias.
+  template <ConvActivation f = ConvActivation::silu>
   std::vector<float> backward(const std::vector<float>& x, const std::vector<float>& dy,
                               const std::vector<Segment>& segments,
                               std::vector<std::vector<float>>& pasts,
                               std::vector<std::vector<float>>& dpasts, std::vector<float>& sums,
                               int threads = 1) const {
-    std::vector<Past> states, gradients;
-    for (auto& past : pasts) states.push_back({past.data()});
-    for (auto& past : dpasts) gradients.push_back({past.data()});
+    SegmentStates<float> states(segments, pasts), gradients(segments, dpasts);
     Filter<float, width, taps> dweight;
     Vector<float, width> dbias;
     dweight.bind(reinterpret_cast<std::byte*>(sums.data()));
@@ -181,10 +199,20 @@ struct Convolution {
     const auto rows = static_cast<std::int64_t>(x.size() / width);
     std::vector<float> dx(x.size());
     parallel(threads, [&](Team team) {
-      causal_conv1d_backward(Chunk{team, segments, rows}, weight, bias, {x.data(), rows},
-                             states_of(states), {dy.data(), rows}, {dx.data(), rows},
-                             states_of(gradients), dweight, dbias);
+      const Context<P> c{{segments, rows}, {team}};
+      causal_conv1d_backward<width, taps, f>(c, {.weight = weight,
+                                                 .bias = bias,
+                                                 .past = states.data(),
+                                                 .x = {x.data(), rows},
+                                                 .dy = {dy.data(), rows},
+                                                 .dpast = gradients.data(),
+                                                 .dx = {dx.data(), rows},
+                                                 .dweight = dweight,
+                                                 .dbias = dbias});
     });
+    const auto found = pasts;
+    CHECK((states.take_over() && gradients.take_over()));
+    CHECK(pasts == found);
     return dx;
   }
 };
@@ -262,7 +290,8 @@ TEST_CASE("causal_conv1d: segments of a chunk as alone, for any number of thread
   std::vector<Segment> segments;
   std::vector<float> x, alone;
   for (const int length : lengths) {
-    segments.push_back({0, static_cast<std::int64_t>(x.size() / width), length});
+    segments.push_back(
+        {0, static_cast<std::int64_t>(x.size() / width), length, 4 - std::ssize(segments)});
     const auto part = rng.values(static_cast<std::size_t>(length * width));
     auto past = rng.values((taps - 1) * width);
     starts.push_back(past);
@@ -280,6 +309,37 @@ TEST_CASE("causal_conv1d: segments of a chunk as alone, for any number of thread
   }
 }
 
+TEST_CASE("causal_conv1d: an operation has silu behind it, or nothing") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const Convolution convolution(rng);
+  const auto x = rng.values(6 * width), start = rng.values((taps - 1) * width),
+             dy = rng.values(6 * width);
+  const std::vector<Segment> all{{0, 0, 6}};
+  auto past = start, same_past = start;
+  const auto bare = convolution.operator()<ConvActivation::none>(x, all, {&past});
+  const auto y = convolution.operator()<ConvActivation::silu>(x, all, {&same_past});
+  CHECK(same_bits(past, same_past));
+  std::vector<double> expected;
+  std::vector<float> dsum;
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    expected.push_back(exact_silu(double{bare[i]}));
+    dsum.push_back(
+        static_cast<float>(double{dy[i]} * exact_silu_derivative(double{bare[i]}).value));
+  }
+  CHECK(relative_error(y, expected) <= 8 * unit_roundoff);
+  // Gradients with silu are those without it for the gradient of the sum.
+  std::vector<std::vector<float>> before{start}, dpast{start}, same_dpast{start};
+  std::vector<float> sums((taps + 1) * width), same_sums = sums;
+  const auto dx = convolution.backward<ConvActivation::silu>(x, dy, all, before, dpast, sums);
+  const auto same_dx =
+      convolution.backward<ConvActivation::none>(x, dsum, all, before, same_dpast, same_sums);
+  // Silu's derivative and the float that dsum is made of round a few times.
+  CHECK(relative_error(dx, same_dx) <= 32 * unit_roundoff);
+  CHECK(relative_error(sums, same_sums) <= 32 * unit_roundoff);
+  CHECK(relative_error(dpast[0], same_dpast[0]) <= 32 * unit_roundoff);
+}
+
 TEST_CASE("causal_conv1d: only the channels of the range are touched") {
   Random rng;
   CAPTURE(rng.seed);
@@ -289,10 +349,16 @@ TEST_CASE("causal_conv1d: only the channels of the range are touched") {
     const Range channels{begin * vector_floats, begin * vector_floats + vector_floats + 1};
     auto past = start;
     std::vector<float> y(2 * width, 9.f);
-    simd::causal_conv1d<taps, true>(
-        CausalConv1dArgs<float>{weight.data(), bias.data(), x.data(), width, past.data(), y.data(),
-                                width, 2, width},
-        channels);
+    simd::causal_conv1d<taps, true>(CausalConv1dArgs<float>{.weight = weight.data(),
+                                                            .bias = bias.data(),
+                                                            .x = x.data(),
+                                                            .x_stride = width,
+                                                            .past = past.data(),
+                                                            .y = y.data(),
+                                                            .y_stride = width,
+                                                            .n_rows = 2,
+                                                            .channels = width},
+                                    channels);
     for (std::int64_t i = 0; i < 2 * width; ++i) {
       const bool inside = i % width >= channels.begin && i % width < channels.end;
       CHECK((y[static_cast<std::size_t>(i)] != 9.f) == inside);
@@ -336,7 +402,8 @@ TEST_CASE("causal_conv1d backward: segments of a chunk as alone, for any number 
   std::vector<std::vector<float>> pasts, starts, ends;
   std::vector<float> x, dy, alone, old = rng.values((taps + 1) * width), sums = old;
   for (const int length : {1, 7, 2, 0, 5}) {
-    segments.push_back({0, static_cast<std::int64_t>(x.size() / width), length});
+    segments.push_back(
+        {0, static_cast<std::int64_t>(x.size() / width), length, 4 - std::ssize(segments)});
     const auto n = static_cast<std::size_t>(length * width);
     const auto part = rng.values(n), dpart = rng.values(n);
     pasts.push_back(rng.values((taps - 1) * width));

@@ -1,4 +1,4 @@
-#include <samba/kernels/cross_entropy.hpp>
+#include <samba/kernels/cpu/cross_entropy.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/gradients.hpp>
@@ -104,23 +104,49 @@ TEST_CASE("cross_entropy: rows of a chunk, none for a negative target, for any n
     const auto logits = rng.values<R>(rows * n, -5, 5);
     std::vector<std::int32_t> targets;
     for (int i = 0; i < rows; ++i) targets.push_back(i % 4 == 2 ? -1 : rng.below(n));
+    const auto losses_of = [&](Team team, std::int64_t first, std::int64_t count,
+                               const float* weights, std::vector<R>& gradients,
+                               std::vector<R>& losses) {
+      using P = Policy<R>;
+      const Context<P> c{{{}, count}, {team}};
+      kernels::cross_entropy(c,
+                             CrossEntropy<P>{.targets = targets.data() + first,
+                                             .weights = weights ? weights + first : nullptr,
+                                             .scale = R{0.5},
+                                             .losses = losses.data() + first},
+                             RowsArgument<R, n>{gradients.data() + first * n, count});
+    };
     std::vector<R> alone_losses(rows), alone = logits;
-    for (std::int64_t i = 0; i < rows; ++i)
-      kernels::cross_entropy(Team{}, &targets[static_cast<std::size_t>(i)], R{0.5},
-                             Rows<R, n>{alone.data() + i * n, 1}, alone_losses.data() + i);
+    for (std::int64_t i = 0; i < rows; ++i) losses_of({}, i, 1, nullptr, alone, alone_losses);
     for (int threads = 1; threads <= 4; ++threads) {
       CAPTURE(threads);
       std::vector<R> losses(rows), gradients = logits;
-      parallel(threads, [&](Team team) {
-        kernels::cross_entropy(team, targets.data(), R{0.5}, Rows<R, n>{gradients.data(), rows},
-                               losses.data());
-      });
+      parallel(threads, [&](Team team) { losses_of(team, 0, rows, nullptr, gradients, losses); });
       CHECK((same_result(losses, alone_losses) && same_result(gradients, alone)));
       for (std::size_t i = 0; i < rows; ++i) {
         CHECK((losses[i] == 0) == (targets[i] < 0));
         const std::vector<R> row(&gradients[i * n], &gradients[i * n] + n);
         CHECK((row == std::vector<R>(n)) == (targets[i] < 0));
       }
+    }
+    // A weight counts loss and gradient; with one of 0 both are 0 whatever the logits. All are
+    // powers of two: they round nothing.
+    const std::vector<float> weights{1, 0.5, 2, 0, 4, 0.25, 0, 1, 2};
+    std::vector<R> weighted_losses, weighted;
+    for (std::size_t i = 0; i < rows; ++i) {
+      const auto w = static_cast<R>(weights[i]);
+      weighted_losses.push_back(w * alone_losses[i]);
+      for (std::size_t j = 0; j < n; ++j) weighted.push_back(w * alone[i * n + j]);
+    }
+    auto some = logits;
+    std::memset(&some[3 * n], 0xff, n * sizeof(R));  // NaN
+    for (int threads = 1; threads <= 3; ++threads) {
+      CAPTURE(threads);
+      std::vector<R> losses(rows, R{7}), gradients = some;
+      parallel(threads,
+               [&](Team team) { losses_of(team, 0, rows, weights.data(), gradients, losses); });
+      CHECK(relative_error(losses, weighted_losses) <= unit_roundoff);
+      CHECK(relative_error(gradients, weighted) <= unit_roundoff);
     }
   };
   run(0.f);

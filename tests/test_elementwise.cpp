@@ -1,4 +1,4 @@
-#include <samba/kernels/elementwise.hpp>
+#include <samba/kernels/cpu/elementwise.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/gradients.hpp>
@@ -145,20 +145,19 @@ TEST_CASE("silu_mul, add: rows of a chunk as alone, for any number of threads") 
   constexpr int n = 4 * vector_floats + 3, rows = 3;
   const auto run = [&]<class R>(R) {
     auto gate = rng.values<R>(rows * n), up = rng.values<R>(rows * n);
-    const Rows<R, n> g{gate.data(), rows}, u{up.data(), rows};
+    const auto compute = [&](Team team, std::int64_t first, std::int64_t count,
+                             std::vector<R>& product, std::vector<R>& sum) {
+      const Context<Policy<R>> c{{{}, count}, {team}};
+      const auto part = [&](std::vector<R>& x) { return Rows<R, n>{x.data() + first * n, count}; };
+      kernels::silu_mul<n>(c, {.gate = part(gate), .up = part(up), .out = part(product)});
+      kernels::add<n>(c, {.term = part(up), .to = part(sum)});
+    };
     std::vector<R> product(rows * n), sum = gate;
-    for (std::int64_t i = 0; i < rows; ++i) {
-      kernels::silu_mul(Team{}, Rows<R, n>{g.row(i), 1}, {u.row(i), 1},
-                        {product.data() + i * n, 1});
-      kernels::add(Team{}, Rows<R, n>{u.row(i), 1}, {sum.data() + i * n, 1});
-    }
+    for (std::int64_t i = 0; i < rows; ++i) compute({}, i, 1, product, sum);
     for (int threads = 1; threads <= 4; ++threads) {
       CAPTURE(threads);
       std::vector<R> out(rows * n), x = gate;
-      parallel(threads, [&](Team team) {
-        kernels::silu_mul(team, g, u, {out.data(), rows});
-        kernels::add(team, u, {x.data(), rows});
-      });
+      parallel(threads, [&](Team team) { compute(team, 0, rows, out, x); });
       CHECK(same_result(out, product));
       CHECK(same_result(x, sum));
     }
@@ -184,6 +183,76 @@ TEST_CASE("silu_mul, add: only the columns of the range are written") {
       CHECK((sum[at] == b[at]) != inside);
     }
   }
+}
+
+TEST_CASE("add, copy, clear: with a factor, rows with gaps, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int n = 4 * vector_floats + 3;
+  constexpr std::size_t rows = 3;
+  const auto run = [&]<class R>(R) {
+    const auto x = rng.values<R>(rows * n), y = rng.values<R>(rows * n);
+    const std::vector<R> zeros(rows * n);
+    // What an operation that writes to rows of y, with x beside them, makes of y.
+    const auto result = [&](int threads, auto operation) {
+      const Guarded<R> from(x, rows, 2, 3), to(y, rows, 5, 1);
+      const auto rows_in = [&](const Guarded<R>& memory) {
+        return Rows<R, n>{memory.data(), rows, memory.stride()};
+      };
+      parallel(threads, [&](Team team) {
+        const Context<Policy<R>> c{{{}, rows}, {team}};
+        operation(c, rows_in(from), rows_in(to));
+      });
+      CHECK((to.guarded() && same_bits(from.values(), x)));
+      return to.values();
+    };
+    for (int threads = 1; threads <= 4; ++threads)
+      for (const float factor : {1.f, 0.f, -1.f, 0.37f, 1e-3f}) {
+        CAPTURE(threads, factor, sizeof(R));
+        std::vector<R> sums, products;
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          sums.push_back(y[i] + static_cast<R>(factor) * x[i]);
+          products.push_back(static_cast<R>(factor) * x[i]);
+        }
+        const auto added = result(threads, [&](const auto& c, auto from, auto to) {
+          add<n>(c, {.term = from, .to = to, .factor = factor});
+        });
+        const auto streamed = result(threads, [&](const auto& c, auto from, auto to) {
+          add_to_residual<n>(c, {.term = from, .to = to, .factor = factor});
+        });
+        const auto copied = result(threads, [&](const auto& c, auto from, auto to) {
+          kernels::copy<n>(c, {.from = from, .to = to, .factor = factor});
+        });
+        // A compiler may join product and sum: one rounding less.
+        CHECK(relative_error(added, sums) <= 2 * unit_roundoff);
+        CHECK(same_bits(streamed, added));
+        CHECK(copied == products);  // -0 is 0
+        if (factor == 1) {
+          CHECK(same_bits(added, sums));
+          CHECK(same_bits(copied, x));
+        }
+        if (factor == 0) CHECK(same_bits(added, y));
+      }
+    for (int threads = 1; threads <= 4; ++threads)
+      CHECK(same_bits(result(threads, [&](const auto& c, auto, auto to) { kernels::clear(c, to); }),
+                      zeros));
+    // A copy with a factor of 0 does not look at what it copies.
+    const auto cleared = result(2, [&](const auto& c, auto, auto to) {
+      kernels::copy<n>(c, {.from = {nullptr, rows}, .to = to, .factor = 0});
+    });
+    CHECK(same_bits(cleared, zeros));
+    // Without a factor it is 1.
+    const auto added =
+        result(1, [&](const auto& c, auto from, auto to) { add<n>(c, {.term = from, .to = to}); });
+    const auto copied = result(1, [&](const auto& c, auto from, auto to) {
+      kernels::copy<n>(c, {.from = from, .to = to});
+    });
+    std::vector<R> sums;
+    for (std::size_t i = 0; i < x.size(); ++i) sums.push_back(y[i] + x[i]);
+    CHECK((same_bits(added, sums) && same_bits(copied, x)));
+  };
+  run(0.f);
+  run(0.);
 }
 
 TEST_CASE("silu_mul backward: simd against reference, every size and misalignment") {
@@ -224,7 +293,12 @@ TEST_CASE("silu_mul backward: rows of a chunk as alone, for any number of thread
                                auto& dup) {
       const auto part = [&](auto& x) { return Rows<R, n>{x.data() + first * n, count}; };
       parallel(threads, [&](Team team) {
-        silu_mul_backward(team, part(gate), part(up), part(d), part(dgate), part(dup));
+        const Context<Policy<R>> c{{{}, count}, {team}};
+        silu_mul_backward<n>(c, {.gate = part(gate),
+                                 .up = part(up),
+                                 .dout = part(d),
+                                 .dgate = part(dgate),
+                                 .dup = part(dup)});
       });
     };
     std::vector<R> dgate(rows * n), dup(rows * n);

@@ -1,4 +1,4 @@
-#include <samba/kernels/embedding.hpp>
+#include <samba/kernels/cpu/embedding.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/support.hpp>
@@ -35,7 +35,10 @@ void check() {
     CAPTURE(threads);
     const Guarded<R> out(tokens.size(), d_model, d_model + 2, 1);
     const Rows<R, d_model> rows{out.data(), static_cast<std::int64_t>(tokens.size()), out.stride()};
-    parallel(threads, [&](Team team) { kernels::embedding(team, table, tokens.data(), rows); });
+    parallel(threads, [&](Team team) {
+      const Context<Policy<T>> c{{{}, rows.count}, {team}};
+      kernels::embedding(c, table, tokens.data(), rows);
+    });
     CHECK(same_bits(out.values(), expected));
     CHECK(out.guarded());
   }
@@ -52,4 +55,33 @@ TEST_CASE("embedding: rows of the packed matrix of a tied head") {
   check<Matrix<float, vocab, d_model>>();
   check<Matrix<double, vocab, d_model>>();
   check<Matrix<bf16, vocab, d_model>>();
+}
+
+TEST_CASE("embedding: gradients are added up in the rows of the tokens, for any threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto run = [&]<class R>(R) {
+    const auto dx = rng.values<R>(25 * d_model), old = rng.values<R>(vocab * d_model);
+    std::vector<std::int32_t> tokens{0, vocab - 1, vocab - 1, 3, 0};
+    while (tokens.size() < 25) tokens.push_back(rng.below(vocab));
+    auto expected = old;
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      for (std::size_t d = 0; d < d_model; ++d)
+        expected[static_cast<std::size_t>(tokens[i]) * d_model + d] += dx[i * d_model + d];
+    for (int threads = 1; threads <= 4; ++threads) {
+      CAPTURE(threads);
+      const Guarded<R> in(dx, tokens.size(), 2, 1), sums(old, 1);
+      Matrix<RowMajor<R>, vocab, d_model> dtable;
+      dtable.bind(reinterpret_cast<std::byte*>(sums.data()));
+      const Rows<R, d_model> rows{in.data(), static_cast<std::int64_t>(tokens.size()), in.stride()};
+      parallel(threads, [&](Team team) {
+        const Context<Policy<R>> c{{{}, rows.count}, {team}};
+        kernels::embedding_backward(c, tokens.data(), rows, dtable);
+      });
+      CHECK(same_bits(sums.values(), expected));  // in the order of tokens: no tolerance
+      CHECK((sums.guarded() && in.guarded()));
+    }
+  };
+  run(0.f);
+  run(0.);
 }

@@ -39,13 +39,16 @@ template <class L, class T>
 void check_pieces(const std::string& name, const std::string& prefix, int threads,
                   const std::vector<int>& pieces) {
   using States = StatesOf<typename Runner<L, T>::State>;
+  using StateGradients = typename Runner<L, T>::StateGradients;
   CAPTURE(threads, pieces.size());
   const auto file = layer_file(name);
   const auto x = read_tensor<T>(file, "in.x"), dy = read_tensor<T>(file, "up.y");
   Runner<L, T> layer(file, prefix);
   typename Runner<L, T>::Gradients g;
 
-  const auto chunk = [&](int at, int n) { return std::vector<Segment>{{at, 0, n}, {at, n, n}}; };
+  const auto chunk = [&](int at, int n) {
+    return std::vector<Segment>{{at, 0, n, 0}, {at, n, n, 1}};
+  };
   std::vector<States> found(1, States(batch));
   int at = 0;
   for (const int n : pieces) {
@@ -55,7 +58,7 @@ void check_pieces(const std::string& name, const std::string& prefix, int thread
   }
   REQUIRE(at == seq_len);
   std::vector<T> dx(x.size());
-  States ds(batch);
+  const StateGradients ds(batch);
   for (std::size_t i = pieces.size(); i-- > 0;) {
     const int n = pieces[i];
     at -= n;
@@ -90,24 +93,28 @@ void check_rmsnorm() {
   Vector<R, d_model> weight, dweight;
   const Arena memory = load(file, "w.weight", weight), dmemory = bind(dweight);
   std::vector<R> dx(x.size()), inverse(rows);
-  kernels::rmsnorm_backward(Team{}, weight, norm_eps, {x.data(), rows}, {dy.data(), rows},
-                            {inverse.data(), rows}, {dx.data(), rows}, dweight);
+  const Context<Policy<R>> c{{{}, rows}, {}};
+  kernels::rmsnorm_backward<d_model>(c, {.weight = weight,
+                                         .eps = norm_eps,
+                                         .x = {x.data(), rows},
+                                         .dout = {dy.data(), rows},
+                                         .dx = {dx.data(), rows},
+                                         .dweight = dweight,
+                                         .inverse = {inverse.data(), rows}});
   check_gradient(file, "in.x", dx);
   check_gradient(file, "w.weight", values_of(dweight));
 }
 
 template <class R, int HeadDim, int Rotary>
 void check_rope(const std::string& name) {
-  constexpr int heads = 6;
   const auto file = layer_file(name);
   auto dx = read_tensor<R>(file, "up.y");
   const std::int64_t first = read_tensor<std::int64_t>(file, "in.positions").front();
   const kernels::RotaryTable<Rotary> table(theta, RopeTable::exact);
   const std::vector<Segment> segments{{first, 0, seq_len}, {first, seq_len, seq_len}};
-  constexpr std::int64_t rows = batch * seq_len;
-  // With all six heads in one group of queries none is a value head.
-  kernels::rope_backward<HeadDim>(Chunk{{}, segments, rows}, heads, table,
-                                  Rows<R, heads * HeadDim>{dx.data(), rows});
+  const auto [q, k] = turned_heads<HeadDim>(dx);
+  const Context<Policy<R>> c{{segments, q.count}, {}};
+  kernels::rope_backward<Rotary, 1, heads - 1, HeadDim>(c, {.angles = table, .q = q, .k = k});
   check_gradient(file, "in.x", dx);
 }
 
@@ -125,22 +132,31 @@ void check_conv(int threads) {
   Vector<R, d_inner> bias, dbias;
   const Arena memory[] = {load(file, "w.weight", weight), load(file, "w.bias", bias), bind(dweight),
                           bind(dbias)};
-  const auto states = [](std::vector<R>& both) {
-    std::vector<Array<R, d_conv - 1, d_inner>> all(batch);
-    for (int b = 0; b < batch; ++b) all[static_cast<std::size_t>(b)] = {element(both, b).data()};
-    return all;
-  };
-  auto found = states(past), d = states(dpast), silu_d = states(silu_dpast);
   constexpr std::int64_t rows = batch * seq_len;
-  const std::vector<Segment> segments{{0, 0, seq_len}, {0, seq_len, seq_len}};
+  const std::vector<Segment> segments{{0, 0, seq_len, 0}, {0, seq_len, seq_len, 1}};
   parallel(threads, [&](Team team) {
-    const Chunk chunk{team, segments, rows};
-    kernels::causal_conv1d_backward<false>(chunk, weight, bias, {x.data(), rows}, states_of(found),
-                                           {dy.data(), rows}, {dx.data(), rows}, states_of(d),
-                                           dweight, dbias);
-    kernels::causal_conv1d_backward<true>(chunk, weight, bias, {x.data(), rows}, states_of(found),
-                                          {dsilu.data(), rows}, {silu_dx.data(), rows},
-                                          states_of(silu_d), dweight, dbias);
+    using kernels::ConvActivation;
+    const Context<Policy<R>> c{{segments, rows}, {team}};
+    kernels::causal_conv1d_backward<d_inner, d_conv, ConvActivation::none>(
+        c, {.weight = weight,
+            .bias = bias,
+            .past = states_in(past),
+            .x = {x.data(), rows},
+            .dy = {dy.data(), rows},
+            .dpast = states_in(dpast),
+            .dx = {dx.data(), rows},
+            .dweight = dweight,
+            .dbias = dbias});
+    kernels::causal_conv1d_backward<d_inner, d_conv, ConvActivation::silu>(
+        c, {.weight = weight,
+            .bias = bias,
+            .past = states_in(past),
+            .x = {x.data(), rows},
+            .dy = {dsilu.data(), rows},
+            .dpast = states_in(silu_dpast),
+            .dx = {silu_dx.data(), rows},
+            .dweight = dweight,
+            .dbias = dbias});
   });
   std::transform(dx.begin(), dx.end(), silu_dx.begin(), dx.begin(), std::plus<R>());
   std::transform(dpast.begin(), dpast.end(), silu_dpast.begin(), dpast.begin(), std::plus<R>());
@@ -166,20 +182,32 @@ void check_scan(int threads) {
   const Arena memory[] = {load(file, "w.D", D), load(file, "w.dt_bias", dt_bias), bind(dD),
                           bind(ddt_bias)};
   std::vector<R> du(u.size()), ddt(u.size()), dz(u.size()), dB(B.size()), dC(C.size());
-  std::vector<Array<R, d_state, d_inner>> states(batch), state_gradients(batch);
-  for (int b = 0; b < batch; ++b) {
-    states[static_cast<std::size_t>(b)] = {element(h, b).data()};
-    state_gradients[static_cast<std::size_t>(b)] = {element(dh, b).data()};
-  }
   constexpr std::int64_t rows = batch * seq_len;
-  const std::vector<Segment> segments{{0, 0, seq_len}, {0, seq_len, seq_len}};
-  Placed<kernels::ScanBackwardScratch<R, d_state, d_inner>> scratch(rows, threads);
+  const std::vector<Segment> segments{{0, 0, seq_len, 0}, {0, seq_len, seq_len, 1}};
+  Placed<kernels::ScanBackwardScratch<Policy<R>, d_state, d_inner>> scratch(rows, threads);
   parallel(threads, [&](Team team) {
-    kernels::selective_scan_backward(
-        Chunk{team, segments, rows}, A, D, dt_bias, {dt.data(), rows}, {B.data(), rows},
-        {C.data(), rows}, {u.data(), rows}, {z.data(), rows}, states_of(states), {dy.data(), rows},
-        {ddt.data(), rows}, {dB.data(), rows}, {dC.data(), rows}, {du.data(), rows},
-        {dz.data(), rows}, scratch, states_of(state_gradients), dA, dD, ddt_bias);
+    const Context<Policy<R>> c{{segments, rows}, {team}};
+    kernels::selective_scan_backward<d_state, d_inner>(
+        c, {.forward = {.A = A,
+                        .D = D,
+                        .dt_bias = dt_bias,
+                        .dt = {dt.data(), rows},
+                        .B = {B.data(), rows},
+                        .C = {C.data(), rows},
+                        .x = {u.data(), rows},
+                        .z = Rows<const R, d_inner>{z.data(), rows},
+                        .h = states_in(h)},
+            .dy = {dy.data(), rows},
+            .dh = states_in(dh),
+            .ddt = {ddt.data(), rows},
+            .dB = {dB.data(), rows},
+            .dC = {dC.data(), rows},
+            .dx = {du.data(), rows},
+            .dz = Rows<R, d_inner>{dz.data(), rows},
+            .dA = dA,
+            .dD = dD,
+            .ddt_bias = ddt_bias,
+            .scratch = scratch});
   });
   check_gradient(file, "in.u", du);
   check_gradient(file, "in.dt", ddt);

@@ -17,7 +17,7 @@ template <class F>
 void for_each_way(F run) {
   for (int threads = 1; threads <= 2; ++threads) {
     CAPTURE(threads);
-    run(std::vector<Segment>{{0, 0, seq_len}, {0, seq_len, seq_len}}, 0, threads);
+    run(std::vector<Segment>{{0, 0, seq_len, 0}, {0, seq_len, seq_len, 1}}, 0, threads);
     for (int b = 0; b < batch; ++b) run(std::vector<Segment>{{0, 0, seq_len}}, b, threads);
   }
 }
@@ -35,12 +35,12 @@ void check_layer(const std::string& name, const std::string& prefix = "") {
     CAPTURE(both, b);
     const std::span<const T> in = both ? std::span(x) : element(x, b),
                              expected = both ? std::span(y) : element(y, b);
-    StatesOf<typename Runner<L, T>::State> states(segments.size());
+    const StatesOf<typename Runner<L, T>::State> states(std::ssize(segments));
     CHECK(relative_error(layer.forward(in, segments, states, threads), expected) <= tolerance<T>);
   });
 
   for (int b = 0; b < batch; ++b) {
-    StatesOf<typename Runner<L, T>::State> state(1);
+    const StatesOf<typename Runner<L, T>::State> state(1);
     std::vector<T> pieces;
     for (std::int64_t at = 0; at < seq_len;) {
       const std::int64_t n = std::min<std::int64_t>(1 + at, seq_len - at);  // 1, 2, 4, 8, 4
@@ -62,14 +62,15 @@ void check_rmsnorm() {
   Vector<R, d_model> weight;
   const Arena memory = load(file, "w.weight", weight);
   std::vector<R> out(x.size());
-  kernels::rmsnorm(Team{}, weight, norm_eps, {x.data(), batch * seq_len},
-                   {out.data(), batch * seq_len});
+  constexpr std::int64_t rows = batch * seq_len;
+  const Context<Policy<R>> c{{{}, rows}, {}};
+  kernels::rmsnorm<d_model>(
+      c, {.weight = weight, .eps = norm_eps, .x = {x.data(), rows}, .out = {out.data(), rows}});
   CHECK(relative_error(out, y) <= tolerance<R>);
 }
 
 template <class R, int HeadDim, int Rotary>
 void check_rope(const std::string& name) {
-  constexpr int heads = 6;
   const auto file = layer_file(name);
   auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, "out.y");
   const auto positions = read_tensor<std::int64_t>(file, "in.positions");
@@ -79,10 +80,9 @@ void check_rope(const std::string& name) {
   const std::int64_t first = positions.front();
   const auto turned = [&](std::span<const R> in, const std::vector<Segment>& segments) {
     std::vector<R> out(in.begin(), in.end());
-    const auto rows = static_cast<std::int64_t>(segments.size()) * seq_len;
-    // With all six heads in one group of queries none is a value head.
-    kernels::rope<HeadDim>(Chunk{{}, segments, rows}, heads, table,
-                           Rows<R, heads * HeadDim>{out.data(), rows});
+    const auto [q, k] = turned_heads<HeadDim>(out);
+    const Context<Policy<R>> c{{segments, q.count}, {}};
+    kernels::rope<Rotary, 1, heads - 1, HeadDim>(c, {.angles = table, .q = q, .k = k});
     return out;
   };
   CHECK(relative_error(turned(x, {{first, 0, seq_len}, {first, seq_len, seq_len}}), y) <=
@@ -92,11 +92,12 @@ void check_rope(const std::string& name) {
           tolerance<R>);
 }
 
-template <class R, bool Silu>
+template <class R, kernels::ConvActivation f>
 void check_conv() {
-  CAPTURE(Silu);
+  constexpr bool silu = f == kernels::ConvActivation::silu;
+  CAPTURE(silu);
   const auto file = layer_file("causal_conv1d");
-  auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, Silu ? "out.silu" : "out.y");
+  auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, silu ? "out.silu" : "out.y");
   auto past = read_tensor<R>(file, "in.past"), next_past = read_tensor<R>(file, "out.past");
   Filter<R, d_inner, d_conv> weight;
   Vector<R, d_inner> bias;
@@ -104,16 +105,18 @@ void check_conv() {
               bias_memory = load(file, "w.bias", bias);
   for_each_way([&](const std::vector<Segment>& segments, int b, int threads) {
     auto carried = past;
-    std::vector<Array<R, d_conv - 1, d_inner>> states;
     const bool both = segments.size() == batch;
-    for (std::size_t s = 0; s < segments.size(); ++s)
-      states.push_back({element(carried, both ? static_cast<int>(s) : b).data()});
+    const auto states = states_in(carried, b);
     const std::span<const R> in = both ? std::span(x) : element(x, b);
     const auto rows = static_cast<std::int64_t>(in.size()) / d_inner;
     std::vector<R> out(in.size());
     parallel(threads, [&](Team team) {
-      kernels::causal_conv1d<Silu>(Chunk{team, segments, rows}, weight, bias, {in.data(), rows},
-                                   states_of(states), {out.data(), rows});
+      const Context<Policy<R>> c{{segments, rows}, {team}};
+      kernels::causal_conv1d<d_inner, d_conv, f>(c, {.weight = weight,
+                                                     .bias = bias,
+                                                     .past = states,
+                                                     .x = {in.data(), rows},
+                                                     .y = {out.data(), rows}});
     });
     CHECK(relative_error(out, both ? std::span(y) : element(y, b)) <= tolerance<R>);
     if (both)
@@ -144,15 +147,21 @@ void check_scan() {
     CAPTURE(both, b);
     const auto of = [&](std::vector<R>& v) { return both ? std::span(v) : element(v, b); };
     auto h = h0;
-    std::vector<Array<R, d_state, d_inner>> states;
-    for (std::size_t s = 0; s < segments.size(); ++s)
-      states.push_back({element(h, both ? static_cast<int>(s) : b).data()});
+    const auto states = states_in(h, b);
     const auto rows = static_cast<std::int64_t>(of(u).size()) / d_inner;
     std::vector<R> out(of(u).size());
     parallel(threads, [&](Team team) {
-      kernels::selective_scan(Chunk{team, segments, rows}, A, D, dt_bias, {of(dt).data(), rows},
-                              {of(B).data(), rows}, {of(C).data(), rows}, {of(u).data(), rows},
-                              {of(z).data(), rows}, states_of(states), {out.data(), rows});
+      const Context<Policy<R>> c{{segments, rows}, {team}};
+      kernels::selective_scan<d_state, d_inner>(c, {.A = A,
+                                                    .D = D,
+                                                    .dt_bias = dt_bias,
+                                                    .dt = {of(dt).data(), rows},
+                                                    .B = {of(B).data(), rows},
+                                                    .C = {of(C).data(), rows},
+                                                    .x = {of(u).data(), rows},
+                                                    .z = Rows<R, d_inner>{of(z).data(), rows},
+                                                    .h = states,
+                                                    .y = {out.data(), rows}});
     });
     CHECK(relative_error(out, of(y)) <= tolerance<R>);
     CHECK(relative_error(of(h), of(h_end)) <= tolerance<R>);
@@ -177,10 +186,11 @@ TEST_CASE("golden layers: rope_partial") {
 }
 
 TEST_CASE("golden layers: causal_conv1d") {
-  check_conv<double, false>();
-  check_conv<double, true>();
-  check_conv<float, false>();
-  check_conv<float, true>();
+  using kernels::ConvActivation;
+  check_conv<double, ConvActivation::none>();
+  check_conv<double, ConvActivation::silu>();
+  check_conv<float, ConvActivation::none>();
+  check_conv<float, ConvActivation::silu>();
 }
 
 TEST_CASE("golden layers: selective_scan") {

@@ -1,5 +1,5 @@
 #include <samba/interop/eigen.hpp>
-#include <samba/kernels/matmul.hpp>
+#include <samba/kernels/cpu/matmul.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/support.hpp>
@@ -70,8 +70,15 @@ void check_as(const Case& c, Random& rng) {
     const Guarded<R> in(convert<R>(x), rows, c.gap, c.x_offset);
     const Guarded<R> b(convert<R>(bias), c.bias_offset);
     const Guarded<R> out(rows, N, N + c.gap, c.out_offset);
-    kernel(MatmulArgs<Stored>{packed.data(), c.bias ? b.data() : nullptr, in.data(), in.stride(),
-                              out.data(), out.stride(), c.rows, c.N, c.K},
+    kernel(MatmulArgs<Stored>{.w = packed.data(),
+                              .bias = c.bias ? b.data() : nullptr,
+                              .x = in.data(),
+                              .x_stride = in.stride(),
+                              .out = out.data(),
+                              .out_stride = out.stride(),
+                              .rows = c.rows,
+                              .N = c.N,
+                              .K = c.K},
            Range{0, (c.N + panel_width - 1) / panel_width});
     CHECK(out.guarded());
     return out.values();
@@ -94,6 +101,22 @@ void check(const Case& c, Random& rng) {
   check_as<int8>(c, rng);
 }
 
+constexpr int any_N = 5 * panel_width - 3, any_K = 37;  // five panels, the last one partial
+
+/// The context of an operation with matrices of T, which reads no segments.
+template <class T>
+Context<Policy<T>> context(Team team = {}) {
+  return {{{}, 0}, {team}};
+}
+
+/// A bias in memory of its own.
+template <class R>
+Vector<R, any_N> as_vector(std::vector<R>& values) {
+  Vector<R, any_N> vector;
+  vector.bind(reinterpret_cast<std::byte*>(values.data()));
+  return vector;
+}
+
 /// A bound matrix with its memory.
 template <class T, int N, int K>
 struct Owned {
@@ -105,8 +128,6 @@ struct Owned {
     for (int n = 0; n < N; ++n) matrix.set_row(n, w.data() + std::ptrdiff_t{n} * K);
   }
 };
-
-constexpr int any_N = 5 * panel_width - 3, any_K = 37;  // five panels, the last one partial
 
 }  // namespace
 
@@ -156,14 +177,15 @@ TEMPLATE_TEST_CASE("matmul: rows together are the rows alone, bit for bit", "", 
   CAPTURE(rng.seed);
   const auto check_rows = [&]<int K>(std::integral_constant<int, K>) {
     const Owned<TestType, any_N, K> w(rng.values(any_N * K));
-    const auto bias = rng.values(any_N);
+    auto bias = rng.values(any_N);
     for (const int rows : {1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 23, 24, 25, 50}) {
       CAPTURE(rows, K);
       const auto x = rng.values(static_cast<std::size_t>(rows * K));
       std::vector<float> together(static_cast<std::size_t>(rows * any_N)), alone(together.size());
-      kernels::matmul(Team{}, w.matrix, bias.data(), {x.data(), rows}, {together.data(), rows});
+      kernels::matmul(context<TestType>(), w.matrix, as_vector(bias), {x.data(), rows},
+                      {together.data(), rows});
       for (std::int64_t i = 0; i < rows; ++i)
-        kernels::matmul(Team{}, w.matrix, bias.data(), {x.data() + i * K, 1},
+        kernels::matmul(context<TestType>(), w.matrix, as_vector(bias), {x.data() + i * K, 1},
                         {alone.data() + i * any_N, 1});
       CHECK(same_result(together, alone));
     }
@@ -184,7 +206,7 @@ TEMPLATE_TEST_CASE("matmul: a row that T does not hold is off by its rounding, n
   double largest = 0, off = 0;
   for (const float value : x) largest = std::max(largest, std::abs(double{value}));
   std::vector<float> out(any_N);
-  kernels::matmul(Team{}, matrix.matrix, {x.data(), 1}, {out.data(), 1});
+  kernels::matmul(context<TestType>(), matrix.matrix, {x.data(), 1}, {out.data(), 1});
   for (std::size_t n = 0; n < any_N; ++n) {
     double sum = 0, magnitude = 0;
     for (std::size_t k = 0; k < any_K; ++k) {
@@ -203,10 +225,10 @@ TEST_CASE("matmul: int8 of a row of zeros, and of one too small for a scale") {
   Random rng;
   CAPTURE(rng.seed);
   const Owned<int8, any_N, any_K> w(rng.values(any_N * any_K));
-  const auto bias = rng.values(any_N);
+  auto bias = rng.values(any_N);
   std::vector<float> x(2 * any_K), out(2 * any_N);
   std::fill(x.begin() + any_K, x.end(), 1e-38f);
-  kernels::matmul(Team{}, w.matrix, bias.data(), {x.data(), 2}, {out.data(), 2});
+  kernels::matmul(context<int8>(), w.matrix, as_vector(bias), {x.data(), 2}, {out.data(), 2});
   for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == bias[i % any_N]);
 }
 
@@ -221,7 +243,15 @@ TEMPLATE_TEST_CASE("matmul: a number that is not finite shows in its row, in its
     const auto packed = pack<T>(w, N, K);
     const auto check_kernel = [&](auto kernel) {
       std::vector<float> out(rows * N);
-      kernel(MatmulArgs<T>{packed.data(), nullptr, x.data(), K, out.data(), N, rows, N, K},
+      kernel(MatmulArgs<T>{.w = packed.data(),
+                           .bias = nullptr,
+                           .x = x.data(),
+                           .x_stride = K,
+                           .out = out.data(),
+                           .out_stride = N,
+                           .rows = rows,
+                           .N = N,
+                           .K = K},
              Range{0, 3});
       for (int i = 0; i < rows; ++i)
         for (int n = 0; n < N; ++n) {
@@ -254,11 +284,12 @@ TEST_CASE("matmul: the same bits for any number of threads") {
     const auto values = convert<R>(held<T>(rng.values(any_N * any_K), any_K));
     const Owned<T, any_N, any_K> w(values);
     const auto x = convert<R>(held<T>(rng.values(rows * any_K), any_K));
-    const auto bias = rng.values<R>(any_N);
+    auto bias = rng.values<R>(any_N);
     const auto product = [&](int threads) {
       std::vector<R> out(rows * any_N);
       parallel(threads, [&](Team team) {
-        kernels::matmul(team, w.matrix, bias.data(), {x.data(), rows}, {out.data(), rows});
+        kernels::matmul(context<T>(team), w.matrix, as_vector(bias), {x.data(), rows},
+                        {out.data(), rows});
       });
       return out;
     };
@@ -290,9 +321,16 @@ TEST_CASE("matmul: panels of a team member are the only ones written") {
   for (int first = 0; first < panels; ++first) {
     CAPTURE(first);
     const Guarded<float> out(1, any_N, any_N, 0), untouched(1, any_N, any_N, 0);
-    simd::matmul(
-        MatmulArgs<float>{w.data(), nullptr, x.data(), any_K, out.data(), any_N, 1, any_N, any_K},
-        {first, first + 1});
+    simd::matmul(MatmulArgs<float>{.w = w.data(),
+                                   .bias = nullptr,
+                                   .x = x.data(),
+                                   .x_stride = any_K,
+                                   .out = out.data(),
+                                   .out_stride = any_N,
+                                   .rows = 1,
+                                   .N = any_N,
+                                   .K = any_K},
+                 {first, first + 1});
     for (int n = 0; n < any_N; ++n) {
       const bool written = std::memcmp(out.data() + n, untouched.data(), sizeof(float)) != 0;
       CHECK(written == (n / panel_width == first));
@@ -308,7 +346,7 @@ TEST_CASE("matmul: no rows, nothing written") {
     const Owned<T, any_N, any_K> w(rng.values(any_N * any_K));
     const Guarded<float> out(0, any_N, any_N, 0);
     const float x = 0;
-    kernels::matmul(Team{}, w.matrix, {&x, 0}, {out.data(), 0});
+    kernels::matmul(context<T>(), w.matrix, {&x, 0}, {out.data(), 0});
     CHECK(out.guarded());
   };
   check_type(0.f), check_type(bf16()), check_type(int8());
@@ -319,10 +357,13 @@ TEST_CASE("matmul: without a bias the same as with zeros") {
   CAPTURE(rng.seed);
   const Owned<float, any_N, any_K> w(rng.values(any_N * any_K));
   const auto x = rng.values(2 * any_K);
-  const std::vector<float> zeros(any_N);
+  std::vector<float> zeros(any_N);
   std::vector<float> with(2 * any_N), without(2 * any_N);
-  kernels::matmul(Team{}, w.matrix, zeros.data(), {x.data(), 2}, {with.data(), 2});
-  kernels::matmul(Team{}, w.matrix, {x.data(), 2}, {without.data(), 2});
+  kernels::matmul(context<float>(), w.matrix, as_vector(zeros), {x.data(), 2}, {with.data(), 2});
+  kernels::matmul(context<float>(), w.matrix, {x.data(), 2}, {without.data(), 2});
+  CHECK(same_result(with, without));
+  kernels::matmul(context<float>(), w.matrix, Vector<float, any_N>{}, {x.data(), 2},
+                  {without.data(), 2});
   CHECK(same_result(with, without));
 }
 
@@ -353,9 +394,19 @@ void check_backward(int rows_, int N_, int K_, Random& rng) {
       const Guarded<T> packed(pack<T>(w, N_, K_), 0);
       const Guarded<float> in(x, rows, 3, 1), d(dout, rows, 5, 2);
       const Guarded<float> dx(old_dx, rows, 1, 3), dw(old_dw, 1), dbias(old_dbias, 2);
-      const MatmulBackwardArgs<T> args{
-          packed.data(), in.data(),   in.stride(), d.data(), d.stride(), dw.data(), dbias.data(),
-          dx.data(),     dx.stride(), add,         rows_,    N_,         K_};
+      const MatmulBackwardArgs<T> args{.w = packed.data(),
+                                       .x = in.data(),
+                                       .x_stride = in.stride(),
+                                       .dout = d.data(),
+                                       .dout_stride = d.stride(),
+                                       .dw = dw.data(),
+                                       .dbias = dbias.data(),
+                                       .dx = dx.data(),
+                                       .dx_stride = dx.stride(),
+                                       .add = add,
+                                       .rows = rows_,
+                                       .N = N_,
+                                       .K = K_};
       input(args, Range{0, (K_ + panel_width - 1) / panel_width});
       for (const Range& share : shares) weight(args, share);
       CHECK((dx.guarded() && dw.guarded() && dbias.guarded()));
@@ -392,4 +443,64 @@ TEMPLATE_TEST_CASE("matmul: gradients, simd against reference", "", float, bf16)
       for (const int K : {1, 31, 32, 77}) check_backward<TestType>(rows, N, K, rng);
   check_backward<TestType>(70, 515, 64, rng);  // more outputs than are packed at once
   check_backward<TestType>(50, 40, 589, rng);  // more inputs
+}
+
+TEST_CASE("matmul: gradients of an operation, written or added, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto run = [&]<class T>(T) {
+    using R = Real<T>;
+    // 150 rows are shared out by rows, 7 by panels of inputs.
+    for (const int rows : {7, 150}) {
+      const auto count = static_cast<std::size_t>(rows);
+      const Owned<T, any_N, any_K> w(rng.values<R>(any_N * any_K));
+      const auto x = rng.values<R>(count * any_K), dout = rng.values<R>(count * any_N),
+                 old_dx = rng.values<R>(count * any_K), old = rng.values<R>(any_N * (any_K + 1));
+      const auto gradients = [&](int threads, bool add, bool with_bias) {
+        auto dx = old_dx, sums = old;
+        Matrix<RowMajor<R>, any_N, any_K> dw;
+        dw.bind(reinterpret_cast<std::byte*>(sums.data()));
+        const Rows<R, any_K> to{dx.data(), rows};
+        parallel(threads, [&](Team team) {
+          matmul_backward(
+              context<T>(team), w.matrix,
+              {.x = {x.data(), rows},
+               .dout = {dout.data(), rows},
+               .dw = dw,
+               .dbias = with_bias ? sums.data() + any_N * any_K : nullptr,
+               .dx = add ? WrittenOrAdded<R, any_K>(add_to(to)) : WrittenOrAdded<R, any_K>(to)});
+        });
+        return std::pair(dx, sums);
+      };
+      const auto [written, sums] = gradients(1, false, true);
+      const auto [added, same_sums] = gradients(1, true, true);
+      const auto [same_written, sums_without] = gradients(1, false, false);
+      CHECK(same_result(sums, same_sums));
+      CHECK(same_result(written, same_written));
+      std::vector<R> sum = old_dx;
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += written[i];
+      // The old value and the products, a sum of up to N, are added in another order.
+      CHECK(relative_error(added, sum) <= (any_N + 1) * unit_roundoff);
+      CHECK(relative_error(written, added) > 0.01);
+      const auto bias_of = [](const std::vector<R>& all) {
+        return std::vector<R>(all.begin() + any_N * any_K, all.end());
+      };
+      CHECK(same_bits(bias_of(sums_without), bias_of(old)));
+      auto dbias = convert<double>(bias_of(old));
+      for (std::size_t i = 0; i < dout.size(); ++i)
+        dbias[i % any_N] += static_cast<double>(dout[i]);
+      CHECK(relative_error(bias_of(sums), dbias) <= rows * unit_roundoff);
+      for (int threads = 2; threads <= 4; ++threads) {
+        CAPTURE(sizeof(T), rows, threads);
+        for (const bool add : {false, true}) {
+          const auto [dx, all] = gradients(threads, add, true);
+          CHECK(same_result(dx, add ? added : written));
+          CHECK(same_result(all, sums));
+        }
+      }
+    }
+  };
+  run(0.f);
+  run(bf16(0.f));
+  run(0.);
 }

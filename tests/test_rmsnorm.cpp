@@ -1,4 +1,4 @@
-#include <samba/kernels/rmsnorm.hpp>
+#include <samba/kernels/cpu/rmsnorm.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/gradients.hpp>
@@ -137,14 +137,18 @@ TEST_CASE("rmsnorm: rows of a chunk as alone, for any number of threads") {
     weight.bind(reinterpret_cast<std::byte*>(w.data()));
     const auto x = rng.values<R>(rows * n);
     std::vector<R> alone(rows * n);
-    for (std::int64_t i = 0; i < rows; ++i)
-      kernels::rmsnorm(Team{}, weight, 1e-5f, {x.data() + i * n, 1}, {alone.data() + i * n, 1});
+    const auto norm = [&](Team team, std::int64_t first, std::int64_t count, std::vector<R>& out) {
+      const Context<Policy<R>> c{{{}, count}, {team}};
+      kernels::rmsnorm<n>(c, {.weight = weight,
+                              .eps = 1e-5f,
+                              .x = {x.data() + first * n, count},
+                              .out = {out.data() + first * n, count}});
+    };
+    for (std::int64_t i = 0; i < rows; ++i) norm(Team{}, i, 1, alone);
     for (int threads = 1; threads <= 4; ++threads) {
       CAPTURE(threads);
       std::vector<R> out(rows * n);
-      parallel(threads, [&](Team team) {
-        kernels::rmsnorm(team, weight, 1e-5f, {x.data(), rows}, {out.data(), rows});
-      });
+      parallel(threads, [&](Team team) { norm(team, 0, rows, out); });
       CHECK(same_result(out, alone));
     }
   };
@@ -190,10 +194,15 @@ TEST_CASE("rmsnorm backward: the same bits for any number of threads, and for ro
       Vector<R, n> dweight;
       dweight.bind(reinterpret_cast<std::byte*>(result.data() + rows * n));
       parallel(threads, [&](Team team) {
+        const Context<Policy<R>> c{{{}, at_once}, {team}};
         for (std::int64_t i = 0; i < rows; i += at_once)
-          rmsnorm_backward(team, weight, 1e-5f, {x.data() + i * n, at_once},
-                           {dout.data() + i * n, at_once}, {inverse.data() + i, at_once},
-                           {result.data() + i * n, at_once}, dweight);
+          rmsnorm_backward<n>(c, {.weight = weight,
+                                  .eps = 1e-5f,
+                                  .x = {x.data() + i * n, at_once},
+                                  .dout = {dout.data() + i * n, at_once},
+                                  .dx = {result.data() + i * n, at_once},
+                                  .dweight = dweight,
+                                  .inverse = {inverse.data() + i, at_once}});
       });
       return result;
     };

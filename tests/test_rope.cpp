@@ -1,4 +1,4 @@
-#include <samba/kernels/rope.hpp>
+#include <samba/kernels/cpu/rope.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/gradients.hpp>
@@ -185,15 +185,27 @@ TEST_CASE("rope: turns queries and keys, leaves values and the other channels as
   const RotaryTable<rotary> table(10000.f, RopeTable::exact);
   const std::vector<Segment> segments{{1000, 0, 3}, {7, 3, 2}};
   const auto run = [&]<class R>(R, double tolerance) {
+    using Q = Heads<R, n_kv_heads, group, head_dim>;
+    using K = Heads<R, n_kv_heads, 1, head_dim>;
+    const auto turn = [&](Q q, K k, int threads, bool back) {
+      parallel(threads, [&](Team team) {
+        const Context<Policy<R>> c{{segments, 5}, {team}};
+        if (back)
+          kernels::rope_backward<rotary, n_kv_heads, group, head_dim>(
+              c, {.angles = table, .q = q, .k = k});
+        else
+          kernels::rope<rotary, n_kv_heads, group, head_dim>(c, {.angles = table, .q = q, .k = k});
+      });
+    };
+    const auto fused = [&](std::vector<R>& qkv) {
+      return FusedHeads<R, n_kv_heads, group, head_dim>(Rows<R, width>{qkv.data(), 5});
+    };
     const auto before = rng.values<R>(5 * width);
     std::vector<R> alone;
     for (int threads = 1; threads <= 4; ++threads) {
       CAPTURE(threads);
       auto qkv = before;
-      parallel(threads, [&](Team team) {
-        kernels::rope<head_dim>(Chunk{team, segments, 5}, group, table,
-                                Rows<R, width>{qkv.data(), 5});
-      });
+      turn(fused(qkv).q, fused(qkv).k, threads, false);
       if (threads == 1) alone = qkv;
       CHECK(same_result(qkv, alone));
     }
@@ -201,11 +213,33 @@ TEST_CASE("rope: turns queries and keys, leaves values and the other channels as
     for (int threads = 1; threads <= 4; ++threads) {
       CAPTURE(threads);
       auto back = alone;
-      parallel(threads, [&](Team team) {
-        kernels::rope_backward<head_dim>(Chunk{team, segments, 5}, group, table,
-                                         Rows<R, width>{back.data(), 5});
-      });
+      turn(fused(back).q, fused(back).k, threads, true);
       CHECK(relative_error(back, before) <= tolerance);
+    }
+    // In buffers of their own, keys head by head, they turn as in rows of all.
+    for (const bool back : {false, true}) {
+      CAPTURE(back);
+      std::vector<R> q(5 * n_kv_heads * group * head_dim), k(5 * n_kv_heads * head_dim);
+      const Q queries(Rows<R, n_kv_heads * group * head_dim>{q.data(), 5});
+      const K keys(k.data(), 5, head_dim, 5 * head_dim);
+      auto qkv = before;
+      const auto all = fused(qkv);
+      const auto each = [&](auto f) {
+        for (int row = 0; row < 5; ++row)
+          for (int g = 0; g < n_kv_heads; ++g) {
+            f(queries.at(row, g), all.q.at(row, g), group * head_dim);
+            f(keys.at(row, g), all.k.at(row, g), head_dim);
+          }
+      };
+      each([](R* mine, const R* theirs, int n) { std::copy_n(theirs, n, mine); });
+      turn(queries, keys, 2, back);
+      turn(all.q, all.k, 1, back);
+      int wrong = 0;
+      each([&](const R* mine, const R* theirs, int n) {
+        wrong += !same_result(std::span(mine, static_cast<std::size_t>(n)),
+                              std::span(theirs, static_cast<std::size_t>(n)));
+      });
+      CHECK(wrong == 0);
     }
     for (int row = 0; row < 5; ++row)
       for (int head = 0; head < heads; ++head) {

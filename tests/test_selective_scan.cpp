@@ -1,4 +1,4 @@
-#include <samba/kernels/selective_scan.hpp>
+#include <samba/kernels/cpu/selective_scan.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/gradients.hpp>
@@ -16,17 +16,19 @@ struct Case {
   double A_low = -8, A_high = -0.1;
   std::size_t weight_offset = 0, x_offset = 0, dt_offset = 0, z_offset = 0, BC_offset = 0,
               h_offset = 0, y_offset = 0, gap = 0;
-  bool in_place = false;  ///< y is dt
+  bool in_place = false;     ///< y is dt
+  bool gate = true;          ///< there is z
+  bool before_gate = false;  ///< y before its gate is written, or has a gradient
 };
 
 template <class R>
 struct Result {
-  std::vector<R> y, h;
+  std::vector<R> y, h, before_gate;
 };
 
 /// The recurrence in double, and how large the terms are that add up in y and h.
 struct Exact {
-  std::vector<double> y, h, y_magnitude, h_magnitude;
+  std::vector<double> y, h, before_gate, y_magnitude, h_magnitude, before_gate_magnitude;
 };
 
 /// simd and reference against the recurrence.
@@ -34,19 +36,20 @@ template <int N>
 void check(const Case& c, Random& rng) {
   CAPTURE(rng.seed, N, c.n_rows, c.channels, c.dt_low, c.dt_high, c.A_low, c.weight_offset,
           c.x_offset, c.dt_offset, c.z_offset, c.BC_offset, c.h_offset, c.y_offset, c.gap,
-          c.in_place);
+          c.in_place, c.gate, c.before_gate);
   const std::size_t C = c.channels, T = c.n_rows;
   const auto A = rng.values(N * C, c.A_low, c.A_high), D = rng.values(C), dt_bias = rng.values(C);
   const auto dt = rng.values(T * C, c.dt_low, c.dt_high), x = rng.values(T * C),
              z = rng.values(T * C, -3, 3);
   const auto B = rng.values(T * N), Cs = rng.values(T * N), h0 = rng.values(N * C);
 
-  Exact exact{{}, convert<double>(h0), {}, {}};
+  Exact exact;
+  exact.h = convert<double>(h0);
   for (const double h : exact.h) exact.h_magnitude.push_back(std::abs(h));
   for (std::size_t t = 0; t < T; ++t)
     for (std::size_t i = 0; i < C; ++i) {
       const double u = double{x[t * C + i]}, gate = double{z[t * C + i]},
-                   silu = gate / (1 + std::exp(-gate));
+                   silu = c.gate ? gate / (1 + std::exp(-gate)) : 1;
       const double s = double{dt[t * C + i]} + double{dt_bias[i]};
       const double delta = std::max(s, 0.) + std::log1p(std::exp(-std::abs(s)));
       double y = double{D[i]} * u, magnitude = std::abs(y);
@@ -59,6 +62,7 @@ void check(const Case& c, Random& rng) {
         y += double{Cs[t * N + n]} * h, magnitude += std::abs(double{Cs[t * N + n]}) * m;
       }
       exact.y.push_back(y * silu), exact.y_magnitude.push_back(magnitude * std::abs(silu));
+      exact.before_gate.push_back(y), exact.before_gate_magnitude.push_back(magnitude);
     }
 
   const auto scan = [&]<class R>(R, auto kernel) {
@@ -67,17 +71,33 @@ void check(const Case& c, Random& rng) {
     const Guarded<R> in(convert<R>(x), T, c.gap, c.x_offset),
         step(convert<R>(dt), T, c.gap, c.dt_offset), gate(convert<R>(z), T, c.gap, c.z_offset);
     const Guarded<R> b(convert<R>(B), T, c.gap + 1, c.BC_offset),
-        cs(convert<R>(Cs), T, c.gap + 1, c.BC_offset);
-    const Guarded<R> apart(T, C, C + c.gap, c.y_offset);
+        cs(convert<R>(Cs), T, c.gap + 2, c.BC_offset);
+    const Guarded<R> apart(T, C, C + c.gap, c.y_offset), before(T, C, C + c.gap, c.z_offset);
     const Guarded<R>& out = c.in_place ? step : apart;
     const auto n = static_cast<std::int64_t>(C);
-    kernel(SelectiveScanArgs<R>{a.data(), d.data(), bias.data(), step.data(), step.stride(),
-                                b.data(), cs.data(), b.stride(), in.data(), in.stride(),
-                                gate.data(), gate.stride(), h.data(), out.data(), out.stride(),
-                                static_cast<std::int64_t>(T), n},
+    kernel(SelectiveScanArgs<R>{.A = a.data(),
+                                .D = d.data(),
+                                .dt_bias = bias.data(),
+                                .dt = step.data(),
+                                .dt_stride = step.stride(),
+                                .B = b.data(),
+                                .B_stride = b.stride(),
+                                .C = cs.data(),
+                                .C_stride = cs.stride(),
+                                .x = in.data(),
+                                .x_stride = in.stride(),
+                                .z = c.gate ? gate.data() : nullptr,
+                                .z_stride = gate.stride(),
+                                .h = h.data(),
+                                .y = out.data(),
+                                .y_stride = out.stride(),
+                                .before_gate = c.before_gate ? before.data() : nullptr,
+                                .before_gate_stride = before.stride(),
+                                .n_rows = static_cast<std::int64_t>(T),
+                                .channels = n},
            Range{0, n});
-    CHECK((out.guarded() && h.guarded()));
-    return Result<R>{out.values(), h.values()};
+    CHECK((out.guarded() && h.guarded() && before.guarded()));
+    return Result<R>{out.values(), h.values(), before.values()};
   };
   const auto simd = scan(0.f, [](auto a, Range r) { simd::selective_scan<N>(a, r); });
   const auto naive = scan(0.f, [](auto a, Range r) { reference::selective_scan<N>(a, r); });
@@ -93,19 +113,29 @@ void check(const Case& c, Random& rng) {
         2 * error_to(naive.h, exact.h, exact.h_magnitude) + tiny);
   CHECK(error_to(naive_double.y, exact.y, exact.y_magnitude) <= 1e-14);
   CHECK(error_to(naive_double.h, exact.h, exact.h_magnitude) <= 1e-14);
+  if (!c.before_gate) return;
+  CHECK(error_to(simd.before_gate, exact.before_gate, exact.before_gate_magnitude) <=
+        2 * error_to(naive.before_gate, exact.before_gate, exact.before_gate_magnitude) + tiny);
+  CHECK(error_to(naive_double.before_gate, exact.before_gate, exact.before_gate_magnitude) <=
+        1e-14);
+  // Without a gate it is y.
+  if (!c.gate) {
+    CHECK(same_bits(simd.before_gate, simd.y));
+    CHECK(same_bits(naive.before_gate, naive.y));
+  }
 }
 
-/// The gradients of simd and reference, for random gradients of y and of the state at the end,
-/// against those of the recurrence in double. dA, dD and ddt_bias are added to what was there.
+/// The gradients of simd and reference, for random gradients of y, of the state at the end and, where
+/// the case says so, of y before its gate, against those of the recurrence in double. dA, dD and ddt_bias are added to what was there.
 template <int N>
 void check_backward(const Case& c, Random& rng) {
   CAPTURE(rng.seed, N, c.n_rows, c.channels, c.dt_low, c.dt_high, c.A_low, c.weight_offset,
           c.x_offset, c.dt_offset, c.z_offset, c.BC_offset, c.h_offset, c.y_offset, c.gap,
-          c.in_place);
+          c.in_place, c.gate, c.before_gate);
   const std::size_t C = c.channels, T = c.n_rows, blocks = (C + scan_block - 1) / scan_block;
   const auto A = rng.values(N * C, c.A_low, c.A_high), D = rng.values(C), dt_bias = rng.values(C);
   const auto dt = rng.values(T * C, c.dt_low, c.dt_high), x = rng.values(T * C),
-             z = rng.values(T * C, -3, 3), dy = rng.values(T * C);
+             z = rng.values(T * C, -3, 3), dy = rng.values(T * C), dbefore = rng.values(T * C);
   const auto B = rng.values(T * N), Cs = rng.values(T * N), h0 = rng.values(N * C),
              dh_end = rng.values(N * C);
   const auto dA0 = rng.values(N * C), dD0 = rng.values(C), ddt_bias0 = rng.values(C);
@@ -130,8 +160,10 @@ void check_backward(const Case& c, Random& rng) {
         h.push_back(decay_of(t, n) * h[t * N + n] +
                     delta(t) * double{x[t * C + i]} * double{B[t * N + n]});
     for (std::size_t t = T; t-- > 0;) {
-      const Sized u = double{x[t * C + i]}, gate = exact_silu(double{z[t * C + i]}),
-                  out = double{dy[t * C + i]}, g = out * gate, skip = double{D[i]}, step = delta(t);
+      const Sized u = double{x[t * C + i]}, gate = c.gate ? exact_silu(double{z[t * C + i]}) : 1,
+                  out = double{dy[t * C + i]},
+                  before_gate = c.before_gate ? double{dbefore[t * C + i]} : 0,
+                  g = out * gate + before_gate, skip = double{D[i]}, step = delta(t);
       Sized y = skip * u, from_delta, from_input;
       for (std::size_t n = 0; n < N; ++n) {
         const Sized a = double{A[n * C + i]}, b = double{B[t * N + n]}, r = double{Cs[t * N + n]};
@@ -161,56 +193,72 @@ void check_backward(const Case& c, Random& rng) {
     const Guarded<R> in(convert<R>(x), T, c.gap, c.x_offset),
         step(convert<R>(dt), T, c.gap, c.dt_offset), gate(convert<R>(z), T, c.gap, c.z_offset);
     const Guarded<R> b(convert<R>(B), T, c.gap + 1, c.BC_offset),
-        cs(convert<R>(Cs), T, c.gap + 1, c.BC_offset);
-    const Guarded<R> out(convert<R>(dy), T, c.gap, c.y_offset), apart(T, C, C + c.gap, c.dt_offset),
+        cs(convert<R>(Cs), T, c.gap + 2, c.BC_offset);
+    const Guarded<R> out(convert<R>(dy), T, c.gap, c.y_offset),
+        before(convert<R>(dbefore), T, c.gap, c.z_offset), apart(T, C, C + c.gap, c.dt_offset),
         din(T, C, C + c.gap, c.x_offset), dgate(T, C, C + c.gap, c.z_offset),
         parts(T, blocks * 2 * N, blocks * 2 * N + c.gap, c.BC_offset);
     const Guarded<R>& dstep = c.in_place ? out : apart;
     const Guarded<R> dstate(convert<R>(dh_end), c.h_offset), da(convert<R>(dA0), c.weight_offset),
         dd(convert<R>(dD0), c.weight_offset), dbias(convert<R>(ddt_bias0), c.weight_offset);
     // As large as the wrapper makes them.
-    using Scratch = ScanBackwardScratch<R, N, 1>;
+    using Scratch = ScanBackwardScratch<Policy<R>, N, 1>;
     const Guarded<R> kept(T * (N * scan_block / scan_piece)),
         piece(static_cast<std::size_t>(decltype(Scratch::piece)::size));
     const auto n = static_cast<std::int64_t>(C);
-    kernel(SelectiveScanBackwardArgs<R>{{a.data(), d.data(), bias.data(), step.data(),
-                                         step.stride(), b.data(), cs.data(), b.stride(), in.data(),
-                                         in.stride(), gate.data(), gate.stride(), h.data(), nullptr,
-                                         0, static_cast<std::int64_t>(T), n},
-                                        out.data(),
-                                        out.stride(),
-                                        dstep.data(),
-                                        dstep.stride(),
-                                        din.data(),
-                                        din.stride(),
-                                        dgate.data(),
-                                        dgate.stride(),
-                                        parts.data(),
-                                        parts.stride(),
-                                        dstate.data(),
-                                        da.data(),
-                                        dd.data(),
-                                        dbias.data()},
+    kernel(SelectiveScanBackwardArgs<R>{.forward = {.A = a.data(),
+                                                    .D = d.data(),
+                                                    .dt_bias = bias.data(),
+                                                    .dt = step.data(),
+                                                    .dt_stride = step.stride(),
+                                                    .B = b.data(),
+                                                    .B_stride = b.stride(),
+                                                    .C = cs.data(),
+                                                    .C_stride = cs.stride(),
+                                                    .x = in.data(),
+                                                    .x_stride = in.stride(),
+                                                    .z = c.gate ? gate.data() : nullptr,
+                                                    .z_stride = gate.stride(),
+                                                    .h = h.data(),
+                                                    .y = nullptr,
+                                                    .y_stride = 0,
+                                                    .before_gate = nullptr,
+                                                    .before_gate_stride = 0,
+                                                    .n_rows = static_cast<std::int64_t>(T),
+                                                    .channels = n},
+                                        .dy = out.data(),
+                                        .dy_stride = out.stride(),
+                                        .dbefore_gate = c.before_gate ? before.data() : nullptr,
+                                        .dbefore_gate_stride = before.stride(),
+                                        .ddt = dstep.data(),
+                                        .ddt_stride = dstep.stride(),
+                                        .dx = din.data(),
+                                        .dx_stride = din.stride(),
+                                        .dz = c.gate ? dgate.data() : nullptr,
+                                        .dz_stride = dgate.stride(),
+                                        .dBC = parts.data(),
+                                        .dBC_stride = parts.stride(),
+                                        .dh = dstate.data(),
+                                        .dA = da.data(),
+                                        .dD = dd.data(),
+                                        .ddt_bias = dbias.data()},
            Range{0, n}, kept.data(), piece.data());
     CHECK((out.guarded() && apart.guarded() && din.guarded() && dgate.guarded()));
     CHECK((parts.guarded() && dstate.guarded() && da.guarded() && dd.guarded() && dbias.guarded()));
     CHECK((kept.guarded() && piece.guarded()));
     CHECK(same_bits(h.values(), convert<R>(h0)));
-    return Named<R>{{"ddt", dstep.values()}, {"dx", din.values()},        {"dz", dgate.values()},
-                    {"dBC", parts.values()}, {"dh", dstate.values()},     {"dA", da.values()},
-                    {"dD", dd.values()},     {"ddt_bias", dbias.values()}};
+    Named<R> found{{"ddt", dstep.values()},     {"dx", din.values()}, {"dBC", parts.values()},
+                   {"dh", dstate.values()},     {"dA", da.values()},  {"dD", dd.values()},
+                   {"ddt_bias", dbias.values()}};
+    if (c.gate) found.emplace_back("dz", dgate.values());
+    return found;
   };
   const auto naive = [](auto... args) { reference::selective_scan_backward<N>(args...); };
+  Named<Sized> exact{{"ddt", ddt}, {"dx", dx}, {"dBC", dBC},          {"dh", dh},
+                     {"dA", dA},   {"dD", dD}, {"ddt_bias", ddt_bias}};
+  if (c.gate) exact.emplace_back("dz", dz);
   // Roundings as in the forward pass, twice: states are computed anew, then carried back.
-  check_results({{"ddt", ddt},
-                 {"dx", dx},
-                 {"dz", dz},
-                 {"dBC", dBC},
-                 {"dh", dh},
-                 {"dA", dA},
-                 {"dD", dD},
-                 {"ddt_bias", ddt_bias}},
-                run(0.f, [](auto... args) { simd::selective_scan_backward<N>(args...); }),
+  check_results(exact, run(0.f, [](auto... args) { simd::selective_scan_backward<N>(args...); }),
                 run(0.f, naive), run(0., naive), 32 * unit_roundoff);
 }
 
@@ -218,10 +266,13 @@ constexpr int d_state = 5, width = 2 * static_cast<int>(scan_block) + 3;
 
 /// The inputs of some tokens, and scans of parts of them over `width` channels.
 struct Scan {
+  using P = Policy<float>;
+
   int length;
   std::vector<float> A_memory, D_memory, bias_memory, dt, x, z, BC;  // BC: (length, 2 d_state)
   Table<float, d_state, width> A;
   Vector<float, width> D, dt_bias;
+  bool gate = true;
 
   Scan(int tokens, Random& rng)
       : length(tokens),
@@ -240,17 +291,31 @@ struct Scan {
 
   /// Tokens [begin, end); `h` are the states of the segments, advanced.
   std::vector<float> operator()(int begin, int end, const std::vector<Segment>& segments,
-                                std::vector<std::vector<float>*> h, int threads = 1) const {
-    std::vector<Array<float, d_state, width>> states;
-    for (auto* state : h) states.push_back({state->data()});
-    const std::int64_t rows = end - begin, at = std::int64_t{begin} * width;
-    const In<float, 2 * d_state> fused{BC.data() + std::int64_t{begin} * 2 * d_state, rows};
+                                std::vector<std::vector<float>*> h, int threads = 1,
+                                std::vector<float>* before_gate = nullptr) const {
+    SegmentStates<float> states(segments, std::move(h));
+    const std::int64_t rows = end - begin;
     std::vector<float> y(static_cast<std::size_t>(rows * width));
+    Optional<Out<P, width>> before = none;
+    if (before_gate) {
+      before_gate->resize(y.size());
+      before = Rows<float, width>{before_gate->data(), rows};
+    }
     parallel(threads, [&](Team team) {
-      kernels::selective_scan(Chunk{team, segments, rows}, A, D, dt_bias, {dt.data() + at, rows},
-                              first<d_state>(fused), last<d_state>(fused), {x.data() + at, rows},
-                              {z.data() + at, rows}, states_of(states), {y.data(), rows});
+      const Context<P> c{{segments, rows}, {team}};
+      kernels::selective_scan<d_state, width>(c, {.A = A,
+                                                  .D = D,
+                                                  .dt_bias = dt_bias,
+                                                  .dt = part(dt, begin, end),
+                                                  .B = first<d_state>(fused(begin, end)),
+                                                  .C = last<d_state>(fused(begin, end)),
+                                                  .x = part(x, begin, end),
+                                                  .z = part_of_z(begin, end),
+                                                  .h = states.data(),
+                                                  .y = {y.data(), rows},
+                                                  .before_gate = before});
     });
+    CHECK(states.take_over());
     return y;
   }
 
@@ -259,22 +324,23 @@ struct Scan {
   /// D, then dt_bias.
   Named<float> backward(int begin, int end, const std::vector<Segment>& segments,
                         std::vector<std::vector<float>>& h, std::vector<std::vector<float>>& dh,
-                        const std::vector<float>& dy, std::vector<float>& sums,
-                        int threads = 1) const {
-    std::vector<Array<float, d_state, width>> states, gradients;
-    for (auto& state : h) states.push_back({state.data()});
-    for (auto& state : dh) gradients.push_back({state.data()});
-    const std::int64_t rows = end - begin, at = std::int64_t{begin} * width;
-    const In<float, 2 * d_state> fused{BC.data() + std::int64_t{begin} * 2 * d_state, rows};
+                        const std::vector<float>& dy, std::vector<float>& sums, int threads = 1,
+                        const std::vector<float>* dbefore_gate = nullptr) const {
+    SegmentStates<float> states(segments, h), gradients(segments, dh);
+    const std::int64_t rows = end - begin;
     const auto n = static_cast<std::size_t>(rows * width);
     std::vector<float> ddt(n), dx(n), dz(n), dBC(static_cast<std::size_t>(rows * 2 * d_state));
     const Rows<float, 2 * d_state> dfused{dBC.data(), rows};
+    Optional<In<P, width>> dbefore = none;
+    if (dbefore_gate) dbefore = part(*dbefore_gate, begin, end);
+    Optional<Out<P, width>> dgate = none;
+    if (gate) dgate = Rows<float, width>{dz.data(), rows};
     Table<float, d_state, width> dA;
     Vector<float, width> dD, ddt_bias;
     dA.bind(reinterpret_cast<std::byte*>(sums.data()));
     dD.bind(reinterpret_cast<std::byte*>(sums.data() + d_state * width));
     ddt_bias.bind(reinterpret_cast<std::byte*>(sums.data() + (d_state + 1) * width));
-    using Scratch = ScanBackwardScratch<float, d_state, width>;
+    using Scratch = ScanBackwardScratch<P, d_state, width>;
     Scratch scratch;
     ScratchPlacer places{{}, rows, threads};
     Scratch::visit(scratch, places);
@@ -282,13 +348,46 @@ struct Scan {
     places = {{memory.data()}, rows, threads};
     Scratch::visit(scratch, places);
     parallel(threads, [&](Team team) {
-      selective_scan_backward(
-          Chunk{team, segments, rows}, A, D, dt_bias, {dt.data() + at, rows}, first<d_state>(fused),
-          last<d_state>(fused), {x.data() + at, rows}, {z.data() + at, rows}, states_of(states),
-          {dy.data() + at, rows}, {ddt.data(), rows}, first<d_state>(dfused), last<d_state>(dfused),
-          {dx.data(), rows}, {dz.data(), rows}, scratch, states_of(gradients), dA, dD, ddt_bias);
+      const Context<P> c{{segments, rows}, {team}};
+      selective_scan_backward<d_state, width>(c,
+                                              {.forward = {.A = A,
+                                                           .D = D,
+                                                           .dt_bias = dt_bias,
+                                                           .dt = part(dt, begin, end),
+                                                           .B = first<d_state>(fused(begin, end)),
+                                                           .C = last<d_state>(fused(begin, end)),
+                                                           .x = part(x, begin, end),
+                                                           .z = part_of_z(begin, end),
+                                                           .h = states.data()},
+                                               .dy = part(dy, begin, end),
+                                               .dbefore_gate = dbefore,
+                                               .dh = gradients.data(),
+                                               .ddt = {ddt.data(), rows},
+                                               .dB = first<d_state>(dfused),
+                                               .dC = last<d_state>(dfused),
+                                               .dx = {dx.data(), rows},
+                                               .dz = dgate,
+                                               .dA = dA,
+                                               .dD = dD,
+                                               .ddt_bias = ddt_bias,
+                                               .scratch = scratch});
     });
+    const auto found = h;
+    CHECK((states.take_over() && gradients.take_over()));
+    for (std::size_t i = 0; i < h.size(); ++i) CHECK(same_bits(h[i], found[i]));
     return {{"ddt", ddt}, {"dx", dx}, {"dz", dz}, {"dBC", dBC}};
+  }
+
+ private:
+  static Rows<const float, width> part(const std::vector<float>& all, int begin, int end) {
+    return {all.data() + std::int64_t{begin} * width, end - begin};
+  }
+  Rows<const float, 2 * d_state> fused(int begin, int end) const {
+    return {BC.data() + std::int64_t{begin} * 2 * d_state, end - begin};
+  }
+  Optional<In<P, width>> part_of_z(int begin, int end) const {
+    if (!gate) return none;
+    return part(z, begin, end);
   }
 };
 
@@ -314,6 +413,21 @@ TEST_CASE("selective_scan: simd against reference, numbers of states and lengths
       check<16>(c, rng);
       check<32>(c, rng);
     }
+}
+
+TEST_CASE("selective_scan: without a gate, and what y was before it") {
+  Random rng;
+  for (const bool gate : {false, true})
+    for (const bool before_gate : {false, true})
+      for (const bool in_place : {false, true})
+        for (const std::size_t gap : {0u, 3u}) {
+          Case c{.n_rows = 9, .channels = 2 * vector_floats + 3, .gap = gap, .in_place = in_place};
+          c.gate = gate, c.before_gate = before_gate;
+          check<4>(c, rng);
+          check<7>(c, rng);
+        }
+  every_misalignment(Case{.n_rows = 3, .channels = vector_floats + 3, .before_gate = true},
+                     {&Case::z_offset, &Case::y_offset}, [&](const Case& c) { check<4>(c, rng); });
 }
 
 TEST_CASE("selective_scan: simd against reference, every misalignment, rows with gaps") {
@@ -374,7 +488,7 @@ TEST_CASE("selective_scan: segments of a chunk as alone, for any number of threa
   std::vector<float> alone;
   int at = 0;
   for (const int n : {1, 7, 2, 0, 5}) {
-    segments.push_back({0, at, n});
+    segments.push_back({0, at, n, 4 - std::ssize(segments)});
     auto h = rng.values(d_state * width);
     starts.push_back(h);
     append(alone, scan(at, at + n, {{0, 0, n}}, {&h}));
@@ -389,6 +503,38 @@ TEST_CASE("selective_scan: segments of a chunk as alone, for any number of threa
     for (auto& state : h) states.push_back(&state);
     CHECK(same_result(scan(0, length, segments, states, threads), alone));
     for (std::size_t s = 0; s < h.size(); ++s) CHECK(same_result(h[s], ends[s]));
+  }
+}
+
+TEST_CASE("selective_scan: segments without a gate, and what y was before it") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int length = 15;
+  Scan scan(length, rng);
+  const auto start = rng.values(d_state * width), other = rng.values(d_state * width);
+  const std::vector<Segment> segments{{0, 0, 6, 1}, {0, 6, length - 6, 0}};
+  for (int threads = 1; threads <= 3; ++threads) {
+    CAPTURE(threads);
+    const auto run = [&](bool gate, std::vector<float>* before_gate) {
+      auto h = start, h_of_other = other;
+      scan.gate = gate;
+      auto y = scan(0, length, segments, {&h, &h_of_other}, threads, before_gate);
+      append(y, h), append(y, h_of_other);
+      return y;
+    };
+    const auto gated = run(true, nullptr), bare = run(false, nullptr);
+    std::vector<float> before_gate, again;
+    CHECK(same_result(run(true, &before_gate), gated));
+    CHECK(same_result(run(false, &again), bare));
+    append(before_gate, {bare.begin() + length * width, bare.end()});
+    append(again, {bare.begin() + length * width, bare.end()});
+    CHECK(same_result(before_gate, bare));
+    CHECK(same_result(again, bare));
+    std::vector<double> expected;
+    for (std::size_t i = 0; i < length * width; ++i)
+      expected.push_back(double{bare[i]} * exact_silu(double{scan.z[i]}));
+    CHECK(relative_error(std::vector<float>(gated.begin(), gated.begin() + length * width),
+                         expected) <= 8 * unit_roundoff);
   }
 }
 
@@ -410,6 +556,22 @@ TEST_CASE("selective_scan backward: simd against reference, numbers of states an
       check_backward<16>(c, rng);
       check_backward<64>(c, rng);
     }
+}
+
+TEST_CASE("selective_scan backward: without a gate, and with a gradient of y before it") {
+  Random rng;
+  for (const bool gate : {false, true})
+    for (const bool before_gate : {false, true})
+      for (const bool in_place : {false, true})
+        for (const std::size_t gap : {0u, 3u}) {
+          Case c{.n_rows = 19, .channels = 2 * vector_floats + 3, .gap = gap, .in_place = in_place};
+          c.gate = gate, c.before_gate = before_gate;
+          check_backward<3>(c, rng);
+          check_backward<16>(c, rng);
+        }
+  every_misalignment(Case{.n_rows = 3, .channels = vector_floats + 3, .before_gate = true},
+                     {&Case::z_offset, &Case::y_offset},
+                     [&](const Case& c) { check_backward<4>(c, rng); });
 }
 
 TEST_CASE("selective_scan backward: simd against reference, every misalignment, rows with gaps") {
@@ -442,7 +604,7 @@ TEST_CASE("selective_scan backward: segments of a chunk as alone, for any number
   auto sums = old;
   int at = 0;
   for (const int n : {1, 35, 16, 0, 8}) {
-    segments.push_back({0, at, n});
+    segments.push_back({0, at, n, 4 - std::ssize(segments)});
     h.push_back(rng.values(d_state * width)), starts.push_back(rng.values(d_state * width));
     std::vector<std::vector<float>> before{h.back()}, dh{starts.back()};
     const auto part = scan.backward(at, at + n, {{0, 0, n}}, before, dh, dy, sums);
@@ -459,5 +621,34 @@ TEST_CASE("selective_scan backward: segments of a chunk as alone, for any number
     CHECK(same_results(scan.backward(0, length, segments, h, dh, dy, together, threads), alone));
     CHECK(same_result(together, sums));
     for (std::size_t s = 0; s < dh.size(); ++s) CHECK(same_result(dh[s], ends[s]));
+  }
+}
+
+TEST_CASE("selective_scan backward: gradients before the gate of segments, of any threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int length = 40;
+  Scan scan(length, rng);
+  const auto dbefore = rng.values(scan.size(width)), dy = rng.values(scan.size(width)),
+             start = rng.values(d_state * width);
+  const std::vector<float> zeros(dy.size());
+  const std::vector<Segment> segments{{0, 0, 17, 1}, {0, 17, length - 17, 0}};
+  const auto run = [&](bool gate, const std::vector<float>& gradient,
+                       const std::vector<float>* before_gate, int threads) {
+    std::vector<std::vector<float>> h{start, start}, dh(2, std::vector<float>(d_state * width));
+    std::vector<float> sums((d_state + 2) * width);
+    scan.gate = gate;
+    auto found = scan.backward(0, length, segments, h, dh, gradient, sums, threads, before_gate);
+    found.insert(found.end(), {{"sums", sums}, {"dh", dh[0]}, {"dh", dh[1]}});
+    if (!gate || before_gate) found.erase(found.begin() + 2);  // dz: 0 if dy is, else not written
+    return found;
+  };
+  // A gradient before the gate is one of y without a gate.
+  const auto alone = run(false, dbefore, nullptr, 1);
+  for (int threads = 1; threads <= 4; ++threads) {
+    CAPTURE(threads);
+    CHECK(same_results(run(false, dbefore, nullptr, threads), alone));
+    CHECK(same_results(run(true, zeros, &dbefore, threads), alone));
+    CHECK(same_results(run(false, zeros, &dbefore, threads), alone));
   }
 }

@@ -1,5 +1,5 @@
 #include <samba/core/arena.hpp>
-#include <samba/core/chunk.hpp>
+#include <samba/core/context.hpp>
 #include <samba/core/error.hpp>
 #include <samba/core/tensor.hpp>
 
@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 using namespace samba;
@@ -68,17 +69,6 @@ void check_rows(Place place) {
     all += std::abs(static_cast<double>(memory.data()[i]));
   CHECK(std::abs(all - sum) < 1e-9 * sum);  // padding is zero
 }
-
-struct Part {
-  Array<float, 2, 3> first;
-  Array<float, 4> second;
-};
-struct Other {
-  std::array<char, 24> bytes;
-};
-struct Whole : Other, Part {
-  std::array<Part, 3> several;
-};
 
 }  // namespace
 
@@ -154,9 +144,88 @@ TEST_CASE("Rows: rows, strides, slices") {
   CHECK(first<2>(all).row(1) == memory.data() + 8);
   CHECK(last<2>(all).row(1) == memory.data() + 12);
   CHECK(slice<2, 3>(Rows<float, 6>{}).data == nullptr);
-  const In<float, 6> read = all;
-  CHECK((read.data == all.data && read.count == 3 && read.stride == 8));
   CHECK((Rows<float, 6>{memory.data(), 3}.stride == 6));
+}
+
+TEST_CASE("RowsArgument: made of rows or of a pointer, a count and a stride, not of nothing") {
+  std::array<float, 24> memory{};
+  const Rows<float, 6> all{memory.data(), 3, 8};
+  const auto is = [&](auto rows, std::int64_t count, std::int64_t stride) {
+    return rows.data == memory.data() && rows.count == count && rows.stride == stride;
+  };
+  using Reads = In<Policy<float>, 6>;
+  using Writes = Out<Policy<float>, 6>;
+  STATIC_REQUIRE(std::is_same_v<Reads, RowsArgument<const float, 6>>);
+  STATIC_REQUIRE(std::is_same_v<Writes, RowsArgument<float, 6>>);
+  CHECK(is(Reads(all), 3, 8));
+  CHECK(is(Writes(all), 3, 8));
+  CHECK(is(Reads(Writes(all)), 3, 8));
+  CHECK(is(Reads(Rows<const float, 6>{memory.data(), 3, 8}), 3, 8));
+  const auto read = [](Reads rows) { return rows; };
+  CHECK(is(read({memory.data(), 2}), 2, 6));
+  CHECK(is(read({memory.data(), 2, 9}), 2, 9));
+  CHECK(Reads(all).row(2) == memory.data() + 16);
+  // Slices of what an operation was given.
+  CHECK(last<2>(Reads(all)).row(1) == memory.data() + 12);
+  STATIC_REQUIRE(std::is_same_v<decltype(first<2>(Reads(all))), Rows<const float, 2>>);
+
+  STATIC_REQUIRE_FALSE(std::is_default_constructible_v<Reads>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Rows<const float, 6>, Writes>);  // only read
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Rows<float, 5>, Reads>);         // other width
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Rows<double, 6>, Reads>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<None, Reads>);
+}
+
+TEST_CASE("Optional: rows, or none") {
+  std::array<float, 24> memory{};
+  using Reads = Optional<In<Policy<float>, 6>>;
+  const Rows<float, 6> all{memory.data(), 3, 8};
+  struct Arguments {
+    In<Policy<float>, 6> x;
+    Reads z = {};
+  };
+  const Arguments without{.x = all}, with{.x = all, .z = all}, with_none{.x = all, .z = none};
+  for (const Reads& z : {without.z, with_none.z, Reads()})
+    CHECK((z.data == nullptr && z.count == 0));
+  CHECK((with.z.data == memory.data() && with.z.count == 3 && with.z.stride == 8));
+  CHECK(Reads(In<Policy<float>, 6>(all)).row(1) == memory.data() + 8);
+  Reads later = none;
+  later = all;
+  CHECK(later.data == memory.data());
+  STATIC_REQUIRE_FALSE(
+      std::is_convertible_v<Rows<const float, 6>, Optional<Out<Policy<float>, 6>>>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Rows<float, 5>, Reads>);
+}
+
+TEST_CASE("Read, Added: weights of one shape, and gradients that may be written") {
+  const Arena memory(1000);
+  const auto bound = [&]<class Weight>(Weight weight) {
+    weight.bind(memory.data());
+    return weight;
+  };
+  const auto* const at = reinterpret_cast<const float*>(memory.data());
+  CHECK(ReadVector<float, 7>(bound(Vector<float, 7>{})).data == at);
+  CHECK(ReadTable<float, 7, 5>(bound(Table<float, 7, 5>{})).data == at);
+  CHECK(ReadFilter<float, 7, 5>(bound(Filter<float, 7, 5>{})).data == at);
+  CHECK(ReadFilter<float, 7, 5>(bound(Transposed<float, 7, 5>{})).data == at);
+  CHECK(ReadVector<float, 7>(Vector<float, 7>{}).data == nullptr);  // without a place
+  auto vector = bound(Vector<float, 7>{});
+  auto table = bound(Table<float, 7, 5>{});
+  auto filter = bound(Filter<float, 7, 5>{});
+  auto master = bound(Matrix<RowMajor<float>, 7, 5>{});
+  CHECK(AddedVector<float, 7>(vector).data == at);
+  CHECK(AddedTable<float, 7, 5>(table).data == at);
+  CHECK(AddedTable<float, 7, 5>(master).data == at);
+  CHECK(AddedFilter<float, 7, 5>(filter).data == at);
+
+  STATIC_REQUIRE_FALSE(std::is_default_constructible_v<ReadVector<float, 7>>);
+  STATIC_REQUIRE_FALSE(std::is_default_constructible_v<AddedVector<float, 7>>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Vector<float, 6>, ReadVector<float, 7>>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Vector<double, 7>, ReadVector<float, 7>>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Table<float, 5, 7>, ReadTable<float, 7, 5>>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Table<float, 7, 5>, ReadFilter<float, 7, 5>>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Matrix<float, 7, 5>, ReadTable<float, 7, 5>>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<const Vector<float, 7>&, AddedVector<float, 7>>);
 }
 
 TEST_CASE("Matrix: packed in panels, padded with zeros") {
@@ -193,29 +262,46 @@ TEST_CASE("Array and Ring: bytes and slots") {
   CHECK(Ring<bf16, 3, 7, 2>::bytes(99) == 84);
   CHECK(Ring<float, 2, 0, 3>::bytes(99) == 99 * 24);
   std::array<float, 1> memory{};
+  const auto place = reinterpret_cast<std::byte*>(memory.data());
   Ring<float, 1, 7, 6> window;
-  window.bind(reinterpret_cast<std::byte*>(memory.data()), 99);
-  CHECK((window.n_slots == 7 && window.data == memory.data()));
+  window.bind(place, 1000, 99);
+  CHECK((window.n_slots == 7 && window.data == memory.data() && window.stride == 1000));
+  CHECK(window.size_bytes() == 7 * 24);
   Ring<float, 1, 0, 6> unbounded;
-  unbounded.bind(reinterpret_cast<std::byte*>(memory.data()), 99);
-  CHECK(unbounded.n_slots == 99);
+  unbounded.bind(place, 1001, 99);
+  CHECK((unbounded.n_slots == 99 && unbounded.stride == 1001));
+  CHECK(unbounded.size_bytes() == 99 * 24);
+  window.bind_slots(place, 8, 1);  // one slot will do where nothing is read from before
+  CHECK((window.n_slots == 1 && window.stride == 8 && window.size_bytes() == 24));
 }
 
-TEST_CASE("States: one state per segment, and the same member, base or element of each") {
-  struct alignas(64) Padded {
-    Whole whole;
-  };
-  std::array<Padded, 3> all{};
-  std::array<float, 1> memory{};
-  all[2].whole.several[1].second.data = memory.data();
-  all[1].whole.first.data = memory.data();
-  const States<Whole> states{reinterpret_cast<std::byte*>(&all[0].whole), sizeof(Padded)};
-  CHECK(&states[2] == &all[2].whole);
-  CHECK(&states.part<Part>()[2] == static_cast<Part*>(&all[2].whole));
-  CHECK(&states.tensor(&Whole::several)[1] == &all[1].whole.several);
-  CHECK(&states.tensor(&Whole::several).element(2)[1] == &all[1].whole.several[2]);
-  CHECK(states.part<Part>().tensor(&Part::first)[1].data == memory.data());
-  CHECK(states.tensor(&Whole::several).element(1).tensor(&Part::second)[2].data == memory.data());
+TEST_CASE("Array, Ring: the tensors of states that stand one after another") {
+  // A state of an array and two rings, 256 bytes; three of them.
+  const Arena arena(3 * 256);
+  std::byte* const block = arena.data();
+  Array<double, 2, 3> array;
+  Ring<float, 2, 4, 3> window;
+  Ring<bf16, 1, 0, 2> unbounded;
+  array.bind(block, 256, 5);
+  window.bind(block + 64, 256, 5);
+  unbounded.bind(block + 192, 256, 5);
+  const ArrayData<double>& data = array;
+  const RingData<float>& ring = window;
+  for (const std::int64_t state : {0, 1, 2}) {
+    std::byte* const at = block + state * 256;
+    CHECK(reinterpret_cast<std::byte*>(data.of(state)) == at);
+    CHECK(reinterpret_cast<std::byte*>(ring.of(state)) == at + 64);
+    CHECK(reinterpret_cast<std::byte*>(unbounded.of(state)) == at + 192);
+  }
+  CHECK((data.of(0) == array.data && ring.of(0) == window.data));
+  // The stride is in bytes, whatever the type, and may go backwards.
+  const ArrayData<float> backwards{reinterpret_cast<float*>(block + 512), -256};
+  CHECK(reinterpret_cast<std::byte*>(backwards.of(2)) == block);
+  // Tensors that have no place have none in any state.
+  CHECK(ArrayData<float>{nullptr, 256}.of(2) == nullptr);
+  Array<float, 3> nowhere;
+  nowhere.bind(nullptr, 256, 5);
+  CHECK(nowhere.of(1) == nullptr);
 }
 
 TEST_CASE("Arena: aligned, zeroed, one owner") {
