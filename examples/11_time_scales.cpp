@@ -36,25 +36,25 @@ struct WatchedMamba : Mamba<D> {
   };
   static inline std::vector<Record> records;  // of the layers, in their order
 
-  template <class T, class KV>
-  static void forward(const Chunk& chunk, const typename Base::template Weights<T>& w,
-                      States<typename Base::template State<T, KV>> s,
-                      typename Base::template Scratch<T>& t, In<Real<T>, D> u,
-                      Out<Real<T>, D> out) {
-    Base::template forward<T, KV>(chunk, w, s, t, u, out);
-    if (chunk.team.rank == 0) {
+  template <class P>
+  static void forward(const Context<P>& c, const typename Base::template Weights<Weight<P>>& w,
+                      const typename Base::template State<P>& s,
+                      const typename Base::template Scratch<P>& t, In<P, D> u, Out<P, D> out) {
+    const Team& team = c.device.team;
+    Base::forward(c, w, s, t, u, out);
+    if (team.rank == 0) {
       auto record = std::ranges::find(records, &w, &Record::weights);
       if (record == records.end())
         record = records.insert(record, {&w, as_eigen(w.A).template cast<double>(),
                                          Eigen::ArrayXXd::Zero(1, Base::d_inner)});
       // delta = softplus(W_dt r + b_dt), from the r that forward left in its scratch.
       const auto r = as_eigen(first<Base::dt_rank>(t.rBC));  // (rows, dt_rank)
-      const EigenMatrix<Real<T>> x =
+      const EigenMatrix<Real<P>> x =
           (r * to_eigen(w.dt_proj).transpose()).rowwise() + as_eigen(w.dt_bias).row(0);
       record->sum_delta += x.template cast<double>().array().exp().log1p().colwise().sum();
-      record->tokens += chunk.rows;
+      record->tokens += c.rows;
     }
-    chunk.team.barrier();  // until here nobody uses the scratch for the next layer
+    team.barrier();  // until here nobody uses the scratch for the next layer
   }
 };
 

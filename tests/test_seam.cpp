@@ -150,6 +150,7 @@ struct MinGru {
 
 struct Memory : Channel<48> {};
 using Options = ModelOptions;
+using Centred = Norm<NormOptions{.kind = NormKind::layer, .bias = true}>;
 using Gemma = Norm<NormOptions{.eps = 1e-6f, .plus_one = true}>;
 
 struct WithMemory
@@ -158,11 +159,14 @@ struct WithMemory
                       SwiGLU<24>, GatedMemoryUnit<24, Memory>>,
           Options{.vocab_size = 61, .tie_embeddings = true}> {};
 struct WithSandwich
-    : LanguageModel<HybridStack<Sandwich<Gemma, SwiGLU<24>>,
-                                HybridStack<DModel<24>, Norms<Gemma, Gemma>,
-                                            SWA<7, AttentionOptions{.n_heads = 3}>, SwiGLU<24>>,
-                                Pre<Gemma, Mamba<24, 4>>, NoNorm<SwiGLU<24>>>,
-                    Options{.vocab_size = 61}> {};
+    : LanguageModel<
+          HybridStack<Sandwich<Gemma, SwiGLU<24>>,
+                      HybridStack<DModel<24>, Norms<Gemma, Gemma>,
+                                  SWA<7, AttentionOptions{.n_heads = 3}>, SwiGLU<24>>,
+                      Pre<Gemma, Mamba<24, 4>>, NoNorm<SwiGLU<24>>, Pre<Centred, SwiGLU<24>>,
+                      Sandwich<Centred, SwiGLU<24>,
+                               Norm<NormOptions{.kind = NormKind::layer, .plus_one = true}>>>,
+          Options{.vocab_size = 61}> {};
 struct WithFactor
     : LanguageModel<Repeat<2, HybridStack<Scaled<0.22f, SwiGLU<24>>,
                                           Scaled<0.5f, Sandwich<Norm<>, Mamba<24, 4>>>>>,
@@ -222,7 +226,7 @@ TEST_CASE("seam: branches with a norm before and after, of weights less 1") {
             "sandwich(eps=1e-06, plus_one=true, eps=1e-06, plus_one=true):mlp(") !=
         std::string::npos);
   CHECK(WithSandwich::parameters ==
-        2 * 61 * 24 + 24 + 3 * SwiGLU<24>::d_ff * 24 * 3 + 24 * 24 * 4 + 7 * 24 +
+        2 * 61 * 24 + 24 + 5 * SwiGLU<24>::d_ff * 24 * 3 + 24 * 24 * 4 + (7 + 5) * 24 +
             (48 * 2 * 24 + 48 * 4 + 48 * 2 + (2 + 8) * 48 + 48 * 2 + 48 * 4 + 48 + 24 * 48));
 }
 

@@ -39,16 +39,22 @@ constexpr Initial softplus_log_uniform(double low, double high) {
 struct NoDecay {};
 inline constexpr NoDecay no_decay{};
 
+/// Of a tensor of a branch that is not its layer's: that of a norm.
+struct OfBranch {};
+inline constexpr OfBranch of_branch{};
+
 /// All that is said of a tensor.
 struct TensorSaid {
   Initial initial = {};
   bool decays = true;  ///< where it has two or more dimensions
+  bool of_branch = false;
 
   constexpr TensorSaid(const auto&... said) { (take(said), ...); }
 
  private:
   constexpr void take(const Initial& x) { initial = x; }
   constexpr void take(NoDecay) { decays = false; }
+  constexpr void take(OfBranch) { of_branch = true; }
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -62,12 +62,12 @@ auto map_master(const TensorRef<R>& t) {
                                                     stride);
 }
 
-/// A tensor of a state: all extents but the last are rows.
+/// A tensor of one sequence's state: all extents but the last are rows.
 template <class Element, class X>
-auto map_state(const X& x) {
+auto map_state(const X& x, std::int64_t state = 0) {
   constexpr std::int64_t cols = X::shape[X::shape.size() - 1];
   const std::int64_t size = x.size_bytes() / std::int64_t{sizeof(Element)};
-  return EigenMap<Element>(x.data, size / cols, cols);
+  return EigenMap<Element>(x.of(state), size / cols, cols);
 }
 
 template <class R>
@@ -134,14 +134,15 @@ auto as_eigen(const Weights<Model, Master<R>>& weights, std::string_view pattern
   return detail::map_master<const R>(detail::find_tensor("as_eigen", weights, pattern));
 }
 
-/// A tensor of a layer's state: all extents but the last are rows, for example (d_state, d_inner).
+/// A tensor of a layer's state, of one of the sequences (Segment::state): all extents but the last are
+/// rows, for example (d_state, d_inner).
 template <class R, int... Extents>
-auto as_eigen(Array<R, Extents...>& x) {
-  return detail::map_state<R>(x);
+auto as_eigen(Array<R, Extents...>& x, std::int64_t state = 0) {
+  return detail::map_state<R>(x, state);
 }
 template <class R, int... Extents>
-auto as_eigen(const Array<R, Extents...>& x) {
-  return detail::map_state<const R>(x);
+auto as_eigen(const Array<R, Extents...>& x, std::int64_t state = 0) {
+  return detail::map_state<const R>(x, state);
 }
 
 /// A tensor of a snapshot by its name in state files: "0.ssm" is the ssm of branch 0. As above; a ring
@@ -156,16 +157,18 @@ auto as_eigen(S& snapshot, std::string_view name) {
   const StateInfo info{structure<Model>(), state_dtypes<R, KV>(), capacity};
   info.check_fits("as_eigen", ": the snapshot", snapshot.structure, snapshot.dtypes,
                   snapshot.capacity, snapshot.position);
-  typename Model::template State<R, KV> state;
-  if (const auto n = Model::place_state(state, nullptr, capacity); n != snapshot.block.bytes())
+  using P = Policy<R, KV>;
+  typename Model::template States<P> states;
+  if (const auto n = Model::template place_states<P>(states, nullptr, 0, capacity);
+      n != snapshot.block.bytes())
     fail({"as_eigen: the snapshot: expected ", n, " bytes, found ", snapshot.block.bytes()});
-  Model::place_state(state, snapshot.block.data(), capacity);
+  Model::template place_states<P>(states, snapshot.block.data(), 0, capacity);
 
   detail::EigenMap<Element> map(nullptr, 0, 0);
   std::string names;
   int number = 0;
-  Model::Stack::walk(state, [&](auto, auto& branch, Use) {
-    std::remove_reference_t<decltype(branch)>::visit(branch, [&]<class X>(auto tensor, X& x) {
+  const auto find = [&](auto branch, Use, auto& part) {
+    decltype(branch)::type::template State<P>::visit(part, [&]<class X>(auto tensor, X& x) {
       if constexpr (std::is_same_v<decltype(x.data), R*>) {
         const std::string known = detail::join({number, ".", detail::name_text(tensor)});
         names += detail::join({names.empty() ? "" : ", ", known});
@@ -173,7 +176,8 @@ auto as_eigen(S& snapshot, std::string_view name) {
       }
     });
     ++number;
-  });
+  };
+  Model::Stack::walk(find, Use{}, states);
   if (!map.data())
     fail({"as_eigen: the snapshot has no ", dtype_name(dtype_of<R>), " tensor ", Quoted{name},
           "; there are ", names});

@@ -6,6 +6,7 @@
 #include <samba/kernels/cpu/cross_entropy.hpp>
 #include <samba/kernels/cpu/elementwise.hpp>
 #include <samba/kernels/cpu/embedding.hpp>
+#include <samba/kernels/cpu/layernorm.hpp>
 #include <samba/kernels/cpu/matmul.hpp>
 #include <samba/kernels/cpu/rmsnorm.hpp>
 #include <samba/kernels/cpu/rope.hpp>

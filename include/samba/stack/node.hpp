@@ -62,14 +62,15 @@ struct NodeWeights {
                               WeightsOfNorm<After>>::type after;
 
   static constexpr void visit(auto& w, auto&& f) {
-    if constexpr (!std::is_void_v<Before>) f("norm.weight", w.norm.weight, Before::initial);
+    if constexpr (!std::is_void_v<Before>) Before::visit(w.norm, f, "norm.weight", "norm.bias");
     L::template Weights<T>::visit(w.layer, f);
-    if constexpr (!std::is_void_v<After>) f("norm_after.weight", w.after.weight, After::initial);
+    if constexpr (!std::is_void_v<After>)
+      After::visit(w.after, f, "norm_after.weight", "norm_after.bias");
   }
   static constexpr void visit_derived(auto& w, auto&& f) {
-    if constexpr (has_factor<Before>()) f("norm.factor", w.norm.factor);
+    if constexpr (!std::is_void_v<Before>) Before::visit_derived(w.norm, f, "norm.factor");
     detail::visit_derived<typename L::template Weights<T>>(w.layer, f);
-    if constexpr (has_factor<After>()) f("norm_after.factor", w.after.factor);
+    if constexpr (!std::is_void_v<After>) After::visit_derived(w.after, f, "norm_after.factor");
   }
   void derive() { detail::derive(norm), detail::derive(layer), detail::derive(after); }
   void derive_backward(NodeWeights<Before, L, After, Master<Real<T>>>& g) const {
@@ -77,15 +78,16 @@ struct NodeWeights {
     detail::derive_backward(layer, g.layer);
     detail::derive_backward(after, g.after);
   }
+};
 
- private:
-  template <class N>
-  static constexpr bool has_factor() {
-    if constexpr (std::is_void_v<N>)
-      return false;
-    else
-      return N::plus_one;
-  }
+/// What the gradients of a norm need for each row.
+template <class N, class P>
+struct StatisticsOf {
+  using type = typename N::template Statistics<P>;
+};
+template <class P>
+struct StatisticsOf<void, P> {
+  using type = None;
 };
 
 /// after(layer(before(x))); a norm that is void is left out.
@@ -118,12 +120,14 @@ struct NormedNode {
   struct Backward {
     static_assert(sizeof(CheckTrained<L>) > 0);
     Rows<Act<P>, d_model> du, dy;
-    Rows<Real<P>, 1> inverse;
+    typename StatisticsOf<Before, P>::type statistics;
+    typename StatisticsOf<After, P>::type after_statistics;
     typename BackwardOf<L, P>::type layer;
 
     static void visit(auto& t, auto&& f) {
-      f(t.du), f(t.inverse);
-      if constexpr (sandwich) f(t.dy);
+      f(t.du);
+      if constexpr (normed) f(t.statistics);
+      if constexpr (sandwich) f(t.dy), f(t.after_statistics);
       BackwardOf<L, P>::type::visit(t.layer, f);
     }
   };
@@ -153,14 +157,14 @@ struct NormedNode {
     In<P, d_model> dy = dout;
     if constexpr (sandwich) {
       kernels::clear<d_model>(c, d.dy);
-      After::template backward<d_model>(c, w.after, g.after, t.y, dout, d.dy, d.inverse);
+      After::template backward<d_model>(c, w.after, g.after, t.y, dout, d.dy, d.after_statistics);
       dy = d.dy;
     }
     if constexpr (HasBackward<L>)  // or CheckTrained has said that it has not
       L::backward(c, w.layer, g.layer, s, ds, t.layer, d.layer, layer_in<P>(t, x), dy,
                   Out<P, d_model>(d.du));
     if constexpr (normed)
-      Before::template backward<d_model>(c, w.norm, g.norm, x, d.du, dx, d.inverse);
+      Before::template backward<d_model>(c, w.norm, g.norm, x, d.du, dx, d.statistics);
     else
       kernels::add_to_residual<d_model>(c, {.term = d.du, .to = dx});
   }

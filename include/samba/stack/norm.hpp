@@ -1,29 +1,41 @@
 #pragma once
 #include <samba/core/initial.hpp>
 #include <samba/core/options.hpp>
+#include <samba/kernels/layernorm.hpp>
 #include <samba/kernels/rmsnorm.hpp>
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Options of Norm.
-struct NormOptions {
-  float eps = 0;          ///< added to the mean square; 0: ModelOptions::norm_eps
-  bool plus_one = false;  ///< weights are stored less 1, as Gemma's are
+/// What a norm divides by, and what it takes off before.
+enum class NormKind {
+  rms,   ///< RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x^2) + eps)
+  layer  ///< LayerNorm (Ba et al. 2016): (x - mean(x)) / sqrt(variance(x) + eps)
 };
 
-/// RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x^2) + eps) * weight.
+/// Options of Norm.
+struct NormOptions {
+  NormKind kind = NormKind::rms;
+  float eps = 0;          ///< 0: ModelOptions::norm_eps
+  bool plus_one = false;  ///< weights are stored less 1, as Gemma's are
+  bool bias = false;      ///< added to the result; of LayerNorm only
+};
+
+/// A norm of every token, times a weight: norm(x) * weight (+ bias).
 template <auto Options = NormOptions{}>
 struct Norm {
   static_assert(detail::are_options<NormOptions, Options>,
                 "Norm<Options>: write options as NormOptions{.plus_one = true}");
-  static constexpr float own_eps = detail::options_of<NormOptions, Options>.eps;
-  static constexpr bool plus_one = detail::options_of<NormOptions, Options>.plus_one;
+  // Constants of their own: clang 14 reads an option at run time from the wrong place.
+  static constexpr NormOptions options = detail::options_of<NormOptions, Options>;
+  static constexpr bool is_rms = options.kind == NormKind::rms, plus_one = options.plus_one,
+                        bias = options.bias;
+  static constexpr float own_eps = options.eps;
   static_assert(own_eps >= 0, "Norm: eps must not be negative");
-  static constexpr Initial initial = plus_one ? init::zero : init::one;
+  static_assert(!bias || !is_rms, "Norm: only NormKind::layer has a bias");
 
   template <class T, int D>
   struct Weights {
-    Vector<Real<T>, D> weight;
+    Vector<Real<T>, D> weight, offset;
     Vector<Real<T>, D> factor;  // derived: 1 + weight
 
     void derive() {
@@ -37,45 +49,64 @@ struct Norm {
           g.factor.data()[i] = 0;
         }
     }
-    constexpr auto& scale() const {
-      if constexpr (plus_one)
-        return factor;
-      else
-        return weight;
-    }
-    constexpr auto& scale() {
-      if constexpr (plus_one)
-        return factor;
-      else
-        return weight;
-    }
+    /// What the norm is multiplied with.
+    constexpr const auto& scale() const { return plus_one ? factor : weight; }
+    constexpr auto& scale() { return plus_one ? factor : weight; }
   };
 
+  /// Calls f for the tensors of the weights, which are called `weight` and `bias` behind a prefix.
+  static constexpr void visit(auto& w, auto&& f, const char* weight_name, const char* bias_name) {
+    f(weight_name, w.weight, of_branch, plus_one ? init::zero : init::one);
+    if constexpr (bias) f(bias_name, w.offset, of_branch);
+  }
+  static constexpr void visit_derived(auto& w, auto&& f, const char* factor_name) {
+    if constexpr (plus_one) f(factor_name, w.factor);
+  }
+
   static constexpr void visit_options(auto&& f) {
+    if constexpr (!is_rms) f("kind", "layer");
     if constexpr (own_eps > 0) f("eps", own_eps);
     if constexpr (plus_one) f("plus_one", plus_one);
+    if constexpr (bias) f("bias", bias);
   }
 
   /// out = norm(x). x, out: (rows, D).
   template <int D, class P>
   static void forward(const Context<P>& c, const Weights<Weight<P>, D>& w,
                       RowsArgument<const Residual<P>, D> x, Out<P, D> out) {
-    kernels::rmsnorm<D>(c, {.weight = w.scale(), .eps = eps(c), .x = x, .out = out});
+    if constexpr (is_rms)
+      kernels::rmsnorm<D>(c, {.weight = w.scale(), .eps = eps(c), .x = x, .out = out});
+    else
+      kernels::layernorm<D>(
+          c, {.weight = w.scale(), .bias = w.offset, .eps = eps(c), .x = x, .out = out});
   }
 
-  /// dx += the gradient of x for dout that of out; g is added to. inverse: scratch.
+  /// Scratch of backward, for some rows.
+  template <class P>
+  using Statistics = Rows<Real<P>, is_rms ? 1 : 2>;
+
+  /// dx += the gradient of x for dout that of out; g is added to.
   template <int D, class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>, D>& w,
                        Weights<Weight<Gradients<P>>, D>& g, RowsArgument<const Residual<P>, D> x,
-                       In<P, D> dout, RowsArgument<Residual<P>, D> dx,
-                       RowsArgument<Real<P>, 1> inverse) {
-    kernels::rmsnorm_backward<D>(c, {.weight = w.scale(),
-                                     .eps = eps(c),
-                                     .x = x,
-                                     .dout = dout,
-                                     .dx = dx,
-                                     .dweight = g.scale(),
-                                     .inverse = inverse});
+                       In<P, D> dout, RowsArgument<Residual<P>, D> dx, Statistics<P> statistics) {
+    if constexpr (is_rms)
+      kernels::rmsnorm_backward<D>(c, {.weight = w.scale(),
+                                       .eps = eps(c),
+                                       .x = x,
+                                       .dout = dout,
+                                       .dx = dx,
+                                       .dweight = g.scale(),
+                                       .inverse = statistics});
+    else
+      kernels::layernorm_backward<D>(c, {.weight = w.scale(),
+                                         .eps = eps(c),
+                                         .x = x,
+                                         .dout = dout,
+                                         .dx = dx,
+                                         .dweight = g.scale(),
+                                         .dbias = g.offset,
+                                         .statistics = statistics});
   }
 
  private:
