@@ -150,6 +150,8 @@ struct MinGru {
 
 struct Memory : Channel<48> {};
 using Options = ModelOptions;
+template <class Layer>
+using Model = LanguageModel<HybridStack<Layer>, Options{.vocab_size = 8, .tie_embeddings = true}>;
 using Centred = Norm<NormOptions{.kind = NormKind::layer, .bias = true}>;
 using Gemma = Norm<NormOptions{.eps = 1e-6f, .plus_one = true}>;
 
@@ -177,6 +179,12 @@ struct WithGru : LanguageModel<Repeat<2, HybridStack<MinGru<24>, SwiGLU<24>>>,
 struct WithEmbedding
     : LanguageModel<HybridStack<SwiGLU<24>, GatedMemoryUnit<24, Embedding<24>>, MinGru<24>,
                                 Parallel<GatedMemoryUnit<24, Embedding<24>>, SwiGLU<24>>>,
+                    Options{.vocab_size = 61, .tie_embeddings = true}> {};
+
+/// Attention on the stream and the embeddings, as in Zamba, twice with the same weights.
+using OnBoth = OnEmbedding<Norm<>, SWA<9, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>>;
+struct WithBoth
+    : LanguageModel<HybridStack<Mamba<24, 4>, Shared<OnBoth>, SwiGLU<24>, Shared<OnBoth>>,
                     Options{.vocab_size = 61, .tie_embeddings = true}> {};
 
 /// All that a model of a user's layers is to do.
@@ -233,6 +241,14 @@ TEST_CASE("seam: branches with a norm before and after, of weights less 1") {
 TEST_CASE("seam: branches that count by a factor") { check_all<WithFactor>(); }
 
 TEST_CASE("seam: a minimal gated recurrence with a state") { check_all<WithGru>(); }
+
+TEST_CASE("seam: branches on the stream and the embeddings") {
+  static_assert(WithBoth::n_channels == 1);
+  CHECK(WithBoth::parameters == 61 * 24 + 24 + Model<Mamba<24, 4>>::parameters - 9 * 24 +
+                                    Model<SwiGLU<24>>::parameters - 9 * 24 + 48 +
+                                    48 * (4 + 4) * 12 + 48 * 48 + 24 * 48);
+  check_all<WithBoth>();
+}
 
 TEST_CASE("seam: the embeddings are a channel") {
   static_assert(WithEmbedding::n_channels == 1);

@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/stack/branch.hpp>
+#include <samba/stack/on_embedding.hpp>
 
 #include <array>
 #include <utility>
@@ -29,6 +30,8 @@ template <class N, class L>
 inline constexpr int named_d_model<Pre<N, L>> = named_d_model<L>;
 template <class Before, class L, class After>
 inline constexpr int named_d_model<Sandwich<Before, L, After>> = named_d_model<L>;
+template <class N, class L>
+inline constexpr int named_d_model<OnEmbedding<N, L>> = named_d_model<L> / 2;
 template <auto factor, class E>
 inline constexpr int named_d_model<Scaled<factor, E>> = named_d_model<E>;
 template <class E, int Id>
@@ -134,6 +137,12 @@ template <class N, class L, int D, class Before, class After>
 struct NodeOf<Pre<N, L>, D, Before, After> : NodeOfLayer<N, L, D, void> {};
 template <class N, class L, class M, int D, class Before, class After>
 struct NodeOf<Sandwich<N, L, M>, D, Before, After> : NodeOfLayer<N, L, D, M> {};
+template <class N, class L, int D, class Before, class After>
+struct NodeOf<OnEmbedding<N, L>, D, Before, After> {
+  using Layer = typename Bound<L, 2 * D>::type;
+  static_assert(sizeof(CheckLayer<Layer>) > 0);
+  using type = OnEmbeddingNode<N, Layer>;
+};
 template <auto factor, class E, int D, class Before, class After>
 struct NodeOf<Scaled<factor, E>, D, Before, After> {
   using type = ScaledNode<factor, typename NodeOf<E, D, Before, After>::type>;

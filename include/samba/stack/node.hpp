@@ -34,6 +34,11 @@ struct Pre {};
 template <class Before, class L, class After = Before>
 struct Sandwich {};
 
+/// A branch that also sees the tokens' embeddings e, as they entered the first branch (Zamba, Glorioso
+/// et al. 2024): x += W layer(norm([x e])). The layer's d_model is twice that of the stack.
+template <class NormType, class L>
+struct OnEmbedding {};
+
 /// A branch that counts `factor` times: x += factor * node(x). Element: a layer or one of the above.
 template <auto factor, class Element>
 struct Scaled {};
