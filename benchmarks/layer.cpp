@@ -25,7 +25,9 @@ struct Instance {
   /// Places the tensors in a block and returns the bytes they take; a null block only counts.
   std::int64_t place(std::byte* block) {
     Placer placer{block};
-    const auto bind = [&]<class X>(auto, X& x, auto...) { x.bind(placer.take(X::bytes)); };
+    const auto bind = [&]<class X>(const auto&, X& x, const auto&...) {
+      x.bind(placer.take(X::bytes));
+    };
     Weights::visit(weights, bind);
     if constexpr (requires { Weights::visit_derived(weights, bind); })
       Weights::visit_derived(weights, bind);
@@ -34,8 +36,9 @@ struct Instance {
   }
 
   void randomize(Random& random) {
-    Weights::visit(weights,
-                   [&]<class X>(auto, X& x, auto...) { fill(x.data(), X::bytes, random); });
+    Weights::visit(weights, [&]<class X>(const auto&, X& x, const auto&...) {
+      fill(x.data(), X::bytes, random);
+    });
     if constexpr (requires { weights.derive(); }) weights.derive();
     State::visit(state, [&]<class X>(auto, X& x) { fill(x.data, X::bytes(0), random); });
   }
@@ -96,7 +99,7 @@ Cost cost(bool cold, std::int64_t position, std::int64_t rows) {
       .bytes = state_traffic<typename One::State>(position, rows) + floats(2 * rows * L::d_model),
       .dot = dot_of<T>};
   One one;
-  One::Weights::visit(one.weights, [&]<class X>(auto, const X&, auto...) {
+  One::Weights::visit(one.weights, [&]<class X>(const auto&, const X&, const auto&...) {
     cost.bytes += static_cast<double>(X::bytes);
   });
   for (std::int64_t i = position; i < position + rows; ++i)

@@ -25,7 +25,9 @@ const Weights<Model, T>& random_weights() {
   static const Weights<Model, T> weights = [] {
     Weights<Model, T> w;
     Random random;
-    w.visit([&]<class X>(int, auto, auto, X& x) { fill(x.data(), X::bytes, random); });
+    w.visit([&]<class X>(int, const auto&, const auto&, X& x, const auto&...) {
+      fill(x.data(), X::bytes, random);
+    });
     w.derive();
     return w;
   }();

@@ -35,7 +35,7 @@ double training_flops(Size size) {
   for_each_branch<typename Model::Stack>([&](auto branch, Use) {
     using B = typename decltype(branch)::type;
     const typename B::template Weights<float> weights{};
-    B::template Weights<float>::visit(weights, [&]<class X>(const auto&, const X&, auto...) {
+    B::template Weights<float>::visit(weights, [&]<class X>(const auto&, const X&, const auto&...) {
       if constexpr (requires { X::is_matrix; }) matrices += samba::detail::elements<X>();
     });
     if constexpr (requires { B::Layer::n_heads; })

@@ -72,7 +72,7 @@ void check_pieces(const std::string& name, const std::string& prefix, int thread
     layer.weights().derive_backward(g);
 
   check_gradient(file, "in.x", dx);
-  g.visit(g, [&](const std::string& tensor, const auto& gradient) {
+  g.visit(g, [&](const std::string& tensor, const auto& gradient, const auto&...) {
     check_gradient(file, "w." + tensor.substr(prefix.size()), values_of(gradient));
   });
 }

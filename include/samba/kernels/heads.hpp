@@ -42,10 +42,13 @@ struct FusedHeads {
 
   constexpr explicit FusedHeads(Rows<R, KvHeads*(Group + 2) * HeadDim> qkv)
       : q(qkv.data, qkv.count, qkv.stride, width),
-        k(qkv.data + Group * HeadDim, qkv.count, qkv.stride, width),
-        v(qkv.data + (Group + 1) * HeadDim, qkv.count, qkv.stride, width) {}
+        k(head(qkv.data, Group), qkv.count, qkv.stride, width),
+        v(head(qkv.data, Group + 1), qkv.count, qkv.stride, width) {}
 
  private:
+  // A view of no rows may be null, to which nothing may be added.
+  static constexpr R* head(R* row, int i) { return row ? row + i * HeadDim : nullptr; }
+
   static constexpr std::int64_t width = (Group + 2) * HeadDim;
 };
 
