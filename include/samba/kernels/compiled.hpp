@@ -8,6 +8,7 @@
 #include <samba/kernels/reference/causal_conv1d.hpp>
 #include <samba/kernels/reference/cross_entropy.hpp>
 #include <samba/kernels/reference/elementwise.hpp>
+#include <samba/kernels/reference/layernorm.hpp>
 #include <samba/kernels/reference/matmul.hpp>
 #include <samba/kernels/reference/rmsnorm.hpp>
 #include <samba/kernels/reference/rope.hpp>
@@ -63,12 +64,16 @@ void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
 // Training is not part of the library: scalar.
 using reference::causal_conv1d_backward;
 using reference::cross_entropy;
+using reference::layernorm;
+using reference::layernorm_backward;
+using reference::layernorm_backward_weight;
 using reference::matmul_backward_input;
 using reference::matmul_backward_weight;
 using reference::rms_inverse;
 using reference::rmsnorm_backward;
 using reference::rmsnorm_backward_weight;
 using reference::rope_backward;
+using reference::row_statistics;
 using reference::selective_scan_backward;
 using reference::silu_mul_backward;
 

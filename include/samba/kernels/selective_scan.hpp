@@ -50,7 +50,7 @@ struct SelectiveScanBackwardArgs {
   std::int64_t ddt_stride;
   E* dx;  ///< (n_rows, channels)
   std::int64_t dx_stride;
-  E* dz;  ///< (n_rows, channels), or null where there is no gate
+  E* dz;  ///< (n_rows, channels), or null: not wanted, or no gate
   std::int64_t dz_stride;
   R* dBC;  ///< (n_rows, blocks of channels, 2 d_state): of B, then of C, each block's part of the sum
   std::int64_t dBC_stride;

@@ -16,8 +16,15 @@
 #include <samba/kernels/simd/selective_scan.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::compiled {
-using namespace simd;
-}
+using simd::add;
+using simd::attention;
+using simd::causal_conv1d;
+using simd::matmul;
+using simd::rmsnorm;
+using simd::rope;
+using simd::selective_scan;
+using simd::silu_mul;
+}  // namespace samba::inline SAMBA_TARGET::kernels::compiled
 #endif
 
 #include <cstddef>

@@ -44,7 +44,8 @@ template <int N, class R>
     const std::int64_t row = s.first_row;
     a.dt += row * a.dt_stride, a.x += row * a.x_stride;
     a.B += row * a.B_stride, a.C += row * a.C_stride;
-    if (a.z) a.z += row * a.z_stride, b.dz += row * b.dz_stride;
+    if (a.z) a.z += row * a.z_stride;
+    if (b.dz) b.dz += row * b.dz_stride;
     if (b.dbefore_gate) b.dbefore_gate += row * b.dbefore_gate_stride;
     a.h = all.h.of(s.state), a.n_rows = s.n_rows, b.dh = all.dh.of(s.state);
     b.dy += row * b.dy_stride, b.ddt += row * b.ddt_stride, b.dx += row * b.dx_stride;

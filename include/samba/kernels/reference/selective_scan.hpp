@@ -75,7 +75,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channe
         if (a.z) {
           const R z = a.z[t * a.z_stride + c];
           g = dy * silu(z);
-          b.dz[t * b.dz_stride + c] = dy * y * silu_derivative(z);
+          if (b.dz) b.dz[t * b.dz_stride + c] = dy * y * silu_derivative(z);
         }
         if (b.dbefore_gate) g += b.dbefore_gate[t * b.dbefore_gate_stride + c];
         R ddelta = 0, dx = 0;

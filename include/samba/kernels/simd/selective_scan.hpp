@@ -183,7 +183,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
           });
           const vec raw = load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias;
           const vec ddt = fma(from_decay, vec(ln2), from_input * x) * sigmoid(raw);
-          if (a.z) store_part(b.dz + t * b.dz_stride + c, dy * y * silu_derivative(z), m);
+          if (b.dz) store_part(b.dz + t * b.dz_stride + c, dy * y * silu_derivative(z), m);
           store_part(b.dx + t * b.dx_stride + c, fma(from_input, delta, g * D), m);
           store_part(b.ddt + t * b.ddt_stride + c, ddt, m);
           dD = fma(g, x, dD);
