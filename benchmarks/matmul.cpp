@@ -109,7 +109,7 @@ void add(const std::string& model, bool cold, std::int64_t rows) {
           Eigen::setNbThreads(threads);
           const auto weights = bound<Matrix<Master<float>, N, K>>(w.data());
           as_eigen(Rows<float, N>{d.out.data(), rows}).noalias() =
-              as_eigen(In<float, K>{d.x.data(), rows}) * as_eigen(weights).transpose();
+              as_eigen(Rows<const float, K>{d.x.data(), rows}) * as_eigen(weights).transpose();
         },
         1);
 }

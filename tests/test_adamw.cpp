@@ -78,14 +78,14 @@ void check_steps(const AdamWOptions& options, const std::map<std::string, Rule>&
   }
 }
 
-/// Matrices decay by 0.1, vectors do not.
+/// Matrices decay by 0.1, vectors and A_log do not.
 std::map<std::string, Rule> usual() {
   std::map<std::string, Rule> rules;
   const Numbers weights;
   const auto names = tensor_names(weights);
   const auto tensors = weights.tensors();
   for (std::size_t t = 0; t < names.size(); ++t)
-    rules[names[t]] = {tensors[t].shape.size() > 1 ? 0.1 : 0};
+    rules[names[t]] = {tensors[t].shape.size() > 1 && !names[t].ends_with("A_log") ? 0.1 : 0};
   return rules;
 }
 
@@ -127,8 +127,7 @@ TEST_CASE("AdamW: groups by the names of tensors") {
   for (auto& [name, rule] : rules) {
     if (name.find(".attn.") != name.npos) rule.rate = 0.5;
     if (name.ends_with(".bias")) rule = {0.2, 2};
-    if (name == "transformer.wte.weight" || name.find(".norm_1.") != name.npos)
-      rule.frozen = true;
+    if (name == "transformer.wte.weight" || name.find(".norm_1.") != name.npos) rule.frozen = true;
     if (name.ends_with(".D")) rule = {0.3, 0.5, true};
     if (name.ends_with("A_log")) rule.weight_decay = 0;
   }

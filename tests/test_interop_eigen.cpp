@@ -122,7 +122,7 @@ TEST_CASE("eigen: rows with a stride, written through, read-only where they are 
   map.row(3).setConstant(7);
   for (std::size_t i = 0; i < values.size(); ++i)
     CHECK(values[i] == (i >= 3 * 12 + 4 && i < 3 * 12 + 7 ? 7 : before[i]));
-  const In<float, 3> in = part;
+  const RowsArgument<const float, 3> in = part;
   static_assert(is_read_only<decltype(as_eigen(in))>);
   static_assert(!is_read_only<decltype(as_eigen(part))>);
   CHECK(as_eigen(in) == map);
