@@ -12,7 +12,16 @@
 #if !__has_include(<Eigen/Core>)
 #error "samba/interop/eigen.hpp needs Eigen: apt-get install libeigen3-dev, in CMake Eigen3::Eigen"
 #endif
+#if defined(__GNUC__) && !defined(__clang__)
+// As in kernels/simd/vec_type.hpp: g++ 12 warns of its own AVX-512 intrinsics.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <Eigen/Core>
+#pragma GCC diagnostic pop
+#else
+#include <Eigen/Core>
+#endif
 
 #include <new>
 #include <span>
