@@ -9,12 +9,12 @@ using Window = SWA<64, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>::with_d_
 using Block = HybridStack<Ssm, SwiGLU<256, 768>, SWA<64>, SwiGLU<256, 768>>;
 struct Model : LanguageModel<Repeat<6, Block>, ModelOptions{.vocab_size = 100}> {};
 static_assert(std::is_trivially_copyable_v<Ssm::Weights<float>>);
-static_assert(std::is_trivially_copyable_v<Ssm::State<float, float>>);
-static_assert(std::is_trivially_copyable_v<Window::State<float, bf16>>);
+static_assert(std::is_trivially_copyable_v<Ssm::State<Policy<float>>>);
+static_assert(std::is_trivially_copyable_v<Window::State<Policy<float, bf16>>>);
 static_assert(std::is_trivially_copyable_v<Model::Tree<float>>);
-static_assert(std::is_trivially_copyable_v<Model::State<float, float>>);
+static_assert(std::is_trivially_copyable_v<Model::States<Policy<float>>>);
 static_assert(sizeof(Matrix<float, 1536, 4096>) == sizeof(void*));
-static_assert(sizeof(Ssm::State<float, float>) == 2 * sizeof(void*));
+static_assert(sizeof(Ssm::State<Policy<float>>) == 4 * sizeof(void*));
 static_assert(std::is_empty_v<Stateless> && sizeof(bf16) == 2);
 
 // Layers are known by the concept alone.

@@ -19,9 +19,10 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 [[gnu::noinline]] inline void layernorm(const float* x, const float* weight, const float* bias,
                                         float eps, std::int64_t n, float* out) {
-  const auto [mean, inverse] = row_statistics(x, eps, n);
+  const RowStatistics<float> s = row_statistics(x, eps, n);
+  const vec mean(s.mean), inverse(s.inverse);
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
-    const vec y = (load_part(x + i, m) - vec(mean)) * vec(inverse);
+    const vec y = (load_part(x + i, m) - mean) * inverse;
     const vec start = bias ? load_part(bias + i, m) : vec(0.f);
     store_part(out + i, fma(y, load_part(weight + i, m), start), m);
   });
