@@ -7,6 +7,7 @@
 #include "model.hpp"
 
 #include <samba/train/adamw.hpp>
+#include <samba/train/assign.hpp>
 #include <samba/train/gradient.hpp>
 
 #include <cstdlib>

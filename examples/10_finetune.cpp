@@ -10,6 +10,7 @@
 #include "svg.hpp"
 
 #include <samba/train/adapters.hpp>
+#include <samba/train/assign.hpp>
 #include <samba/train/gradient.hpp>
 #include <samba/train/learning_rate.hpp>
 #include <samba/train/passkey.hpp>

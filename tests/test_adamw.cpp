@@ -1,6 +1,7 @@
 // AdamW: groups of tensors by name, and the laws it keeps. Its trajectory beside PyTorch's is in
 // test_gradient.cpp. Also the schedule of its learning rate.
 #include <samba/train/adamw.hpp>
+#include <samba/train/assign.hpp>
 #include <samba/train/learning_rate.hpp>
 
 #include <map>

@@ -1,5 +1,6 @@
 // Low-rank adapters: what they add to a model, their gradients, how they are trained, their files.
 #include <samba/train/adapters.hpp>
+#include <samba/train/assign.hpp>
 #include <samba/train/gradient.hpp>
 
 #include "tests/catch.hpp"

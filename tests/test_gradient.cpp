@@ -2,6 +2,7 @@
 // the laws they keep.
 #include <samba/io/checkpoint_names.hpp>
 #include <samba/train/adamw.hpp>
+#include <samba/train/assign.hpp>
 #include <samba/train/check_gradient.hpp>
 #include <samba/train/gradient.hpp>
 

@@ -1,4 +1,5 @@
 // Texts with a passkey, and how answers to them are counted.
+#include <samba/train/assign.hpp>
 #include <samba/train/passkey.hpp>
 
 #include "tests/catch.hpp"

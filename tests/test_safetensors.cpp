@@ -1,6 +1,7 @@
 // The safetensors reader and writer, the JSON reader under them, and checkpoints in shards.
 #include <samba/io/folder.hpp>
 #include <samba/io/safetensors.hpp>
+#include <samba/io/shards.hpp>
 
 #include "catch.hpp"
 #include "support.hpp"

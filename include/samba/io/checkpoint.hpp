@@ -2,7 +2,7 @@
 #include <samba/core/parallel.hpp>
 #include <samba/io/format/fla.hpp>
 #include <samba/io/format/samba.hpp>
-#include <samba/io/safetensors.hpp>
+#include <samba/io/shards.hpp>
 #include <samba/model/weights.hpp>
 
 #include <atomic>

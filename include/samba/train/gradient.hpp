@@ -2,6 +2,7 @@
 #include <samba/kernels/cpu.hpp>
 #include <samba/model/weights.hpp>
 #include <samba/train/check_option.hpp>
+#include <samba/train/example.hpp>
 
 #include <algorithm>
 #include <limits>
@@ -22,21 +23,6 @@ struct GradientOptions {
   /// Every example starts from an empty state, and none is kept: a sequence takes the place of one
   /// layer's state, without earlier keys and values, and not of all.
   bool fresh = false;
-};
-
-/// Tokens of one sequence and what is to follow each: targets[i] after tokens[i]; a negative target
-/// does not count, the others weights[i] times, or once where there are no weights.
-struct Example {
-  std::span<const std::int32_t> tokens, targets;
-  std::span<const float> weights = {};
-
-  /// The weights of all targets that count together.
-  double weight() const {
-    double sum = 0;
-    for (std::size_t i = 0; i < targets.size(); ++i)
-      if (targets[i] >= 0) sum += weights.empty() ? 1. : static_cast<double>(weights[i]);
-    return sum;
-  }
 };
 
 /// The mean cross entropy of sequences, by the weights of targets, and its gradients, by

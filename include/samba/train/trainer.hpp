@@ -2,11 +2,12 @@
 #include <samba/io/folder_lock.hpp>
 #include <samba/model/initialize.hpp>
 #include <samba/train/adamw.hpp>
+#include <samba/train/assign.hpp>
 #include <samba/train/batches.hpp>
-#include <samba/train/checkpoint.hpp>
 #include <samba/train/gradient.hpp>
 #include <samba/train/learning_rate.hpp>
 #include <samba/train/outliers.hpp>
+#include <samba/train/run_checkpoint.hpp>
 #include <samba/train/validate.hpp>
 
 #include <chrono>

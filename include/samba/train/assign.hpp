@@ -1,0 +1,56 @@
+#pragma once
+#include <samba/core/parallel.hpp>
+#include <samba/model/weights.hpp>
+
+#include <algorithm>
+#include <vector>
+
+namespace samba::inline SAMBA_TARGET {
+
+namespace detail {
+
+/// Packs rows of a matrix, `rows` from the beginning of a panel on. Rows of a panel stand in the same
+/// cache lines: so some of each, then the next.
+template <class T>
+void assign_panels(const Real<T>* from, std::int64_t K, Range rows, T* to) {
+  constexpr std::int64_t piece = 128;
+  for (std::int64_t panel = rows.begin; panel < rows.end; panel += panel_width) {
+    const std::int64_t end = std::min<std::int64_t>(panel + panel_width, rows.end);
+    for (std::int64_t k = 0; k < K; k += piece)
+      for (std::int64_t r = panel; r < end; ++r)
+        Packing<T>::set_part(to, r, K, {k, (std::min)(k + piece, K)}, from + r * K + k);
+  }
+}
+
+}  // namespace detail
+
+/// Takes master weights over into the weights of a session or a Gradient, in their type.
+template <class Model, class T>
+void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& master,
+            int threads = 0) {
+  const auto to = weights.tensors(), from = master.tensors();
+  threads = (std::max)(1, usable_threads(threads));
+  std::int64_t longest = 0;
+  for (const auto& tensor : to) longest = (std::max)(longest, tensor.row_size);
+  std::vector<Real<T>> rows_of_threads(static_cast<std::size_t>(threads * longest));
+  parallel(threads, [&](const Team& team) {
+    Real<T>* const row = rows_of_threads.data() + team.rank * longest;
+    for (std::size_t t = 0; t < to.size(); ++t) {
+      const std::int64_t K = to[t].row_size;
+      const Range rows = team.share(to[t].rows, panel_width);
+      if constexpr (!std::is_same_v<T, Master<Real<T>>>)
+        if (to[t].layout == Layout::packed) {
+          detail::assign_panels(static_cast<const Real<T>*>(from[t].data), K, rows,
+                                static_cast<T*>(to[t].data));
+          continue;
+        }
+      for (std::int64_t r = rows.begin; r < rows.end; ++r) {
+        from[t].get_row(r, row);
+        to[t].set_row(r, row);
+      }
+    }
+  });
+  weights.derive();
+}
+
+}  // namespace samba::inline SAMBA_TARGET

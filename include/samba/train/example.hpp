@@ -1,0 +1,25 @@
+#pragma once
+#include <samba/core/config.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace samba::inline SAMBA_TARGET {
+
+/// Tokens of one sequence and what is to follow each: targets[i] after tokens[i]; a negative target
+/// does not count, the others weights[i] times, or once where there are no weights.
+struct Example {
+  std::span<const std::int32_t> tokens, targets;
+  std::span<const float> weights = {};
+
+  /// The weights of all targets that count together.
+  double weight() const {
+    double sum = 0;
+    for (std::size_t i = 0; i < targets.size(); ++i)
+      if (targets[i] >= 0) sum += weights.empty() ? 1. : static_cast<double>(weights[i]);
+    return sum;
+  }
+};
+
+}  // namespace samba::inline SAMBA_TARGET
