@@ -5,8 +5,6 @@
 #include <samba/core/callback.hpp>
 #include <samba/model/structure.hpp>
 
-#include <span>
-
 namespace samba::inline SAMBA_TARGET {
 
 /// Rows [row, row + rows) of a tensor of the model are rows [file_row, file_row + rows) of tensor
@@ -42,12 +40,27 @@ struct ScheduleRule {
   BranchRule branches[3];
 };
 
+/// The rows of a table. (With -D_GLIBCXX_DEBUG g++ 12 makes no span of an array in a constant.)
+template <class Rule>
+class Rules {
+ public:
+  constexpr Rules() = default;
+  template <std::size_t n>
+  constexpr Rules(const Rule (&rules)[n]) : first_(rules), size_(n) {}
+  constexpr const Rule* begin() const { return first_; }
+  constexpr const Rule* end() const { return first_ + size_; }
+
+ private:
+  const Rule* first_ = nullptr;
+  std::size_t size_ = 0;
+};
+
 /// A checkpoint format. Of its schedules the last that the model follows counts; the first is for all
 /// models. A tensor is called `<block><number>.<prefix>.<name>`.
 struct CheckpointFormat {
   std::string_view embedding, norm, head, block;
-  std::span<const ScheduleRule> schedules;
-  std::span<const TensorRule> tensors = {};
+  Rules<ScheduleRule> schedules;
+  Rules<TensorRule> tensors = {};
 };
 
 /// The names of a model's tensors in a checkpoint.

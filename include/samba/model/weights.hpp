@@ -61,7 +61,8 @@ class Weights {
   }
   std::int64_t bytes() const { return arena_.bytes(); }
 
-  /// Calls f(branch, tag, name, tensor, said...) for every tensor a file holds, in file order: the
+  /// Calls f(branch, tag, name, tensor), or f(branch, tag, name, tensor, said...) where f takes what
+  /// core/initial.hpp says of it, for every tensor a file holds, in file order: the
   /// embedding, the branches, the final norm, the head if it is not tied. branch: number of the
   /// residual branch, -1 outside; tag: std::type_identity of the Branch, of void outside; shared
   /// tensors at their first use.
@@ -134,13 +135,22 @@ class Weights {
     void operator()(auto, Use, auto& weights) const { detail::derive(weights); }
   };
 
+  /// Calls f with a tensor, and with what is said of it, if f takes that.
+  static void show(auto& f, int branch, auto tag, const auto& name, auto& tensor,
+                   const auto&... said) {
+    if constexpr (requires { f(branch, tag, name, tensor, said...); })
+      f(branch, tag, name, tensor, said...);
+    else
+      f(branch, tag, name, tensor);
+  }
+
   /// Calls f for the tensors of a branch, and of all branches.
   template <class F, class B>
   struct VisitTensors {
     F& f;
     int number;
     void operator()(const auto& name, auto& tensor, const auto&... said) const {
-      f(number, std::type_identity<B>{}, name, tensor, said...);
+      show(f, number, std::type_identity<B>{}, name, tensor, said...);
     }
   };
   template <class F>
@@ -170,12 +180,12 @@ class Weights {
   static void visit(Tree& tree, F&& f) {
     const std::type_identity<void> model;
     if constexpr (Model::tie_embeddings)
-      f(-1, model, "embedding", tree.head, init::normal(0.02));
+      show(f, -1, model, "embedding", tree.head, init::normal(0.02));
     else
-      f(-1, model, "embedding", tree.embedding, init::normal(0.02));
+      show(f, -1, model, "embedding", tree.embedding, init::normal(0.02));
     VisitBranches<std::remove_reference_t<F>> branches{f};
     Model::Stack::walk(branches, Use{}, tree.stack);
-    f(-1, model, "norm", tree.norm, init::one);
+    show(f, -1, model, "norm", tree.norm, init::one);
     if constexpr (!Model::tie_embeddings) f(-1, model, "head", tree.head);
   }
 
