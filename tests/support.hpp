@@ -4,7 +4,7 @@
 #include <samba/core/arena.hpp>
 #include <samba/core/context.hpp>
 #include <samba/core/error.hpp>
-#include <samba/io/safetensors.hpp>
+#include <samba/io/shards.hpp>
 
 #include <sys/resource.h>
 
