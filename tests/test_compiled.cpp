@@ -1,5 +1,9 @@
-// The library samba::compiled: every instruction set of this processor against the golden logits.
+// The library samba::compiled: every instruction set of this processor against the golden logits, and a
+// step of training with gradients against those in double.
 // (That its bits are those of a program compiled for the set: tests/compiled.)
+#include <samba/train/adamw.hpp>
+#include <samba/train/gradient.hpp>
+
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 
@@ -36,6 +40,46 @@ double error_of(double tolerance) {
   return relative_error(all_logits(session, ids), expected) / tolerance;
 }
 
+/// A model of all sorts of branches, and a text.
+struct Trained
+    : LanguageModel<
+          HybridStack<Mamba<24, 8>, SwiGLU<24>, SWA<9, golden::heads_4_2>,
+                      Scaled<3, Pre<Norm<NormOptions{.kind = NormKind::layer, .bias = true}>,
+                                    SwiGLU<24, 37, MlpOptions{.bias = true}>>>>,
+          golden::untied(61)> {};
+
+/// One step of AdamW: the loss before and after it, and the gradients of all tensors.
+template <class T>
+struct Step {
+  using R = Real<T>;
+  double before = 0, after = 0;
+  std::vector<std::vector<R>> gradients;
+
+  explicit Step(std::span<const std::int32_t> tokens) {
+    const Example example{tokens.first(tokens.size() - 1), tokens.subspan(1)};
+    Weights<Trained, Master<R>> master, g;
+    initialize(master, 1);
+    Weights<Trained, T> weights;
+    assign(weights, master);
+    Gradient<Trained, T> gradient({.tokens = std::ssize(example.tokens), .fresh = true});
+    before = gradient.add(weights, {&example, 1}, g);
+    for (const auto& tensor : g.tensors()) gradients.push_back(values_of(tensor));
+    AdamW<Trained, R> optimiser({.learning_rate = 1e-2});
+    optimiser.step(master, g);
+    assign(weights, master);
+    g.clear();
+    after = gradient.add(weights, {&example, 1}, g);
+  }
+
+  /// The largest error of a tensor's gradients.
+  double error(const Step<double>& expected) const {
+    double most = std::abs(before / expected.before - 1);
+    for (std::size_t i = 0; i < gradients.size(); ++i)
+      most = (std::max)(most, relative_error(gradients[i], expected.gradients[i]));
+    return most;
+  }
+};
+
 }  // namespace
 
 TEST_CASE("samba::compiled: golden logits on every instruction set") {
@@ -52,6 +96,24 @@ TEST_CASE("samba::compiled: golden logits on every instruction set") {
     CHECK(error_of<float>(2e-5) <= 1);
     CHECK(error_of<bf16>(3e-2) <= 1);
     CHECK(error_of<double>(1e-10) <= 1);
+  }
+}
+
+TEST_CASE("samba::compiled: a step of training on every instruction set") {
+  Random rng;
+  CAPTURE(rng.seed);
+  const auto tokens = random_tokens<Trained>(rng, 120);
+  const Step<double> expected(tokens);
+  CHECK(expected.after < expected.before);
+  for (const std::string& set : present_sets()) {
+    CAPTURE(set);
+    use_instruction_set(set);
+    const Step<float> in_float(tokens);
+    CHECK(in_float.error(expected) < 5e-5);  // as the golden gradients
+    CHECK(in_float.after < in_float.before);
+    const Step<bf16> in_bf16(tokens);
+    CHECK(in_bf16.error(expected) < 5e-2);  // factors of 8 bits
+    CHECK(in_bf16.after < in_bf16.before);
   }
 }
 

@@ -2,5 +2,5 @@
 #include <samba/kernels/cpu/selective_scan.hpp>
 using namespace samba;
 
-// expect: samba::compiled has the scan for d_state 4, 8, 16, 32, 64 and 128
+// expect: samba::compiled has the scan for d_state 4, 8, 16, 32, 64, 128; for others
 auto* const scan = &kernels::simd::selective_scan<24>;

@@ -21,7 +21,7 @@ struct TinyModel
 [[maybe_unused]] std::vector<float> tiny_logits() {
   samba::Weights<TinyModel> weights;
   std::uint32_t random = 1;
-  weights.visit([&](int, auto, auto, auto& tensor) {
+  weights.visit([&](int, auto, auto, auto& tensor, const auto&...) {
     std::vector<float> row(static_cast<std::size_t>(tensor.row_size));
     for (std::int64_t r = 0; r < tensor.rows; ++r) {
       for (float& value : row) {

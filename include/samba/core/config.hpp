@@ -91,8 +91,8 @@
 
 #define SAMBA_JOIN_(a, b, c) a##b##c
 #define SAMBA_JOIN(a, b, c) SAMBA_JOIN_(a, b, c)
-#define SAMBA_TEXT_(a) #a
-#define SAMBA_TEXT(a) SAMBA_TEXT_(a)
+#define SAMBA_TEXT_(...) #__VA_ARGS__
+#define SAMBA_TEXT(...) SAMBA_TEXT_(__VA_ARGS__)
 
 /// The inline namespace that all of the library stands in, for example `avx512_bf16` or `avx2_fast`.
 #define SAMBA_TARGET SAMBA_JOIN(SAMBA_INSTRUCTION_SET, SAMBA_MATH_MODE, SAMBA_THREADING)

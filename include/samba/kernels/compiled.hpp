@@ -4,6 +4,7 @@
 /// per instruction set and takes the best that the processor has. Programs that link it get these
 /// declarations instead of the headers in simd/, which say what each does; they need no -march and
 /// no xsimd.
+#include <samba/kernels/compiled/sizes.hpp>
 #include <samba/kernels/reference/attention.hpp>
 #include <samba/kernels/reference/causal_conv1d.hpp>
 #include <samba/kernels/reference/cross_entropy.hpp>
@@ -18,68 +19,120 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// What the library defines, for T float, bf16 and int8, KV float and bf16, and the sizes below.
+/// What the library defines, for T float, bf16 and, forward, int8, for KV float and bf16, and for the
+/// sizes below.
 namespace compiled {
 
 template <class T>
 void matmul(const MatmulArgs<T>& a, Range panels);
+template <class T>
+void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels);
+template <class T>
+void matmul_backward_weight(const MatmulBackwardArgs<T>& a, Range outputs);
+
 template <class KV>
 void attention(const AttentionArgs<float, KV>& a, Range heads, Range rows, std::byte* scratch);
+template <class KV>
+void attention_backward(const AttentionBackwardArgs<float, KV>& b, std::int64_t head,
+                        float* scratch);
+
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels);
+template <int N>
+void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range channels, float* kept,
+                             float* piece);
+
 template <int Taps, bool Silu>
 void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels);
+template <int Taps, bool Silu>
+void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels);
+
 void silu_mul(const float* gate, const float* up, Range columns, float* out);
+void silu_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
+                       float* dgate, float* dup);
 void add(const float* y, Range columns, float* x);
+void add_scaled(const float* y, float factor, Range columns, float* x);
+
+float rms_inverse(const float* x, float eps, std::int64_t n);
 void rmsnorm(const float* x, const float* weight, float eps, std::int64_t n, float* out);
+void rmsnorm_backward(const float* x, const float* weight, float s, std::int64_t n, const float* dy,
+                      float* dx);
+void rmsnorm_backward_weight(const float* x, float s, const float* dy, Range columns,
+                             float* dweight);
+
+RowStatistics<float> row_statistics(const float* x, float eps, std::int64_t n);
+void layernorm(const float* x, const float* weight, const float* bias, float eps, std::int64_t n,
+               float* out);
+void layernorm_backward(const float* x, const float* weight, RowStatistics<float> s, std::int64_t n,
+                        const float* dy, float* dx);
+void layernorm_backward_weight(const float* x, RowStatistics<float> s, const float* dy,
+                               Range columns, float* dweight, float* dbias);
+
 void rope(const float* cos, const float* sin, int half, float* head);
+void rope_backward(const float* cos, const float* sin, int half, float* head);
+
+float cross_entropy(float* logits, std::int64_t n, std::int64_t target, float scale);
 
 }  // namespace compiled
 
 namespace simd {
 
 using compiled::add;
+using compiled::add_scaled;
 using compiled::attention;
+using compiled::attention_backward;
+using compiled::cross_entropy;
+using compiled::layernorm;
+using compiled::layernorm_backward;
+using compiled::layernorm_backward_weight;
 using compiled::matmul;
+using compiled::matmul_backward_input;
+using compiled::matmul_backward_weight;
+using compiled::rms_inverse;
 using compiled::rmsnorm;
+using compiled::rmsnorm_backward;
+using compiled::rmsnorm_backward_weight;
 using compiled::rope;
+using compiled::rope_backward;
+using compiled::row_statistics;
 using compiled::silu_mul;
+using compiled::silu_mul_backward;
+
+/// Stops the compilation for a size that the library lacks.
+template <int N>
+constexpr void check_d_state() {
+  static_assert(compiled::holds(compiled::DStates{}, N),
+                "samba::compiled has the scan for d_state " SAMBA_TEXT(
+                    SAMBA_COMPILED_D_STATES) "; for others use samba::samba and samba::native");
+}
+template <int Taps>
+constexpr void check_d_conv() {
+  static_assert(compiled::holds(compiled::DConvs{}, Taps),
+                "samba::compiled has the convolution for d_conv " SAMBA_TEXT(
+                    SAMBA_COMPILED_D_CONVS) "; for others use samba::samba and samba::native");
+}
 
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
-  static_assert(N == 4 || N == 8 || N == 16 || N == 32 || N == 64 || N == 128,
-                "samba::compiled has the scan for d_state 4, 8, 16, 32, 64 and 128; for others use "
-                "samba::samba and samba::native");
+  check_d_state<N>();
   compiled::selective_scan<N>(a, channels);
+}
+template <int N>
+void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range channels, float* kept,
+                             float* piece) {
+  check_d_state<N>();
+  compiled::selective_scan_backward<N>(b, channels, kept, piece);
 }
 
 template <int Taps, bool Silu>
 void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
-  static_assert(2 <= Taps && Taps <= 6,
-                "samba::compiled has the convolution for d_conv 2 to 6; for others use "
-                "samba::samba and samba::native");
+  check_d_conv<Taps>();
   compiled::causal_conv1d<Taps, Silu>(a, channels);
 }
-
-// Training is not part of the library: scalar.
-using reference::causal_conv1d_backward;
-using reference::cross_entropy;
-using reference::layernorm;
-using reference::layernorm_backward;
-using reference::layernorm_backward_weight;
-using reference::matmul_backward_input;
-using reference::matmul_backward_weight;
-using reference::rms_inverse;
-using reference::rmsnorm_backward;
-using reference::rmsnorm_backward_weight;
-using reference::rope_backward;
-using reference::row_statistics;
-using reference::selective_scan_backward;
-using reference::silu_mul_backward;
-
-template <class KV>
-void attention_backward(const AttentionBackwardArgs<float, KV>& b, std::int64_t head, float*) {
-  reference::attention_backward(b, {head, head + 1});
+template <int Taps, bool Silu>
+void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels) {
+  check_d_conv<Taps>();
+  compiled::causal_conv1d_backward<Taps, Silu>(b, channels);
 }
 
 }  // namespace simd

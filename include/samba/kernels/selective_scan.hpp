@@ -215,4 +215,12 @@ template <class R>
   for (std::int64_t i = 0; i < n; ++i) A[i] = -std::exp(A_log[i]);
 }
 
+/// Adds A dA, the gradient of A_log, to dA_log, and makes dA zero. In two loops: in one, some
+/// compilers round product and sum once and others twice.
+template <class R>
+[[gnu::noinline]] void scan_A_backward(const R* A, std::int64_t n, R* dA, R* dA_log) {
+  for (std::int64_t i = 0; i < n; ++i) dA[i] *= A[i];
+  for (std::int64_t i = 0; i < n; ++i) dA_log[i] += dA[i], dA[i] = 0;
+}
+
 }  // namespace samba::inline SAMBA_TARGET::kernels

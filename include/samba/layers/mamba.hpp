@@ -72,10 +72,7 @@ struct Mamba {
     void derive() { kernels::scan_A(A_log.data(), d_state * d_inner, A.data()); }
     /// Takes the gradient of A on to that of A_log, once per gradient.
     void derive_backward(Weights<Master<Real<T>>>& g) const {
-      for (int i = 0; i < d_state * d_inner; ++i) {
-        g.A_log.data()[i] += A.data()[i] * g.A.data()[i];
-        g.A.data()[i] = 0;
-      }
+      kernels::scan_A_backward(A.data(), d_state * d_inner, g.A.data(), g.A_log.data());
     }
   };
 

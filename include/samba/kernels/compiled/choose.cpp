@@ -94,9 +94,10 @@ struct InstructionSets {
 
 /// Calls the function in the place of `function`.
 template <auto function>
-void call(auto&&... args) {
+auto call(auto&&... args) {
+  static_assert(Kernels::number<function> < Kernels::size, "not in the list of entries.hpp");
   const InstructionSet* const set = InstructionSets::get().used.load(std::memory_order_relaxed);
-  reinterpret_cast<decltype(function)>(set->entries[Kernels::number<function>])(args...);
+  return reinterpret_cast<decltype(function)>(set->entries[Kernels::number<function>])(args...);
 }
 
 }  // namespace
@@ -105,27 +106,88 @@ template <class T>
 void matmul(const MatmulArgs<T>& a, Range panels) {
   call<&matmul<T>>(a, panels);
 }
+template <class T>
+void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
+  call<&matmul_backward_input<T>>(a, panels);
+}
+template <class T>
+void matmul_backward_weight(const MatmulBackwardArgs<T>& a, Range outputs) {
+  call<&matmul_backward_weight<T>>(a, outputs);
+}
 template <class KV>
 void attention(const AttentionArgs<float, KV>& a, Range heads, Range rows, std::byte* scratch) {
   call<&attention<KV>>(a, heads, rows, scratch);
+}
+template <class KV>
+void attention_backward(const AttentionBackwardArgs<float, KV>& b, std::int64_t head,
+                        float* scratch) {
+  call<&attention_backward<KV>>(b, head, scratch);
 }
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
   call<&selective_scan<N>>(a, channels);
 }
+template <int N>
+void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range channels, float* kept,
+                             float* piece) {
+  call<&selective_scan_backward<N>>(b, channels, kept, piece);
+}
 template <int Taps, bool Silu>
 void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
   call<&causal_conv1d<Taps, Silu>>(a, channels);
 }
+template <int Taps, bool Silu>
+void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels) {
+  call<&causal_conv1d_backward<Taps, Silu>>(b, channels);
+}
 void silu_mul(const float* gate, const float* up, Range columns, float* out) {
   call<&silu_mul>(gate, up, columns, out);
 }
+void silu_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
+                       float* dgate, float* dup) {
+  call<&silu_mul_backward>(gate, up, dout, columns, dgate, dup);
+}
 void add(const float* y, Range columns, float* x) { call<&add>(y, columns, x); }
+void add_scaled(const float* y, float factor, Range columns, float* x) {
+  call<&add_scaled>(y, factor, columns, x);
+}
+float rms_inverse(const float* x, float eps, std::int64_t n) {
+  return call<&rms_inverse>(x, eps, n);
+}
 void rmsnorm(const float* x, const float* weight, float eps, std::int64_t n, float* out) {
   call<&rmsnorm>(x, weight, eps, n, out);
 }
+void rmsnorm_backward(const float* x, const float* weight, float s, std::int64_t n, const float* dy,
+                      float* dx) {
+  call<&rmsnorm_backward>(x, weight, s, n, dy, dx);
+}
+void rmsnorm_backward_weight(const float* x, float s, const float* dy, Range columns,
+                             float* dweight) {
+  call<&rmsnorm_backward_weight>(x, s, dy, columns, dweight);
+}
+RowStatistics<float> row_statistics(const float* x, float eps, std::int64_t n) {
+  return call<&row_statistics>(x, eps, n);
+}
+void layernorm(const float* x, const float* weight, const float* bias, float eps, std::int64_t n,
+               float* out) {
+  call<&layernorm>(x, weight, bias, eps, n, out);
+}
+void layernorm_backward(const float* x, const float* weight, RowStatistics<float> s, std::int64_t n,
+                        const float* dy, float* dx) {
+  call<&layernorm_backward>(x, weight, s, n, dy, dx);
+}
+void layernorm_backward_weight(const float* x, RowStatistics<float> s, const float* dy,
+                               Range columns, float* dweight, float* dbias) {
+  call<&layernorm_backward_weight>(x, s, dy, columns, dweight, dbias);
+}
 void rope(const float* cos, const float* sin, int half, float* head) {
   call<&rope>(cos, sin, half, head);
+}
+void rope_backward(const float* cos, const float* sin, int half, float* head) {
+  call<&rope_backward>(cos, sin, half, head);
+}
+float cross_entropy(float* logits, std::int64_t n, std::int64_t target, float scale) {
+  return call<&cross_entropy>(logits, n, target, scale);
 }
 
 /// Makes the templates of the list.

@@ -7,23 +7,42 @@
 #ifdef SAMBA_COMPILED
 #include <samba/kernels/compiled.hpp>
 #else
-#include <samba/kernels/simd/attention.hpp>
+#include <samba/kernels/compiled/sizes.hpp>
+#include <samba/kernels/simd/attention_backward.hpp>
 #include <samba/kernels/simd/causal_conv1d.hpp>
+#include <samba/kernels/simd/cross_entropy.hpp>
 #include <samba/kernels/simd/elementwise.hpp>
-#include <samba/kernels/simd/matmul.hpp>
+#include <samba/kernels/simd/layernorm.hpp>
+#include <samba/kernels/simd/matmul_backward.hpp>
 #include <samba/kernels/simd/rmsnorm.hpp>
 #include <samba/kernels/simd/rope.hpp>
 #include <samba/kernels/simd/selective_scan.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::compiled {
 using simd::add;
+using simd::add_scaled;
 using simd::attention;
+using simd::attention_backward;
 using simd::causal_conv1d;
+using simd::causal_conv1d_backward;
+using simd::cross_entropy;
+using simd::layernorm;
+using simd::layernorm_backward;
+using simd::layernorm_backward_weight;
 using simd::matmul;
+using simd::matmul_backward_input;
+using simd::matmul_backward_weight;
+using simd::rms_inverse;
 using simd::rmsnorm;
+using simd::rmsnorm_backward;
+using simd::rmsnorm_backward_weight;
 using simd::rope;
+using simd::rope_backward;
+using simd::row_statistics;
 using simd::selective_scan;
+using simd::selective_scan_backward;
 using simd::silu_mul;
+using simd::silu_mul_backward;
 }  // namespace samba::inline SAMBA_TARGET::kernels::compiled
 #endif
 
@@ -53,13 +72,30 @@ struct List {
   static void copy_to(Entry* entries) { ((*entries++ = reinterpret_cast<Entry>(functions)), ...); }
 };
 
-using Kernels = List<  //
-    &matmul<float>, &matmul<bf16>, &matmul<int8>, &attention<float>, &attention<bf16>,
-    &selective_scan<4>, &selective_scan<8>, &selective_scan<16>, &selective_scan<32>,
-    &selective_scan<64>, &selective_scan<128>, &causal_conv1d<2, true>, &causal_conv1d<3, true>,
-    &causal_conv1d<4, true>, &causal_conv1d<5, true>, &causal_conv1d<6, true>,
-    &causal_conv1d<2, false>, &causal_conv1d<3, false>, &causal_conv1d<4, false>,
-    &causal_conv1d<5, false>, &causal_conv1d<6, false>, &silu_mul, &add, &rmsnorm, &rope>;
+template <auto... a, auto... b>
+constexpr List<a..., b...> operator+(List<a...>, List<b...>) {
+  return {};
+}
+
+/// A function of a number for each of some numbers.
+template <int... N>
+constexpr auto scans(std::integer_sequence<int, N...>) {
+  return List<&selective_scan<N>..., &selective_scan_backward<N>...>{};
+}
+template <bool Silu, int... Taps>
+constexpr auto convolutions(std::integer_sequence<int, Taps...>) {
+  return List<&causal_conv1d<Taps, Silu>..., &causal_conv1d_backward<Taps, Silu>...>{};
+}
+
+using Kernels = decltype(  //
+    List<&matmul<float>, &matmul<bf16>, &matmul<int8>, &matmul_backward_input<float>,
+         &matmul_backward_input<bf16>, &matmul_backward_weight<float>,
+         &matmul_backward_weight<bf16>, &attention<float>, &attention<bf16>,
+         &attention_backward<float>, &attention_backward<bf16>, &silu_mul, &silu_mul_backward, &add,
+         &add_scaled, &rms_inverse, &rmsnorm, &rmsnorm_backward, &rmsnorm_backward_weight,
+         &row_statistics, &layernorm, &layernorm_backward, &layernorm_backward_weight, &rope,
+         &rope_backward, &cross_entropy>{} +
+    scans(DStates{}) + convolutions<true>(DConvs{}) + convolutions<false>(DConvs{}));
 
 /// Fills in the functions of the instruction set that this was compiled for. (A function, not a
 /// table: nothing compiled for an instruction set runs before the processor was asked for it.)

@@ -3,6 +3,9 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::compiled {
 
+// Scratch that depends on the width of vectors comes from the program, which takes the widest.
+static_assert(2 * vector_floats <= panel_width);
+
 void list_kernels(Entry* entries) { Kernels::copy_to(entries); }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::compiled

@@ -46,12 +46,16 @@ template <class R>
   for (std::int64_t i = 0; i < a.rows; ++i) {
     const R* const term = a.term + i * a.term_stride;
     R* const to = a.to + i * a.to_stride;
-    if (a.factor != 1)
-      reference::add_scaled(term, static_cast<R>(a.factor), columns, to);
-    else if constexpr (std::is_same_v<R, float>)
-      simd::add(term, columns, to);
-    else
+    if constexpr (std::is_same_v<R, float>) {
+      if (a.factor == 1)
+        simd::add(term, columns, to);
+      else
+        simd::add_scaled(term, a.factor, columns, to);
+    } else if (a.factor == 1) {
       reference::add(term, columns, to);
+    } else {
+      reference::add_scaled(term, static_cast<R>(a.factor), columns, to);
+    }
   }
   cpu.team.barrier();
 }

@@ -30,14 +30,14 @@ void add(const R* y, Range columns, R* x) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += y[i];
 }
 
-/// x += factor * y for some columns of one row. A product and a sum of numbers that stand side by
-/// side: compilers make vectors of it.
+/// x += factor * y for some columns of one row.
 template <class R>
-[[gnu::noinline]] void add_scaled(const R* __restrict y, R factor, Range columns, R* __restrict x) {
+void add_scaled(const R* y, R factor, Range columns, R* x) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += factor * y[i];
 }
 
-/// out = factor * x for n numbers, in the same way.
+/// out = factor * x for n numbers. One product of numbers that stand side by side: compilers make
+/// vectors of it, with the same bits for any.
 template <class R>
 [[gnu::noinline]] void scale(const R* __restrict x, R factor, std::int64_t n, R* __restrict out) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = factor * x[i];

@@ -17,6 +17,12 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   });
 }
 
+[[gnu::noinline]] inline void add_scaled(const float* y, float factor, Range columns, float* x) {
+  for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
+    store_part(x + i, fma(vec(factor), load_part(y + i, n), load_part(x + i, n)), n);
+  });
+}
+
 [[gnu::noinline]] inline void silu_mul_backward(const float* gate, const float* up,
                                                 const float* dout, Range columns, float* dgate,
                                                 float* dup) {
