@@ -42,11 +42,11 @@ double error_of(double tolerance) {
 
 /// A model of all sorts of branches, and a text.
 struct Trained
-    : LanguageModel<
-          HybridStack<Mamba<24, 8>, SwiGLU<24>, SWA<9, golden::heads_4_2>,
-                      Scaled<3, Pre<Norm<NormOptions{.kind = NormKind::layer, .bias = true}>,
-                                    SwiGLU<24, 37, MlpOptions{.bias = true}>>>>,
-          golden::untied(61)> {};
+    : LanguageModel<HybridStack<Mamba<24, 8>, SwiGLU<24>, SWA<9, golden::heads_4_2>,
+                                Scaled<ScaledOptions{.factor = 3},
+                                       Pre<Norm<NormOptions{.kind = NormKind::layer, .bias = true}>,
+                                           SwiGLU<24, 37, MlpOptions{.bias = true}>>>>,
+                    golden::untied(61)> {};
 
 /// One step of AdamW: the loss before and after it, and the gradients of all tensors.
 template <class T>

@@ -170,8 +170,9 @@ struct WithSandwich
                                Norm<NormOptions{.kind = NormKind::layer, .plus_one = true}>>>,
           Options{.vocab_size = 61}> {};
 struct WithFactor
-    : LanguageModel<Repeat<2, HybridStack<Scaled<0.22f, SwiGLU<24>>,
-                                          Scaled<0.5f, Sandwich<Norm<>, Mamba<24, 4>>>>>,
+    : LanguageModel<Repeat<2, HybridStack<Scaled<ScaledOptions{.factor = 0.22f}, SwiGLU<24>>,
+                                          Scaled<ScaledOptions{.factor = 0.5f},
+                                                 Sandwich<Norm<>, Mamba<24, 4>>>>>,
                     Options{.vocab_size = 61}> {};
 struct WithGru : LanguageModel<Repeat<2, HybridStack<MinGru<24>, SwiGLU<24>>>,
                                Options{.vocab_size = 61, .tie_embeddings = true}> {};

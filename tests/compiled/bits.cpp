@@ -35,12 +35,14 @@ template <NormKind kind, bool plus_one = false>
 using WithEps = Norm<NormOptions{.kind = kind, .eps = 1e-3f, .plus_one = plus_one}>;
 using Centred = Norm<NormOptions{.kind = NormKind::layer, .bias = true}>;
 struct Other
-    : LanguageModel<HybridStack<Pre<Centred, Mamba<24, 4, MambaOptions{.d_conv = 2}>>,
-                                Scaled<3, Sandwich<WithEps<NormKind::layer>, SwiGLU<24>,
-                                                   WithEps<NormKind::rms, true>>>,
-                                Parallel<Mamba<24, 128, MambaOptions{.d_conv = 6}>,
-                                         SWA<9, AttentionOptions{.n_heads = 3, .n_kv_heads = 1}>>>,
-                    ModelOptions{.vocab_size = 256, .tie_embeddings = true}> {};
+    : LanguageModel<
+          HybridStack<
+              Pre<Centred, Mamba<24, 4, MambaOptions{.d_conv = 2}>>,
+              Scaled<ScaledOptions{.factor = 3},
+                     Sandwich<WithEps<NormKind::layer>, SwiGLU<24>, WithEps<NormKind::rms, true>>>,
+              Parallel<Mamba<24, 128, MambaOptions{.d_conv = 6}>,
+                       SWA<9, AttentionOptions{.n_heads = 3, .n_kv_heads = 1}>>>,
+          ModelOptions{.vocab_size = 256, .tie_embeddings = true}> {};
 
 /// An FNV-1a hash.
 struct Hash {

@@ -145,6 +145,7 @@ struct NodeOf<OnEmbedding<N, L>, D, Before, After> {
 };
 template <auto factor, class E, int D, class Before, class After>
 struct NodeOf<Scaled<factor, E>, D, Before, After> {
+  static_assert(sizeof(Scaled<factor, E>) > 0);
   using type = ScaledNode<factor, typename NodeOf<E, D, Before, After>::type>;
 };
 

@@ -39,9 +39,18 @@ struct Sandwich {};
 template <class NormType, class L>
 struct OnEmbedding {};
 
-/// A branch that counts `factor` times: x += factor * node(x). Element: a layer or one of the above.
-template <auto factor, class Element>
-struct Scaled {};
+/// Options of Scaled. (A number in an aggregate: clang 14 takes none as a template argument.)
+struct ScaledOptions {
+  float factor = 1;
+};
+
+/// A branch that counts `factor` times: x += factor * node(x), as Scaled<ScaledOptions{.factor = 0.22f},
+/// L>. Element: a layer or one of the above.
+template <auto Options, class Element>
+struct Scaled {
+  static_assert(detail::are_options<ScaledOptions, Options>,
+                "Scaled<Options, Element>: write options as ScaledOptions{.factor = 0.22f}");
+};
 
 /// The first element of a HybridStack, or the one behind DModel: what its bare layers become. One
 /// norm: Pre<Before, L>; two: Sandwich<Before, L, After>.
@@ -189,9 +198,9 @@ struct NormedNode {
 };
 
 /// A node that counts `factor` times.
-template <auto times, class N>
+template <auto Options, class N>
 struct ScaledNode : N {
-  static constexpr float factor = static_cast<float>(times);
+  static constexpr float factor = options_of<ScaledOptions, Options>.factor;
 };
 
 /// How often a node's result counts.
