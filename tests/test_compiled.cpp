@@ -2,6 +2,7 @@
 // step of training with gradients against those in double.
 // (That its bits are those of a program compiled for the set: tests/compiled.)
 #include <samba/train/adamw.hpp>
+#include <samba/train/assign.hpp>
 #include <samba/train/gradient.hpp>
 
 #include "tests/catch.hpp"
