@@ -2,6 +2,7 @@
 // of shards, and JSON values in general. Build with clang++ -fsanitize=fuzzer,address,undefined and
 // run from tests/fuzz/corpus, which make_corpus.py writes.
 #include <samba/io/safetensors.hpp>
+#include <samba/io/shards.hpp>
 
 #include <algorithm>
 #include <array>
