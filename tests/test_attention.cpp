@@ -293,7 +293,10 @@ void check_backward(int head_dim, const Case& c, Random& rng) {
       static_cast<std::size_t>(attention_scratch_bytes(head_dim) / 4)),
       scratch(static_cast<std::size_t>(attention_backward_scratch(head_dim)));
   const auto fast = [&](const auto& args) {
-    for (int g = 0; g < c.n_kv_heads; ++g) simd::attention_backward(args, g, scratch.data());
+    for (int g = 0; g < c.n_kv_heads; ++g) {
+      reference::attention_backward_start(args, g, {0, c.n_rows});
+      simd::attention_backward(args, g, {}, scratch.data());
+    }
   };
   const auto naive = [&](const auto& args) {
     reference::attention_backward(args, {0, c.n_kv_heads});
@@ -894,30 +897,35 @@ TEST_CASE("attention backward: huge scores give finite gradients") {
 TEST_CASE("attention backward: segments of a chunk as alone, for any number of threads") {
   Random rng;
   CAPTURE(rng.seed);
-  const auto run = [&]<class KV, class R>(KV, R) {
+  const auto run = [&]<class KV, class R>(KV, R, std::int64_t window, std::int64_t slots,
+                                          const std::vector<std::int64_t>& lengths) {
     using S = Sequence<KV, R>;
-    constexpr std::int64_t window = 19;
+    CAPTURE(window, lengths);
     std::vector<typename S::State> starts;
     std::vector<typename Sequence<R, R>::State> gradients, ends;
     std::vector<Segment> segments;
     std::vector<R> qkv, dout, alone;
-    for (const std::int64_t n : {1, 70, 2, 0, 33}) {
-      const std::int64_t position = rng.below(200);
-      typename S::State state(window);
+    for (const std::int64_t n : lengths) {
+      const int most = window == all_keys ? static_cast<int>(slots - n) : 200;
+      const std::int64_t position = rng.below(most);
+      typename S::State state(slots);
       if (position > 0) S::run(S::tokens(position, rng), window, {{0, 0, position}}, {&state});
-      typename Sequence<R, R>::State gradient(window);
+      typename Sequence<R, R>::State gradient(slots);
       for (auto* ring : {&gradient.k, &gradient.v}) rng.fill(std::span(*ring));
       const auto part = S::tokens(n, rng);
       const auto dpart = rng.values<R>(static_cast<std::size_t>(n * S::out_width));
       std::vector<typename Sequence<R, R>::State> end{gradient};
       append(alone, S::backward(part, dpart, window, {{position, 0, n}}, {state}, end));
       segments.push_back({position, static_cast<std::int64_t>(qkv.size() / S::width), n,
-                          4 - std::ssize(segments)});
-      starts.push_back(state), gradients.push_back(gradient), ends.push_back(end[0]);
-      append(qkv, part), append(dout, dpart);
+                          std::ssize(lengths) - 1 - std::ssize(segments)});
+      starts.push_back(state);
+      gradients.push_back(gradient);
+      ends.push_back(end[0]);
+      append(qkv, part);
+      append(dout, dpart);
       if (n == 0) CHECK((same_bits(end[0].k, gradient.k) && same_bits(end[0].v, gradient.v)));
     }
-    for (int threads = 1; threads <= 4; ++threads) {
+    for (int threads = 1; threads <= 5; ++threads) {
       CAPTURE(threads);
       auto found = gradients;
       CHECK(same_result(S::backward(qkv, dout, window, segments, starts, found, threads), alone));
@@ -927,9 +935,13 @@ TEST_CASE("attention backward: segments of a chunk as alone, for any number of t
       }
     }
   };
-  run(float{}, float{});
-  run(bf16{}, float{});
-  run(double{}, double{});
+  run(float{}, float{}, 19, 19, {1, 70, 2, 0, 33});
+  run(bf16{}, float{}, 19, 19, {1, 70, 2, 0, 33});
+  run(double{}, double{}, 19, 19, {1, 70, 2, 0, 33});
+  // Fewer heads than threads, which then share one by its tiles of keys.
+  run(float{}, float{}, 150, 150, {500});
+  run(bf16{}, float{}, 64, 64, {333, 5});
+  run(float{}, float{}, all_keys, 700, {400, 3});
 }
 
 TEST_CASE("attention backward: bfloat16 rounds queries, keys and values before any use") {

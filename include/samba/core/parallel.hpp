@@ -24,6 +24,9 @@ inline thread_local ::pid_t team_process = 0;
 
 namespace samba::inline SAMBA_TARGET {
 
+/// How often a waiting thread looks before it sleeps: for about as long as the system takes to wake it.
+inline constexpr int barrier_spins = 50000;
+
 /// What the threads of a team wait at.
 struct Barrier {
   std::atomic<int> arrived{0};
@@ -52,7 +55,6 @@ struct Team {
 
  private:
   [[gnu::noinline]] void wait() const {
-    constexpr int spins = 50000;
     const unsigned round = shared->passed.load(std::memory_order_relaxed);
     if (shared->arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       shared->arrived.store(0, std::memory_order_relaxed);
@@ -60,13 +62,33 @@ struct Team {
       shared->passed.notify_all();
       return;
     }
-    for (int turn = 0; turn < spins; ++turn)
+    for (int turn = 0; turn < barrier_spins; ++turn)
       if (shared->passed.load(std::memory_order_acquire) != round) return;
     const auto start = std::chrono::steady_clock::now();
     shared->passed.wait(round, std::memory_order_acquire);
     const std::chrono::nanoseconds slept = std::chrono::steady_clock::now() - start;
     shared->slept.fetch_add(slept.count(), std::memory_order_relaxed);
   }
+};
+
+/// How far one thread has come in work that another one follows. The numbers only grow.
+class Progress {
+ public:
+  void reach(std::int64_t step) {
+    reached_.store(step, std::memory_order_release);
+    reached_.notify_all();
+  }
+  /// Returns when `step` has been reached: spins first, then sleeps, as a team's barrier does.
+  [[gnu::noinline]] void wait_for(std::int64_t step) const {
+    std::int64_t seen = 0;
+    for (int turn = 0; turn < barrier_spins; ++turn)
+      if (reached_.load(std::memory_order_acquire) >= step) return;
+    while ((seen = reached_.load(std::memory_order_acquire)) < step)
+      reached_.wait(seen, std::memory_order_acquire);
+  }
+
+ private:
+  std::atomic<std::int64_t> reached_{0};
 };
 
 /// The threads that sessions and training run on at most: the processors that this process may use.

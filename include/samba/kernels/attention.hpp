@@ -58,10 +58,19 @@ constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
   return 4 * floats + buffers * alignment;
 }
 
-/// Floats of scratch that a thread needs for the gradients.
+/// The threads that share one key/value head in the backward pass: thread `rank` of `size` takes every
+/// size-th tile of keys. A tile's part of dq is added to a row after those of all earlier tiles: a
+/// thread follows the one that has the tile before.
+struct TileTeam {
+  int rank = 0, size = 1;
+  const Progress* before = nullptr;  ///< of the thread with the tile before; null alone
+  Progress* mine = nullptr;
+};
+
+/// Floats of scratch that a thread needs for the gradients; the first line holds its Progress.
 constexpr std::int64_t attention_backward_scratch(std::int64_t head_dim) {
   const std::int64_t width = round_up(head_dim, panel_width);
-  return attention_tile * (4 * width + 2 * head_dim) +
+  return alignment / 4 + attention_tile * (4 * width + 2 * head_dim) +
          attention_backward_rows * (3 * width + 2 * attention_tile);
 }
 

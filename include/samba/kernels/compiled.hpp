@@ -34,7 +34,7 @@ template <class KV>
 void attention(const AttentionArgs<float, KV>& a, Range heads, Range rows, std::byte* scratch);
 template <class KV>
 void attention_backward(const AttentionBackwardArgs<float, KV>& b, std::int64_t head,
-                        float* scratch);
+                        const TileTeam& team, float* scratch);
 
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels);

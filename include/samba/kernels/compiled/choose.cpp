@@ -120,8 +120,8 @@ void attention(const AttentionArgs<float, KV>& a, Range heads, Range rows, std::
 }
 template <class KV>
 void attention_backward(const AttentionBackwardArgs<float, KV>& b, std::int64_t head,
-                        float* scratch) {
-  call<&attention_backward<KV>>(b, head, scratch);
+                        const TileTeam& team, float* scratch) {
+  call<&attention_backward<KV>>(b, head, team, scratch);
 }
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {

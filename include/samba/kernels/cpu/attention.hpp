@@ -7,6 +7,7 @@
 #endif
 
 #include <algorithm>
+#include <new>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
@@ -84,27 +85,53 @@ template <class R, class KV>
   team.barrier();
 }
 
-/// Its gradients. Threads take pairs of a sequence and a key/value head: what a pair adds up, one
-/// thread adds up.
+/// Its gradients. Threads take pairs of a sequence and a key/value head; all of them share each of the
+/// pairs that are left over, by tiles of keys. Whatever is added up, is added up in one order.
 template <class R, class KV>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const AttentionBackwardChunk<R, KV>& all) {
   const Team& team = cpu.team;
-  R* const scratch = all.scratch + team.rank * round_up(all.scratch_size, alignment);
+  const auto scratch_of = [&](int rank) {
+    return all.scratch + rank * round_up(all.scratch_size, alignment);
+  };
   const int heads = all.rows.forward.n_kv_heads;
-  const Range tasks = team.share(std::ssize(chunk.segments) * heads);
-  for (std::int64_t task = tasks.begin; task < tasks.end; ++task) {
+  const auto args = [&](std::int64_t task) {
     const Segment& s = chunk.segments[static_cast<std::size_t>(task / heads)];
     AttentionBackwardArgs<R, KV> b = all.rows;
     const std::int64_t row = s.first_row;
     b.forward = detail::of_segment(b.forward, s, all.ring_k, all.ring_v);
     b.dout += row * b.dout_stride;
-    b.dq.data += row * b.dq.stride, b.dk.data += row * b.dk.stride, b.dv.data += row * b.dv.stride;
-    b.dring_k = all.dring_k.of(s.state), b.dring_v = all.dring_v.of(s.state);
-    if constexpr (std::is_same_v<R, float>)
-      simd::attention_backward(b, task % heads, scratch);
-    else
-      reference::attention_backward(b, {task % heads, task % heads + 1});
+    b.dq.data += row * b.dq.stride;
+    b.dk.data += row * b.dk.stride;
+    b.dv.data += row * b.dv.stride;
+    b.dring_k = all.dring_k.of(s.state);
+    b.dring_v = all.dring_v.of(s.state);
+    return b;
+  };
+  const std::int64_t tasks = std::ssize(chunk.segments) * heads;
+  if constexpr (std::is_same_v<R, float>) {
+    const std::int64_t whole = tasks / team.size * team.size;
+    const Range own = team.share(whole);
+    for (std::int64_t task = own.begin; task < own.end; ++task) {
+      const AttentionBackwardArgs<R, KV> b = args(task);
+      reference::attention_backward_start(b, task % heads, {0, b.forward.n_rows});
+      simd::attention_backward(b, task % heads, {}, scratch_of(team.rank));
+    }
+    for (std::int64_t task = whole; task < tasks; ++task) {
+      const AttentionBackwardArgs<R, KV> b = args(task);
+      reference::attention_backward_start(b, task % heads, team.share(b.forward.n_rows));
+      TileTeam tiles{team.rank, team.size};
+      tiles.mine = new (scratch_of(team.rank)) Progress;
+      tiles.before =
+          reinterpret_cast<const Progress*>(scratch_of((team.rank + team.size - 1) % team.size));
+      team.barrier();
+      simd::attention_backward(b, task % heads, tiles, scratch_of(team.rank));
+      team.barrier();
+    }
+  } else {
+    const Range own = team.share(tasks);
+    for (std::int64_t task = own.begin; task < own.end; ++task)
+      reference::attention_backward(args(task), {task % heads, task % heads + 1});
   }
   team.barrier();
 }

@@ -53,12 +53,13 @@ void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
 }
 
 /// The gradients of a sequence's own keys and values begin with those of the ring's slots that it
-/// overwrote, which have none before it; those of queries begin with 0.
+/// overwrote, which have none before it; those of queries begin with 0. For some rows.
 template <class R, class KV>
-void attention_backward_start(const AttentionBackwardArgs<R, KV>& b, std::int64_t head) {
+void attention_backward_start(const AttentionBackwardArgs<R, KV>& b, std::int64_t head,
+                              Range rows) {
   const AttentionArgs<R, KV>& a = b.forward;
   const int D = a.head_dim;
-  for (std::int64_t i = 0; i < a.n_rows; ++i) {
+  for (std::int64_t i = rows.begin; i < rows.end; ++i) {
     R *const dq = b.dq.at(i, head), *const dkey = b.dk.at(i, head),
              *const dvalue = b.dv.at(i, head);
     const bool kept = i >= a.n_rows - a.n_slots;
@@ -82,7 +83,7 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
   const R scale = R{1} / std::sqrt(static_cast<R>(D));
   const auto as_factor = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
   for (std::int64_t g = heads.begin; g < heads.end; ++g) {
-    attention_backward_start(b, g);
+    attention_backward_start(b, g, {0, a.n_rows});
     for (std::int64_t i = 0; i < a.n_rows; ++i)
       for (int head = 0; head < a.group; ++head) {
         const R* const q = a.q.at(i, g) + head * D;

@@ -17,7 +17,7 @@ struct AttentionBackwardBuffers {
   constexpr std::int64_t place(float* scratch, std::int64_t head_dim) {
     constexpr std::int64_t tile = attention_tile, rows = attention_backward_rows;
     const std::int64_t width = round_up(head_dim, panel_width);
-    std::int64_t at = 0;
+    std::int64_t at = alignment / 4;
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
       if (scratch) x = reinterpret_cast<X*>(scratch + at);
       at += n;
@@ -54,10 +54,11 @@ static_assert(detail::AttentionBackwardBuffers{}.place(nullptr, 80) ==
 
 /// As reference::attention_backward for one key/value head, by tiles of keys and blocks of query
 /// rows (Dao et al. 2022): weights come from the forward pass's log_sum, and sum(p dp) = dout out.
-/// Factors are rounded to KV as in the forward pass, products are of floats.
+/// Operands are rounded to KV as in the forward pass, products are of floats. For the tiles of one
+/// thread of a team, after attention_backward_start.
 template <class KV>
 [[gnu::noinline]] void attention_backward(const AttentionBackwardArgs<float, KV>& b,
-                                          std::int64_t head, float* scratch) {
+                                          std::int64_t head, const TileTeam& team, float* scratch) {
   constexpr std::int64_t tile = attention_tile, most = attention_backward_rows;
   constexpr float log2e = 1.44269504f;
   const AttentionArgs<float, KV>& a = b.forward;
@@ -66,7 +67,6 @@ template <class KV>
   const float scale = 1.f / std::sqrt(static_cast<float>(D));
   detail::AttentionBackwardBuffers t;
   t.place(scratch, D);
-  reference::attention_backward_start(b, head);
 
   // out += x w for w of (terms, panels) or, packed, of panels of terms; x: element of row i and term
   // g at x[i * x_row + g * x_term].
@@ -89,7 +89,10 @@ template <class KV>
   };
 
   const std::int64_t end = a.position + a.n_rows, begin = first_visible(a.position, a.window);
-  for (std::int64_t start = begin / tile * tile; start < end; start += tile) {
+  const std::int64_t all = a.n_rows * a.group;  // query rows
+  std::int64_t number = team.rank;              // of the tile
+  for (std::int64_t start = (begin / tile + number) * tile; start < end;
+       start += team.size * tile, number += team.size) {
     const Range in_sight{(std::max)(begin, start), (std::min)(end, start + tile)};
     const auto slot = [&](std::int64_t j) { return (head * a.n_slots + j % a.n_slots) * D; };
     const float *key_rows[tile], *value_rows[tile];
@@ -161,8 +164,11 @@ template <class KV>
       add_product(t.p, 1, tile, tile, n, t.dout, panel_width, width, t.dvalue, width);
       add_product(t.ds, 1, tile, tile, n, t.q, panel_width, width, t.dkey, width);
       add_product(t.ds, tile, 1, n, tile, t.key, panel_width, width, t.dq, width);
+      if (team.before) team.before->wait_for((number - 1) * all + r + n);
       for (std::int64_t i = 0; i < n; ++i) detail::add_row(t.dq + i * width, D, dq_at(i));
+      if (team.mine) team.mine->reach(number * all + r + n);
     }
+    if (team.mine) team.mine->reach((number + 1) * all);
 
     for (std::int64_t j = in_sight.begin; j < in_sight.end; ++j) {
       const bool old = j < a.position;
