@@ -110,7 +110,7 @@ TEST_CASE("passkey: the longest text that fits") {
 TEST_CASE("passkey: rates by length and depth") {
   const PasskeyOptions options{
       .lengths = {400, 2000}, .depths = {0, 0.5, 1}, .trials = 3, .seed = 5};
-  Reader all{1 << 20}, near{600}, none{0};
+  Reader all{1 << 20}, near{600}, blind{0};
   const auto rates = [&](Reader& reader) {
     const PasskeyResult result = passkey_retrieval(reader, bytes, options);
     CHECK(result.lengths == options.lengths);
@@ -119,7 +119,7 @@ TEST_CASE("passkey: rates by length and depth") {
     return result;
   };
   CHECK(rates(all).rates == std::vector<double>{1, 1, 1, 1, 1, 1});
-  CHECK(rates(none).rates == std::vector<double>{0, 0, 0, 0, 0, 0});
+  CHECK(rates(blind).rates == std::vector<double>{0, 0, 0, 0, 0, 0});
   const PasskeyResult found = rates(near);
   CHECK(found.rates == std::vector<double>{1, 1, 1, 0, 0, 1});
   CHECK(found.rate(0, 2) == 1);

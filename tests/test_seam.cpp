@@ -188,6 +188,30 @@ struct WithBoth
     : LanguageModel<HybridStack<Mamba<24, 4>, Shared<OnBoth>, SwiGLU<24>, Shared<OnBoth>>,
                     Options{.vocab_size = 61, .tie_embeddings = true}> {};
 
+/// Layers that attend to the keys and values of an earlier one, within a window and over all tokens.
+struct Cache : KeyValueChannel<2, 6, 7> {};
+struct FullCache : KeyValueChannel<1, 8, 0> {};
+constexpr AttentionOptions cache_heads{.n_heads = 4, .n_kv_heads = 2};
+struct WithCross
+    : LanguageModel<
+          HybridStack<
+              Mamba<24, 4>, SWA<7, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}, Cache>,
+              SwiGLU<24>, CrossAttention<Cache, AttentionOptions{.n_heads = 6, .bias = true}>,
+              Attention<AttentionOptions{.n_heads = 3, .n_kv_heads = 1, .head_dim = 8}, FullCache>,
+              Repeat<2, HybridStack<DModel<24>, CrossAttention<FullCache>, SwiGLU<24>>>,
+              Shared<CrossAttention<Cache, AttentionOptions{.rope = false}>>>,
+          Options{.vocab_size = 61, .tie_embeddings = true}> {};
+
+/// The same attention twice: alone, and as queries on keys and values that a branch lends whose own
+/// result does not count.
+struct Alone : LanguageModel<HybridStack<DModel<24>, SWA<7, cache_heads>>,
+                             Options{.vocab_size = 61, .tie_embeddings = true}> {};
+struct Borrowed
+    : LanguageModel<
+          HybridStack<DModel<24>, Scaled<ScaledOptions{.factor = 0}, SWA<7, cache_heads, Cache>>,
+                      CrossAttention<Cache, AttentionOptions{.n_heads = 4}>>,
+          Options{.vocab_size = 61, .tie_embeddings = true}> {};
+
 /// All that a model of a user's layers is to do.
 template <class Model>
 void check_all() {
@@ -253,5 +277,71 @@ TEST_CASE("seam: branches on the stream and the embeddings") {
 
 TEST_CASE("seam: the embeddings are a channel") {
   static_assert(WithEmbedding::n_channels == 1);
+  CHECK(structure<WithEmbedding>().find(" reads embedding, ") != std::string::npos);
   check_all<WithEmbedding>();
+}
+
+TEST_CASE("seam: attention to the keys and values that an earlier layer lends") {
+  static_assert(WithCross::n_channels == 2);
+  static_assert(WithCross::state_bytes<float>(100) == Model<Mamba<24, 4>>::state_bytes<float> +
+                                                          2 * round_up(2 * 6 * 7 * 4, alignment) +
+                                                          2 * round_up(8 * 100 * 4, alignment));
+  CHECK(structure<WithCross>().find("rotary=0, bias=false) reads 1@") != std::string::npos);
+  check_all<WithCross>();
+}
+
+TEST_CASE("seam: borrowed keys and values give what own ones give") {
+  const auto alone = random_weights<Alone>(5);
+  Weights<Borrowed> borrowed;
+  // Rows of the queries among those of the fused projection: of each group two query heads of 6.
+  const auto query_row = [](std::int64_t r) { return r / 12 * 24 + r % 12; };
+  const auto from = alone.tensors(), to = borrowed.tensors();
+  REQUIRE((from.size() == 5 && to.size() == 8));
+  const std::size_t source[] = {0, 1, 2, 3, 1, 2, 3, 4};
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    const TensorRef<float>& x = from[source[i]];
+    std::vector<float> row(static_cast<std::size_t>(x.row_size));
+    REQUIRE(x.row_size == to[i].row_size);
+    for (std::int64_t r = 0; r < to[i].rows; ++r) {
+      x.get_row(i == 5 ? query_row(r) : r, row.data());
+      to[i].set_row(r, row.data());
+    }
+  }
+  borrowed.derive();
+  Random rng{7, 7};
+  const auto tokens = random_tokens<Alone>(rng, 70);
+  Session own(alone, {.chunk = 70});
+  Session lent(borrowed, {.threads = 2, .chunk = 11});
+  CHECK(same_result(all_logits(own, tokens), all_logits(lent, tokens)));
+
+  // Gradients of a text in two pieces, which begin where the first one ended.
+  const auto gradients = [&]<class M>(const Weights<M>& weights, Weights<M, Master<float>>& g) {
+    Gradient<M> gradient({.tokens = 40});
+    const std::span<const std::int32_t> all = tokens;
+    const Example head{all.first(25), all.subspan(1, 25), {}},
+        tail{all.subspan(25, 40), all.subspan(26, 40), {}};
+    gradient.add(weights, {&head, 1}, g);
+    gradient.carry();
+    gradient.add(weights, {&tail, 1}, g);
+  };
+  Weights<Alone, Master<float>> of_own;
+  Weights<Borrowed, Master<float>> of_lent;
+  of_own.clear();
+  of_lent.clear();
+  gradients(alone, of_own);
+  gradients(borrowed, of_lent);
+  const auto values = [](const auto& tensor, auto&& row_number, std::int64_t rows) {
+    std::vector<float> all, row(static_cast<std::size_t>(tensor.row_size));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      tensor.get_row(row_number(r), row.data());
+      all.insert(all.end(), row.begin(), row.end());
+    }
+    return all;
+  };
+  const auto same_row = [](std::int64_t r) { return r; };
+  const auto key_row = [](std::int64_t r) { return r / 12 * 24 + 12 + r % 12; };
+  const auto own_g = of_own.tensors(), lent_g = of_lent.tensors();
+  CHECK(relative_error(values(lent_g[5], same_row, 24), values(own_g[2], query_row, 24)) < 1e-5);
+  CHECK(relative_error(values(lent_g[2], key_row, 24), values(own_g[2], key_row, 24)) < 1e-5);
+  CHECK(relative_error(values(lent_g[6], same_row, 24), values(own_g[3], same_row, 24)) < 1e-5);
 }

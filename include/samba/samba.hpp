@@ -6,6 +6,7 @@
 #include <samba/io/checkpoint.hpp>
 #include <samba/io/packed.hpp>
 #include <samba/io/tokenizer.hpp>
+#include <samba/layers/cross_attention.hpp>
 #include <samba/model/describe.hpp>
 #include <samba/model/initialize.hpp>
 #include <samba/model/presets.hpp>

@@ -74,10 +74,22 @@ template <class... A, class... B, class... Lists>
 struct JoinedChannels<Channels<A...>, Channels<B...>, Lists...>
     : JoinedChannels<Channels<A..., B...>, Lists...> {};
 
-/// Where a chunk's values of a channel are, and their gradients in training: (rows, width).
+/// A channel that lends the state of its writer to its readers; see KeyValueChannel.
+template <class C>
+concept LendsState = requires { C::lends_state; };
+
+/// True if a channel of the list lends a state.
+template <class... C>
+constexpr bool lends_state(Channels<C...>) {
+  return (LendsState<C> || ...);
+}
+
+/// Where a chunk's values of a channel are, and their gradients in training: (rows, width). Of a
+/// channel that lends a state also the views of that state and of its gradient.
 struct ChannelPlace {
   std::uint64_t key = 0;
   void *data = nullptr, *gradient = nullptr;
+  const void *state = nullptr, *state_gradient = nullptr;
 };
 
 }  // namespace detail

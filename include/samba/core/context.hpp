@@ -101,6 +101,18 @@ struct Context : Chunk {
     return rows_of<M, Act<P>>(&detail::ChannelPlace::gradient);
   }
 
+  /// The state that a channel lends, as the chunk found it, and the gradient of that state.
+  template <class M>
+  const auto& lent() const {
+    using State = typename M::template State<P>;
+    return *static_cast<const State*>(find_channel(detail::type_key<M>())->state);
+  }
+  template <class M>
+  const auto& lent_gradient() const {
+    using State = typename M::template State<Gradients<P>>;
+    return *static_cast<const State*>(find_channel(detail::type_key<M>())->state_gradient);
+  }
+
   /// The place of a channel by its key, or null.
   const detail::ChannelPlace* find_channel(std::uint64_t key) const {
     for (const detail::ChannelPlace& place : channels)

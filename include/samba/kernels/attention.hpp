@@ -33,6 +33,9 @@ struct AttentionBackwardArgs {
   HeadRows<R> dk, dv;  ///< (n_rows, n_kv_heads, head_dim)
   R* dring_k;          ///< (n_kv_heads, slots, head_dim)
   R* dring_v;
+  /// attention also updated the rings. Otherwise dk and dv are added to, and so is dring, the gradient
+  /// of the rings as the chunk found them.
+  bool update_rings;
 };
 
 /// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in:
@@ -92,6 +95,7 @@ template <class R, class KV>
 struct AttentionChunk {
   AttentionArgs<R, KV> rows;
   RingData<KV> ring_k, ring_v;
+  bool update_rings;
   R* scratch;
   std::int64_t scratch_size;
 };
@@ -103,17 +107,28 @@ struct AttentionBackwardChunk {
   R* scratch;
   std::int64_t scratch_size;
 };
+template <class R, class KV>
+struct UpdateRingsChunk {
+  AttentionArgs<R, KV> rows;  ///< k and v are used
+  RingData<KV> ring_k, ring_v;
+};
+template <class R>
+struct UpdateRingsBackwardChunk {
+  AttentionBackwardArgs<R, R> rows;  ///< dk and dv are used
+  RingData<R> dring_k, dring_v;
+};
 
 /// The arguments of attention.
 template <class P, int KvHeads, int Group, int HeadDim>
 struct GroupedAttention {
   Heads<const Act<P>, KvHeads, Group, HeadDim> q;  ///< turned already
   Heads<const Act<P>, KvHeads, 1, HeadDim> k, v;   ///< k turned already
-  /// Each sequence's rings of earlier keys and values, which then take the chunk's last ones.
+  /// Each sequence's rings of earlier keys and values.
   const RingData<KeyValue<P>>&ring_k, &ring_v;
   std::int64_t window;  ///< keys a query sees, its own included
   Out<P, KvHeads * Group * HeadDim> out;
   Optional<Out<P, KvHeads * Group>> log_sum = {};  ///< log(sum(exp(scores))), for the backward pass
+  bool update_rings = true;  ///< false: the rings stay as they are; see update_rings
   const AttentionScratch<HeadDim, Real<P>>& scratch;
 };
 
@@ -128,10 +143,25 @@ struct GroupedAttentionBackward {
   RowsArgument<Act<P>, KvHeads * Group> log_sum;  ///< as attention wrote it
   In<P, KvHeads * Group * HeadDim> dout;          ///< the gradient of out
   Heads<Act<P>, KvHeads, Group, HeadDim> dq;      ///< written
-  Heads<Act<P>, KvHeads, 1, HeadDim> dk, dv;      ///< written
-  /// The gradients of the rings as they were left, then as they were found.
+  Heads<Act<P>, KvHeads, 1, HeadDim> dk, dv;      ///< written; added to without update_rings
+  /// The gradients of the rings as they were left, then as they were found; without update_rings added
+  /// to.
   const RingData<Real<P>>&dring_k, &dring_v;
+  bool update_rings = true;  ///< as attention had it
   const AttentionBackwardScratch<HeadDim, Real<P>>& scratch;
+};
+
+/// The arguments of update_rings.
+template <class P, int KvHeads, int HeadDim>
+struct UpdateRings {
+  Heads<const Act<P>, KvHeads, 1, HeadDim> k, v;  ///< k turned already
+  const RingData<KeyValue<P>>&ring_k, &ring_v;
+};
+/// The arguments of update_rings_backward.
+template <class P, int KvHeads, int HeadDim>
+struct UpdateRingsBackward {
+  Heads<Act<P>, KvHeads, 1, HeadDim> dk, dv;  ///< added to
+  const RingData<Real<P>>&dring_k, &dring_v;  ///< as the rings were left, then as they were found
 };
 
 namespace detail {
@@ -170,6 +200,7 @@ void attention(const Context<P>& c,
                                   .rows = detail::attention_args<P, KvHeads, Group, HeadDim>(a),
                                   .ring_k = a.ring_k,
                                   .ring_v = a.ring_v,
+                                  .update_rings = a.update_rings,
                                   .scratch = a.scratch.data,
                                   .scratch_size = std::remove_cvref_t<decltype(a.scratch)>::size});
 }
@@ -188,13 +219,43 @@ void attention_backward(
                       .dk = a.dk,
                       .dv = a.dv,
                       .dring_k = nullptr,
-                      .dring_v = nullptr},
+                      .dring_v = nullptr,
+                      .update_rings = a.update_rings},
              .ring_k = a.ring_k,
              .ring_v = a.ring_v,
              .dring_k = a.dring_k,
              .dring_v = a.dring_v,
              .scratch = a.scratch.data,
              .scratch_size = std::remove_cvref_t<decltype(a.scratch)>::size});
+}
+
+/// The rings take the last keys and values of each sequence of the chunk: what attention does at its
+/// end, unless others are to see the rings as they were.
+template <int KvHeads, int HeadDim, class P>
+void update_rings(const Context<P>& c,
+                  const std::type_identity_t<UpdateRings<P, KvHeads, HeadDim>>& a) {
+  AttentionArgs<Act<P>, KeyValue<P>> rows{};
+  rows.k = a.k;
+  rows.v = a.v;
+  rows.n_slots = a.ring_k.n_slots;
+  rows.n_kv_heads = KvHeads;
+  rows.head_dim = HeadDim;
+  samba::detail::launch_on(c, UpdateRingsChunk<Act<P>, KeyValue<P>>{
+                                  .rows = rows, .ring_k = a.ring_k, .ring_v = a.ring_v});
+}
+
+/// The gradients of update_rings: those of slots that it wrote move to the rows it wrote there.
+template <int KvHeads, int HeadDim, class P>
+void update_rings_backward(
+    const Context<P>& c, const std::type_identity_t<UpdateRingsBackward<P, KvHeads, HeadDim>>& a) {
+  AttentionBackwardArgs<Act<P>, Act<P>> rows{};
+  rows.dk = a.dk;
+  rows.dv = a.dv;
+  rows.forward.n_slots = a.dring_k.n_slots;
+  rows.forward.n_kv_heads = KvHeads;
+  rows.forward.head_dim = HeadDim;
+  samba::detail::launch_on(c, UpdateRingsBackwardChunk<Act<P>>{
+                                  .rows = rows, .dring_k = a.dring_k, .dring_v = a.dring_v});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

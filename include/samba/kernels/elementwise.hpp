@@ -1,5 +1,5 @@
 #pragma once
-#include <samba/core/context.hpp>
+#include <samba/kernels/heads.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
@@ -147,6 +147,26 @@ void copy(const Context<P>& c, const std::type_identity_t<Copy<Residual<P>, Resi
                                                     .factor = a.factor,
                                                     .rows = a.to.count,
                                                     .columns = N});
+}
+
+/// The arguments of copy_heads.
+template <class P, int KvHeads, int HeadDim>
+struct CopyHeads {
+  Heads<const Act<P>, KvHeads, 1, HeadDim> from;
+  Heads<Act<P>, KvHeads, 1, HeadDim> to;
+};
+/// to = from, of keys or values.
+template <int KvHeads, int HeadDim, class P>
+void copy_heads(const Context<P>& c,
+                const std::type_identity_t<CopyHeads<P, KvHeads, HeadDim>>& a) {
+  for (int head = 0; head < KvHeads; ++head)
+    samba::detail::launch_on(c, CopyArgs<Act<P>>{.from = a.from.at(0, head),
+                                                 .from_stride = a.from.stride,
+                                                 .to = a.to.at(0, head),
+                                                 .to_stride = a.to.stride,
+                                                 .factor = 1,
+                                                 .rows = a.to.count,
+                                                 .columns = HeadDim});
 }
 
 /// x = 0.

@@ -53,3 +53,15 @@ struct FusedHeads {
 };
 
 }  // namespace samba::inline SAMBA_TARGET::kernels
+
+namespace samba::inline SAMBA_TARGET {
+
+/// Heads as an argument that may be left out.
+template <class R, int KvHeads, int Group, int HeadDim>
+struct Optional<kernels::Heads<R, KvHeads, Group, HeadDim>> : kernels::HeadRows<R> {
+  constexpr Optional(None = none) {}
+  constexpr Optional(const kernels::Heads<R, KvHeads, Group, HeadDim>& x)
+      : kernels::HeadRows<R>(x) {}
+};
+
+}  // namespace samba::inline SAMBA_TARGET

@@ -79,8 +79,8 @@ class RotaryTable {
   Turn digits_[levels][radix][half];
 };
 
-/// The queries and keys of a chunk, or their gradients, which turn by the position of their row. All
-/// heads of a row are q's of each key/value head, then k's.
+/// The queries and keys of a chunk, or their gradients, which turn by the position of their row. k may
+/// be null.
 template <int Rotary, class E>
 struct RopeArgs {
   const RotaryTable<Rotary>* angles;
@@ -96,8 +96,8 @@ struct Rope {
   static_assert(Rotary % 2 == 0 && Rotary <= HeadDim,
                 "rope: Rotary must be even and at most HeadDim");
   const RotaryTable<Rotary>& angles;
-  Heads<Act<P>, KvHeads, Group, HeadDim> q;  ///< turned in place
-  Heads<Act<P>, KvHeads, 1, HeadDim> k;      ///< turned in place
+  Heads<Act<P>, KvHeads, Group, HeadDim> q;             ///< turned in place
+  Optional<Heads<Act<P>, KvHeads, 1, HeadDim>> k = {};  ///< turned in place
 };
 
 /// Rotates query and key heads in place (Su et al. 2021): the first Rotary channels of each turn with

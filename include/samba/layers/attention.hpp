@@ -1,9 +1,10 @@
 #pragma once
 #include <samba/core/initial.hpp>
 #include <samba/core/options.hpp>
-#include <samba/kernels/attention.hpp>
+#include <samba/kernels/elementwise.hpp>
 #include <samba/kernels/matmul.hpp>
 #include <samba/kernels/rope.hpp>
+#include <samba/layers/key_value_channel.hpp>
 
 #include <limits>
 
@@ -22,23 +23,16 @@ struct AttentionOptions {
   bool bias = false;  ///< biases of the qkv and output projections
 };
 
-/// Causal attention with grouped queries on d_model channels; Window = 0: over all earlier tokens.
-///
-///   [q k v] = W_qkv u      q, k turned by their position
-///   out = W_o softmax(q k^T / sqrt(head_dim)) v
-///
-/// The query at position i sees the keys j with i - Window < j <= i. The rows of W_qkv are grouped
-/// by key/value head: its query heads, its key head, its value head. State per sequence: two rings
-/// of Window (or capacity) rows, slot = position % slots, keys already turned.
+namespace detail {
+
+/// The sizes of a layer of attention, and what is said of them.
 template <int D, int Window, AttentionOptions O>
-struct AttentionLayer {
-  static constexpr const char* name = Window ? "swa" : "attention";
+struct AttentionSizes {
   static constexpr int d_model = D, window = Window;
   static constexpr int head_dim = O.head_dim ? O.head_dim : O.n_heads ? D / O.n_heads : 128;
   static constexpr int n_heads = O.n_heads ? O.n_heads : D / head_dim;
   static constexpr int n_kv_heads = O.n_kv_heads ? O.n_kv_heads : n_heads;
-  static constexpr int group = n_heads / n_kv_heads, kv_width = n_kv_heads * head_dim;
-  static constexpr int qkv_width = (n_heads + 2 * n_kv_heads) * head_dim;
+  static constexpr int group = n_heads / n_kv_heads;
   static constexpr int rotary =
       O.rope ? static_cast<int>(O.rotary_fraction * static_cast<float>(head_dim)) : 0;
   static constexpr bool bias = O.bias, unbounded = Window == 0;
@@ -57,6 +51,62 @@ struct AttentionLayer {
       O.rotary_fraction >= 0 && O.rotary_fraction <= 1 && rotary % 2 == 0,
       "SWA, Attention: rotary_fraction must lie in [0, 1] and make an even number of channels");
 
+  static constexpr void visit_options(auto&& f) {
+    f("n_heads", n_heads);
+    f("n_kv_heads", n_kv_heads);
+    f("head_dim", head_dim);
+    if constexpr (!unbounded) f("window", window);
+    f("rotary", rotary);
+    if constexpr (rotary > 0) {
+      f("rope_theta", rope_theta);
+      f("rope_table", rope_table == RopeTable::exact ? "exact" : "bfloat16");
+    }
+    f("bias", bias);
+  }
+
+  /// FLOPs of the token at `position` beside the matrices: scores and weighted values of its keys.
+  static constexpr std::int64_t other_flops(std::int64_t position) {
+    const std::int64_t keys = unbounded || position < window ? position + 1 : window;
+    return keys * (4 * n_heads * head_dim);
+  }
+
+ protected:
+  static constexpr std::int64_t keys_in_sight =
+      unbounded ? (std::numeric_limits<std::int64_t>::max)() : window;
+
+  static const auto& angles() {
+    static const kernels::RotaryTable<rotary> table(rope_theta, rope_table);
+    return table;
+  }
+};
+
+}  // namespace detail
+
+/// Causal attention with grouped queries on d_model channels; Window = 0: over all earlier tokens.
+///
+///   [q k v] = W_qkv u      q, k turned by their position
+///   out = W_o softmax(q k^T / sqrt(head_dim)) v
+///
+/// The query at position i sees the keys j with i - Window < j <= i. The rows of W_qkv are grouped
+/// by key/value head: its query heads, its key head, its value head. State per sequence: two rings
+/// of Window (or capacity) rows, slot = position % slots, keys already turned.
+/// Lends: a KeyValueChannel that keys and values are written to, for later layers; or void.
+template <int D, int Window, AttentionOptions O, class Lends = void>
+struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
+  using Sizes = detail::AttentionSizes<D, Window, O>;
+  static constexpr const char* name = Window ? "swa" : "attention";
+  using Sizes::n_heads, Sizes::n_kv_heads, Sizes::head_dim, Sizes::group, Sizes::rotary,
+      Sizes::bias;
+  static constexpr int d_model = D, kv_width = n_kv_heads * head_dim;
+  static constexpr int qkv_width = (n_heads + 2 * n_kv_heads) * head_dim;
+  static constexpr bool lends = !std::is_void_v<Lends>;
+  using Writes = Channels<Lends>;
+  using Rings = std::conditional_t<lends, Lends, KeyValueChannel<n_kv_heads, head_dim, Window>>;
+  static_assert(Rings::n_kv_heads == n_kv_heads && Rings::head_dim == head_dim &&
+                    Rings::slots == Window,
+                "SWA, Attention: the KeyValueChannel that it lends must have its n_kv_heads, "
+                "head_dim and window");
+
   template <class T>
   struct Weights {
     Matrix<T, qkv_width, d_model> qkv;
@@ -73,22 +123,7 @@ struct AttentionLayer {
   };
 
   template <class P>
-  struct State {
-    using KV = KeyValue<P>;
-    static_assert(
-        std::is_same_v<KV, float> || std::is_same_v<KV, bf16> ||
-            (std::is_same_v<KV, double> && std::is_same_v<Real<P>, double>),
-        "SWA, Attention: KV, the type of keys and values, must be float or bf16, or double "
-        "beside weights in double");
-    Ring<KV, n_kv_heads, Window, head_dim> k, v;
-    /// One slot will do where nothing is read from before a chunk: see LanguageModel::place_state.
-    static constexpr bool any_slots = true;
-
-    static constexpr void visit(auto& s, auto&& f) {
-      f("k", s.k);
-      f("v", s.v);
-    }
-  };
+  using State = typename Rings::template State<P>;
 
   template <class P>
   struct Scratch {
@@ -109,23 +144,6 @@ struct AttentionLayer {
     static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.tile); }
   };
 
-  static constexpr void visit_options(auto&& f) {
-    f("n_heads", n_heads), f("n_kv_heads", n_kv_heads), f("head_dim", head_dim);
-    if constexpr (!unbounded) f("window", window);
-    f("rotary", rotary);
-    if constexpr (rotary > 0) {
-      f("rope_theta", rope_theta);
-      f("rope_table", rope_table == RopeTable::exact ? "exact" : "bfloat16");
-    }
-    f("bias", bias);
-  }
-
-  /// FLOPs of the token at `position` beside the matrices: scores and weighted values of its keys.
-  static constexpr std::int64_t other_flops(std::int64_t position) {
-    const std::int64_t keys = unbounded || position < window ? position + 1 : window;
-    return keys * (4 * n_heads * head_dim);
-  }
-
   /// out = attention(u) for the rows of the chunk; advances the states. u, out: (rows, d_model).
   template <class P>
   static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
@@ -135,15 +153,21 @@ struct AttentionLayer {
 
     matmul(c, w.qkv, w.qkv_bias, u, t.qkv);
     if constexpr (rotary > 0)
-      rope<rotary, n_kv_heads, group, head_dim>(c, {.angles = angles(), .q = q, .k = k});
+      rope<rotary, n_kv_heads, group, head_dim>(c, {.angles = Sizes::angles(), .q = q, .k = k});
+    if constexpr (lends) {
+      const auto shared = typename Lends::template Views<Act<P>>(c.template write<Lends>());
+      copy_heads<n_kv_heads, head_dim>(c, {.from = k, .to = shared.k});
+      copy_heads<n_kv_heads, head_dim>(c, {.from = v, .to = shared.v});
+    }
     attention<n_kv_heads, group, head_dim>(c, {.q = q,
                                                .k = k,
                                                .v = v,
                                                .ring_k = s.k,
                                                .ring_v = s.v,
-                                               .window = keys_in_sight,
+                                               .window = Sizes::keys_in_sight,
                                                .out = t.y,
                                                .log_sum = t.log_sum,
+                                               .update_rings = !lends,
                                                .scratch = t.tile});
     matmul(c, w.proj, w.proj_bias, t.y, out);
   }
@@ -161,12 +185,17 @@ struct AttentionLayer {
 
     matmul_backward(c, w.proj,
                     {.x = t.y, .dout = dout, .dw = g.proj, .dbias = g.proj_bias.data(), .dx = d.y});
+    if constexpr (lends) {  // what its readers and the rings gave them
+      const auto shared = typename Lends::template Views<Act<P>>(c.template gradient<Lends>());
+      copy_heads<n_kv_heads, head_dim>(c, {.from = shared.k, .to = dk});
+      copy_heads<n_kv_heads, head_dim>(c, {.from = shared.v, .to = dv});
+    }
     attention_backward<n_kv_heads, group, head_dim>(c, {.q = q,
                                                         .k = k,
                                                         .v = v,
                                                         .ring_k = s.k,
                                                         .ring_v = s.v,
-                                                        .window = keys_in_sight,
+                                                        .window = Sizes::keys_in_sight,
                                                         .out = t.y,
                                                         .log_sum = t.log_sum,
                                                         .dout = d.y,
@@ -175,9 +204,11 @@ struct AttentionLayer {
                                                         .dv = dv,
                                                         .dring_k = ds.k,
                                                         .dring_v = ds.v,
+                                                        .update_rings = !lends,
                                                         .scratch = d.tile});
     if constexpr (rotary > 0)
-      rope_backward<rotary, n_kv_heads, group, head_dim>(c, {.angles = angles(), .q = dq, .k = dk});
+      rope_backward<rotary, n_kv_heads, group, head_dim>(
+          c, {.angles = Sizes::angles(), .q = dq, .k = dk});
     matmul_backward(c, w.qkv,
                     {.x = u, .dout = d.qkv, .dw = g.qkv, .dbias = g.qkv_bias.data(), .dx = du});
   }
@@ -185,36 +216,29 @@ struct AttentionLayer {
  private:
   template <class R>
   using Fused = kernels::FusedHeads<R, n_kv_heads, group, head_dim>;
-
-  static constexpr std::int64_t keys_in_sight =
-      unbounded ? (std::numeric_limits<std::int64_t>::max)() : window;
-
-  static const auto& angles() {
-    static const kernels::RotaryTable<rotary> table(rope_theta, rope_table);
-    return table;
-  }
 };
 
 /// Sliding-window attention over the last Window tokens, the token's own included (Beltagy et al.
-/// 2020). d_model comes from the stack it stands in.
-template <int Window, auto Options = AttentionOptions{}>
+/// 2020). d_model comes from the stack. Lends: see KeyValueChannel.
+template <int Window, auto Options = AttentionOptions{}, class Lends = void>
 struct SWA {
   static_assert(detail::are_options<AttentionOptions, Options>,
                 "SWA<Window, Options>: write options as AttentionOptions{.n_heads = 8}; d_model is "
                 "that of the stack");
   static_assert(Window > 0, "SWA<Window>: the window counts the token itself and must be positive");
   template <int D>
-  using with_d_model = AttentionLayer<D, Window, detail::options_of<AttentionOptions, Options>>;
+  using with_d_model =
+      AttentionLayer<D, Window, detail::options_of<AttentionOptions, Options>, Lends>;
 };
 
 /// Full causal attention; keeps as many positions as the session has capacity.
-template <auto Options = AttentionOptions{}>
+template <auto Options = AttentionOptions{}, class Lends = void>
 struct Attention {
   static_assert(detail::are_options<AttentionOptions, Options>,
                 "Attention<Options>: write options as AttentionOptions{.n_heads = 8}; d_model is "
                 "that of the stack");
   template <int D>
-  using with_d_model = AttentionLayer<D, 0, detail::options_of<AttentionOptions, Options>>;
+  using with_d_model = AttentionLayer<D, 0, detail::options_of<AttentionOptions, Options>, Lends>;
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -202,10 +202,11 @@ struct ChannelList {
   struct One {
     std::uint64_t key = 0;
     int width = 0;
+    int branch = -1;  ///< that writes it; -1: the model
   };
   std::array<One, capacity> all{One{type_key<Embedding<D>>(), D}};
   int n = 1, missing_at = -1, twice_at = -1, branch = 0;
-  bool reads_embedding = false;
+  bool reads_embedding = false, lends_state = false;
 
   constexpr bool has(std::uint64_t key) const {
     for (int i = 0; i < n; ++i)
@@ -240,7 +241,9 @@ struct ChannelList {
   constexpr void write_one() {
     if constexpr (!std::is_void_v<C>) {
       if (twice_at < 0 && has(type_key<C>())) twice_at = branch;
-      all[static_cast<std::size_t>(n++)] = {type_key<C>(), C::width};  // past the end: no constant
+      lends_state = lends_state || LendsState<C>;
+      // Past the end this is no constant.
+      all[static_cast<std::size_t>(n++)] = {type_key<C>(), C::width, branch};
     }
   }
 };
@@ -256,6 +259,59 @@ struct CheckChannels {
       writes_again < 0,
       "LanguageModel: a branch (its number is the second of CheckChannels) writes a channel "
       "that another one writes, or itself where it is repeated");
+};
+
+/// Calls f.template lent<C>(state) for every channel C of the list that lends the branch's state.
+template <class C>
+void if_lent(const auto& state, const auto& f) {
+  if constexpr (LendsState<C>) f.template lent<C>(state);
+}
+template <class... C>
+void for_each_lent(Channels<C...>, const auto& state, const auto& f) {
+  (if_lent<C>(state, f), ...);
+}
+template <class B>
+using WritesOfBranch = typename WritesOf<typename B::type::Layer>::type;
+
+/// Notes the states that channels lend in their places.
+struct LendStates {
+  std::span<ChannelPlace> places;
+  const void* ChannelPlace::* which;
+
+  void operator()(auto branch, Use, const auto& state) const {
+    for_each_lent(WritesOfBranch<decltype(branch)>{}, state, *this);
+  }
+  template <class C>
+  void lent(const auto& state) const {
+    for (ChannelPlace& place : places)
+      if (place.key == type_key<C>()) place.*which = &state;
+  }
+};
+/// At the end of a chunk, the states that were lent take its last rows.
+template <class P>
+struct UpdateLent {
+  const Context<P>& c;
+
+  void operator()(auto branch, Use, const auto& state) const {
+    for_each_lent(WritesOfBranch<decltype(branch)>{}, state, *this);
+  }
+  template <class C>
+  void lent(const auto& state) const {
+    C::template update<P>(c, c.template read<C>(), state);
+  }
+};
+/// The gradients of that.
+template <class P>
+struct UpdateLentBackward {
+  const Context<P>& c;
+
+  void operator()(auto branch, Use, const auto& dstate) const {
+    for_each_lent(WritesOfBranch<decltype(branch)>{}, dstate, *this);
+  }
+  template <class C>
+  void lent(const auto& dstate) const {
+    C::template update_backward<P>(c, c.template gradient<C>(), dstate);
+  }
 };
 
 // A pass through the branches.
@@ -411,6 +467,19 @@ struct LanguageModel {
     }
   }
 
+  /// Lends the states to the branches that read them, as a chunk finds them; and their gradients. To be
+  /// called before each pass, with the places of the channels.
+  template <class P>
+  static void lend_states(std::span<detail::ChannelPlace> places, const States<P>& states) {
+    if constexpr (channels.lends_state) lend(places, &detail::ChannelPlace::state, states);
+  }
+  template <class P>
+  static void lend_gradients(std::span<detail::ChannelPlace> places,
+                             const States<Gradients<P>>& dstates) {
+    if constexpr (channels.lends_state)
+      lend(places, &detail::ChannelPlace::state_gradient, dstates);
+  }
+
   // The model's arithmetic, for sessions and for training. x, dx: the residual stream of the chunk's
   // rows, (rows, d_model).
 
@@ -434,6 +503,7 @@ struct LanguageModel {
                       const Workspace& workspace, Stream<P> x) {
     const detail::ForwardPass<P, d_model> pass{c, workspace, x};
     Stack::walk(pass, Use{}, w.stack, states);
+    update_lent(c, states);
   }
   /// The same, leaving on the tape what backward needs.
   template <class P>
@@ -441,6 +511,7 @@ struct LanguageModel {
                      Tape& tape, Stream<P> x) {
     const detail::RecordingPass<P, d_model> pass{c, tape, x};
     Stack::walk(pass, Use{}, w.stack, states);
+    if (!tape.fresh) update_lent(c, states);
   }
 
   /// The logits of some rows of x, which are normed first. normed: scratch for as many rows.
@@ -495,9 +566,14 @@ struct LanguageModel {
                        const States<P>& found, const States<P>& again,
                        const States<Gradients<P>>& dstates, Tape& tape, const std::int32_t* tokens,
                        Stream<P> dx) {
-    for (const auto& [key, width] : channels.all)
+    for (const auto& [key, width, branch] : channels.all)
       if (const detail::ChannelPlace* place = c.find_channel(key))
         kernels::clear(c, static_cast<Act<P>*>(place->gradient), width);
+    if constexpr (channels.lends_state)
+      if (!tape.fresh) {
+        const detail::UpdateLentBackward<P> update{c};
+        Stack::walk(update, Use{}, dstates);
+      }
     const detail::BackwardPass<P, d_model> pass{c, tape, dx};
     Stack::walk_back(pass, Use{}, w.stack, g.stack, found, again, dstates);
     if constexpr (channels.reads_embedding)
@@ -507,6 +583,18 @@ struct LanguageModel {
   }
 
  private:
+  static void lend(std::span<detail::ChannelPlace> places,
+                   const void* detail::ChannelPlace::* which, const auto& states) {
+    const detail::LendStates lend{places, which};
+    Stack::walk(lend, Use{}, states);
+  }
+  template <class P>
+  static void update_lent(const Context<P>& c, const States<P>& states) {
+    if constexpr (channels.lends_state) {
+      const detail::UpdateLent<P> update{c};
+      Stack::walk(update, Use{}, states);
+    }
+  }
   static auto& embedding_of(auto& w) {
     if constexpr (tie_embeddings)
       return w.head;

@@ -30,6 +30,7 @@ struct BranchInfo {
   int n_heads = 0, n_kv_heads = 0, head_dim = 0;
   std::string
       kind;  ///< of the branch, in front of the layer's name: "", "no_norm:", "sandwich:" ...
+  std::string reads;         ///< the channels that its layer reads, by the branches that write them
   std::uint64_t shared = 0;  ///< equal for branches that share weights
   int shared_number = 0;
   bool first_use = true;  ///< of the shared weights
@@ -96,6 +97,7 @@ std::size_t period(const Items& items) {
   for (const BranchInfo& branch : branches) {
     std::string part = branch.text();
     if (branch.options.empty()) part += branch.tensors;  // what else tells such layers apart
+    if (!branch.reads.empty()) part += join({" reads ", branch.reads});
     if (branch.shared) {
       std::size_t key = 0;
       while (key < keys.size() && keys[key] != branch.shared) ++key;
@@ -113,6 +115,18 @@ std::size_t period(const Items& items) {
 }  // namespace detail
 
 namespace detail {
+
+[[gnu::cold, gnu::noinline]] inline void add_read(std::string& reads, int branch) {
+  if (!reads.empty()) reads += ", ";
+  reads += branch < 0 ? "embedding" : std::to_string(branch);
+}
+template <class Model, class... C>
+void list_reads(Channels<C...>, std::string& reads) {
+  for (const std::uint64_t key : {std::uint64_t{0}, type_key<C>()...})
+    for (int i = 0; i < Model::channels.n; ++i)
+      if (const auto& one = Model::channels.all[static_cast<std::size_t>(i)]; one.key == key)
+        add_read(reads, one.branch);
+}
 
 template <class Model>
 struct BranchLister {
@@ -133,6 +147,7 @@ struct BranchLister {
     OptionLister node_options{of_node};
     if constexpr (requires { N::visit_options(node_options); }) N::visit_options(node_options);
     info.kind = kind_text(N::kind, of_node, factor_of<N>);
+    list_reads<Model>(typename ReadsOf<L>::type{}, info.reads);
     info.shared = use.shared, info.shared_number = use.number, info.first_use = seen.first(use);
     const typename B::template Weights<float> weights{};
     TensorsOf tensors{info};

@@ -277,7 +277,8 @@ class Engine {
            R* all) {
     const auto& w = weights_->tree();
     const Rows<R, Model::d_model> x{x_, rows}, normed{normed_, rows};
-    const auto start = std::chrono::steady_clock::now();
+    Model::template lend_states<P>({channels_, std::size_t{Model::n_channels}}, states_);
+    const std::int64_t start = nanoseconds();
     const std::int64_t slept = parallel(team_size_.next(), [&](const Team& team) {
       const Context<P> c{
           {segments, rows}, {team}, Model::norm_eps, {channels_, std::size_t{Model::n_channels}}};
@@ -300,8 +301,8 @@ class Engine {
         Model::logits(c, w, {x.row(row), n}, {normed.row(row), n}, {logits, n});
       }
     });
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    team_size_.ran(2 * rows + (all != nullptr), seconds.count(), slept);
+    const double seconds = 1e-9 * static_cast<double>(nanoseconds() - start);
+    team_size_.ran(2 * rows + (all != nullptr), seconds, slept);
   }
 
   const char* who_;

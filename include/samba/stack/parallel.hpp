@@ -97,6 +97,8 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
  public:
   using Reads = typename JoinedChannels<typename ReadsOf<Layers>::type...>::type;
   using Writes = typename JoinedChannels<typename WritesOf<Layers>::type...>::type;
+  static_assert(!lends_state(Writes{}),
+                "Parallel: a layer that lends its state must be in a branch of its own");
 
   template <class T>
   struct Weights : Leaf<I, typename Layers::template Weights<T>>... {

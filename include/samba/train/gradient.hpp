@@ -285,6 +285,8 @@ class Gradient {
     if (rows_ == 0) return 0;
     if (options_.recompute) std::copy_n(found(), bytes, found() + 2 * bytes);
     const Stream x{x_, rows_}, dx{dx_, rows_};
+    Model::template lend_states<P>(channels_, found_);
+    Model::template lend_gradients<P>(channels_, state_gradients_);
     parallel(options_.threads, [&](const Team& team) {
       const Context<P> c{{segments_, rows_}, {team}, Model::norm_eps, channels_};
       Tape tape = this->tape(tape_.data(), scratch_.data(), rows_);

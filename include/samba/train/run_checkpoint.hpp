@@ -37,38 +37,18 @@ inline constexpr const char *unfinished = ".unfinished", *replaced = ".replaced"
   if (std::find(left.begin(), left.end(), why) == left.end()) left.push_back(why);
 }
 
-/// A hash of a checkpoint's contents, eight bytes at a time.
-class ContentHash {
- public:
-  /// The numbers of tensors, as files have them.
-  template <class R>
-  [[gnu::cold]] void add(const std::vector<TensorRef<R>>& tensors) {
-    std::vector<R> row;
-    for (const TensorRef<R>& tensor : tensors) {
-      row.resize(static_cast<std::size_t>(tensor.row_size));
-      for (std::int64_t r = 0; r < tensor.rows; ++r) {
-        tensor.get_row(r, row.data());
-        add(std::as_bytes(std::span(row)));
-      }
+/// Adds the numbers of tensors to a hash, row by row as files have them.
+template <class R>
+[[gnu::cold]] void add_tensors(ContentHash& hash, const std::vector<TensorRef<R>>& tensors) {
+  std::vector<R> row;
+  for (const TensorRef<R>& tensor : tensors) {
+    row.resize(static_cast<std::size_t>(tensor.row_size));
+    for (std::int64_t r = 0; r < tensor.rows; ++r) {
+      tensor.get_row(r, row.data());
+      hash.add(std::as_bytes(std::span(row)));
     }
   }
-  void add(std::string_view text) { add(std::as_bytes(std::span(text.data(), text.size()))); }
-  std::uint64_t value() const { return hash_; }
-
-  void add(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      std::uint64_t word = 0;
-      const std::size_t n = (std::min)(bytes.size(), sizeof word);
-      std::memcpy(&word, bytes.data(), n);
-      hash_ = (hash_ ^ word) * 0x9e3779b97f4a7c15u;
-      hash_ ^= hash_ >> 32;
-      bytes = bytes.subspan(n);
-    }
-  }
-
- private:
-  std::uint64_t hash_ = 0;
-};
+}
 
 /// Throws, naming the tensor, where a number of it is not finite.
 template <class R>
@@ -277,9 +257,13 @@ class RunCheckpoint {
                                            const std::vector<TensorRef<R>>& mean,
                                            const std::vector<TensorRef<R>>& square,
                                            std::span<const std::byte> states) {
-    detail::ContentHash hash;
-    for (const auto& [key, value] : metadata) hash.add(detail::join({key, "=", value, "\n"}));
-    hash.add(weights), hash.add(mean), hash.add(square), hash.add(states);
+    ContentHash hash;
+    for (const auto& [key, value] : metadata) {
+      const std::string line = detail::join({key, "=", value, "\n"});
+      hash.add(std::as_bytes(std::span(line)));
+    }
+    for (const auto* tensors : {&weights, &mean, &square}) detail::add_tensors(hash, *tensors);
+    hash.add(states);
     return std::to_string(hash.value());
   }
 

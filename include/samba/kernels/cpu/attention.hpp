@@ -35,21 +35,6 @@ void attend(const Team& team, const AttentionArgs<R, KV>& args, R* scratch) {
   }
 }
 
-/// Stores some new keys and values in the rings of one sequence.
-template <class R, class KV>
-void store_rows(const AttentionArgs<R, KV>& a, std::int64_t first, std::int64_t n_rows, KV* ring_k,
-                KV* ring_v) {
-  for (std::int64_t i = first; i < first + n_rows; ++i)
-    for (int g = 0; g < a.n_kv_heads; ++g) {
-      const R *const key = a.k.at(i, g), *const value = a.v.at(i, g);
-      const std::int64_t at = (g * a.n_slots + (a.position + i) % a.n_slots) * a.head_dim;
-      for (int d = 0; d < a.head_dim; ++d) {
-        ring_k[at + d] = static_cast<KV>(key[d]);
-        ring_v[at + d] = static_cast<KV>(value[d]);
-      }
-    }
-}
-
 /// The arguments of a segment's sequence.
 template <class R, class KV>
 AttentionArgs<R, KV> of_segment(AttentionArgs<R, KV> a, const Segment& s,
@@ -63,9 +48,24 @@ AttentionArgs<R, KV> of_segment(AttentionArgs<R, KV> a, const Segment& s,
   return a;
 }
 
+/// The gradients of a segment's sequence; those in `forward` as of the first row.
+template <class R, class KV>
+AttentionBackwardArgs<R, KV> of_segment(AttentionBackwardArgs<R, KV> b, const Segment& s,
+                                        const RingData<R>& dring_k, const RingData<R>& dring_v) {
+  const std::int64_t row = s.first_row;
+  b.dout += row * b.dout_stride;
+  b.dq.data += row * b.dq.stride;
+  b.dk.data += row * b.dk.stride;
+  b.dv.data += row * b.dv.stride;
+  b.dring_k = dring_k.of(s.state);
+  b.dring_v = dring_v.of(s.state);
+  b.forward.position = s.position;
+  b.forward.n_rows = s.n_rows;
+  return b;
+}
+
 }  // namespace detail
 
-/// Attention of every sequence of the chunk, then the chunk's last keys and values to the rings.
 /// Threads take key/value heads and blocks of rows.
 template <class R, class KV>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
@@ -75,14 +75,34 @@ template <class R, class KV>
   for (const Segment& s : chunk.segments)
     detail::attend(team, detail::of_segment(all.rows, s, all.ring_k, all.ring_v), scratch);
   team.barrier();  // the rings have been read
+  if (all.update_rings)
+    launch(cpu, chunk, UpdateRingsChunk<R, KV>{all.rows, all.ring_k, all.ring_v});
+}
+
+/// Threads take rows.
+template <class R, class KV>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
+                              const UpdateRingsChunk<R, KV>& all) {
   for (const Segment& s : chunk.segments) {
     const auto a = detail::of_segment(all.rows, s, all.ring_k, all.ring_v);
     const std::int64_t skip = std::max<std::int64_t>(0, a.n_rows - a.n_slots);
-    const Range rows = team.share(a.n_rows - skip);
-    detail::store_rows(a, skip + rows.begin, rows.end - rows.begin, all.ring_k.of(s.state),
-                       all.ring_v.of(s.state));
+    const Range rows = cpu.team.share(a.n_rows - skip);
+    for (int head = 0; head < a.n_kv_heads; ++head)
+      reference::update_rings(a, head, {skip + rows.begin, skip + rows.end}, all.ring_k.of(s.state),
+                              all.ring_v.of(s.state));
   }
-  team.barrier();
+  cpu.team.barrier();
+}
+template <class R>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
+                              const UpdateRingsBackwardChunk<R>& all) {
+  for (const Segment& s : chunk.segments) {
+    const auto b = detail::of_segment(all.rows, s, all.dring_k, all.dring_v);
+    const Range rows = cpu.team.share(s.n_rows);
+    for (int head = 0; head < b.forward.n_kv_heads; ++head)
+      reference::update_rings_backward(b, head, rows);
+  }
+  cpu.team.barrier();
 }
 
 /// Its gradients. Threads take pairs of a sequence and a key/value head; all of them share each of the
@@ -97,15 +117,8 @@ template <class R, class KV>
   const int heads = all.rows.forward.n_kv_heads;
   const auto args = [&](std::int64_t task) {
     const Segment& s = chunk.segments[static_cast<std::size_t>(task / heads)];
-    AttentionBackwardArgs<R, KV> b = all.rows;
-    const std::int64_t row = s.first_row;
+    AttentionBackwardArgs<R, KV> b = detail::of_segment(all.rows, s, all.dring_k, all.dring_v);
     b.forward = detail::of_segment(b.forward, s, all.ring_k, all.ring_v);
-    b.dout += row * b.dout_stride;
-    b.dq.data += row * b.dq.stride;
-    b.dk.data += row * b.dk.stride;
-    b.dv.data += row * b.dv.stride;
-    b.dring_k = all.dring_k.of(s.state);
-    b.dring_v = all.dring_v.of(s.state);
     return b;
   };
   const std::int64_t tasks = std::ssize(chunk.segments) * heads;

@@ -21,7 +21,7 @@ void each_head(const Cpu& cpu, const Chunk& chunk, const RopeArgs<Rotary, R>& a,
       for (int g = 0; g < a.n_kv_heads; ++g) {
         for (int h = 0; h < a.group; ++h)
           turn(cos, sin, a.q.at(s.first_row + i, g) + h * a.head_dim);
-        turn(cos, sin, a.k.at(s.first_row + i, g));
+        if (a.k.data) turn(cos, sin, a.k.at(s.first_row + i, g));
       }
     }
   }

@@ -52,24 +52,50 @@ void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
     }
 }
 
-/// The gradients of a sequence's own keys and values begin with those of the ring's slots that it
-/// overwrote, which have none before it; those of queries begin with 0. For some rows.
+/// For some rows of one key/value head: the rings take the keys and values.
+template <class R, class KV>
+void update_rings(const AttentionArgs<R, KV>& a, std::int64_t head, Range rows, KV* ring_k,
+                  KV* ring_v) {
+  for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+    if (i < a.n_rows - a.n_slots) continue;  // a later row has its slot
+    const R *const key = a.k.at(i, head), *const value = a.v.at(i, head);
+    const std::int64_t at = (head * a.n_slots + (a.position + i) % a.n_slots) * a.head_dim;
+    for (int d = 0; d < a.head_dim; ++d) {
+      ring_k[at + d] = static_cast<KV>(key[d]);
+      ring_v[at + d] = static_cast<KV>(value[d]);
+    }
+  }
+}
+
+/// The gradients of the slots that update_rings wrote are added to those of the rows; the slots' values
+/// before it have none.
+template <class R, class KV>
+void update_rings_backward(const AttentionBackwardArgs<R, KV>& b, std::int64_t head, Range rows) {
+  const AttentionArgs<R, KV>& a = b.forward;
+  for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+    if (i < a.n_rows - a.n_slots) continue;
+    R *const dkey = b.dk.at(i, head), *const dvalue = b.dv.at(i, head);
+    const std::int64_t at = (head * a.n_slots + (a.position + i) % a.n_slots) * a.head_dim;
+    for (int d = 0; d < a.head_dim; ++d) {
+      dkey[d] += std::exchange(b.dring_k[at + d], R{0});
+      dvalue[d] += std::exchange(b.dring_v[at + d], R{0});
+    }
+  }
+}
+
+/// What attention_backward adds to, for some rows: the gradients of queries are 0; where attention
+/// updated the rings, those of keys and values come from there.
 template <class R, class KV>
 void attention_backward_start(const AttentionBackwardArgs<R, KV>& b, std::int64_t head,
                               Range rows) {
   const AttentionArgs<R, KV>& a = b.forward;
-  const int D = a.head_dim;
   for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-    R *const dq = b.dq.at(i, head), *const dkey = b.dk.at(i, head),
-             *const dvalue = b.dv.at(i, head);
-    const bool kept = i >= a.n_rows - a.n_slots;
-    const std::int64_t at = (head * a.n_slots + (a.position + i) % a.n_slots) * D;
-    std::fill_n(dq, a.group * D, R{0});
-    for (int d = 0; d < D; ++d) {
-      dkey[d] = kept ? std::exchange(b.dring_k[at + d], R{0}) : R{0};
-      dvalue[d] = kept ? std::exchange(b.dring_v[at + d], R{0}) : R{0};
-    }
+    std::fill_n(b.dq.at(i, head), a.group * a.head_dim, R{0});
+    if (!b.update_rings) continue;
+    std::fill_n(b.dk.at(i, head), a.head_dim, R{0});
+    std::fill_n(b.dv.at(i, head), a.head_dim, R{0});
   }
+  if (b.update_rings) update_rings_backward(b, head, rows);
 }
 
 /// The gradients for the query heads of some key/value heads. With p the softmax weights of a query,
