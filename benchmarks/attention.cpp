@@ -80,7 +80,7 @@ struct Case {
             .n_slots = Window,
             .window = Window,
             .position = position,
-            .n_rows = rows,
+            .rows = rows,
             .n_kv_heads = KvHeads,
             .group = Group,
             .head_dim = HeadDim,
@@ -238,7 +238,8 @@ void add_backward(const std::string& model, bool cold, std::int64_t position, st
                   .dk = dk,
                   .dv = dv,
                   .dring_k = d.drings.data(),
-                  .dring_v = d.drings.data() + Shape::ring_size},
+                  .dring_v = d.drings.data() + Shape::ring_size,
+                  .update_rings = true},
               {0, KvHeads});
         };
       });

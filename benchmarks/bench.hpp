@@ -135,7 +135,7 @@ Tensor bound(float* numbers) {
 /// What operations are called with: for one sequence of tokens, and for rows of any.
 template <class P = samba::Policy<float>>
 samba::Context<P> on(const Team& team, const samba::Segment& segment) {
-  return {{{&segment, 1}, segment.n_rows}, {team}};
+  return {{{&segment, 1}, segment.rows}, {team}};
 }
 template <class P = samba::Policy<float>>
 samba::Context<P> on(const Team& team, std::int64_t rows) {

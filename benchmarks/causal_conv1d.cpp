@@ -38,7 +38,7 @@ struct Forward {
             .past = past.data(),
             .y = y.data(),
             .y_stride = C,
-            .n_rows = rows,
+            .rows = rows,
             .channels = C};
   }
 };
@@ -76,7 +76,7 @@ void add(const std::string& model, std::int64_t rows) {
   });
   for (const int threads : thread_counts())
     add_row<Data>("simd", model, rows, threads, cost, [](const Team& team, const Data& d) {
-      const Segment segment{.n_rows = d.rows};
+      const Segment segment{.rows = d.rows};
       kernels::causal_conv1d<C, taps>(on(team, segment),
                                       {.weight = bound<Filter<float, C, taps>>(d.weight.data()),
                                        .bias = bound<Vector<float, C>>(d.bias.data()),
@@ -109,7 +109,7 @@ void add_backward(const std::string& model, std::int64_t rows) {
     add_row<Data>("simd", model, rows, threads, cost, [](const Team& team, const Data& d) {
       auto dweight = bound<Filter<float, C, taps>>(d.dweight.data());
       auto dbias = bound<Vector<float, C>>(d.dbias.data());
-      const Segment segment{.n_rows = d.rows};
+      const Segment segment{.rows = d.rows};
       kernels::causal_conv1d_backward<C, taps>(
           on(team, segment), {.weight = bound<Filter<float, C, taps>>(d.weight.data()),
                               .bias = bound<Vector<float, C>>(d.bias.data()),

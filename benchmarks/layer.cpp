@@ -127,7 +127,7 @@ void add_row(const std::string& model, bool cold, std::int64_t position, std::in
                   in = Floats(rows * L::d_model)](const Team& team, std::int64_t call) {
             const One& one = all->of(call);
             const auto scratch = place(arena.data()).first;
-            const Segment segment{.position = position, .n_rows = rows};
+            const Segment segment{.position = position, .rows = rows};
             L::forward(on<P>(team, segment), one.weights, one.state, scratch.node.layer,
                        In<P, L::d_model>{in.data(), rows}, Out<P, L::d_model>(scratch.out));
           };

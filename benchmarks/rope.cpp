@@ -77,7 +77,7 @@ void add(const std::string& model, std::int64_t rows) {
   });
   for (const int threads : thread_counts())
     add_variant("simd", threads, [=](const Team& team, const auto& table, float* qkv) {
-      const Segment segment{.position = S::position, .n_rows = rows};
+      const Segment segment{.position = S::position, .rows = rows};
       const auto all = S::fused(qkv, rows);
       kernels::rope<HeadDim, Heads, 1, HeadDim>(on(team, segment),
                                                 {.angles = table, .q = all.q, .k = all.k});
@@ -96,7 +96,7 @@ void add_backward(const std::string& model, std::int64_t rows) {
   });
   for (const int threads : thread_counts())
     add_variant("simd", threads, [=](const Team& team, const auto& table, float* dqkv) {
-      const Segment segment{.position = S::position, .n_rows = rows};
+      const Segment segment{.position = S::position, .rows = rows};
       const auto all = S::fused(dqkv, rows);
       kernels::rope_backward<HeadDim, Heads, 1, HeadDim>(on(team, segment),
                                                          {.angles = table, .q = all.q, .k = all.k});

@@ -53,7 +53,7 @@ struct Backward : Data<C> {
 
   Backward(std::int64_t n, int threads) : Data<C>(n) {
     const auto place = [&](std::byte* block) {
-      ScratchPlacer placer{.placer = {block}, .count = n, .threads = threads};
+      ScratchPlacer placer{.placer = {block}, .rows = n, .threads = threads};
       Scratch::visit(scratch, placer);
       return placer.placer.offset;
     };
@@ -83,7 +83,7 @@ kernels::SelectiveScanArgs<float> args(const Data<C>& d) {
           .y_stride = C,
           .before_gate = nullptr,
           .before_gate_stride = 0,
-          .n_rows = d.rows,
+          .rows = d.rows,
           .channels = C};
 }
 
@@ -129,7 +129,7 @@ Rows<float, 2 * N> BC_of(const Data<C>& d, const Floats& rBC) {
 
 template <int C>
 void simd(const Data<C>& d, const Team& team) {
-  const Segment segment{.n_rows = d.rows};
+  const Segment segment{.rows = d.rows};
   kernels::selective_scan<N, C>(on(team, segment),
                                 {.A = bound<Table<float, N, C>>(d.A.data()),
                                  .D = bound<Vector<float, C>>(d.D.data()),
@@ -145,7 +145,7 @@ void simd(const Data<C>& d, const Team& team) {
 
 template <int C>
 void simd_backward(const Backward<C>& d, const Team& team) {
-  const Segment segment{.n_rows = d.rows};
+  const Segment segment{.rows = d.rows};
   auto dA = bound<Table<float, N, C>>(d.dA.data());
   auto dD = bound<Vector<float, C>>(d.dD.data()),
        ddt_bias = bound<Vector<float, C>>(d.ddt_bias.data());

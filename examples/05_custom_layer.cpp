@@ -56,9 +56,9 @@ struct GatedRecurrence {
     const Team& team = c.device.team;                     // the threads that run this together
     const Range channels = team.share(D, vector_floats);  // those of this one
     for (const Segment& segment : c.segments) {           // the sequences in the chunk
-      const auto [position, first_row, n_rows, state] = segment;
+      const auto [position, first_row, rows, state] = segment;
       Real<P>* const h = s.h.of(state);
-      for (auto row = first_row; row < first_row + n_rows; ++row) {  // their tokens, in order
+      for (auto row = first_row; row < first_row + rows; ++row) {  // their tokens, in order
         const Act<P>*f = t.fvg.row(row), *v = f + D, *g = v + D;
         for (auto i = channels.begin; i < channels.end; ++i) {
           const Real<P> keep = 1 / (1 + std::exp(-f[i]));

@@ -21,7 +21,7 @@ constexpr std::int64_t all_keys = std::numeric_limits<std::int64_t>::max();
 struct Case {
   std::int64_t window;    ///< all_keys: full attention
   std::int64_t position;  ///< of the first row; the keys before it are in the ring
-  std::int64_t n_rows;
+  std::int64_t rows;
   int n_kv_heads = 1, group = 1;
   double scale = 1;  ///< size of queries and keys
   std::size_t qkv_offset = 0, ring_offset = 0, out_offset = 0, gap = 0;
@@ -35,7 +35,7 @@ KV not_a_number() {
   return std::bit_cast<KV>(bits);
 }
 
-/// Random tokens, of which the last n_rows go through the kernels and the others stand in the
+/// Random tokens, of which the last rows go through the kernels and the others stand in the
 /// rings: what they should give, and what they do.
 template <class KV>
 class Problem {
@@ -44,7 +44,7 @@ class Problem {
       : c_(c),
         D_(head_dim),
         heads_(c.n_kv_heads * (c.group + 2)),
-        tokens_(c.position + c.n_rows),
+        tokens_(c.position + c.rows),
         slots_(c.window == all_keys ? tokens_ + 1 : c.window),
         root_(std::sqrt(double{1} * head_dim)) {
     for (std::int64_t token = 0; token < tokens_; ++token)
@@ -54,7 +54,7 @@ class Problem {
         for (const float x : rng.values(count(D_), -size, size))
           qkv_.push_back(static_cast<float>(KV(x)));  // so that rounding makes no difference
       }
-    dout_ = rng.values(count(c.n_rows * out_width()));
+    dout_ = rng.values(count(c.rows * out_width()));
     for (auto* dring : {&dring_k_, &dring_v_}) *dring = rng.values(count(slots_ * kv_width()));
   }
 
@@ -78,7 +78,7 @@ class Problem {
   /// The gradients for dout, and for random ones of the rings as they are left, whose slots hold
   /// the last tokens.
   Named<Sized> solve_backward() {
-    std::vector<Sized> dqkv(count(c_.n_rows * width())), dk = sized(dring_k_), dv = sized(dring_v_);
+    std::vector<Sized> dqkv(count(c_.rows * width())), dk = sized(dring_k_), dv = sized(dring_v_);
     const auto gradient = [&](std::int64_t token, int g, int place, int d) -> Sized& {
       if (token >= c_.position)
         return dqkv[count((token - c_.position) * width() + (g * (c_.group + 2) + place) * D_ + d)];
@@ -126,8 +126,8 @@ class Problem {
   template <class R, class Forward, class Backward>
   Named<R> run_backward(Forward forward, Backward backward) const {
     const Memory<R> m(*this);
-    const Guarded<R> dout(convert<R>(dout_), count(c_.n_rows), c_.gap, c_.out_offset);
-    const Guarded<R> dqkv(count(c_.n_rows), count(width()), count(width()) + c_.gap, c_.qkv_offset);
+    const Guarded<R> dout(convert<R>(dout_), count(c_.rows), c_.gap, c_.out_offset);
+    const Guarded<R> dqkv(count(c_.rows), count(width()), count(width()) + c_.gap, c_.qkv_offset);
     const Guarded<R> dk(convert<R>(dring_k_), c_.ring_offset),
         dv(convert<R>(dring_v_), c_.ring_offset);
     forward(m.args);
@@ -139,7 +139,8 @@ class Problem {
                                                              .dk = head_rows<R>(dqkv, c_.group),
                                                              .dv = head_rows<R>(dqkv, c_.group + 1),
                                                              .dring_k = dk.data(),
-                                                             .dring_v = dv.data()});
+                                                             .dring_v = dv.data(),
+                                                             .update_rings = true});
     CHECK((m.guarded() && dqkv.guarded() && dk.guarded() && dv.guarded()));
     return {{"dqkv", dqkv.values()}, {"dring_k", dk.values()}, {"dring_v", dv.values()}};
   }
@@ -161,10 +162,10 @@ class Problem {
           ring_v(count(p.slots_ * p.kv_width()), p.c_.ring_offset),
           qkv(convert<R>(
                   std::vector<float>(p.qkv_.begin() + p.c_.position * p.width(), p.qkv_.end())),
-              count(p.c_.n_rows), p.c_.gap, p.c_.qkv_offset),
-          out(count(p.c_.n_rows), count(p.out_width()), count(p.out_width()) + p.c_.gap,
+              count(p.c_.rows), p.c_.gap, p.c_.qkv_offset),
+          out(count(p.c_.rows), count(p.out_width()), count(p.out_width()) + p.c_.gap,
               p.c_.out_offset),
-          log_sum(count(p.c_.n_rows * p.c_.n_kv_heads * p.c_.group)),
+          log_sum(count(p.c_.rows * p.c_.n_kv_heads * p.c_.group)),
           args{.q = p.head_rows<const R>(qkv, 0),
                .k = p.head_rows<const R>(qkv, p.c_.group),
                .v = p.head_rows<const R>(qkv, p.c_.group + 1),
@@ -173,7 +174,7 @@ class Problem {
                .n_slots = p.slots_,
                .window = p.c_.window,
                .position = p.c_.position,
-               .n_rows = p.c_.n_rows,
+               .rows = p.c_.rows,
                .n_kv_heads = p.c_.n_kv_heads,
                .group = p.c_.group,
                .head_dim = p.D_,
@@ -247,7 +248,7 @@ class Problem {
 };
 
 constexpr auto naive_forward = [](const auto& args) {
-  reference::attention(args, {0, args.n_kv_heads}, {0, args.n_rows});
+  reference::attention(args, {0, args.n_kv_heads}, {0, args.rows});
 };
 
 /// The vector kernel, `together` key/value heads at once, as many as the scratch has room for.
@@ -256,16 +257,16 @@ auto fast_forward(const Guarded<float>& scratch, std::int64_t together) {
     const std::int64_t block =
         std::max<std::int64_t>(1, kernels::attention_rows / args.group / together);
     for (std::int64_t g = 0; g < args.n_kv_heads; g += together)
-      for (std::int64_t row = 0; row < args.n_rows; row += block)
+      for (std::int64_t row = 0; row < args.rows; row += block)
         simd::attention(args, {g, std::min<std::int64_t>(g + together, args.n_kv_heads)},
-                        {row, std::min(row + block, args.n_rows)},
+                        {row, std::min(row + block, args.rows)},
                         reinterpret_cast<std::byte*>(scratch.data()));
   };
 }
 
 template <class KV = float>
 void check(int head_dim, const Case& c, Random& rng) {
-  CAPTURE(rng.seed, head_dim, sizeof(KV), c.window, c.position, c.n_rows, c.n_kv_heads, c.group,
+  CAPTURE(rng.seed, head_dim, sizeof(KV), c.window, c.position, c.rows, c.n_kv_heads, c.group,
           c.scale, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
   Problem<KV> problem(head_dim, c, rng);
   const auto exact = problem.solve();
@@ -285,7 +286,7 @@ void check(int head_dim, const Case& c, Random& rng) {
 
 template <class KV = float>
 void check_backward(int head_dim, const Case& c, Random& rng) {
-  CAPTURE(rng.seed, head_dim, sizeof(KV), c.window, c.position, c.n_rows, c.n_kv_heads, c.group,
+  CAPTURE(rng.seed, head_dim, sizeof(KV), c.window, c.position, c.rows, c.n_kv_heads, c.group,
           c.scale, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
   Problem<KV> problem(head_dim, c, rng);
   const auto exact = problem.solve_backward();
@@ -294,7 +295,7 @@ void check_backward(int head_dim, const Case& c, Random& rng) {
       scratch(static_cast<std::size_t>(attention_backward_scratch(head_dim)));
   const auto fast = [&](const auto& args) {
     for (int g = 0; g < c.n_kv_heads; ++g) {
-      reference::attention_backward_start(args, g, {0, c.n_rows});
+      reference::attention_backward_start(args, g, {0, c.rows});
       simd::attention_backward(args, g, {}, scratch.data());
     }
   };
@@ -311,9 +312,9 @@ void check_backward(int head_dim, const Case& c, Random& rng) {
 }
 
 constexpr Case cases_of_sizes[] = {
-    {.window = 70, .position = 0, .n_rows = 9},
-    {.window = 5, .position = 133, .n_rows = 9},
-    {.window = 67, .position = 100, .n_rows = 3, .n_kv_heads = 2, .group = 2}};
+    {.window = 70, .position = 0, .rows = 9},
+    {.window = 5, .position = 133, .rows = 9},
+    {.window = 67, .position = 100, .rows = 3, .n_kv_heads = 2, .group = 2}};
 constexpr int head_dims[] = {4, 8, 12, 16, 20, 64, 80, 128, 256};
 
 /// A sequence that goes through rounding, attention and storing as in a layer, in any pieces.
@@ -380,7 +381,7 @@ struct Sequence {
       each(qkv, [](R& mine, const R& fused) { mine = fused; });
     }
     std::vector<R> get() const {
-      std::vector<R> qkv(static_cast<std::size_t>(q.count * width));
+      std::vector<R> qkv(static_cast<std::size_t>(q.rows * width));
       each(qkv, [](const R& mine, R& fused) { fused = mine; });
       CHECK((q_memory.guarded() && k_memory.guarded() && v_memory.guarded()));
       return qkv;
@@ -391,7 +392,7 @@ struct Sequence {
       return static_cast<std::size_t>(rows * n_kv_heads);
     }
     void each(auto& qkv, auto f) const {
-      for (std::int64_t i = 0; i < q.count; ++i)
+      for (std::int64_t i = 0; i < q.rows; ++i)
         for (int g = 0; g < n_kv_heads; ++g) {
           auto* const from = qkv.data() + i * width + g * (group + 2) * head_dim;
           for (int d = 0; d < group * head_dim; ++d) f(q.at(i, g)[d], from[d]);
@@ -408,19 +409,19 @@ struct Sequence {
                                const std::vector<Segment>& segments,
                                const std::vector<State*>& states, int threads) {
     Rings rings(segments, states);
-    std::vector<R> y(static_cast<std::size_t>(q.count * out_width));
+    std::vector<R> y(static_cast<std::size_t>(q.rows * out_width));
     std::vector<R> memory(static_cast<std::size_t>(threads) *
                           round_up(AttentionScratch<head_dim, R>::size, alignment));
     const AttentionScratch<head_dim, R> scratch{memory.data()};
     parallel(threads, [&](Team team) {
-      const Context<P> c{{segments, q.count}, {team}};
+      const Context<P> c{{segments, q.rows}, {team}};
       attention<n_kv_heads, group, head_dim>(c, {.q = q,
                                                  .k = k,
                                                  .v = v,
                                                  .ring_k = rings.k,
                                                  .ring_v = rings.v,
                                                  .window = window,
-                                                 .out = {y.data(), q.count},
+                                                 .out = {y.data(), q.rows},
                                                  .scratch = scratch});
     });
     CHECK(rings.take_over());
@@ -461,10 +462,10 @@ struct Sequence {
         backward_memory(size(AttentionBackwardScratch<head_dim, R>::size));
     const AttentionScratch<head_dim, R> scratch{memory.data()};
     const AttentionBackwardScratch<head_dim, R> backward_scratch{backward_memory.data()};
-    const Rows<R, out_width> out{y.data(), q.count};
-    const Rows<R, out_width / head_dim> sums{log_sum.data(), q.count};
+    const Rows<R, out_width> out{y.data(), q.rows};
+    const Rows<R, out_width / head_dim> sums{log_sum.data(), q.rows};
     parallel(threads, [&](Team team) {
-      const Context<P> c{{segments, q.count}, {team}};
+      const Context<P> c{{segments, q.rows}, {team}};
       attention<n_kv_heads, group, head_dim>(c, {.q = q,
                                                  .k = k,
                                                  .v = v,
@@ -482,7 +483,7 @@ struct Sequence {
                                                           .window = window,
                                                           .out = out,
                                                           .log_sum = sums,
-                                                          .dout = {dout.data(), q.count},
+                                                          .dout = {dout.data(), q.rows},
                                                           .dq = dq,
                                                           .dk = dk,
                                                           .dv = dv,
@@ -512,7 +513,7 @@ struct Sequence {
                                        const std::vector<State>& starts,
                                        std::vector<typename Sequence<R, R>::State>& gradients,
                                        int threads = 1) {
-    const Apart in(std::ssize(qkv) / width), d(in.q.count);
+    const Apart in(std::ssize(qkv) / width), d(in.q.rows);
     in.set(qkv);
     attend_backward(in.q, in.k, in.v, dout, window, segments, starts, d.q, d.k, d.v, gradients,
                     threads);
@@ -584,27 +585,27 @@ TEST_CASE("attention: a window sees position - window < j <= position") {
   for (const std::int64_t window : {1, 2, 3, 5, 16, 63, 64, 65, 100, 128, 129})
     for (const std::int64_t position :
          {std::int64_t{0}, std::int64_t{1}, window - 1, window, window + 1, 3 * window + 7})
-      for (const std::int64_t n_rows : {std::int64_t{1}, std::int64_t{2}, window + 3})
-        check(8, {.window = window, .position = position, .n_rows = n_rows}, rng);
+      for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{2}, window + 3})
+        check(8, {.window = window, .position = position, .rows = rows}, rng);
 }
 
 TEST_CASE("attention: every number of keys around the vector width and the tile") {
   Random rng;
   for (std::int64_t keys = 1; keys <= 3 * vector_floats + 1; ++keys) {
-    check(8, {.window = keys, .position = 200, .n_rows = 2}, rng);
-    check<bf16>(8, {.window = all_keys, .position = keys - 1, .n_rows = 1}, rng);
+    check(8, {.window = keys, .position = 200, .rows = 2}, rng);
+    check<bf16>(8, {.window = all_keys, .position = keys - 1, .rows = 1}, rng);
   }
   for (std::int64_t keys = kernels::attention_tile - 2; keys <= kernels::attention_tile + 2; ++keys)
     for (std::int64_t position = 126; position <= 130; ++position)
-      check(8, {.window = keys, .position = position, .n_rows = 1}, rng);
+      check(8, {.window = keys, .position = position, .rows = 1}, rng);
 }
 
 TEST_CASE("attention: full causal attention") {
   Random rng;
   for (const std::int64_t position : {0, 1, 63, 64, 65, 200})
-    for (const std::int64_t n_rows : {1, 2, 70}) {
+    for (const std::int64_t rows : {1, 2, 70}) {
       const Case c{
-          .window = all_keys, .position = position, .n_rows = n_rows, .n_kv_heads = 2, .group = 3};
+          .window = all_keys, .position = position, .rows = rows, .n_kv_heads = 2, .group = 3};
       check(16, c, rng);
       check<bf16>(16, c, rng);
     }
@@ -617,7 +618,7 @@ TEST_CASE("attention: query heads share key/value heads in groups, more rows tha
       check(4,
             {.window = 9,
              .position = 20,
-             .n_rows = 2 * kernels::attention_rows / group + 3,
+             .rows = 2 * kernels::attention_rows / group + 3,
              .n_kv_heads = n_kv_heads,
              .group = group},
             rng);
@@ -625,7 +626,7 @@ TEST_CASE("attention: query heads share key/value heads in groups, more rows tha
 
 TEST_CASE("attention: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  every_misalignment(Case{.window = 7, .position = 30, .n_rows = 3, .group = 2},
+  every_misalignment(Case{.window = 7, .position = 30, .rows = 3, .group = 2},
                      {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset},
                      [&](const Case& c) {
                        check(20, c, rng);
@@ -636,7 +637,7 @@ TEST_CASE("attention: simd against reference, every misalignment, rows with gaps
 TEST_CASE("attention: large and tiny scores, without overflow") {
   Random rng;
   for (const double scale : {1e-20, 1e-3, 5., 30., 1000.})
-    check(16, {.window = 100, .position = 150, .n_rows = 5, .scale = scale}, rng);
+    check(16, {.window = 100, .position = 150, .rows = 5, .scale = scale}, rng);
 }
 
 TEST_CASE("attention: huge scores pick the largest key") {
@@ -837,33 +838,32 @@ TEST_CASE(
   for (const std::int64_t window : {1, 2, 5, 63, 64, 65, 129})
     for (const std::int64_t position :
          {std::int64_t{0}, std::int64_t{1}, window - 1, window, window + 1, 3 * window + 7})
-      for (const std::int64_t n_rows : {std::int64_t{1}, window - 1, window, window + 3})
-        if (n_rows > 0)
-          check_backward(4, {.window = window, .position = position, .n_rows = n_rows}, rng);
+      for (const std::int64_t rows : {std::int64_t{1}, window - 1, window, window + 3})
+        if (rows > 0)
+          check_backward(4, {.window = window, .position = position, .rows = rows}, rng);
   for (std::int64_t window = 62; window <= 66; ++window)
     for (std::int64_t position = 126; position <= 130; ++position)
-      check_backward<bf16>(8, {.window = window, .position = position, .n_rows = 2}, rng);
+      check_backward<bf16>(8, {.window = window, .position = position, .rows = 2}, rng);
 }
 
 TEST_CASE("attention backward: full causal attention, groups of query heads, blocks of rows") {
   Random rng;
   for (const std::int64_t position : {0, 1, 64, 200})
-    for (const std::int64_t n_rows : {1, 2, 47, 70}) {
+    for (const std::int64_t rows : {1, 2, 47, 70}) {
       const Case c{
-          .window = all_keys, .position = position, .n_rows = n_rows, .n_kv_heads = 2, .group = 3};
+          .window = all_keys, .position = position, .rows = rows, .n_kv_heads = 2, .group = 3};
       check_backward(12, c, rng);
       check_backward<bf16>(12, c, rng);
     }
   for (const int group : {1, 2, 7, 50, 64})
     check_backward(
-        4,
-        {.window = 9, .position = 20, .n_rows = 100 / group + 3, .n_kv_heads = 2, .group = group},
+        4, {.window = 9, .position = 20, .rows = 100 / group + 3, .n_kv_heads = 2, .group = group},
         rng);
 }
 
 TEST_CASE("attention backward: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  every_misalignment(Case{.window = 7, .position = 30, .n_rows = 3, .group = 2},
+  every_misalignment(Case{.window = 7, .position = 30, .rows = 3, .group = 2},
                      {&Case::qkv_offset, &Case::ring_offset, &Case::out_offset},
                      [&](const Case& c) {
                        check_backward(20, c, rng);
@@ -874,7 +874,7 @@ TEST_CASE("attention backward: simd against reference, every misalignment, rows 
 TEST_CASE("attention backward: large and tiny scores") {
   Random rng;
   for (const double scale : {1e-15, 1e-3, 5., 30., 200.})
-    check_backward(16, {.window = 100, .position = 150, .n_rows = 5, .scale = scale}, rng);
+    check_backward(16, {.window = 100, .position = 150, .rows = 5, .scale = scale}, rng);
 }
 
 TEST_CASE("attention backward: huge scores give finite gradients") {

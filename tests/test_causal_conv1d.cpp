@@ -11,7 +11,7 @@ using namespace samba::kernels;
 namespace {
 
 struct Case {
-  std::size_t n_rows, channels;
+  std::size_t rows, channels;
   std::size_t weight_offset = 0, bias_offset = 0, x_offset = 0, past_offset = 0, y_offset = 0,
               gap = 0;
 };
@@ -19,9 +19,9 @@ struct Case {
 /// simd and reference against the definition, in double over past and x laid end to end.
 template <int Taps, bool Silu>
 void check(const Case& c, Random& rng) {
-  CAPTURE(rng.seed, Taps, Silu, c.n_rows, c.channels, c.weight_offset, c.bias_offset, c.x_offset,
+  CAPTURE(rng.seed, Taps, Silu, c.rows, c.channels, c.weight_offset, c.bias_offset, c.x_offset,
           c.past_offset, c.y_offset, c.gap);
-  const std::size_t C = c.channels, T = c.n_rows;
+  const std::size_t C = c.channels, T = c.rows;
   const auto weight = rng.values(Taps * C), bias = rng.values(C), x = rng.values(T * C),
              past = rng.values((Taps - 1) * C);
 
@@ -54,7 +54,7 @@ void check(const Case& c, Random& rng) {
                                .past = carried.data(),
                                .y = out.data(),
                                .y_stride = out.stride(),
-                               .n_rows = static_cast<std::int64_t>(T),
+                               .rows = static_cast<std::int64_t>(T),
                                .channels = n},
            Range{0, n});
     CHECK((out.guarded() && carried.guarded()));
@@ -78,9 +78,9 @@ void check(const Case& c, Random& rng) {
 /// against the definition in double. Those of weight and bias are added to what was there.
 template <int Taps, bool Silu>
 void check_backward(const Case& c, Random& rng) {
-  CAPTURE(rng.seed, Taps, Silu, c.n_rows, c.channels, c.weight_offset, c.bias_offset, c.x_offset,
+  CAPTURE(rng.seed, Taps, Silu, c.rows, c.channels, c.weight_offset, c.bias_offset, c.x_offset,
           c.past_offset, c.y_offset, c.gap);
-  const std::size_t C = c.channels, T = c.n_rows, earlier = Taps - 1;
+  const std::size_t C = c.channels, T = c.rows, earlier = Taps - 1;
   const auto weight = rng.values(Taps * C), bias = rng.values(C), x = rng.values(T * C),
              past = rng.values(earlier * C), dy = rng.values(T * C),
              dpast_end = rng.values(earlier * C), dweight0 = rng.values(Taps * C),
@@ -121,7 +121,7 @@ void check_backward(const Case& c, Random& rng) {
                                                    .past = carried.data(),
                                                    .y = nullptr,
                                                    .y_stride = 0,
-                                                   .n_rows = static_cast<std::int64_t>(T),
+                                                   .rows = static_cast<std::int64_t>(T),
                                                    .channels = n},
                                        .dy = out.data(),
                                        .dy_stride = out.stride(),
@@ -226,26 +226,26 @@ void append(std::vector<float>& to, const std::vector<float>& from) {
 TEST_CASE("causal_conv1d: simd against reference, every number of channels") {
   Random rng;
   for (std::size_t channels = 1; channels <= 3 * vector_floats + 1; ++channels) {
-    check<4, true>({.n_rows = 6, .channels = channels}, rng);
-    check<4, false>({.n_rows = 6, .channels = channels}, rng);
+    check<4, true>({.rows = 6, .channels = channels}, rng);
+    check<4, false>({.rows = 6, .channels = channels}, rng);
   }
 }
 
 TEST_CASE("causal_conv1d: simd against reference, taps and lengths, shorter than the past too") {
   Random rng;
-  for (std::size_t n_rows = 1; n_rows <= 8; ++n_rows)
+  for (std::size_t rows = 1; rows <= 8; ++rows)
     for (const std::size_t channels : {std::size_t{1}, std::size_t{vector_floats + 1}}) {
-      check<2, true>({n_rows, channels}, rng);
-      check<3, true>({n_rows, channels}, rng);
-      check<3, false>({n_rows, channels}, rng);
-      check<4, true>({n_rows, channels}, rng);
-      check<7, false>({n_rows, channels}, rng);
+      check<2, true>({rows, channels}, rng);
+      check<3, true>({rows, channels}, rng);
+      check<3, false>({rows, channels}, rng);
+      check<4, true>({rows, channels}, rng);
+      check<7, false>({rows, channels}, rng);
     }
 }
 
 TEST_CASE("causal_conv1d: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  every_misalignment(Case{.n_rows = 5, .channels = 2 * vector_floats + 3},
+  every_misalignment(Case{.rows = 5, .channels = 2 * vector_floats + 3},
                      {&Case::weight_offset, &Case::bias_offset, &Case::x_offset, &Case::past_offset,
                       &Case::y_offset},
                      [&](const Case& c) { check<4, true>(c, rng); });
@@ -356,7 +356,7 @@ TEST_CASE("causal_conv1d: only the channels of the range are touched") {
                                                             .past = past.data(),
                                                             .y = y.data(),
                                                             .y_stride = width,
-                                                            .n_rows = 2,
+                                                            .rows = 2,
                                                             .channels = width},
                                     channels);
     for (std::int64_t i = 0; i < 2 * width; ++i) {
@@ -370,25 +370,25 @@ TEST_CASE("causal_conv1d: only the channels of the range are touched") {
 TEST_CASE("causal_conv1d backward: simd against reference, every number of channels") {
   Random rng;
   for (std::size_t channels = 1; channels <= 3 * vector_floats + 1; ++channels) {
-    check_backward<4, true>({.n_rows = 6, .channels = channels}, rng);
-    check_backward<4, false>({.n_rows = 6, .channels = channels}, rng);
+    check_backward<4, true>({.rows = 6, .channels = channels}, rng);
+    check_backward<4, false>({.rows = 6, .channels = channels}, rng);
   }
 }
 
 TEST_CASE("causal_conv1d backward: simd against reference, taps and lengths, short ones too") {
   Random rng;
-  for (std::size_t n_rows = 1; n_rows <= 8; ++n_rows)
+  for (std::size_t rows = 1; rows <= 8; ++rows)
     for (const std::size_t channels : {std::size_t{1}, std::size_t{vector_floats + 1}}) {
-      check_backward<2, true>({n_rows, channels}, rng);
-      check_backward<3, true>({n_rows, channels}, rng);
-      check_backward<4, true>({n_rows, channels}, rng);
-      check_backward<7, false>({n_rows, channels}, rng);
+      check_backward<2, true>({rows, channels}, rng);
+      check_backward<3, true>({rows, channels}, rng);
+      check_backward<4, true>({rows, channels}, rng);
+      check_backward<7, false>({rows, channels}, rng);
     }
 }
 
 TEST_CASE("causal_conv1d backward: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  every_misalignment(Case{.n_rows = 5, .channels = 2 * vector_floats + 3},
+  every_misalignment(Case{.rows = 5, .channels = 2 * vector_floats + 3},
                      {&Case::weight_offset, &Case::bias_offset, &Case::x_offset, &Case::past_offset,
                       &Case::y_offset},
                      [&](const Case& c) { check_backward<4, true>(c, rng); });

@@ -81,7 +81,7 @@ struct Square {
   template <class P>
   static void forward(const Context<P>& c, const Weights<Weight<P>>&, const Stateless&,
                       const Scratch<P>&, In<P, 16> u, Out<P, 16> out) {
-    const Range rows = c.device.team.share(u.count);
+    const Range rows = c.device.team.share(u.rows);
     for (auto i = rows.begin; i < rows.end; ++i)
       for (int d = 0; d < 16; ++d) out.row(i)[d] = u.row(i)[d] * u.row(i)[d];
     c.device.team.barrier();
@@ -112,7 +112,7 @@ struct Decay {
     const Range channels = c.device.team.share(16);
     for (const Segment& segment : c.segments) {
       Real<P>* const sum = s.sum.of(segment.state);
-      for (auto i = segment.first_row; i < segment.first_row + segment.n_rows; ++i)
+      for (auto i = segment.first_row; i < segment.first_row + segment.rows; ++i)
         for (auto d = channels.begin; d < channels.end; ++d)
           out.row(i)[d] = sum[d] = w.a.data()[d] * sum[d] + u.row(i)[d];
     }
@@ -164,7 +164,7 @@ struct ByHand {
                       const Scratch<P>& t, In<P, 16> u, Out<P, 16> out) {
     M::forward(c, w.mamba, s.mamba, t.mamba, u, Out<P, 16>(t.first));
     Attend::forward(c, w.attend, s.attend, t.attend, u, Out<P, 16>(t.second));
-    const Range rows = c.device.team.share(u.count);
+    const Range rows = c.device.team.share(u.rows);
     for (auto i = rows.begin; i < rows.end; ++i)
       for (int d = 0; d < 16; ++d) out.row(i)[d] = t.first.row(i)[d] + t.second.row(i)[d];
     c.device.team.barrier();

@@ -36,7 +36,7 @@ void check() {
     const Guarded<R> out(tokens.size(), d_model, d_model + 2, 1);
     const Rows<R, d_model> rows{out.data(), static_cast<std::int64_t>(tokens.size()), out.stride()};
     parallel(threads, [&](Team team) {
-      const Context<Policy<T>> c{{{}, rows.count}, {team}};
+      const Context<Policy<T>> c{{{}, rows.rows}, {team}};
       kernels::embedding(c, table, tokens.data(), rows);
     });
     CHECK(same_bits(out.values(), expected));
@@ -75,7 +75,7 @@ TEST_CASE("embedding: gradients are added up in the rows of the tokens, for any 
       dtable.bind(reinterpret_cast<std::byte*>(sums.data()));
       const Rows<R, d_model> rows{in.data(), static_cast<std::int64_t>(tokens.size()), in.stride()};
       parallel(threads, [&](Team team) {
-        const Context<Policy<R>> c{{{}, rows.count}, {team}};
+        const Context<Policy<R>> c{{{}, rows.rows}, {team}};
         kernels::embedding_backward(c, tokens.data(), rows, dtable);
       });
       CHECK(same_bits(sums.values(), expected));  // in the order of tokens: no tolerance

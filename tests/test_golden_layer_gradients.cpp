@@ -113,7 +113,7 @@ void check_rope(const std::string& name) {
   const kernels::RotaryTable<Rotary> table(theta, RopeTable::exact);
   const std::vector<Segment> segments{{first, 0, seq_len}, {first, seq_len, seq_len}};
   const auto [q, k] = turned_heads<HeadDim>(dx);
-  const Context<Policy<R>> c{{segments, q.count}, {}};
+  const Context<Policy<R>> c{{segments, q.rows}, {}};
   kernels::rope_backward<Rotary, 1, heads - 1, HeadDim>(c, {.angles = table, .q = q, .k = k});
   check_gradient(file, "in.x", dx);
 }

@@ -81,7 +81,7 @@ void check_rope(const std::string& name) {
   const auto turned = [&](std::span<const R> in, const std::vector<Segment>& segments) {
     std::vector<R> out(in.begin(), in.end());
     const auto [q, k] = turned_heads<HeadDim>(out);
-    const Context<Policy<R>> c{{segments, q.count}, {}};
+    const Context<Policy<R>> c{{segments, q.rows}, {}};
     kernels::rope<Rotary, 1, heads - 1, HeadDim>(c, {.angles = table, .q = q, .k = k});
     return out;
   };

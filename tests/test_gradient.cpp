@@ -200,7 +200,7 @@ struct Shift {
     const Team& team = context.device.team;
     const Range mine = team.share(d_model);
     for (const Segment& segment : context.segments)
-      for (auto row = segment.first_row, end = row + segment.n_rows; row < end; ++row)
+      for (auto row = segment.first_row, end = row + segment.rows; row < end; ++row)
         for (auto c = mine.begin; c < mine.end; ++c) {
           Real<P>& last = s.last.of(segment.state)[c];
           out.row(row)[c] = w.now.data()[c] * u.row(row)[c] + w.before.data()[c] * last;

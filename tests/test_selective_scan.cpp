@@ -11,7 +11,7 @@ using namespace samba::kernels;
 namespace {
 
 struct Case {
-  std::size_t n_rows, channels;
+  std::size_t rows, channels;
   double dt_low = -3, dt_high = 2;  ///< before bias and softplus
   double A_low = -8, A_high = -0.1;
   std::size_t weight_offset = 0, x_offset = 0, dt_offset = 0, z_offset = 0, BC_offset = 0,
@@ -34,10 +34,10 @@ struct Exact {
 /// simd and reference against the recurrence.
 template <int N>
 void check(const Case& c, Random& rng) {
-  CAPTURE(rng.seed, N, c.n_rows, c.channels, c.dt_low, c.dt_high, c.A_low, c.weight_offset,
+  CAPTURE(rng.seed, N, c.rows, c.channels, c.dt_low, c.dt_high, c.A_low, c.weight_offset,
           c.x_offset, c.dt_offset, c.z_offset, c.BC_offset, c.h_offset, c.y_offset, c.gap,
           c.in_place, c.gate, c.before_gate);
-  const std::size_t C = c.channels, T = c.n_rows;
+  const std::size_t C = c.channels, T = c.rows;
   const auto A = rng.values(N * C, c.A_low, c.A_high), D = rng.values(C), dt_bias = rng.values(C);
   const auto dt = rng.values(T * C, c.dt_low, c.dt_high), x = rng.values(T * C),
              z = rng.values(T * C, -3, 3);
@@ -93,7 +93,7 @@ void check(const Case& c, Random& rng) {
                                 .y_stride = out.stride(),
                                 .before_gate = c.before_gate ? before.data() : nullptr,
                                 .before_gate_stride = before.stride(),
-                                .n_rows = static_cast<std::int64_t>(T),
+                                .rows = static_cast<std::int64_t>(T),
                                 .channels = n},
            Range{0, n});
     CHECK((out.guarded() && h.guarded() && before.guarded()));
@@ -129,10 +129,10 @@ void check(const Case& c, Random& rng) {
 /// the case says so, of y before its gate, against those of the recurrence in double. dA, dD and ddt_bias are added to what was there.
 template <int N>
 void check_backward(const Case& c, Random& rng) {
-  CAPTURE(rng.seed, N, c.n_rows, c.channels, c.dt_low, c.dt_high, c.A_low, c.weight_offset,
+  CAPTURE(rng.seed, N, c.rows, c.channels, c.dt_low, c.dt_high, c.A_low, c.weight_offset,
           c.x_offset, c.dt_offset, c.z_offset, c.BC_offset, c.h_offset, c.y_offset, c.gap,
           c.in_place, c.gate, c.before_gate);
-  const std::size_t C = c.channels, T = c.n_rows, blocks = (C + scan_block - 1) / scan_block;
+  const std::size_t C = c.channels, T = c.rows, blocks = (C + scan_block - 1) / scan_block;
   const auto A = rng.values(N * C, c.A_low, c.A_high), D = rng.values(C), dt_bias = rng.values(C);
   const auto dt = rng.values(T * C, c.dt_low, c.dt_high), x = rng.values(T * C),
              z = rng.values(T * C, -3, 3), dy = rng.values(T * C), dbefore = rng.values(T * C);
@@ -224,7 +224,7 @@ void check_backward(const Case& c, Random& rng) {
                                                     .y_stride = 0,
                                                     .before_gate = nullptr,
                                                     .before_gate_stride = 0,
-                                                    .n_rows = static_cast<std::int64_t>(T),
+                                                    .rows = static_cast<std::int64_t>(T),
                                                     .channels = n},
                                         .dy = out.data(),
                                         .dy_stride = out.stride(),
@@ -400,14 +400,14 @@ void append(std::vector<float>& to, const std::vector<float>& from) {
 TEST_CASE("selective_scan: simd against reference, every number of channels") {
   Random rng;
   for (std::size_t channels = 1; channels <= 3 * vector_floats + 1; ++channels)
-    check<16>({.n_rows = 5, .channels = channels}, rng);
+    check<16>({.rows = 5, .channels = channels}, rng);
 }
 
 TEST_CASE("selective_scan: simd against reference, numbers of states and lengths") {
   Random rng;
-  for (const std::size_t n_rows : {1u, 2u, 3u, 40u})
+  for (const std::size_t rows : {1u, 2u, 3u, 40u})
     for (const bool in_place : {false, true}) {
-      const Case c{.n_rows = n_rows, .channels = vector_floats + 1, .in_place = in_place};
+      const Case c{.rows = rows, .channels = vector_floats + 1, .in_place = in_place};
       check<1>(c, rng);
       check<7>(c, rng);
       check<16>(c, rng);
@@ -421,18 +421,18 @@ TEST_CASE("selective_scan: without a gate, and what y was before it") {
     for (const bool before_gate : {false, true})
       for (const bool in_place : {false, true})
         for (const std::size_t gap : {0u, 3u}) {
-          Case c{.n_rows = 9, .channels = 2 * vector_floats + 3, .gap = gap, .in_place = in_place};
+          Case c{.rows = 9, .channels = 2 * vector_floats + 3, .gap = gap, .in_place = in_place};
           c.gate = gate, c.before_gate = before_gate;
           check<4>(c, rng);
           check<7>(c, rng);
         }
-  every_misalignment(Case{.n_rows = 3, .channels = vector_floats + 3, .before_gate = true},
+  every_misalignment(Case{.rows = 3, .channels = vector_floats + 3, .before_gate = true},
                      {&Case::z_offset, &Case::y_offset}, [&](const Case& c) { check<4>(c, rng); });
 }
 
 TEST_CASE("selective_scan: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  every_misalignment(Case{.n_rows = 3, .channels = 2 * vector_floats + 3},
+  every_misalignment(Case{.rows = 3, .channels = 2 * vector_floats + 3},
                      {&Case::weight_offset, &Case::x_offset, &Case::dt_offset, &Case::z_offset,
                       &Case::BC_offset, &Case::h_offset, &Case::y_offset},
                      [&](const Case& c) { check<4>(c, rng); });
@@ -443,11 +443,10 @@ TEST_CASE("selective_scan: time steps from vanishing to large") {
   // From steps that change nothing to steps that forget everything, each alone, so that none hides
   // in the norm of another.
   for (double dt = -80; dt < 200; dt += 4)
-    check<4>({.n_rows = 6, .channels = 2 * vector_floats + 1, .dt_low = dt, .dt_high = dt + 4},
-             rng);
+    check<4>({.rows = 6, .channels = 2 * vector_floats + 1, .dt_low = dt, .dt_high = dt + 4}, rng);
   for (const double A : {-1e-6, -1e-3, -100., -1e6})
-    check<4>({.n_rows = 6, .channels = 2 * vector_floats + 1, .A_low = A, .A_high = A / 2}, rng);
-  check<4>({.n_rows = 6, .channels = vector_floats, .dt_low = -200, .dt_high = 200}, rng);
+    check<4>({.rows = 6, .channels = 2 * vector_floats + 1, .A_low = A, .A_high = A / 2}, rng);
+  check<4>({.rows = 6, .channels = vector_floats, .dt_low = -200, .dt_high = 200}, rng);
 }
 
 TEST_CASE("selective_scan: without rows nothing changes") {
@@ -541,17 +540,17 @@ TEST_CASE("selective_scan: segments without a gate, and what y was before it") {
 TEST_CASE("selective_scan backward: simd against reference, every number of channels") {
   Random rng;
   for (std::size_t channels = 1; channels <= 3 * vector_floats + 1; ++channels)
-    check_backward<16>({.n_rows = 5, .channels = channels}, rng);
+    check_backward<16>({.rows = 5, .channels = channels}, rng);
   constexpr std::size_t block = scan_block;
   for (const std::size_t channels : {block - 1, block, block + 1, 2 * block + 9})
-    check_backward<3>({.n_rows = 19, .channels = channels}, rng);
+    check_backward<3>({.rows = 19, .channels = channels}, rng);
 }
 
 TEST_CASE("selective_scan backward: simd against reference, numbers of states and lengths") {
   Random rng;
-  for (const std::size_t n_rows : {1u, 2u, 15u, 16u, 17u, 32u, 33u, 70u})
+  for (const std::size_t rows : {1u, 2u, 15u, 16u, 17u, 32u, 33u, 70u})
     for (const bool in_place : {false, true}) {
-      const Case c{.n_rows = n_rows, .channels = vector_floats + 1, .in_place = in_place};
+      const Case c{.rows = rows, .channels = vector_floats + 1, .in_place = in_place};
       check_backward<3>(c, rng);
       check_backward<16>(c, rng);
       check_backward<64>(c, rng);
@@ -564,19 +563,19 @@ TEST_CASE("selective_scan backward: without a gate, and with a gradient of y bef
     for (const bool before_gate : {false, true})
       for (const bool in_place : {false, true})
         for (const std::size_t gap : {0u, 3u}) {
-          Case c{.n_rows = 19, .channels = 2 * vector_floats + 3, .gap = gap, .in_place = in_place};
+          Case c{.rows = 19, .channels = 2 * vector_floats + 3, .gap = gap, .in_place = in_place};
           c.gate = gate, c.before_gate = before_gate;
           check_backward<3>(c, rng);
           check_backward<16>(c, rng);
         }
-  every_misalignment(Case{.n_rows = 3, .channels = vector_floats + 3, .before_gate = true},
+  every_misalignment(Case{.rows = 3, .channels = vector_floats + 3, .before_gate = true},
                      {&Case::z_offset, &Case::y_offset},
                      [&](const Case& c) { check_backward<4>(c, rng); });
 }
 
 TEST_CASE("selective_scan backward: simd against reference, every misalignment, rows with gaps") {
   Random rng;
-  every_misalignment(Case{.n_rows = 18, .channels = 2 * vector_floats + 3},
+  every_misalignment(Case{.rows = 18, .channels = 2 * vector_floats + 3},
                      {&Case::weight_offset, &Case::x_offset, &Case::dt_offset, &Case::z_offset,
                       &Case::BC_offset, &Case::h_offset, &Case::y_offset},
                      [&](const Case& c) { check_backward<3>(c, rng); });
@@ -585,11 +584,10 @@ TEST_CASE("selective_scan backward: simd against reference, every misalignment, 
 TEST_CASE("selective_scan backward: time steps from vanishing to large") {
   Random rng;
   for (double dt = -80; dt < 200; dt += 4)
-    check_backward<3>({.n_rows = 6, .channels = vector_floats + 1, .dt_low = dt, .dt_high = dt + 4},
+    check_backward<3>({.rows = 6, .channels = vector_floats + 1, .dt_low = dt, .dt_high = dt + 4},
                       rng);
   for (const double A : {-1e-6, -1e-3, -100., -1e6})
-    check_backward<3>({.n_rows = 6, .channels = vector_floats + 1, .A_low = A, .A_high = A / 2},
-                      rng);
+    check_backward<3>({.rows = 6, .channels = vector_floats + 1, .A_low = A, .A_high = A / 2}, rng);
 }
 
 TEST_CASE("selective_scan backward: segments of a chunk as alone, for any number of threads") {

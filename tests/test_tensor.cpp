@@ -140,7 +140,7 @@ TEST_CASE("Rows: rows, strides, slices") {
   const auto middle = slice<2, 3>(all);
   static_assert(decltype(middle)::cols == 3);
   CHECK(middle.row(1) == memory.data() + 10);
-  CHECK((middle.count == 3 && middle.stride == 8));
+  CHECK((middle.rows == 3 && middle.stride == 8));
   CHECK(first<2>(all).row(1) == memory.data() + 8);
   CHECK(last<2>(all).row(1) == memory.data() + 12);
   CHECK(slice<2, 3>(Rows<float, 6>{}).data == nullptr);
@@ -151,7 +151,7 @@ TEST_CASE("RowsArgument: made of rows or of a pointer, a count and a stride, not
   std::array<float, 24> memory{};
   const Rows<float, 6> all{memory.data(), 3, 8};
   const auto is = [&](auto rows, std::int64_t count, std::int64_t stride) {
-    return rows.data == memory.data() && rows.count == count && rows.stride == stride;
+    return rows.data == memory.data() && rows.rows == count && rows.stride == stride;
   };
   using Reads = In<Policy<float>, 6>;
   using Writes = Out<Policy<float>, 6>;
@@ -186,8 +186,8 @@ TEST_CASE("Optional: rows, or none") {
   };
   const Arguments without{.x = all}, with{.x = all, .z = all}, with_none{.x = all, .z = none};
   for (const Reads& z : {without.z, with_none.z, Reads()})
-    CHECK((z.data == nullptr && z.count == 0));
-  CHECK((with.z.data == memory.data() && with.z.count == 3 && with.z.stride == 8));
+    CHECK((z.data == nullptr && z.rows == 0));
+  CHECK((with.z.data == memory.data() && with.z.rows == 3 && with.z.stride == 8));
   CHECK(Reads(In<Policy<float>, 6>(all)).row(1) == memory.data() + 8);
   Reads later = none;
   later = all;
@@ -385,7 +385,7 @@ TEST_CASE("ScratchPlacer: buffers for all rows and all threads, apart") {
   PerThread<float, 100> threads;
   Rows<double, 2> after;
   place(rows), place(threads), place(after);
-  CHECK((rows.count == 5 && rows.stride == 7 && after.count == 5));
+  CHECK((rows.rows == 5 && rows.stride == 7 && after.rows == 5));
   CHECK(reinterpret_cast<std::byte*>(rows.data) == arena.data());
   CHECK(reinterpret_cast<std::byte*>(threads.data) >= reinterpret_cast<std::byte*>(rows.row(5)));
   CHECK(threads.of(0) == threads.data);

@@ -20,7 +20,7 @@ __global__ void causal_conv1d(const Segment* segments, kernels::CausalConv1dArgs
   const float bias = a.bias[c];
   const E* x = a.x + segment.first_row * a.x_stride + c;
   E* y = a.y + segment.first_row * a.y_stride + c;
-  for (std::int64_t t = 0; t < segment.n_rows; ++t, x += a.x_stride, y += a.y_stride) {
+  for (std::int64_t t = 0; t < segment.rows; ++t, x += a.x_stride, y += a.y_stride) {
     window[Taps - 1] = number(*x);
     float sum = bias;
     for (int j = 0; j < Taps; ++j) sum += weight[j] * window[j];
@@ -37,9 +37,9 @@ namespace kernels {
 template <int Taps, ConvActivation f, class E>
 void launch(const Cuda& device, const Chunk& chunk, const CausalConv1dChunk<Taps, f, float, E>& a) {
   if (chunk.segments.empty()) return;
-  const dim3 grid(cuda::blocks(a.rows.channels, 128), static_cast<unsigned>(chunk.segments.size()));
+  const dim3 grid(cuda::blocks(a.args.channels, 128), static_cast<unsigned>(chunk.segments.size()));
   cuda::causal_conv1d<Taps, f == ConvActivation::silu>
-      <<<grid, 128, 0, device.stream>>>(chunk.segments.data(), a.rows, a.past);
+      <<<grid, 128, 0, device.stream>>>(chunk.segments.data(), a.args, a.past);
   cuda::check_launch("causal_conv1d");
 }
 

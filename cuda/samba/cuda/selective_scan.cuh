@@ -20,7 +20,7 @@ __global__ void selective_scan(const Segment* segments, kernels::SelectiveScanAr
     h[n] = state[n * a.channels + c];
   }
   const float D = a.D[c], dt_bias = a.dt_bias[c];
-  for (std::int64_t t = segment.first_row; t < segment.first_row + segment.n_rows; ++t) {
+  for (std::int64_t t = segment.first_row; t < segment.first_row + segment.rows; ++t) {
     const float raw = number(a.dt[t * a.dt_stride + c]) + dt_bias,
                 x = number(a.x[t * a.x_stride + c]);
     const float delta = (raw > 0 ? raw : 0) + log1pf(expf(-fabsf(raw)));
@@ -43,8 +43,8 @@ namespace kernels {
 template <int N, class E>
 void launch(const Cuda& device, const Chunk& chunk, const SelectiveScanChunk<N, float, E>& a) {
   if (chunk.segments.empty()) return;
-  const dim3 grid(cuda::blocks(a.rows.channels, 128), static_cast<unsigned>(chunk.segments.size()));
-  cuda::selective_scan<N><<<grid, 128, 0, device.stream>>>(chunk.segments.data(), a.rows, a.h);
+  const dim3 grid(cuda::blocks(a.args.channels, 128), static_cast<unsigned>(chunk.segments.size()));
+  cuda::selective_scan<N><<<grid, 128, 0, device.stream>>>(chunk.segments.data(), a.args, a.h);
   cuda::check_launch("selective_scan");
 }
 

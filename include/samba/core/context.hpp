@@ -67,16 +67,16 @@ using In = RowsArgument<const Act<P>, C>;
 template <class P, int C>
 using Out = RowsArgument<Act<P>, C>;
 
-/// The rows of one sequence in a chunk: `n_rows` tokens from `first_row`, the first at `position`;
+/// The rows of one sequence in a chunk: `rows` tokens from `first_row`, the first at `position`;
 /// its state is number `state`.
 struct Segment {
-  std::int64_t position = 0, first_row = 0, n_rows = 0, state = 0;
+  std::int64_t position = 0, first_row = 0, rows = 0, state = 0;
 };
 
 /// Tokens that go through the model together. They may belong to several sequences.
 struct Chunk {
   std::span<const Segment> segments;  ///< in the device's memory
-  std::int64_t rows = 0;              ///< sum of n_rows
+  std::int64_t rows = 0;              ///< of all segments
 };
 
 /// What operations and layers are called with.

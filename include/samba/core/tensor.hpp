@@ -13,13 +13,13 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Activations, (count, C): one row per token, `stride` elements from row to row.
+/// Activations, (rows, C): one row per token, `stride` elements from row to row.
 template <class R, int C>
 struct Rows {
   static constexpr int cols = C;
 
   R* data = nullptr;
-  std::int64_t count = 0, stride = C;
+  std::int64_t rows = 0, stride = C;
 
   R* row(std::int64_t i) const { return data + i * stride; }
 };
@@ -31,7 +31,7 @@ struct RowsArgument : Rows<R, C> {
       : Rows<R, C>{first, n, to_next} {}
   template <class E>
     requires std::is_convertible_v<E*, R*>
-  constexpr RowsArgument(Rows<E, C> x) : Rows<R, C>{x.data, x.count, x.stride} {}
+  constexpr RowsArgument(Rows<E, C> x) : Rows<R, C>{x.data, x.rows, x.stride} {}
 };
 
 /// An argument that may be left out, or given as `none`.
@@ -44,7 +44,7 @@ struct Optional<RowsArgument<R, C>> : Rows<R, C> {
   constexpr Optional(None = none) : Rows<R, C>{nullptr, 0, C} {}
   template <class E>
     requires std::is_convertible_v<E*, R*>
-  constexpr Optional(Rows<E, C> x) : Rows<R, C>{x.data, x.count, x.stride} {}
+  constexpr Optional(Rows<E, C> x) : Rows<R, C>{x.data, x.rows, x.stride} {}
 };
 
 /// Columns [First, First + Width) of every row.
@@ -52,7 +52,7 @@ template <int First, int Width, class R, int C>
 constexpr Rows<R, Width> slice(Rows<R, C> x) {
   static_assert(First >= 0 && Width > 0 && First + Width <= C, "slice: columns outside the rows");
   // A view of no rows may be null, to which nothing may be added.
-  return {x.data ? x.data + First : nullptr, x.count, x.stride};
+  return {x.data ? x.data + First : nullptr, x.rows, x.stride};
 }
 template <int Width, class R, int C>
 constexpr Rows<R, Width> first(Rows<R, C> x) {
@@ -260,21 +260,20 @@ struct PerThread {
 template <class R, int N>
 struct PerThreadRows {
   R* data = nullptr;
-  std::int64_t count = 0;
+  std::int64_t rows = 0;
 
-  R* of(int rank) const { return data + rank * round_up(count * N, alignment); }
+  R* of(int rank) const { return data + rank * round_up(rows * N, alignment); }
 };
 
-/// Gives scratch its place: Rows for `count` tokens, PerThread for `threads` threads.
+/// Gives scratch its place: Rows for `rows` tokens, PerThread for `threads` threads.
 struct ScratchPlacer {
   Placer placer;
-  std::int64_t count = 0, threads = 1;
+  std::int64_t rows = 0, threads = 1;
   bool keep_all = false;  ///< what forward computed stays for backward
 
   template <class R, int C>
   void operator()(Rows<R, C>& x) {
-    x = {reinterpret_cast<R*>(placer.take_array(count, std::int64_t{sizeof(R)} * C, what)), count,
-         C};
+    x = {reinterpret_cast<R*>(placer.take_array(rows, std::int64_t{sizeof(R)} * C, what)), rows, C};
   }
   template <class R, int N>
   void operator()(PerThread<R, N>& x) {
@@ -283,7 +282,7 @@ struct ScratchPlacer {
   }
   template <class R, int N>
   void operator()(PerThreadRows<R, N>& x) {
-    x = {reinterpret_cast<R*>(take_rows(N, sizeof(R))), count};
+    x = {reinterpret_cast<R*>(take_rows(N, sizeof(R))), rows};
   }
   /// x in the place of `used`, which is not needed once x is written, except by a backward pass.
   template <class R, int C>
@@ -299,7 +298,7 @@ struct ScratchPlacer {
 
   /// For each thread `width` values per token. (Compiled once, not for each shape.)
   [[gnu::noinline]] std::byte* take_rows(std::int64_t width, std::int64_t size) {
-    const auto values = checked_round_up(what, checked_product(what, count, width), alignment);
+    const auto values = checked_round_up(what, checked_product(what, rows, width), alignment);
     return placer.take_array(threads, checked_product(what, values, size), what);
   }
 };

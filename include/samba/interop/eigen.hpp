@@ -100,7 +100,7 @@ void set_rows(const auto& matrix, auto& tensor) {
 template <class R, int C>
 auto as_eigen(Rows<R, C> x) {
   using Stride = Eigen::OuterStride<>;
-  return detail::EigenMap<R, Eigen::RowMajor, Stride>(x.data, x.count, C, Stride(x.stride));
+  return detail::EigenMap<R, Eigen::RowMajor, Stride>(x.data, x.rows, C, Stride(x.stride));
 }
 
 /// Values as one row, for example the logits of a token: (1, values).

@@ -7,18 +7,18 @@ namespace samba::inline SAMBA_TARGET::kernels {
 /// the factors of all products are rounded to.
 template <class R, class KV>
 struct AttentionArgs {
-  HeadRows<const R> q;     ///< (n_rows, n_kv_heads, group, head_dim)
-  HeadRows<const R> k, v;  ///< (n_rows, n_kv_heads, head_dim)
+  HeadRows<const R> q;     ///< (rows, n_kv_heads, group, head_dim)
+  HeadRows<const R> k, v;  ///< (rows, n_kv_heads, head_dim)
   const KV* ring_k;        ///< (n_kv_heads, slots, head_dim), slot = position % slots
   const KV* ring_v;
   std::int64_t n_slots;
   std::int64_t window;    ///< keys a query sees, itself included
   std::int64_t position;  ///< of row 0
-  std::int64_t n_rows;
+  std::int64_t rows;
   int n_kv_heads, group, head_dim;
-  R* out;  ///< (n_rows, n_kv_heads * group * head_dim)
+  R* out;  ///< (rows, n_kv_heads * group * head_dim)
   std::int64_t out_stride;
-  R* log_sum;  ///< (n_rows, n_kv_heads * group), of the exponentials of scores; or null
+  R* log_sum;  ///< (rows, n_kv_heads * group), of the exponentials of scores; or null
 };
 
 /// The gradients of attention of one sequence, dout being that of out. Those of queries and of the
@@ -27,10 +27,10 @@ struct AttentionArgs {
 template <class R, class KV>
 struct AttentionBackwardArgs {
   AttentionArgs<R, KV> forward;  ///< rings as they were before; out as it was written
-  const R* dout;                 ///< (n_rows, n_kv_heads * group * head_dim)
+  const R* dout;                 ///< (rows, n_kv_heads * group * head_dim)
   std::int64_t dout_stride;
-  HeadRows<R> dq;      ///< (n_rows, n_kv_heads, group, head_dim)
-  HeadRows<R> dk, dv;  ///< (n_rows, n_kv_heads, head_dim)
+  HeadRows<R> dq;      ///< (rows, n_kv_heads, group, head_dim)
+  HeadRows<R> dk, dv;  ///< (rows, n_kv_heads, head_dim)
   R* dring_k;          ///< (n_kv_heads, slots, head_dim)
   R* dring_v;
   /// attention also updated the rings. Otherwise dk and dv are added to, and so is dring, the gradient
@@ -93,7 +93,7 @@ constexpr std::int64_t first_visible(std::int64_t position, std::int64_t window)
 /// scratch: `scratch_size` values of each thread.
 template <class R, class KV>
 struct AttentionChunk {
-  AttentionArgs<R, KV> rows;
+  AttentionArgs<R, KV> args;
   RingData<KV> ring_k, ring_v;
   bool update_rings;
   R* scratch;
@@ -101,7 +101,7 @@ struct AttentionChunk {
 };
 template <class R, class KV>
 struct AttentionBackwardChunk {
-  AttentionBackwardArgs<R, KV> rows;
+  AttentionBackwardArgs<R, KV> args;
   RingData<KV> ring_k, ring_v;
   RingData<R> dring_k, dring_v;
   R* scratch;
@@ -109,12 +109,12 @@ struct AttentionBackwardChunk {
 };
 template <class R, class KV>
 struct UpdateRingsChunk {
-  AttentionArgs<R, KV> rows;  ///< k and v are used
+  AttentionArgs<R, KV> args;  ///< k and v are used
   RingData<KV> ring_k, ring_v;
 };
 template <class R>
 struct UpdateRingsBackwardChunk {
-  AttentionBackwardArgs<R, R> rows;  ///< dk and dv are used
+  AttentionBackwardArgs<R, R> args;  ///< dk and dv are used
   RingData<R> dring_k, dring_v;
 };
 
@@ -177,7 +177,7 @@ AttentionArgs<Act<P>, KeyValue<P>> attention_args(const auto& a) {
           .n_slots = a.ring_k.n_slots,
           .window = a.window,
           .position = 0,
-          .n_rows = a.q.count,
+          .rows = a.q.rows,
           .n_kv_heads = KvHeads,
           .group = Group,
           .head_dim = HeadDim,
@@ -197,7 +197,7 @@ void attention(const Context<P>& c,
   static_assert(Group <= attention_rows,
                 "attention: more query heads per key/value head than a block of rows");
   samba::detail::launch_on(c, AttentionChunk<Act<P>, KeyValue<P>>{
-                                  .rows = detail::attention_args<P, KvHeads, Group, HeadDim>(a),
+                                  .args = detail::attention_args<P, KvHeads, Group, HeadDim>(a),
                                   .ring_k = a.ring_k,
                                   .ring_v = a.ring_v,
                                   .update_rings = a.update_rings,
@@ -212,7 +212,7 @@ void attention_backward(
     const std::type_identity_t<GroupedAttentionBackward<P, KvHeads, Group, HeadDim>>& a) {
   samba::detail::launch_on(
       c, AttentionBackwardChunk<Act<P>, KeyValue<P>>{
-             .rows = {.forward = detail::attention_args<P, KvHeads, Group, HeadDim>(a),
+             .args = {.forward = detail::attention_args<P, KvHeads, Group, HeadDim>(a),
                       .dout = a.dout.data,
                       .dout_stride = a.dout.stride,
                       .dq = a.dq,
@@ -234,28 +234,28 @@ void attention_backward(
 template <int KvHeads, int HeadDim, class P>
 void update_rings(const Context<P>& c,
                   const std::type_identity_t<UpdateRings<P, KvHeads, HeadDim>>& a) {
-  AttentionArgs<Act<P>, KeyValue<P>> rows{};
-  rows.k = a.k;
-  rows.v = a.v;
-  rows.n_slots = a.ring_k.n_slots;
-  rows.n_kv_heads = KvHeads;
-  rows.head_dim = HeadDim;
+  AttentionArgs<Act<P>, KeyValue<P>> args{};
+  args.k = a.k;
+  args.v = a.v;
+  args.n_slots = a.ring_k.n_slots;
+  args.n_kv_heads = KvHeads;
+  args.head_dim = HeadDim;
   samba::detail::launch_on(c, UpdateRingsChunk<Act<P>, KeyValue<P>>{
-                                  .rows = rows, .ring_k = a.ring_k, .ring_v = a.ring_v});
+                                  .args = args, .ring_k = a.ring_k, .ring_v = a.ring_v});
 }
 
 /// The gradients of update_rings: those of slots that it wrote move to the rows it wrote there.
 template <int KvHeads, int HeadDim, class P>
 void update_rings_backward(
     const Context<P>& c, const std::type_identity_t<UpdateRingsBackward<P, KvHeads, HeadDim>>& a) {
-  AttentionBackwardArgs<Act<P>, Act<P>> rows{};
-  rows.dk = a.dk;
-  rows.dv = a.dv;
-  rows.forward.n_slots = a.dring_k.n_slots;
-  rows.forward.n_kv_heads = KvHeads;
-  rows.forward.head_dim = HeadDim;
+  AttentionBackwardArgs<Act<P>, Act<P>> args{};
+  args.dk = a.dk;
+  args.dv = a.dv;
+  args.forward.n_slots = a.dring_k.n_slots;
+  args.forward.n_kv_heads = KvHeads;
+  args.forward.head_dim = HeadDim;
   samba::detail::launch_on(c, UpdateRingsBackwardChunk<Act<P>>{
-                                  .rows = rows, .dring_k = a.dring_k, .dring_v = a.dring_v});
+                                  .args = args, .dring_k = a.dring_k, .dring_v = a.dring_v});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -8,12 +8,12 @@ template <class R, class E = R>
 struct CausalConv1dArgs {
   const R* weight;  ///< (taps, channels)
   const R* bias;    ///< (channels)
-  const E* x;       ///< (n_rows, channels)
+  const E* x;       ///< (rows, channels)
   std::int64_t x_stride;
   R* past;  ///< (taps - 1, channels): the inputs before x, oldest first; updated
-  E* y;     ///< (n_rows, channels)
+  E* y;     ///< (rows, channels)
   std::int64_t y_stride;
-  std::int64_t n_rows, channels;
+  std::int64_t rows, channels;
 };
 
 /// The gradients of causal_conv1d: dy that of y; dx is written, dweight and dbias are added to. dpast:
@@ -21,9 +21,9 @@ struct CausalConv1dArgs {
 template <class R, class E = R>
 struct CausalConv1dBackwardArgs {
   CausalConv1dArgs<R, E> forward;  ///< past as it was before; y is not used
-  const E* dy;                     ///< (n_rows, channels)
+  const E* dy;                     ///< (rows, channels)
   std::int64_t dy_stride;
-  E* dx;  ///< (n_rows, channels)
+  E* dx;  ///< (rows, channels)
   std::int64_t dx_stride;
   R* dpast;    ///< (taps - 1, channels)
   R* dweight;  ///< (taps, channels)
@@ -36,12 +36,12 @@ enum class ConvActivation { none, silu };
 /// What a launcher takes: the arguments as of the chunk's first row, without past, and the states.
 template <int Taps, ConvActivation f, class R, class E>
 struct CausalConv1dChunk {
-  CausalConv1dArgs<R, E> rows;
+  CausalConv1dArgs<R, E> args;
   ArrayData<R> past;
 };
 template <int Taps, ConvActivation f, class R, class E>
 struct CausalConv1dBackwardChunk {
-  CausalConv1dBackwardArgs<R, E> rows;
+  CausalConv1dBackwardArgs<R, E> args;
   ArrayData<R> past, dpast;
 };
 
@@ -82,7 +82,7 @@ CausalConv1dArgs<Real<P>, Act<P>> conv_args(const auto& a) {
           .past = nullptr,
           .y = nullptr,
           .y_stride = 0,
-          .n_rows = a.x.count,
+          .rows = a.x.rows,
           .channels = Channels};
 }
 
@@ -94,7 +94,7 @@ template <int Channels, int Taps, ConvActivation f = ConvActivation::silu, class
 void causal_conv1d(const Context<P>& c,
                    const std::type_identity_t<CausalConv1d<P, Channels, Taps>>& a) {
   CausalConv1dChunk<Taps, f, Real<P>, Act<P>> chunk{detail::conv_args<P, Channels>(a), a.past};
-  chunk.rows.y = a.y.data, chunk.rows.y_stride = a.y.stride;
+  chunk.args.y = a.y.data, chunk.args.y_stride = a.y.stride;
   samba::detail::launch_on(c, chunk);
 }
 
@@ -103,7 +103,7 @@ template <int Channels, int Taps, ConvActivation f = ConvActivation::silu, class
 void causal_conv1d_backward(
     const Context<P>& c, const std::type_identity_t<CausalConv1dBackward<P, Channels, Taps>>& a) {
   samba::detail::launch_on(c, CausalConv1dBackwardChunk<Taps, f, Real<P>, Act<P>>{
-                                  .rows = {.forward = detail::conv_args<P, Channels>(a),
+                                  .args = {.forward = detail::conv_args<P, Channels>(a),
                                            .dy = a.dy.data,
                                            .dy_stride = a.dy.stride,
                                            .dx = a.dx.data,

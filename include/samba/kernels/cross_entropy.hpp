@@ -35,7 +35,7 @@ void cross_entropy(const Context<P>& c, const CrossEntropy<P>& a, RowsArgument<R
                                                         .logits = logits.data,
                                                         .stride = logits.stride,
                                                         .losses = a.losses,
-                                                        .rows = logits.count,
+                                                        .rows = logits.rows,
                                                         .n = N});
 }
 

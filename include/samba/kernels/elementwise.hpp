@@ -89,7 +89,7 @@ AddArgs<R, E> add_args(const Add<R, E, N>& a) {
           .to = a.to.data,
           .to_stride = a.to.stride,
           .factor = a.factor,
-          .rows = a.to.count,
+          .rows = a.to.rows,
           .columns = N};
 }
 
@@ -104,7 +104,7 @@ void silu_mul(const Context<P>& c, const std::type_identity_t<SiluMul<P, N>>& a)
                                                   .up_stride = a.up.stride,
                                                   .out = a.out.data,
                                                   .out_stride = a.out.stride,
-                                                  .rows = a.out.count,
+                                                  .rows = a.out.rows,
                                                   .columns = N});
 }
 
@@ -121,7 +121,7 @@ void silu_mul_backward(const Context<P>& c, const std::type_identity_t<SiluMulBa
                                                           .dgate_stride = a.dgate.stride,
                                                           .dup = a.dup.data,
                                                           .dup_stride = a.dup.stride,
-                                                          .rows = a.dout.count,
+                                                          .rows = a.dout.rows,
                                                           .columns = N});
 }
 
@@ -145,7 +145,7 @@ void copy(const Context<P>& c, const std::type_identity_t<Copy<Residual<P>, Resi
                                                     .to = a.to.data,
                                                     .to_stride = a.to.stride,
                                                     .factor = a.factor,
-                                                    .rows = a.to.count,
+                                                    .rows = a.to.rows,
                                                     .columns = N});
 }
 
@@ -165,7 +165,7 @@ void copy_heads(const Context<P>& c,
                                                  .to = a.to.at(0, head),
                                                  .to_stride = a.to.stride,
                                                  .factor = 1,
-                                                 .rows = a.to.count,
+                                                 .rows = a.to.rows,
                                                  .columns = HeadDim});
 }
 
@@ -177,7 +177,7 @@ void clear(const Context<P>& c, Rows<R, N> x) {
                                           .to = x.data,
                                           .to_stride = x.stride,
                                           .factor = 0,
-                                          .rows = x.count,
+                                          .rows = x.rows,
                                           .columns = N});
 }
 /// The rows of the chunk = 0; x: (rows, columns).

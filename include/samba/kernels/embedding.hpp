@@ -35,7 +35,7 @@ void embedding(const Context<P>& c, const Table& table, const std::int32_t* toke
                                                                         .tokens = tokens,
                                                                         .out = x.data,
                                                                         .out_stride = x.stride,
-                                                                        .rows = x.count,
+                                                                        .rows = x.rows,
                                                                         .vocab_size = Table::rows,
                                                                         .columns = D});
 }
@@ -49,7 +49,7 @@ void embedding_backward(const Context<P>& c, const std::int32_t* tokens, Rows<Re
                                                                  .dx = dx.data,
                                                                  .dx_stride = dx.stride,
                                                                  .dtable = dtable.data(),
-                                                                 .rows = dx.count,
+                                                                 .rows = dx.rows,
                                                                  .columns = D});
 }
 

@@ -19,18 +19,18 @@ struct HeadRows {
 /// of all heads one after another are such.
 template <class R, int KvHeads, int Group, int HeadDim>
 struct Heads : HeadRows<R> {
-  std::int64_t count = 0;
+  std::int64_t rows = 0;
 
-  constexpr Heads(R* first, std::int64_t rows, std::int64_t to_next_row, std::int64_t to_next_head)
-      : HeadRows<R>{first, to_next_row, to_next_head}, count(rows) {}
+  constexpr Heads(R* first, std::int64_t n, std::int64_t to_next_row, std::int64_t to_next_head)
+      : HeadRows<R>{first, to_next_row, to_next_head}, rows(n) {}
   template <class E>
     requires std::is_convertible_v<E*, R*>
   constexpr Heads(const Heads<E, KvHeads, Group, HeadDim>& x)
-      : Heads(x.data, x.count, x.stride, x.head_stride) {}
+      : Heads(x.data, x.rows, x.stride, x.head_stride) {}
   template <class E>
     requires std::is_convertible_v<E*, R*>
   constexpr Heads(Rows<E, KvHeads * Group * HeadDim> x)
-      : Heads(x.data, x.count, x.stride, std::int64_t{Group} * HeadDim) {}
+      : Heads(x.data, x.rows, x.stride, std::int64_t{Group} * HeadDim) {}
 };
 
 /// Queries, keys and values in one row per token: for each key/value head its query heads, its key
@@ -41,9 +41,9 @@ struct FusedHeads {
   Heads<R, KvHeads, 1, HeadDim> k, v;
 
   constexpr explicit FusedHeads(Rows<R, KvHeads*(Group + 2) * HeadDim> qkv)
-      : q(qkv.data, qkv.count, qkv.stride, width),
-        k(head(qkv.data, Group), qkv.count, qkv.stride, width),
-        v(head(qkv.data, Group + 1), qkv.count, qkv.stride, width) {}
+      : q(qkv.data, qkv.rows, qkv.stride, width),
+        k(head(qkv.data, Group), qkv.rows, qkv.stride, width),
+        v(head(qkv.data, Group + 1), qkv.rows, qkv.stride, width) {}
 
  private:
   // A view of no rows may be null, to which nothing may be added.

@@ -67,7 +67,7 @@ void layernorm(const Context<P>& c, const std::type_identity_t<LayerNorm<P, N>>&
                                                              .x_stride = a.x.stride,
                                                              .out = a.out.data,
                                                              .out_stride = a.out.stride,
-                                                             .rows = a.x.count,
+                                                             .rows = a.x.rows,
                                                              .columns = N});
 }
 
@@ -87,7 +87,7 @@ void layernorm_backward(const Context<P>& c,
                                                                   .dweight = a.dweight.data,
                                                                   .dbias = a.dbias.data,
                                                                   .statistics = a.statistics.data,
-                                                                  .rows = a.x.count,
+                                                                  .rows = a.x.rows,
                                                                   .columns = N});
 }
 

@@ -71,7 +71,7 @@ void matmul(const Context<P>& c, const Matrix<T, N, K>& w, const Vector<Real<T>,
                                                     .x_stride = x.stride,
                                                     .out = out.data,
                                                     .out_stride = out.stride,
-                                                    .rows = x.count,
+                                                    .rows = x.rows,
                                                     .N = N,
                                                     .K = K});
 }
@@ -95,7 +95,7 @@ void matmul_backward(const Context<P>& c, const Matrix<T, N, K>& w,
                                                             .dx = a.dx.data,
                                                             .dx_stride = a.dx.stride,
                                                             .add = a.dx.add,
-                                                            .rows = a.dout.count,
+                                                            .rows = a.dout.rows,
                                                             .N = N,
                                                             .K = K});
 }

@@ -61,7 +61,7 @@ void rmsnorm(const Context<P>& c, const std::type_identity_t<RmsNorm<P, N>>& a) 
                                                            .x_stride = a.x.stride,
                                                            .out = a.out.data,
                                                            .out_stride = a.out.stride,
-                                                           .rows = a.x.count,
+                                                           .rows = a.x.rows,
                                                            .columns = N});
 }
 
@@ -78,7 +78,7 @@ void rmsnorm_backward(const Context<P>& c, const std::type_identity_t<RmsNormBac
                                                                    .dx_stride = a.dx.stride,
                                                                    .dweight = a.dweight.data,
                                                                    .inverse = a.inverse.data,
-                                                                   .rows = a.x.count,
+                                                                   .rows = a.x.rows,
                                                                    .columns = N});
 }
 

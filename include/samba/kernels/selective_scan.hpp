@@ -12,22 +12,22 @@ struct SelectiveScanArgs {
   const R* A;        ///< (d_state, channels): A, negative
   const R* D;        ///< (channels)
   const R* dt_bias;  ///< (channels)
-  const E* dt;       ///< (n_rows, channels), before bias and softplus
+  const E* dt;       ///< (rows, channels), before bias and softplus
   std::int64_t dt_stride;
-  const E* B;  ///< (n_rows, d_state)
+  const E* B;  ///< (rows, d_state)
   std::int64_t B_stride;
-  const E* C;  ///< (n_rows, d_state)
+  const E* C;  ///< (rows, d_state)
   std::int64_t C_stride;
-  const E* x;  ///< (n_rows, channels)
+  const E* x;  ///< (rows, channels)
   std::int64_t x_stride;
-  const E* z;  ///< (n_rows, channels), or null: no gate
+  const E* z;  ///< (rows, channels), or null: no gate
   std::int64_t z_stride;
   R* h;  ///< (d_state, channels), the carried state; updated
-  E* y;  ///< (n_rows, channels)
+  E* y;  ///< (rows, channels)
   std::int64_t y_stride;
-  E* before_gate;  ///< (n_rows, channels), y before its gate, or null
+  E* before_gate;  ///< (rows, channels), y before its gate, or null
   std::int64_t before_gate_stride;
-  std::int64_t n_rows, channels;
+  std::int64_t rows, channels;
 };
 
 /// Channels whose gradients of B and C are added up together, whatever the number of threads.
@@ -42,17 +42,17 @@ inline constexpr std::int64_t scan_piece = 16;
 template <class R, class E = R>
 struct SelectiveScanBackwardArgs {
   SelectiveScanArgs<R, E> forward;  ///< h as it was before; y is not used
-  const E* dy;                      ///< (n_rows, channels)
+  const E* dy;                      ///< (rows, channels)
   std::int64_t dy_stride;
-  const E* dbefore_gate;  ///< (n_rows, channels), or null
+  const E* dbefore_gate;  ///< (rows, channels), or null
   std::int64_t dbefore_gate_stride;
-  E* ddt;  ///< (n_rows, channels); may be dy
+  E* ddt;  ///< (rows, channels); may be dy
   std::int64_t ddt_stride;
-  E* dx;  ///< (n_rows, channels)
+  E* dx;  ///< (rows, channels)
   std::int64_t dx_stride;
-  E* dz;  ///< (n_rows, channels), or null: not wanted, or no gate
+  E* dz;  ///< (rows, channels), or null: not wanted, or no gate
   std::int64_t dz_stride;
-  R* dBC;  ///< (n_rows, blocks of channels, 2 d_state): of B, then of C, each block's part of the sum
+  R* dBC;  ///< (rows, blocks of channels, 2 d_state): of B, then of C, each block's part of the sum
   std::int64_t dBC_stride;
   R* dh;        ///< (d_state, channels)
   R* dA;        ///< (d_state, channels)
@@ -63,12 +63,12 @@ struct SelectiveScanBackwardArgs {
 /// What a launcher takes: the arguments as of the chunk's first row, without h, and the states.
 template <int N, class R, class E>
 struct SelectiveScanChunk {
-  SelectiveScanArgs<R, E> rows;
+  SelectiveScanArgs<R, E> args;
   ArrayData<R> h;
 };
 template <int N, class R, class E>
 struct SelectiveScanBackwardChunk {
-  SelectiveScanBackwardArgs<R, E> rows;
+  SelectiveScanBackwardArgs<R, E> args;
   ArrayData<R> h, dh;
   E* dB;  ///< (rows, d_state)
   std::int64_t dB_stride;
@@ -157,7 +157,7 @@ SelectiveScanArgs<Real<P>, Act<P>> scan_args(const auto& a) {
           .y_stride = 0,
           .before_gate = nullptr,
           .before_gate_stride = 0,
-          .n_rows = a.x.count,
+          .rows = a.x.rows,
           .channels = d_inner};
 }
 
@@ -171,8 +171,8 @@ template <int N, int d_inner, class P>
 void selective_scan(const Context<P>& c,
                     const std::type_identity_t<SelectiveScan<P, N, d_inner>>& a) {
   SelectiveScanChunk<N, Real<P>, Act<P>> chunk{detail::scan_args<P, N, d_inner>(a), a.h};
-  chunk.rows.y = a.y.data, chunk.rows.y_stride = a.y.stride;
-  chunk.rows.before_gate = a.before_gate.data, chunk.rows.before_gate_stride = a.before_gate.stride;
+  chunk.args.y = a.y.data, chunk.args.y_stride = a.y.stride;
+  chunk.args.before_gate = a.before_gate.data, chunk.args.before_gate_stride = a.before_gate.stride;
   samba::detail::launch_on(c, chunk);
 }
 
@@ -181,7 +181,7 @@ template <int N, int d_inner, class P>
 void selective_scan_backward(const Context<P>& c,
                              const std::type_identity_t<SelectiveScanBackward<P, N, d_inner>>& a) {
   samba::detail::launch_on(c, SelectiveScanBackwardChunk<N, Real<P>, Act<P>>{
-                                  .rows = {.forward = detail::scan_args<P, N, d_inner>(a.forward),
+                                  .args = {.forward = detail::scan_args<P, N, d_inner>(a.forward),
                                            .dy = a.dy.data,
                                            .dy_stride = a.dy.stride,
                                            .dbefore_gate = a.dbefore_gate.data,

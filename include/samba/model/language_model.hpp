@@ -319,11 +319,11 @@ struct UpdateLentBackward {
 template <class P, int D>
 struct ForwardPass {
   const Context<P>& c;
-  const Workspace& workspace;
+  const ScratchMemory& memory;
   Rows<Residual<P>, D> x;
 
   void operator()(auto branch, Use, const auto& w, const auto& s) const {
-    decltype(branch)::type::template forward<P>(c, w, s, workspace, x);
+    decltype(branch)::type::template forward<P>(c, w, s, memory, x);
   }
 };
 template <class P, int D>
@@ -500,8 +500,8 @@ struct LanguageModel {
   /// Takes x through all branches in place, and advances the states.
   template <class P>
   static void forward(const Context<P>& c, const Tree<Weight<P>>& w, const States<P>& states,
-                      const Workspace& workspace, Stream<P> x) {
-    const detail::ForwardPass<P, d_model> pass{c, workspace, x};
+                      const ScratchMemory& memory, Stream<P> x) {
+    const detail::ForwardPass<P, d_model> pass{c, memory, x};
     Stack::walk(pass, Use{}, w.stack, states);
     update_lent(c, states);
   }
@@ -533,7 +533,7 @@ struct LanguageModel {
     /// Of the first n rows.
     LossScratch of(std::int64_t n) const {
       LossScratch t = *this;
-      t.normed.count = t.dnormed.count = t.inverse.count = t.logits.count = n;
+      t.normed.rows = t.dnormed.rows = t.inverse.rows = t.logits.rows = n;
       return t;
     }
   };

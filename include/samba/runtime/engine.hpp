@@ -61,7 +61,7 @@ class Engine {
     Model::template place_channels<P>(channels_, channels, options_.chunk, false);
     x_ = reinterpret_cast<R*>(scratch_.data());
     normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
-    workspace_ = scratch_.data() + rows.offset;
+    memory_ = scratch_.data() + rows.offset;
 
     // Touched here, so that no step waits for the system to find pages.
     for (const Arena* arena : {&block_, &scratch_})
@@ -195,11 +195,11 @@ class Engine {
   };
 
   struct CountScratch {
-    Workspace workspace;
+    ScratchMemory memory;
     std::int64_t bytes = 0;
     void operator()(auto branch, Use) {
       typename decltype(branch)::type::template Scratch<P> t;
-      bytes = (std::max)(bytes, t.place(workspace));
+      bytes = (std::max)(bytes, t.place(memory));
     }
   };
 
@@ -283,7 +283,7 @@ class Engine {
       const Context<P> c{
           {segments, rows}, {team}, Model::norm_eps, {channels_, std::size_t{Model::n_channels}}};
       Model::embed(c, w, tokens_, x);
-      Model::forward(c, w, states_, {workspace_, rows, options_.threads}, x);
+      Model::forward(c, w, states_, {memory_, rows, options_.threads}, x);
       if (all) {
         Model::logits(c, w, x, normed, {all, rows});
         return;
@@ -311,10 +311,10 @@ class Engine {
   SessionOptions options_;
   TeamSize team_size_{options_.threads};
   StateInfo info_;
-  // The states of all sequences; x_, normed_, workspace_; what follows.
+  // The states of all sequences; x_, normed_, memory_; what follows.
   Arena block_, scratch_, own_;
   R *x_ = nullptr, *normed_ = nullptr;
-  std::byte* workspace_ = nullptr;
+  std::byte* memory_ = nullptr;
   typename Model::template States<P> states_;  // views into block_
   Segment* segments_;                          // (sequences)
   Wanted* wanted_;                             // (sequences)

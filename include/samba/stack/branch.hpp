@@ -28,7 +28,7 @@ struct NothingOf {
 };
 
 /// Scratch memory of a chunk; each branch lays its buffers out from the beginning.
-struct Workspace {
+struct ScratchMemory {
   std::byte* block = nullptr;
   std::int64_t rows = 0, threads = 1;
 };
@@ -72,9 +72,9 @@ struct Branch {
     Rows<Act<P>, d_model> out;
     typename N::template Scratch<P> node;
 
-    /// Places the buffers in the workspace; returns the bytes they take.
-    std::int64_t place(const Workspace& workspace, bool keep_all = false) {
-      ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads, keep_all};
+    /// Places the buffers in the memory; returns the bytes they take.
+    std::int64_t place(const ScratchMemory& memory, bool keep_all = false) {
+      ScratchPlacer place{{memory.block}, memory.rows, memory.threads, keep_all};
       place(out);
       N::template Scratch<P>::visit(node, place);
       return place.placer.offset;
@@ -83,10 +83,10 @@ struct Branch {
 
   template <class P>
   [[gnu::noinline]] static void forward(const Context<P>& c, const Weights<Weight<P>>& w,
-                                        const State<P>& s, const Workspace& workspace,
+                                        const State<P>& s, const ScratchMemory& memory,
                                         Rows<Residual<P>, d_model> x) {
     Scratch<P> t;
-    t.place(workspace);
+    t.place(memory);
     run<P>(c, w, s, t, x, x);
   }
 
@@ -114,8 +114,8 @@ struct Branch {
     Rows<Act<P>, d_model> dout;
     typename N::template Backward<P> node;
 
-    std::int64_t place(const Workspace& workspace) {
-      ScratchPlacer place{{workspace.block}, workspace.rows, workspace.threads};
+    std::int64_t place(const ScratchMemory& memory) {
+      ScratchPlacer place{{memory.block}, memory.rows, memory.threads};
       if constexpr (detail::factor_of<N> != 1.f) place(dout);
       N::template Backward<P>::visit(node, place);
       return place.placer.offset;
@@ -181,7 +181,7 @@ struct Branch {
       const Team& team = c.device.team;
       team.barrier();  // what was in their place has been used
       for (const Segment& segment : c.segments)
-        if (segment.n_rows > 0)
+        if (segment.rows > 0)
           State<P>::visit(state, [&](const auto&, const auto& x) {
             const Range mine = team.share(x.size_bytes(), alignment);
             std::memset(reinterpret_cast<std::byte*>(x.of(segment.state)) + mine.begin, 0,

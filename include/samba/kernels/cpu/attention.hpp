@@ -17,17 +17,17 @@ namespace detail {
 template <class R, class KV>
 void attend(const Team& team, const AttentionArgs<R, KV>& args, R* scratch) {
   const std::int64_t block = (std::max)(1, attention_rows / args.group),
-                     blocks = (args.n_rows + block - 1) / block;
+                     blocks = (args.rows + block - 1) / block;
   // Of a short chunk one thread takes several heads at once.
   const std::int64_t together =
       blocks > 1 ? 1
                  : std::max<std::int64_t>(
-                       1, attention_rows / (args.group * std::max<std::int64_t>(args.n_rows, 1)));
+                       1, attention_rows / (args.group * std::max<std::int64_t>(args.rows, 1)));
   const Range share = team.share(blocks * args.n_kv_heads);
   for (std::int64_t task = share.begin, n; task < share.end; task += n) {
     n = (std::min)(together, share.end - task);
     const std::int64_t g = task / blocks, first = task % blocks * block;
-    const Range heads{g, g + n}, rows{first, (std::min)(first + block, args.n_rows)};
+    const Range heads{g, g + n}, rows{first, (std::min)(first + block, args.rows)};
     if constexpr (std::is_same_v<R, float>)
       simd::attention(args, heads, rows, reinterpret_cast<std::byte*>(scratch));
     else
@@ -44,7 +44,7 @@ AttentionArgs<R, KV> of_segment(AttentionArgs<R, KV> a, const Segment& s,
   a.out += row * a.out_stride;
   if (a.log_sum) a.log_sum += row * a.n_kv_heads * a.group;
   a.ring_k = ring_k.of(s.state), a.ring_v = ring_v.of(s.state);
-  a.position = s.position, a.n_rows = s.n_rows;
+  a.position = s.position, a.rows = s.rows;
   return a;
 }
 
@@ -60,7 +60,7 @@ AttentionBackwardArgs<R, KV> of_segment(AttentionBackwardArgs<R, KV> b, const Se
   b.dring_k = dring_k.of(s.state);
   b.dring_v = dring_v.of(s.state);
   b.forward.position = s.position;
-  b.forward.n_rows = s.n_rows;
+  b.forward.rows = s.rows;
   return b;
 }
 
@@ -73,10 +73,10 @@ template <class R, class KV>
   const Team& team = cpu.team;
   R* const scratch = all.scratch + team.rank * round_up(all.scratch_size, alignment);
   for (const Segment& s : chunk.segments)
-    detail::attend(team, detail::of_segment(all.rows, s, all.ring_k, all.ring_v), scratch);
+    detail::attend(team, detail::of_segment(all.args, s, all.ring_k, all.ring_v), scratch);
   team.barrier();  // the rings have been read
   if (all.update_rings)
-    launch(cpu, chunk, UpdateRingsChunk<R, KV>{all.rows, all.ring_k, all.ring_v});
+    launch(cpu, chunk, UpdateRingsChunk<R, KV>{all.args, all.ring_k, all.ring_v});
 }
 
 /// Threads take rows.
@@ -84,9 +84,9 @@ template <class R, class KV>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const UpdateRingsChunk<R, KV>& all) {
   for (const Segment& s : chunk.segments) {
-    const auto a = detail::of_segment(all.rows, s, all.ring_k, all.ring_v);
-    const std::int64_t skip = std::max<std::int64_t>(0, a.n_rows - a.n_slots);
-    const Range rows = cpu.team.share(a.n_rows - skip);
+    const auto a = detail::of_segment(all.args, s, all.ring_k, all.ring_v);
+    const std::int64_t skip = std::max<std::int64_t>(0, a.rows - a.n_slots);
+    const Range rows = cpu.team.share(a.rows - skip);
     for (int head = 0; head < a.n_kv_heads; ++head)
       reference::update_rings(a, head, {skip + rows.begin, skip + rows.end}, all.ring_k.of(s.state),
                               all.ring_v.of(s.state));
@@ -97,8 +97,8 @@ template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const UpdateRingsBackwardChunk<R>& all) {
   for (const Segment& s : chunk.segments) {
-    const auto b = detail::of_segment(all.rows, s, all.dring_k, all.dring_v);
-    const Range rows = cpu.team.share(s.n_rows);
+    const auto b = detail::of_segment(all.args, s, all.dring_k, all.dring_v);
+    const Range rows = cpu.team.share(s.rows);
     for (int head = 0; head < b.forward.n_kv_heads; ++head)
       reference::update_rings_backward(b, head, rows);
   }
@@ -114,10 +114,10 @@ template <class R, class KV>
   const auto scratch_of = [&](int rank) {
     return all.scratch + rank * round_up(all.scratch_size, alignment);
   };
-  const int heads = all.rows.forward.n_kv_heads;
+  const int heads = all.args.forward.n_kv_heads;
   const auto args = [&](std::int64_t task) {
     const Segment& s = chunk.segments[static_cast<std::size_t>(task / heads)];
-    AttentionBackwardArgs<R, KV> b = detail::of_segment(all.rows, s, all.dring_k, all.dring_v);
+    AttentionBackwardArgs<R, KV> b = detail::of_segment(all.args, s, all.dring_k, all.dring_v);
     b.forward = detail::of_segment(b.forward, s, all.ring_k, all.ring_v);
     return b;
   };
@@ -127,12 +127,12 @@ template <class R, class KV>
     const Range own = team.share(whole);
     for (std::int64_t task = own.begin; task < own.end; ++task) {
       const AttentionBackwardArgs<R, KV> b = args(task);
-      reference::attention_backward_start(b, task % heads, {0, b.forward.n_rows});
+      reference::attention_backward_start(b, task % heads, {0, b.forward.rows});
       simd::attention_backward(b, task % heads, {}, scratch_of(team.rank));
     }
     for (std::int64_t task = whole; task < tasks; ++task) {
       const AttentionBackwardArgs<R, KV> b = args(task);
-      reference::attention_backward_start(b, task % heads, team.share(b.forward.n_rows));
+      reference::attention_backward_start(b, task % heads, team.share(b.forward.rows));
       TileTeam tiles{team.rank, team.size};
       tiles.mine = new (scratch_of(team.rank)) Progress;
       tiles.before =

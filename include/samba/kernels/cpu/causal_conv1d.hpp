@@ -13,11 +13,11 @@ template <int Taps, ConvActivation f, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const CausalConv1dChunk<Taps, f, R, R>& all) {
   constexpr bool silu = f == ConvActivation::silu;
-  const Range channels = cpu.team.share(all.rows.channels, line_floats);
+  const Range channels = cpu.team.share(all.args.channels, line_floats);
   for (const Segment& s : chunk.segments) {
-    CausalConv1dArgs<R> a = all.rows;
+    CausalConv1dArgs<R> a = all.args;
     a.x += s.first_row * a.x_stride, a.y += s.first_row * a.y_stride;
-    a.past = all.past.of(s.state), a.n_rows = s.n_rows;
+    a.past = all.past.of(s.state), a.rows = s.rows;
     if constexpr (std::is_same_v<R, float>)
       simd::causal_conv1d<Taps, silu>(a, channels);
     else
@@ -31,13 +31,13 @@ template <int Taps, ConvActivation f, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const CausalConv1dBackwardChunk<Taps, f, R, R>& all) {
   constexpr bool silu = f == ConvActivation::silu;
-  const Range channels = cpu.team.share(all.rows.forward.channels, line_floats);
+  const Range channels = cpu.team.share(all.args.forward.channels, line_floats);
   for (const Segment& s : chunk.segments) {
-    CausalConv1dBackwardArgs<R> b = all.rows;
+    CausalConv1dBackwardArgs<R> b = all.args;
     const std::int64_t row = s.first_row;
     b.forward.x += row * b.forward.x_stride, b.dy += row * b.dy_stride, b.dx += row * b.dx_stride;
     b.forward.past = all.past.of(s.state), b.dpast = all.dpast.of(s.state);
-    b.forward.n_rows = s.n_rows;
+    b.forward.rows = s.rows;
     if constexpr (std::is_same_v<R, float>)
       simd::causal_conv1d_backward<Taps, silu>(b, channels);
     else

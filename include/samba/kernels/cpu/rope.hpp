@@ -15,7 +15,7 @@ template <int Rotary, class R, class Turn>
 void each_head(const Cpu& cpu, const Chunk& chunk, const RopeArgs<Rotary, R>& a, Turn&& turn) {
   R cos[Rotary / 2], sin[Rotary / 2];
   for (const Segment& s : chunk.segments) {
-    const Range rows = cpu.team.share(s.n_rows);
+    const Range rows = cpu.team.share(s.rows);
     for (std::int64_t i = rows.begin; i < rows.end; ++i) {
       a.angles->at(s.position + i, cos, sin);
       for (int g = 0; g < a.n_kv_heads; ++g) {

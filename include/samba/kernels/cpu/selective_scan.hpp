@@ -12,15 +12,15 @@ namespace samba::inline SAMBA_TARGET::kernels {
 template <int N, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const SelectiveScanChunk<N, R, R>& all) {
-  const Range channels = cpu.team.share(all.rows.channels, line_floats);
+  const Range channels = cpu.team.share(all.args.channels, line_floats);
   for (const Segment& s : chunk.segments) {
-    SelectiveScanArgs<R> a = all.rows;
+    SelectiveScanArgs<R> a = all.args;
     const std::int64_t row = s.first_row;
     a.dt += row * a.dt_stride, a.x += row * a.x_stride, a.y += row * a.y_stride;
     a.B += row * a.B_stride, a.C += row * a.C_stride;
     if (a.z) a.z += row * a.z_stride;
     if (a.before_gate) a.before_gate += row * a.before_gate_stride;
-    a.h = all.h.of(s.state), a.n_rows = s.n_rows;
+    a.h = all.h.of(s.state), a.rows = s.rows;
     if constexpr (std::is_same_v<R, float>)
       simd::selective_scan<N>(a, channels);
     else
@@ -35,11 +35,11 @@ template <int N, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const SelectiveScanBackwardChunk<N, R, R>& all) {
   const Team& team = cpu.team;
-  const std::int64_t blocks = (all.rows.forward.channels + scan_block - 1) / scan_block;
-  const Range channels = team.share(all.rows.forward.channels, scan_block);
+  const std::int64_t blocks = (all.args.forward.channels + scan_block - 1) / scan_block;
+  const Range channels = team.share(all.args.forward.channels, scan_block);
   R *const kept = all.kept.of(team.rank), *const piece = all.piece.of(team.rank);
   for (const Segment& s : chunk.segments) {
-    SelectiveScanBackwardArgs<R> b = all.rows;
+    SelectiveScanBackwardArgs<R> b = all.args;
     SelectiveScanArgs<R>& a = b.forward;
     const std::int64_t row = s.first_row;
     a.dt += row * a.dt_stride, a.x += row * a.x_stride;
@@ -47,7 +47,7 @@ template <int N, class R>
     if (a.z) a.z += row * a.z_stride;
     if (b.dz) b.dz += row * b.dz_stride;
     if (b.dbefore_gate) b.dbefore_gate += row * b.dbefore_gate_stride;
-    a.h = all.h.of(s.state), a.n_rows = s.n_rows, b.dh = all.dh.of(s.state);
+    a.h = all.h.of(s.state), a.rows = s.rows, b.dh = all.dh.of(s.state);
     b.dy += row * b.dy_stride, b.ddt += row * b.ddt_stride, b.dx += row * b.dx_stride;
     b.dBC += row * b.dBC_stride;
     if constexpr (std::is_same_v<R, float>)
@@ -61,7 +61,7 @@ template <int N, class R>
     for (int n = 0; n < 2 * N; ++n) {
       R sum = 0;
       for (std::int64_t block = 0; block < blocks; ++block)
-        sum += all.rows.dBC[i * all.rows.dBC_stride + block * 2 * N + n];
+        sum += all.args.dBC[i * all.args.dBC_stride + block * 2 * N + n];
       (n < N ? all.dB[i * all.dB_stride + n] : all.dC[i * all.dC_stride + n - N]) = sum;
     }
   team.barrier();

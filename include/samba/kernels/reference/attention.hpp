@@ -57,7 +57,7 @@ template <class R, class KV>
 void update_rings(const AttentionArgs<R, KV>& a, std::int64_t head, Range rows, KV* ring_k,
                   KV* ring_v) {
   for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-    if (i < a.n_rows - a.n_slots) continue;  // a later row has its slot
+    if (i < a.rows - a.n_slots) continue;  // a later row has its slot
     const R *const key = a.k.at(i, head), *const value = a.v.at(i, head);
     const std::int64_t at = (head * a.n_slots + (a.position + i) % a.n_slots) * a.head_dim;
     for (int d = 0; d < a.head_dim; ++d) {
@@ -73,7 +73,7 @@ template <class R, class KV>
 void update_rings_backward(const AttentionBackwardArgs<R, KV>& b, std::int64_t head, Range rows) {
   const AttentionArgs<R, KV>& a = b.forward;
   for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-    if (i < a.n_rows - a.n_slots) continue;
+    if (i < a.rows - a.n_slots) continue;
     R *const dkey = b.dk.at(i, head), *const dvalue = b.dv.at(i, head);
     const std::int64_t at = (head * a.n_slots + (a.position + i) % a.n_slots) * a.head_dim;
     for (int d = 0; d < a.head_dim; ++d) {
@@ -109,8 +109,8 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
   const R scale = R{1} / std::sqrt(static_cast<R>(D));
   const auto as_factor = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
   for (std::int64_t g = heads.begin; g < heads.end; ++g) {
-    attention_backward_start(b, g, {0, a.n_rows});
-    for (std::int64_t i = 0; i < a.n_rows; ++i)
+    attention_backward_start(b, g, {0, a.rows});
+    for (std::int64_t i = 0; i < a.rows; ++i)
       for (int head = 0; head < a.group; ++head) {
         const R* const q = a.q.at(i, g) + head * D;
         R* const dq = b.dq.at(i, g) + head * D;

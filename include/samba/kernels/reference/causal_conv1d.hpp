@@ -13,7 +13,7 @@ void causal_conv1d(const CausalConv1dArgs<R>& a, Range channels) {
   for (std::int64_t c = channels.begin; c < channels.end; ++c) {
     R window[Taps];
     for (int j = 0; j < Taps - 1; ++j) window[j] = a.past[j * a.channels + c];
-    for (std::int64_t t = 0; t < a.n_rows; ++t) {
+    for (std::int64_t t = 0; t < a.rows; ++t) {
       window[Taps - 1] = a.x[t * a.x_stride + c];
       R sum = a.bias[c];
       for (int j = 0; j < Taps; ++j) sum += a.weight[j * a.channels + c] * window[j];
@@ -38,7 +38,7 @@ void causal_conv1d_backward(const CausalConv1dBackwardArgs<R>& b, Range channels
       else
         b.dx[(i - (Taps - 1)) * b.dx_stride + c] = gradient;
     };
-    for (std::int64_t t = 0; t < a.n_rows; ++t) {
+    for (std::int64_t t = 0; t < a.rows; ++t) {
       window[Taps - 1] = a.x[t * a.x_stride + c];
       R sum = a.bias[c];
       for (int j = 0; j < Taps; ++j) sum += a.weight[j * a.channels + c] * window[j];
@@ -52,7 +52,7 @@ void causal_conv1d_backward(const CausalConv1dBackwardArgs<R>& b, Range channels
       give(t, d[0]);
       for (int j = 0; j < Taps - 1; ++j) window[j] = window[j + 1], d[j] = d[j + 1];
     }
-    for (int j = 0; j < Taps - 1; ++j) give(a.n_rows + j, d[j] + b.dpast[j * a.channels + c]);
+    for (int j = 0; j < Taps - 1; ++j) give(a.rows + j, d[j] + b.dpast[j * a.channels + c]);
     for (int j = 0; j < Taps - 1; ++j) b.dpast[j * a.channels + c] = dpast[j];
     for (int j = 0; j < Taps; ++j) b.dweight[j * a.channels + c] += dweight[j];
     b.dbias[c] += dbias;

@@ -13,7 +13,7 @@ namespace reference {
 template <int N, class R>
 void selective_scan(const SelectiveScanArgs<R>& a, Range channels) {
   for (std::int64_t c = channels.begin; c < channels.end; ++c)
-    for (std::int64_t t = 0; t < a.n_rows; ++t) {
+    for (std::int64_t t = 0; t < a.rows; ++t) {
       const R delta = softplus(a.dt[t * a.dt_stride + c] + a.dt_bias[c]);
       const R x = a.x[t * a.x_stride + c];
       R y = a.D[c] * x;
@@ -37,7 +37,7 @@ template <int N, class R>
 void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channels, R* kept,
                              R* piece) {
   const SelectiveScanArgs<R>& a = b.forward;
-  const std::int64_t pieces = (a.n_rows + scan_piece - 1) / scan_piece;
+  const std::int64_t pieces = (a.rows + scan_piece - 1) / scan_piece;
   for (std::int64_t c = channels.begin; c < channels.end; ++c) {
     const auto delta_at = [&](std::int64_t t) {
       return softplus(a.dt[t * a.dt_stride + c] + a.dt_bias[c]);
@@ -58,7 +58,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channe
       if ((t + 1) % scan_piece == 0) std::copy_n(h, N, kept + t / scan_piece * N);
     }
     for (std::int64_t p = pieces - 1; p >= 0; --p) {
-      const std::int64_t begin = p * scan_piece, end = (std::min)(begin + scan_piece, a.n_rows);
+      const std::int64_t begin = p * scan_piece, end = (std::min)(begin + scan_piece, a.rows);
       for (int n = 0; n < N; ++n) piece[n] = p ? kept[(p - 1) * N + n] : a.h[n * a.channels + c];
       for (std::int64_t t = begin; t < end; ++t)
         step(t, piece + (t - begin) * N, piece + (t - begin + 1) * N);

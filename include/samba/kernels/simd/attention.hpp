@@ -137,13 +137,13 @@ template <class KV>
   const int D = a.head_dim;
   const std::int64_t width = round_up(D, panel_width), units = Packing<KV>::groups(D);
   const std::int64_t per_head = (rows.end - rows.begin) * a.group;
-  const std::int64_t n_rows = per_head * (heads.end - heads.begin);
+  const std::int64_t all_rows = per_head * (heads.end - heads.begin);
   const float scale = 1.44269504f / std::sqrt(static_cast<float>(D));
   AttentionBuffers<KV> t;
   t.place(scratch, D);
-  std::fill_n(t.out, n_rows * width, 0.f);
-  std::fill_n(t.total, n_rows * lanes, 0.f);
-  std::fill_n(t.maximum, n_rows, -3.0e38f);
+  std::fill_n(t.out, all_rows * width, 0.f);
+  std::fill_n(t.total, all_rows * lanes, 0.f);
+  std::fill_n(t.maximum, all_rows, -3.0e38f);
   KV* const zeros = t.rows + 2 * tile * D;
   std::fill_n(zeros, D, KV(0.f));
   // Row r of a head: token r / group, its head r % group.

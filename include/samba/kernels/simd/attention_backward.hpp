@@ -88,9 +88,9 @@ template <class KV>
                       out_width / panel_width, rows);
   };
 
-  const std::int64_t end = a.position + a.n_rows, begin = first_visible(a.position, a.window);
-  const std::int64_t all = a.n_rows * a.group;  // query rows
-  std::int64_t number = team.rank;              // of the tile
+  const std::int64_t end = a.position + a.rows, begin = first_visible(a.position, a.window);
+  const std::int64_t all = a.rows * a.group;  // query rows
+  std::int64_t number = team.rank;            // of the tile
   for (std::int64_t start = (begin / tile + number) * tile; start < end;
        start += team.size * tile, number += team.size) {
     const Range in_sight{(std::max)(begin, start), (std::min)(end, start + tile)};
@@ -118,7 +118,7 @@ template <class KV>
     const std::int64_t first = std::max<std::int64_t>(0, start - a.position),
                        last = a.window < end - start - tile
                                   ? start + tile + a.window - 1 - a.position
-                                  : a.n_rows;
+                                  : a.rows;
     for (std::int64_t r = first * a.group, n; r < last * a.group; r += n) {
       n = (std::min)(most, last * a.group - r);
       const auto dq_at = [&](std::int64_t i) {

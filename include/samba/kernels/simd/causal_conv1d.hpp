@@ -17,9 +17,9 @@ void causal_conv1d_rows(const CausalConv1dArgs<float>& a, Range channels) {
     // Constants of their own: a store to y might change what stands in a.
     const float* const x = a.x + c;
     float* const y = a.y + c;
-    const std::int64_t n_rows = a.n_rows, x_stride = a.x_stride, y_stride = a.y_stride;
-    for (std::int64_t t = 0; t < n_rows; ++t) {
-      prefetch_row(x, t, n_rows, x_stride);
+    const std::int64_t rows = a.rows, x_stride = a.x_stride, y_stride = a.y_stride;
+    for (std::int64_t t = 0; t < rows; ++t) {
+      prefetch_row(x, t, rows, x_stride);
       window[Taps - 1] = load_part(x + t * x_stride, n);
       vec sum = bias;
       unroll<Taps>([&](auto j)
@@ -39,8 +39,8 @@ template <int Taps, bool Silu>
 void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
   constexpr std::int64_t most = 8;
   CausalConv1dArgs<float> some = a;
-  for (std::int64_t row = 0; row < a.n_rows; row += most) {
-    some.n_rows = (std::min)(most, a.n_rows - row);
+  for (std::int64_t row = 0; row < a.rows; row += most) {
+    some.rows = (std::min)(most, a.rows - row);
     some.x = a.x + row * a.x_stride, some.y = a.y + row * a.y_stride;
     detail::causal_conv1d_rows<Taps, Silu>(some, channels);
   }
@@ -49,7 +49,7 @@ void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
 /// As reference::causal_conv1d_backward, a vector of channels at a time.
 template <int Taps, bool Silu>
 void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels) {
-  if (b.forward.n_rows == 0) return;  // nothing changes, and buffers of no rows may be null
+  if (b.forward.rows == 0) return;  // nothing changes, and buffers of no rows may be null
   for_each_vec(channels, [&](std::int64_t c, std::int64_t n) {
     const CausalConv1dArgs<float> a = b.forward;
     vec weight[Taps], window[Taps], d[Taps], dweight[Taps], dbias(0.f);
@@ -69,7 +69,7 @@ void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range chan
       else
         store_part(dx + (i - (Taps - 1)) * b.dx_stride, gradient, n);
     };
-    for (std::int64_t t = 0; t < a.n_rows; ++t) {
+    for (std::int64_t t = 0; t < a.rows; ++t) {
       window[Taps - 1] = load_part(x + t * a.x_stride, n);
       vec sum = bias, dsum = load_part(dy + t * b.dy_stride, n);
       unroll<Taps>([&](auto j)
@@ -87,7 +87,7 @@ void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range chan
       });
     }
     const auto at = [&](float* tensor, int j) { return tensor + j * a.channels; };
-    for (int j = 0; j < Taps - 1; ++j) give(a.n_rows + j, d[j] + load_part(at(dpast, j), n));
+    for (int j = 0; j < Taps - 1; ++j) give(a.rows + j, d[j] + load_part(at(dpast, j), n));
     for (int j = 0; j < Taps - 1; ++j) store_part(at(dpast, j), past[j], n);
     for (int j = 0; j < Taps; ++j)
       store_part(at(b.dweight + c, j), load_part(at(b.dweight + c, j), n) + dweight[j], n);

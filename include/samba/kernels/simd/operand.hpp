@@ -162,10 +162,10 @@ inline void prefetch_outputs(const float* out, std::int64_t stride, std::int64_t
 /// piece is taken. Meanwhile each tile of rows prefetches its share of that next piece, so that weights
 /// from memory have arrived when they are needed.
 template <class T>
-void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows) {
+void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t all_rows) {
   using Factor = Operand<T>;
   std::int64_t p = 0;
-  if (n_rows == 1) {
+  if (all_rows == 1) {
     constexpr int panels = Factor::single_ahead ? 1 : tile_panels(1);
     Product<T> row = a;
     for (; p + panels <= n_panels; p += panels) {
@@ -187,25 +187,25 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t n_rows)
       std::int64_t row = 0;
       // Tiles of `rows` rows, until fewer than `until` rows are left.
       const auto tiles = [&]<int rows>(std::integral_constant<int, rows>, int until = rows) {
-        piece.next_step = prefetch ? Factor::group_bytes * rows / tile_passes(rows) / n_rows : 0;
-        for (; n_rows - row >= until; row += rows) {
-          if (prefetch) piece.next = next + n * Factor::group_bytes * row / n_rows;
-          const bool last = row + rows == n_rows;
+        piece.next_step = prefetch ? Factor::group_bytes * rows / tile_passes(rows) / all_rows : 0;
+        for (; all_rows - row >= until; row += rows) {
+          if (prefetch) piece.next = next + n * Factor::group_bytes * row / all_rows;
+          const bool last = row + rows == all_rows;
           if (a.out_stride > 4 * panel_width && (!last || p + 1 < n_panels))
             detail::prefetch_outputs(
                 a.out + (p + last) * a.out_panel + (last ? 0 : row + rows) * a.out_stride,
-                a.out_stride, (std::min<std::int64_t>)(rows, n_rows - (last ? 0 : row + rows)));
+                a.out_stride, (std::min<std::int64_t>)(rows, all_rows - (last ? 0 : row + rows)));
           accumulate<T, rows, 1>(piece, p, row);
         }
       };
-      if (n_rows >= (from_memory ? Factor::rows_from : Factor::rows))
+      if (all_rows >= (from_memory ? Factor::rows_from : Factor::rows))
         tiles(std::integral_constant<int, Factor::rows>{});
       if constexpr (Factor::rows > 8) tiles(std::integral_constant<int, 8>{});
       if constexpr (lanes == 16) tiles(std::integral_constant<int, 4>{});
       if constexpr (lanes >
                     4) {  // fewer kinds of tiles with vectors of four floats: less to compile
         tiles(std::integral_constant<int, 3>{}, 5);
-        if (n_rows - row == 3) tiles(std::integral_constant<int, 3>{});
+        if (all_rows - row == 3) tiles(std::integral_constant<int, 3>{});
         tiles(std::integral_constant<int, 2>{});
       }
       tiles(std::integral_constant<int, 1>{});

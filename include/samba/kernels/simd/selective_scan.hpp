@@ -45,10 +45,10 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
       h[n] = load_part(a.h + n * a.channels + c, m);
     }
     const vec D = load_part(a.D + c, m), dt_bias = load_part(a.dt_bias + c, m);
-    for (std::int64_t t = 0; t < a.n_rows; ++t) {
-      prefetch_row(a.x + c, t, a.n_rows, a.x_stride);
-      prefetch_row(a.dt + c, t, a.n_rows, a.dt_stride);
-      if (a.z) prefetch_row(a.z + c, t, a.n_rows, a.z_stride);
+    for (std::int64_t t = 0; t < a.rows; ++t) {
+      prefetch_row(a.x + c, t, a.rows, a.x_stride);
+      prefetch_row(a.dt + c, t, a.rows, a.dt_stride);
+      if (a.z) prefetch_row(a.z + c, t, a.rows, a.z_stride);
       const float* B = a.B + t * a.B_stride;
       const float* C = a.C + t * a.C_stride;
       const vec x = load_part(a.x + t * a.x_stride + c, m);
@@ -81,7 +81,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
   constexpr int some = detail::scan_side_by_side(N);
   constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
   const SelectiveScanArgs<float>& a = b.forward;
-  const std::int64_t pieces = (a.n_rows + scan_piece - 1) / scan_piece;
+  const std::int64_t pieces = (a.rows + scan_piece - 1) / scan_piece;
   float* const decays = piece + (scan_piece + 1) * states;
   float* const sums = decays + scan_piece * states;
   for (std::int64_t first = channels.begin; first < channels.end; first += scan_block) {
@@ -133,7 +133,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
     });
 
     for (std::int64_t p = pieces - 1; p >= 0; --p) {
-      const std::int64_t begin = p * scan_piece, end = (std::min)(begin + scan_piece, a.n_rows);
+      const std::int64_t begin = p * scan_piece, end = (std::min)(begin + scan_piece, a.rows);
       std::fill_n(sums, (end - begin) * 2 * states, 0.f);
       for_each_vec(block, [&](std::int64_t c, std::int64_t m) {
         const Constants k = constants(c, m);

@@ -66,9 +66,9 @@ template <class V>
 
 /// Asks for the columns that a loop over rows will read four rows later, or in the last one: rows are
 /// often more than a page long, and no processor guesses an address in another page.
-inline void prefetch_row(const float* rows, std::int64_t row, std::int64_t n_rows,
-                         std::int64_t stride, std::int64_t columns = 1) {
-  const float* const later = rows + (std::min)(row + 4, n_rows - 1) * stride;
+inline void prefetch_row(const float* x, std::int64_t row, std::int64_t rows, std::int64_t stride,
+                         std::int64_t columns = 1) {
+  const float* const later = x + (std::min)(row + 4, rows - 1) * stride;
   for (std::int64_t c = 0; c < columns; c += 16) __builtin_prefetch(later + c);  // a cache line
 }
 
