@@ -52,7 +52,8 @@ template <Dot dot>
 double dot_loop() {
   constexpr int chains = 12, steps = 4096;
   float factor = 0.999f, addend = 0.001f;
-  use(factor), use(addend);
+  use(factor);
+  use(addend);
   const vec a(factor), b(addend);
   vec x[chains];
   unroll<chains>([&](auto i) __attribute__((always_inline)) { x[i] = vec(static_cast<float>(i)); });

@@ -100,7 +100,9 @@ void add(const std::string& model, bool cold, std::int64_t rows) {
                                          {d.out.data(), rows});
                        });
   };
-  simd(0.f), simd(bf16()), simd(int8());
+  simd(0.f);
+  simd(bf16());
+  simd(int8());
   // Of as many numbers, row by row. Eigen starts its threads itself.
   for (const int threads : thread_counts())
     add_row<Data, float>(
@@ -147,7 +149,8 @@ void add_backward(const std::string& model, bool cold, std::int64_t rows) {
                                                    .dx = Rows<float, K>{d.dx.data(), rows}});
                        });
   };
-  simd(0.f), simd(bf16());
+  simd(0.f);
+  simd(bf16());
 }
 
 [[maybe_unused]] const bool registered = [] {

@@ -91,7 +91,10 @@ struct BusyProcess {
   BusyProcess(const BusyProcess&) = delete;
   BusyProcess& operator=(const BusyProcess&) = delete;
   ~BusyProcess() {
-    if (id > 0) kill(id, SIGKILL), waitpid(id, nullptr, 0);
+    if (id > 0) {
+      kill(id, SIGKILL);
+      waitpid(id, nullptr, 0);
+    }
   }
 };
 
@@ -108,7 +111,8 @@ void add_decode(const std::string& model, std::int64_t position, bool beside = f
                 Session<Model, T, KV> session(random_weights<Model, T>(), {.threads = threads});
                 if (position > 0) session.prefill(tokens<Model>(position));
                 const Snapshot begin = session.snapshot();
-                session.step(0), session.restore(begin);
+                session.step(0);
+                session.restore(begin);
                 while (state.KeepRunning()) {
                   if (session.position() == position + most) session.restore(begin);
                   session.step(token<Model>(session.position()));

@@ -84,7 +84,11 @@ class TrainingStep {
   }
   void adamw() { optimiser_.step(master_, gradients_); }
   void assign() { samba::assign(weights_, master_, threads_); }
-  void step() { gradient(), adamw(), assign(); }
+  void step() {
+    gradient();
+    adamw();
+    assign();
+  }
 
   int threads() const { return threads_; }
   double loss() const { return loss_; }

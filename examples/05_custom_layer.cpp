@@ -45,7 +45,10 @@ struct GatedRecurrence {
     Rows<Act<P>, 3 * D> fvg;
     Rows<Act<P>, D> y;
 
-    static void visit(auto& t, auto&& f) { f(t.fvg), f(t.y); }
+    static void visit(auto& t, auto&& f) {
+      f(t.fvg);
+      f(t.y);
+    }
   };
 
   /// out = layer(u) for the rows of the chunk; advances the states. All threads call it together.

@@ -184,7 +184,9 @@ void train(const Options& options) {
               "gradient", "rate", "bytes/s", "left", "MB");
   while (!trainer.done() && !interrupted) {
     const TrainStep s = trainer.step();
-    seconds += s.seconds, loss += s.loss, ++counted;
+    seconds += s.seconds;
+    loss += s.loss;
+    ++counted;
     rows.push_back({s.step, static_cast<double>(trainer.tokens()), bits(s.loss), s.gradient_norm,
                     s.learning_rate, static_cast<double>(s.tokens) / s.seconds});
     if (is_multiple(s.step, options.evaluate_every)) {
@@ -210,7 +212,8 @@ void train(const Options& options) {
                   s.learning_rate, rows.back().tokens_per_second, static_cast<int>(left) / 60,
                   static_cast<int>(left) % 60, usage.ru_maxrss / 1024);
       std::fflush(stdout);
-      loss = 0, counted = 0;
+      loss = 0;
+      counted = 0;
     }
     if (is_multiple(s.step, options.sample_every))
       std::printf("--- step %ld writes:\n%s\n---\n", s.step,

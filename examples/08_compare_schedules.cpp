@@ -279,7 +279,8 @@ std::vector<Result> train_all(Options options) {
                     ", rate ", o.learning_rate.peak, ", seed ", o.seed, ", ", options.type, "; ",
                     "validated on ", validation.windows, " x ", longest});
 
-  o.checkpoint_interval = options.checkpoint_every, o.keep = 1;
+  o.checkpoint_interval = options.checkpoint_every;
+  o.keep = 1;
   std::vector<Result> results;
   if (options.resume) results = done_before(options.csv, training);
   for (const Schedule& s : list) {

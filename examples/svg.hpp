@@ -77,7 +77,8 @@ class Scale {
     for (const double factor : {2.0, 2.5, 2.0})
       if ((high_ - low_) / step > 6) step *= factor;
     const double first = std::floor(low_ / step + 1e-9), last = std::ceil(high_ / step - 1e-9);
-    low_ = first * step, high_ = last * step;
+    low_ = first * step;
+    high_ = last * step;
     for (double i = first; i <= last; ++i) marks_.push_back(i * step);
   }
   /// Powers of ten, or where there are fewer than two, 2 and 5 times them too.

@@ -194,7 +194,8 @@ TEMPLATE_TEST_CASE("assign: what set_row makes of every row", "", float, bf16, i
 TEST_CASE("AdamW: gradients that are not finite change nothing, unless their tensor is frozen") {
   Random rng;
   Weights<Model, Master<float>> weights, gradients;
-  randomise(rng, weights), randomise(rng, gradients);
+  randomise(rng, weights);
+  randomise(rng, gradients);
   const auto before = elements(weights.tensors()[0]);
   const std::vector<float> values(before.begin(), before.end());
   elements(gradients.tensors()[0])[70000] = std::bit_cast<float>(0x7f800000u);
@@ -215,7 +216,8 @@ TEMPLATE_TEST_CASE("AdamW: one huge gradient does not stop a weight for good", "
   Weights<Model, Master<R>> weights, gradients;
   const std::span<R> w = elements(weights.tensors()[0]), g = elements(gradients.tensors()[0]);
   AdamW<Model, R> optimiser({.learning_rate = 0.01, .weight_decay = 0, .clip = 0});
-  g[0] = static_cast<R>(1e20), g[1] = static_cast<R>(-1e38);
+  g[0] = static_cast<R>(1e20);
+  g[1] = static_cast<R>(-1e38);
   optimiser.step(weights, gradients);
   CHECK(w[0] == Approx(-0.01));  // a first step is as long as the rate
   CHECK(w[1] == Approx(0.01));
@@ -244,7 +246,8 @@ TEST_CASE("AdamW: in float as in double, however near to 1 the betas are") {
   for (int step = 0; step < 10; ++step) {
     rng.fill(g.first(100));
     std::copy_n(g.begin(), 100, ge.begin());
-    optimiser.step(weights, gradients), exact_optimiser.step(exact, exact_gradients);
+    optimiser.step(weights, gradients);
+    exact_optimiser.step(exact, exact_gradients);
     CHECK(relative_error(w.first(100), std::vector<double>(we.begin(), we.begin() + 100)) < 1e-5);
   }
 }
@@ -302,7 +305,8 @@ TEST_CASE("LearningRate: linear, and stable until the end") {
   CHECK(rate.at(60) == Approx(0.011));
   CHECK(rate.at(85) == Approx(0.0065));
   CHECK((rate.at(110) == 0.002 && rate.at(200) == 0.002));
-  rate.curve = RateCurve::stable, rate.decay_steps = 20;
+  rate.curve = RateCurve::stable;
+  rate.decay_steps = 20;
   CHECK(rate.at(5) == Approx(0.01));
   CHECK((rate.at(10) == 0.02 && rate.at(60) == 0.02 && rate.at(90) == 0.02));
   CHECK(rate.at(100) == Approx(0.011));

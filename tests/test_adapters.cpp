@@ -157,7 +157,8 @@ TEST_CASE("adapters: central differences") {
     double expected = 0, magnitude = 0;
     for (std::size_t i = 0; i < n; ++i) {
       const double term = slopes[begin + i] * direction[i];
-      expected += term, magnitude += term * term;
+      expected += term;
+      magnitude += term * term;
     }
     constexpr double step = 1e-5;
     const double found = (moved(step) - moved(-step)) / (2 * step);

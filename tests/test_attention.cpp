@@ -976,7 +976,8 @@ TEST_CASE("attention, attention backward: the same bits for q, k and v apart as 
       typename Sequence<R, R>::State gradient(window);
       for (auto* ring : {&gradient.k, &gradient.v}) rng.fill(std::span(*ring));
       segments.push_back({position, std::ssize(qkv) / S::width, n, 2 - std::ssize(segments)});
-      starts.push_back(state), gradients.push_back(gradient);
+      starts.push_back(state);
+      gradients.push_back(gradient);
       append(qkv, S::tokens(n, rng));
       append(dout, rng.values<R>(static_cast<std::size_t>(n * S::out_width)));
     }

@@ -78,7 +78,8 @@ TEST_CASE("snapshots pass between sequences, batches and sessions") {
   Snapshot into;
   batch.snapshot(2, into);
   CHECK(same_state(into, snapshot));
-  batch.restore(0, into), batch.restore(1, into);
+  batch.restore(0, into);
+  batch.restore(1, into);
   batch.prefill(std::array<Tokens, 3>{next, prompt, next});
   CHECK(same_result(batch.logits(0), expected));
   CHECK(same_result(batch.logits(2), expected));

@@ -35,7 +35,8 @@ void check(const Case& c, Random& rng) {
       double sum = double{bias[i]}, absolute = std::abs(sum);
       for (std::size_t j = 0; j < Taps; ++j) {
         const double product = double{weight[j * C + i]} * double{inputs[(t + j) * C + i]};
-        sum += product, absolute += std::abs(product);
+        sum += product;
+        absolute += std::abs(product);
       }
       exact.push_back(Silu ? sum / (1 + std::exp(-sum)) : sum);
       magnitude.push_back(absolute);
@@ -410,7 +411,8 @@ TEST_CASE("causal_conv1d backward: segments of a chunk as alone, for any number 
     starts.push_back(rng.values((taps - 1) * width));
     std::vector<std::vector<float>> past{pasts.back()}, dpast{starts.back()};
     append(alone, convolution.backward(part, dpart, {{0, 0, length}}, past, dpast, sums));
-    append(x, part), append(dy, dpart);
+    append(x, part);
+    append(dy, dpart);
     if (length == 0) CHECK(same_bits(dpast[0], starts.back()));
     ends.push_back(dpast[0]);
   }

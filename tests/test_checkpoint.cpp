@@ -30,7 +30,8 @@ bool same_weights(const Weights<Model, T>& a, const Weights<Model, T>& b) {
   for (std::size_t i = 0; i < x.size(); ++i)
     if (!same_bits(values<Model, T>(x[i]), values<Model, T>(y[i]))) return false;
   Session one(a), other(b);
-  one.step(1), other.step(1);
+  one.step(1);
+  other.step(1);
   return same_bits(one.step(2), other.step(2));
 }
 
@@ -129,7 +130,8 @@ TEST_CASE("names of any other schedule") {
   Names sharing{"transformer.wte.weight", "transformer.ln_f.weight", h + "0.norm.weight",
                 h + "0.swa.attn.weight",  h + "0.swa.proj.weight",   h + "1.norm.weight",
                 h + "3.norm.weight"};
-  sharing.merge(mlp("1")), sharing.merge(mlp("3"));
+  sharing.merge(mlp("1"));
+  sharing.merge(mlp("3"));
   CHECK(names_of(std::type_identity<Sharing>{}) == sharing);
   Names bare{"transformer.wte.weight", "transformer.ln_f.weight", h + "0.norm.weight",
              h + "0.swa.attn.weight", h + "0.swa.proj.weight"};

@@ -156,7 +156,8 @@ struct ByHand {
     static void visit(auto& t, auto&& f) {
       M::Scratch<P>::visit(t.mamba, f);
       Attend::Scratch<P>::visit(t.attend, f);
-      f(t.first), f(t.second);
+      f(t.first);
+      f(t.second);
     }
   };
   template <class P>

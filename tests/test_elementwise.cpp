@@ -264,8 +264,12 @@ TEST_CASE("silu_mul backward: simd against reference, every size and misalignmen
   const auto check = [&](std::size_t gate, std::size_t up, std::size_t out) {
     check_silu_mul_backward(rng.values(n, -5, 5), rng.values(n), rng.values(n), gate, up, out);
   };
-  for (std::size_t offset = 0; offset < vector_floats; ++offset)
-    check(offset, 0, 0), check(0, offset, 0), check(0, 0, offset), check(offset, offset, offset);
+  for (std::size_t offset = 0; offset < vector_floats; ++offset) {
+    check(offset, 0, 0);
+    check(0, offset, 0);
+    check(0, 0, offset);
+    check(offset, offset, offset);
+  }
 }
 
 TEST_CASE("silu_mul backward: the whole range of gates") {

@@ -59,7 +59,8 @@ void check_case(double tolerance) {
     CAPTURE(Model::folder, chunk);
     CHECK(relative_error(stepped, expected.logits) <= tolerance);
 
-    batch.reset(0), batch.reset(1);
+    batch.reset(0);
+    batch.reset(1);
     batch.prefill(std::array{expected.ids_of(0), expected.ids_of(1)});
     for (int row = 0; row < 2; ++row)
       CHECK(relative_error(

@@ -180,7 +180,10 @@ struct Shift {
   template <class T>
   struct Weights {
     Vector<Real<T>, d_model> now, before;
-    static constexpr void visit(auto& w, auto&& f) { f("now", w.now), f("before", w.before); }
+    static constexpr void visit(auto& w, auto&& f) {
+      f("now", w.now);
+      f("before", w.before);
+    }
   };
   template <class P>
   struct State {
@@ -504,7 +507,8 @@ TEST_CASE("gradients: weights of targets") {
     one[i] = all[i];
     const auto [l, g] = run(part(one, {}));
     const double weight = static_cast<double>(counts[i]);
-    sum += weight, expected += weight * l;
+    sum += weight;
+    expected += weight * l;
     for (const auto& [name, x] : g) {
       expected_values[name].resize(x.size());
       for (std::size_t k = 0; k < x.size(); ++k) expected_values[name][k] += weight * x[k];

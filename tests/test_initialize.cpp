@@ -99,7 +99,10 @@ TEST_CASE("initialize draws every tensor from its distribution") {
 TEST_CASE("initialize: one seed, one result; float is double rounded; derived tensors follow") {
   Weights<Model> one, same, other;
   Weights<Model, double> exact;
-  initialize(one, 1), initialize(same, 1), initialize(other, 2), initialize(exact, 1);
+  initialize(one, 1);
+  initialize(same, 1);
+  initialize(other, 2);
+  initialize(exact, 1);
   const auto a = one.tensors(), b = same.tensors(), c = other.tensors();
   const auto d = exact.tensors();
   int differ = 0;

@@ -269,7 +269,8 @@ TEST_CASE("eigen: a tensor of a state, in a layer and in a snapshot") {
   for (const char* name : {"0.conv", "0.ssm", "1.conv", "1.ssm", "2.conv", "2.ssm"})
     as_eigen<Recurrent>(emptied, name).setZero();
   CHECK_FALSE(same_result(copy(read.step(3)), copy(fresh.step(3))));
-  read.restore(emptied), fresh.reset();
+  read.restore(emptied);
+  fresh.reset();
   CHECK(same_result(copy(read.step(3)), copy(fresh.step(3))));
 
   std::vector<float> numbers(3 * 5 * 2);
@@ -306,7 +307,8 @@ TEST_CASE("eigen: snapshots of another model or type, and names that are not the
   CHECK_MESSAGE_OF(as_eigen<tiny::MambaOnly>(snapshot, "0.ssm"),
                    "as_eigen: the snapshot is of another model");
   Snapshot damaged;
-  damaged.structure = snapshot.structure, damaged.dtypes = snapshot.dtypes;
+  damaged.structure = snapshot.structure;
+  damaged.dtypes = snapshot.dtypes;
   CHECK_MESSAGE_OF((as_eigen<Model, float, bf16>(damaged, "0.ssm")),
                    "as_eigen: the snapshot: expected ", " bytes, found 0");
 }

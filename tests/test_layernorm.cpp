@@ -68,7 +68,8 @@ void check_backward(const std::vector<float>& x, const std::vector<float>& w, fl
     const double away = double{x[i]} - mean;
     y.emplace_back(away * inverse, (std::abs(double{x[i]}) + std::abs(mean)) * inverse);
     const Sized g(double{w[i]} * double{dout[i]} / static_cast<double>(n));
-    mean_g += g, along += g * y[i];
+    mean_g += g;
+    along += g * y[i];
   }
   for (std::size_t i = 0; i < x.size(); ++i) {
     dx[i] += Sized(inverse) * (Sized(double{w[i]} * double{dout[i]}) - mean_g - y[i] * along);

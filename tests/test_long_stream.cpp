@@ -47,8 +47,10 @@ TEST_CASE("memory stays constant over a long stream") {
       token = static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) -
                                         logits.begin());
     }
-    if (resident == 0 && session.position() >= 10'000)
-      resident = status_kib("VmRSS"), peak = status_kib("VmHWM");
+    if (resident == 0 && session.position() >= 10'000) {
+      resident = status_kib("VmRSS");
+      peak = status_kib("VmHWM");
+    }
   }
   REQUIRE(resident > 0);
   if constexpr (!address_sanitizer) {

@@ -349,7 +349,9 @@ TEST_CASE("matmul: no rows, nothing written") {
     kernels::matmul(context<T>(), w.matrix, {&x, 0}, {out.data(), 0});
     CHECK(out.guarded());
   };
-  check_type(0.f), check_type(bf16()), check_type(int8());
+  check_type(0.f);
+  check_type(bf16());
+  check_type(int8());
 }
 
 TEST_CASE("matmul: without a bias the same as with zeros") {

@@ -212,12 +212,14 @@ TEST_CASE("TeamSize: fewer threads where they are faster, and all again when the
   CHECK(tries[1] <= 32);
   CHECK(tries.size() < 40);
   CHECK(busy.size.next() == 3);
-  busy.undisturbed = 4, busy.milliseconds[3] = 1;
+  busy.undisturbed = 4;
+  busy.milliseconds[3] = 1;
   const std::vector<int> after = busy.on_all(5000);
   REQUIRE(after.front() <= 1024);
   CHECK(after.back() - after.front() + 1 == std::ssize(after));  // all from then on
   // The next time pauses are short again. One call that is disturbed may be chance.
-  busy.undisturbed = 3, busy.milliseconds[3] = 2.8;
+  busy.undisturbed = 3;
+  busy.milliseconds[3] = 2.8;
   CHECK(busy.on_all(40).size() == 3);
 
   // Long calls are not many: after seconds, not only after calls, all threads are tried again.
@@ -243,7 +245,8 @@ TEST_CASE("TeamSize: all threads at once where fewer are no faster, tried ever m
     if (waits.call() == 4) continue;
     ++fewer;
     CHECK(i - last >= pause);
-    pause = i - last, last = i;
+    pause = i - last;
+    last = i;
   }
   CHECK(fewer < 40);
 

@@ -18,7 +18,10 @@ struct Reader {
   std::string text = {};
   std::vector<float> logits = {};
 
-  void reset() { text.clear(), ++reads; }
+  void reset() {
+    text.clear();
+    ++reads;
+  }
   std::span<const float> prefill(std::span<const std::int32_t> tokens) {
     text += bytes.decode(tokens);
     return answer();

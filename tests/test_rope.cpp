@@ -72,8 +72,8 @@ void check_head(int half, std::size_t rest, std::size_t table_offset, std::size_
   std::vector<float> cos, sin;
   for (int i = 0; i < half; ++i) {
     const double angle = rng.uniform(-4, 4);
-    cos.push_back(static_cast<float>(std::cos(angle))),
-        sin.push_back(static_cast<float>(std::sin(angle)));
+    cos.push_back(static_cast<float>(std::cos(angle)));
+    sin.push_back(static_cast<float>(std::sin(angle)));
   }
   const auto head = rng.values(2 * n + rest);
   const Guarded<float> c(cos, table_offset), s(sin, table_offset), turned(head, head_offset);
@@ -89,7 +89,8 @@ void check_head(int half, std::size_t rest, std::size_t table_offset, std::size_
   for (std::size_t i = 0; i < n; ++i) {
     const Sized a = exact[i], b = exact[i + n], x = double{cos[i]},
                 y = double{backward ? -sin[i] : sin[i]};
-    exact[i] = a * x - b * y, exact[i + n] = a * y + b * x;
+    exact[i] = a * x - b * y;
+    exact[i + n] = a * y + b * x;
   }
   // Two products and a sum.
   check_results({{"head", exact}}, {{"head", turned.values()}}, {{"head", naive(0.f)}},

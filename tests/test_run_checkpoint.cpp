@@ -18,7 +18,8 @@ struct Case {
   std::string run = folder.file("run");
   TrainOptions options = [this] {
     auto o = few_tokens();
-    o.accumulate = 2, o.restart_at_separators = true;
+    o.accumulate = 2;
+    o.restart_at_separators = true;
     o.outliers = {.z_limit = 1, .horizon = 5, .warmup_steps = 2, .skip = true};
     o.checkpoints = run;
     return o;
@@ -135,7 +136,8 @@ TEST_CASE("a resumed run has the states that were carried, and all data at its p
   const bool carry = GENERATE(true, false);
   CAPTURE(carry);
   auto options = c.options;
-  options.restart_at_separators = false, options.carry_states = carry;
+  options.restart_at_separators = false;
+  options.carry_states = carry;
   const DataSources data = carry ? DataSources(c.data) : DataSources{{c.data, 2}, {more, 1}};
   auto alone = options;
   alone.checkpoints = "";
@@ -143,7 +145,10 @@ TEST_CASE("a resumed run has the states that were carried, and all data at its p
   std::string saved;
   {
     Trainer<Model> first(data, options);
-    for (int i = 0; i < 5; ++i) first.step(), whole.step();
+    for (int i = 0; i < 5; ++i) {
+      first.step();
+      whole.step();
+    }
     saved = first.save();
   }
   auto resumed = Trainer<Model>::resume(saved, data, options);
@@ -153,7 +158,8 @@ TEST_CASE("a resumed run has the states that were carried, and all data at its p
   // The states are of two sequences.
   const std::size_t bytes = RunCheckpoint(saved).states().size();
   auto other = alone;
-  other.change_options = true, other.sequences = 3;
+  other.change_options = true;
+  other.sequences = 3;
   CHECK_MESSAGE_OF(Trainer<Model>::resume(saved, data, other), saved, "carried states",
                    detail::join({"expected ", bytes / 2 * 3, " bytes, found ", bytes}));
   other.carry_states = false;
@@ -197,7 +203,10 @@ TEST_CASE("the best weights by a held-out loss are kept") {
       CHECK(e.losses[0].loss == validate(trainer.weights(), *held_out, how)[0].loss);
       CHECK(e.best == (i == 0 || e.losses[0].loss < loss));
       CHECK((e.checkpoint.empty() != e.best && e.checkpoint_error.empty()));
-      if (e.best) loss = e.losses[0].loss, best = e.checkpoint;
+      if (e.best) {
+        loss = e.losses[0].loss;
+        best = e.checkpoint;
+      }
       CHECK(trainer.best_loss() == loss);
       CHECK(latest_checkpoint(c.run + "/best") == best);
       CHECK(checkpoints_in(c.run + "/best").size() == 1);
@@ -235,7 +244,8 @@ TEST_CASE("the best weights by a held-out loss are kept") {
 TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {
   const Case c;
   auto options = c.options;
-  options.checkpoint_interval = 2, options.keep = 2;
+  options.checkpoint_interval = 2;
+  options.keep = 2;
   CHECK(latest_checkpoint(c.run).empty());
   Trainer<Model> trainer(c.data, options);
   // What a program left that was ended while it wrote, and what is none of ours.
@@ -258,7 +268,8 @@ TEST_CASE("a run writes checkpoints as it goes, and keeps the newest") {
 TEST_CASE("what clean-up cannot remove stays, is reported once, and fails no checkpoint") {
   const Case c;
   auto options = c.options;
-  options.checkpoint_interval = 1, options.keep = 1;
+  options.checkpoint_interval = 1;
+  options.keep = 1;
   Trainer<Model> trainer(c.data, options);
   const std::string first = trainer.step().checkpoint, notes = first + "/notes";
   std::filesystem::create_directories(notes);
@@ -292,7 +303,10 @@ TEST_CASE("what clean-up cannot remove stays, is reported once, and fails no che
   const std::string best = trainer.evaluate(*held_out, how).checkpoint;
   std::filesystem::create_directories(best + "/notes");
   Evaluation e;
-  while (!e.best && !trainer.done()) trainer.step(), e = trainer.evaluate(*held_out, how);
+  while (!e.best && !trainer.done()) {
+    trainer.step();
+    e = trainer.evaluate(*held_out, how);
+  }
   CHECK((e.best && e.checkpoint_error.empty()));
   CHECK(e.checkpoint == latest_checkpoint(c.run + "/best"));
   CHECK(checkpoints_in(c.run + "/best").size() == 1);
@@ -420,11 +434,25 @@ TEST_CASE("a checkpoint of something else is refused") {
   CHECK_MESSAGE_OF(
       resume([](auto& o) { o.adamw.groups = {{.pattern = "*.wte.*", .weight_decay = 0.5}}; }),
       "another adamw.groups", "\"*.wte.*\" weight_decay 0.5,");
-  CHECK_MESSAGE_OF(resume([](auto& o) { o.seed = 3, o.change_learning_rate = true; }),
+  CHECK_MESSAGE_OF(resume([](auto& o) {
+                     o.seed = 3;
+                     o.change_learning_rate = true;
+                   }),
                    "another seed");
-  resume([](auto& o) { o.learning_rate.steps = 80, o.change_learning_rate = true; });
-  resume([](auto& o) { o.threads = 2, o.recompute = true, o.keep = 7, o.checkpoint_interval = 3; });
-  const auto changed = resume([](auto& o) { o.seed = 3, o.change_options = true; });
+  resume([](auto& o) {
+    o.learning_rate.steps = 80;
+    o.change_learning_rate = true;
+  });
+  resume([](auto& o) {
+    o.threads = 2;
+    o.recompute = true;
+    o.keep = 7;
+    o.checkpoint_interval = 3;
+  });
+  const auto changed = resume([](auto& o) {
+    o.seed = 3;
+    o.change_options = true;
+  });
   CHECK(changed.seed == 3);
 }
 
@@ -585,7 +613,8 @@ TEST_CASE("a run that is killed at any moment goes on from its last checkpoint")
   Random rng;
   CAPTURE(rng.seed);
   auto options = c.options;
-  options.checkpoint_interval = 1, options.keep = 2;
+  options.checkpoint_interval = 1;
+  options.keep = 2;
   options.learning_rate.steps = 2000;
   const auto newest = [&] {
     const std::string latest = latest_checkpoint(c.run);
@@ -619,7 +648,8 @@ TEST_CASE("a run that is killed at any moment goes on from its last checkpoint")
   }
   const auto resumed = newest();
   CHECK(resumed.steps() >= 12);
-  options.checkpoints = "", options.checkpoint_interval = 0;
+  options.checkpoints = "";
+  options.checkpoint_interval = 0;
   Trainer<Model> whole(c.data, options);
   while (whole.steps() < resumed.steps()) whole.step();
   check_same_run(resumed, whole);

@@ -725,9 +725,11 @@ TEST_CASE("safetensors: what a writer refuses, and what is left behind") {
                  "tensor \"b\": 3 bytes were not written"));
   CHECK(contains(message_of([&] { W(path, {{"\xff", "v"}}); }), "not valid UTF-8"));
   CHECK(contains(message_of([&] { W(path, {{"k", "\xc3"}}); }), "not valid UTF-8"));
-  CHECK(contains(
-      with([&](W& w) { w.declare(std::string(100'000'000, 'x'), Dtype::u8, {0}), w.finish(); }),
-      "the header takes"));
+  CHECK(contains(with([&](W& w) {
+                   w.declare(std::string(100'000'000, 'x'), Dtype::u8, {0});
+                   w.finish();
+                 }),
+                 "the header takes"));
 
   {  // an error is final, even if what follows would be right
     W writer(path);
@@ -951,7 +953,8 @@ TEST_CASE("file writer: file systems that cannot sync, and disks that fail to") 
   fsync_of_files = EIO;
   CHECK(contains(message_of([&] { write_text(path, "new"); }), path + ": cannot write: "));
   CHECK(read_file(path) == "0");
-  fsync_of_files = 0, fsync_of_folders = EIO;
+  fsync_of_files = 0;
+  fsync_of_folders = EIO;
   CHECK(contains(message_of([&] { write_text(path, "new"); }), path + ": written, but its name"));
   CHECK(read_file(path) == "new");
   fsync_of_folders = 0;

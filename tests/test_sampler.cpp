@@ -464,7 +464,10 @@ TEST_CASE("tokens that are left out are never chosen, and biases count") {
   samba_test::Random rng;
   CAPTURE(rng.seed);
   std::vector<float> logits = rng.values<float>(40);
-  logits[7] = 9, logits[35] = 12, logits[20] = 11, logits[11] = 0.5f;
+  logits[7] = 9;
+  logits[35] = 12;
+  logits[20] = 11;
+  logits[11] = 0.5f;
   Sampler sample({.vocab_size = 30, .banned = {20, 3, 500}});
   std::vector<int> counts(40);
   for (int i = 0; i < 4000; ++i) ++counts[static_cast<std::size_t>(sample(logits))];
@@ -473,11 +476,14 @@ TEST_CASE("tokens that are left out are never chosen, and biases count") {
 
   // The rest have the probabilities that they have alone; a bias is a difference of logits.
   std::vector<float> rest(logits.begin(), logits.begin() + 30);
-  rest[20] = rest[3] = -infinity, rest[7] -= 4, rest[11] += 3;
+  rest[20] = rest[3] = -infinity;
+  rest[7] -= 4;
+  rest[11] += 3;
   for (const float temperature : {0.f, 0.5f, 1.f}) {
     const SamplerOptions plain{.temperature = temperature, .top_p = 0.9f, .seed = 3};
     SamplerOptions options = plain;
-    options.vocab_size = 30, options.banned = {3, 20};
+    options.vocab_size = 30;
+    options.banned = {3, 20};
     options.biases = {{7, -4}, {11, 1}, {11, 2}, {35, 100}};
     Sampler a(options), b(plain);
     CHECK(run(a, logits, 300) == run(b, rest, 300));
@@ -488,9 +494,8 @@ TEST_CASE("tokens that are left out are never chosen, and biases count") {
   CHECK(message_of([&] { sample(std::span(logits).first(29)); }) ==
         "Sampler: vocab_size: expected at most the number of logits, 29, found 30");
   Sampler none({.banned = {0, 1}});
-  CHECK(message_of([&] {
-          none(std::vector<float>{1, 2});
-        }) == "Sampler: every token that its logits allow is banned");
+  CHECK(message_of([&] { none(std::vector<float>{1, 2}); }) ==
+        "Sampler: every token that its logits allow is banned");
 
   std::vector<Candidate> some = make({5, 6, 7, 8});
   CHECK(sampling::leave_out(some, Ids{1, 3}).size() == 2);
@@ -559,9 +564,8 @@ TEST_CASE("logits that cannot be sampled are refused and change nothing") {
   CHECK(refused({1, -std::nanf("")}) == "sampling: the logit at index 1 is NaN");
   CHECK(refused({infinity, 1}) == "sampling: the logit at index 0 is +inf");
   CHECK(refused({-infinity, -infinity, -infinity}) == "sampling: all 3 logits are -inf");
-  CHECK(message_of([&] {
-          tried.observe(Ids{1, 2, -1});
-        }) == "Sampler: observed token -1 at index 2 is negative");
+  CHECK(message_of([&] { tried.observe(Ids{1, 2, -1}); }) ==
+        "Sampler: observed token -1 at index 2 is negative");
 
   CHECK(run(tried, logits, 50) == run(untouched, logits, 50));
 }

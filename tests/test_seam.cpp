@@ -37,12 +37,18 @@ struct GatedMemoryUnit {
   template <class P>
   struct Scratch {
     Rows<Act<P>, width> gate, hidden;
-    static void visit(auto& t, auto&& f) { f(t.gate), f(t.hidden); }
+    static void visit(auto& t, auto&& f) {
+      f(t.gate);
+      f(t.hidden);
+    }
   };
   template <class P>
   struct Backward {
     Rows<Act<P>, width> gate, memory;
-    static void visit(auto& t, auto&& f) { f(t.gate), f(t.memory); }
+    static void visit(auto& t, auto&& f) {
+      f(t.gate);
+      f(t.memory);
+    }
   };
 
   template <class P>
@@ -97,7 +103,10 @@ struct MinGru {
   struct Scratch {
     Rows<Act<P>, 2 * D> fv;
     Rows<Act<P>, D> h;
-    static void visit(auto& t, auto&& f) { f(t.fv), f(t.h); }
+    static void visit(auto& t, auto&& f) {
+      f(t.fv);
+      f(t.h);
+    }
   };
   template <class P>
   using Backward = Scratch<P>;

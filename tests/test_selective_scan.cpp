@@ -58,11 +58,14 @@ void check(const Case& c, Random& rng) {
         double& m = exact.h_magnitude[n * C + i];
         const double decay = std::exp(delta * double{A[n * C + i]}),
                      in = delta * u * double{B[t * N + n]};
-        h = decay * h + in, m = decay * m + std::abs(in);
+        h = decay * h + in;
+        m = decay * m + std::abs(in);
         y += double{Cs[t * N + n]} * h, magnitude += std::abs(double{Cs[t * N + n]}) * m;
       }
-      exact.y.push_back(y * silu), exact.y_magnitude.push_back(magnitude * std::abs(silu));
-      exact.before_gate.push_back(y), exact.before_gate_magnitude.push_back(magnitude);
+      exact.y.push_back(y * silu);
+      exact.y_magnitude.push_back(magnitude * std::abs(silu));
+      exact.before_gate.push_back(y);
+      exact.before_gate_magnitude.push_back(magnitude);
     }
 
   const auto scan = [&]<class R>(R, auto kernel) {
@@ -181,7 +184,8 @@ void check_backward(const Case& c, Random& rng) {
       dz[t * C + i] = out * y * exact_silu_derivative(double{z[t * C + i]});
       dx[t * C + i] = from_input + g * skip;
       ddt[t * C + i] = from_delta * exact_sigmoid(raw(t));
-      dD[i] += g * u, ddt_bias[i] += ddt[t * C + i];
+      dD[i] += g * u;
+      ddt_bias[i] += ddt[t * C + i];
     }
   }
 
@@ -422,7 +426,8 @@ TEST_CASE("selective_scan: without a gate, and what y was before it") {
       for (const bool in_place : {false, true})
         for (const std::size_t gap : {0u, 3u}) {
           Case c{.rows = 9, .channels = 2 * vector_floats + 3, .gap = gap, .in_place = in_place};
-          c.gate = gate, c.before_gate = before_gate;
+          c.gate = gate;
+          c.before_gate = before_gate;
           check<4>(c, rng);
           check<7>(c, rng);
         }
@@ -518,7 +523,8 @@ TEST_CASE("selective_scan: segments without a gate, and what y was before it") {
       auto h = start, h_of_other = other;
       scan.gate = gate;
       auto y = scan(0, length, segments, {&h, &h_of_other}, threads, before_gate);
-      append(y, h), append(y, h_of_other);
+      append(y, h);
+      append(y, h_of_other);
       return y;
     };
     const auto gated = run(true, nullptr), bare = run(false, nullptr);
@@ -564,7 +570,8 @@ TEST_CASE("selective_scan backward: without a gate, and with a gradient of y bef
       for (const bool in_place : {false, true})
         for (const std::size_t gap : {0u, 3u}) {
           Case c{.rows = 19, .channels = 2 * vector_floats + 3, .gap = gap, .in_place = in_place};
-          c.gate = gate, c.before_gate = before_gate;
+          c.gate = gate;
+          c.before_gate = before_gate;
           check_backward<3>(c, rng);
           check_backward<16>(c, rng);
         }
@@ -603,7 +610,8 @@ TEST_CASE("selective_scan backward: segments of a chunk as alone, for any number
   int at = 0;
   for (const int n : {1, 35, 16, 0, 8}) {
     segments.push_back({0, at, n, 4 - std::ssize(segments)});
-    h.push_back(rng.values(d_state * width)), starts.push_back(rng.values(d_state * width));
+    h.push_back(rng.values(d_state * width));
+    starts.push_back(rng.values(d_state * width));
     std::vector<std::vector<float>> before{h.back()}, dh{starts.back()};
     const auto part = scan.backward(at, at + n, {{0, 0, n}}, before, dh, dy, sums);
     for (std::size_t i = 0; i < part.size(); ++i) append(alone[i].second, part[i].second);

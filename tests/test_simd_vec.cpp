@@ -31,7 +31,10 @@ std::vector<float> sweep(double low, double high) {
     if (value >= low && value <= high) x.push_back(static_cast<float>(value));
   };
   for (double value = low; value <= high; value += 0.0037) add(value);
-  for (double value = 1e-30; value < 1; value *= 1.07) add(value), add(-value);
+  for (double value = 1e-30; value < 1; value *= 1.07) {
+    add(value);
+    add(-value);
+  }
   for (const double value : {0., -0., 1e-37, -1e-37, 0.5, -0.5, low, high}) add(value);
   return x;
 }

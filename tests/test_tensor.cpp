@@ -384,7 +384,9 @@ TEST_CASE("ScratchPlacer: buffers for all rows and all threads, apart") {
   Rows<float, 7> rows;
   PerThread<float, 100> threads;
   Rows<double, 2> after;
-  place(rows), place(threads), place(after);
+  place(rows);
+  place(threads);
+  place(after);
   CHECK((rows.rows == 5 && rows.stride == 7 && after.rows == 5));
   CHECK(reinterpret_cast<std::byte*>(rows.data) == arena.data());
   CHECK(reinterpret_cast<std::byte*>(threads.data) >= reinterpret_cast<std::byte*>(rows.row(5)));

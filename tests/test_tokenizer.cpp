@@ -127,10 +127,12 @@ TEST_CASE("streamed text is UTF-8 whatever the bytes") {
     std::size_t at = 0;
     for (std::size_t i = 0; i < text.size();) {
       if (bytes.compare(at, 1, text, i, 1) == 0 && text.compare(i, 3, replacement) != 0) {
-        ++at, ++i;
+        ++at;
+        ++i;
       } else {
         REQUIRE(text.compare(i, 3, replacement) == 0);
-        ++at, i += 3;
+        ++at;
+        i += 3;
       }
     }
     CHECK(at == bytes.size());

@@ -80,9 +80,11 @@ TEST_CASE("Trainer: the loss falls, and ends with the steps of the learning rate
 TEST_CASE("Trainer: batches accumulate to the mean over all of their targets") {
   const Case c;
   auto whole = few_tokens();
-  whole.sequences = 6, whole.restart_at_separators = true;
+  whole.sequences = 6;
+  whole.restart_at_separators = true;
   auto parts = whole;
-  parts.sequences = 2, parts.accumulate = 3;
+  parts.sequences = 2;
+  parts.accumulate = 3;
   Trainer<Model, double> one(c.data, whole), three(c.data, parts);
   // The batches have different numbers of targets: a mean of their means is another number.
   Batches batches(c.data, {.sequences = 2, .seq_len = 12, .restart_at_separators = true});
@@ -107,7 +109,8 @@ TEST_CASE("Trainer: the same bits for any number of threads, and with recompute"
   std::vector<float> expected;
   for (const int threads : {1, 2, 3})
     for (const bool recompute : {false, true}) {
-      options.threads = threads, options.recompute = recompute;
+      options.threads = threads;
+      options.recompute = recompute;
       Trainer<Model> trainer(c.data, options);
       for (int i = 0; i < 3; ++i) trainer.step();
       const auto found = numbers(trainer.master());
@@ -120,7 +123,8 @@ TEST_CASE("Trainer: the same bits for any number of threads, and with recompute"
 TEST_CASE("Trainer: states carried from window to window, an epoch in pieces side by side") {
   const Case c;
   auto options = few_tokens();
-  options.carry_states = true, options.accumulate = 2;
+  options.carry_states = true;
+  options.accumulate = 2;
   options.sequences = 8;  // 31 windows of 12 for each
   Trainer<Model> trainer(c.data, options);
 
@@ -168,7 +172,8 @@ TEST_CASE("Trainer: a step in which nothing is finite begins states anew, an err
   const Case c;
   auto options = few_tokens();
   options.carry_states = true;
-  options.non_finite = NonFinite::skip, options.non_finite_limit = 1;
+  options.non_finite = NonFinite::skip;
+  options.non_finite_limit = 1;
   Trainer<Model> trainer(c.data, options, weights_with("transformer.h.0.norm.weight", 3e38f));
   CHECK(trainer.step().skipped);
   for (int i = 0; i < 2; ++i) CHECK_MESSAGE_OF(trainer.step(), "step 2", "non_finite_limit");
@@ -190,7 +195,8 @@ TEST_CASE("Trainer: weights of the loss, in all batches of a step") {
   auto whole = few_tokens();
   whole.sequences = 6;
   auto parts = whole;
-  parts.sequences = 2, parts.accumulate = 3;
+  parts.sequences = 2;
+  parts.accumulate = 3;
   Trainer<Model, double> one(data, whole), three(data, parts);
   for (int i = 0; i < 3; ++i) {
     const TrainStep a = one.step(), b = three.step();
@@ -275,7 +281,8 @@ TEST_CASE("Trainer: numbers that are not finite stop the run, or leave the step 
     CHECK(same_bits(numbers(trainer.master()), numbers(weights())));
   }
   SECTION("skip, but not for ever, and not anew after a checkpoint") {
-    options.non_finite = NonFinite::skip, options.non_finite_limit = 3;
+    options.non_finite = NonFinite::skip;
+    options.non_finite_limit = 3;
     options.checkpoints = c.folder.file("run");
     {
       Trainer<Model> trainer(c.data, options, weights());
@@ -362,7 +369,8 @@ TEST_CASE("Trainer: steps that stand out are reported, or left out") {
       CHECK(step.outlier == (std::max(step.loss_z, step.gradient_norm_z) > 0.5));
       CHECK(step.skipped == (skip && step.outlier));
       CHECK(same_bits(numbers(trainer.master()), before) == step.skipped);
-      loss.add(step.loss, options.outliers), norm.add(step.gradient_norm, options.outliers);
+      loss.add(step.loss, options.outliers);
+      norm.add(step.gradient_norm, options.outliers);
       outliers += step.outlier;
     }
     CHECK(outliers > 0);
@@ -378,7 +386,8 @@ TEST_CASE("training_bytes counts what a Trainer takes") {
     for (const bool recompute : {false, true})
       for (const bool restart : {false, true}) {
         CAPTURE(recompute, restart);
-        options.recompute = recompute, options.restart_at_separators = restart;
+        options.recompute = recompute;
+        options.restart_at_separators = restart;
         const Trainer<Model, T> trainer(c.data, options);
         CHECK(training_bytes<Model, T>(options, trainer.batches().examples()) == trainer.bytes());
         if (!restart) CHECK(training_bytes<Model, T>(options) == trainer.bytes());
@@ -387,7 +396,8 @@ TEST_CASE("training_bytes counts what a Trainer takes") {
   check(float{});
   check(double{});
   // Of models that this machine could not train.
-  options.sequences = 4, options.seq_len = 4096;
+  options.sequences = 4;
+  options.seq_len = 4096;
   const auto large = training_bytes<presets::Samba421M, bf16>(options);
   CHECK(large > 18 * presets::Samba421M::parameters);
   CHECK(large < 500 * presets::Samba421M::parameters);

@@ -116,7 +116,8 @@ double distance(const auto& a, const auto& b) {
   double difference = 0, norm = 0;
   for (std::size_t i = 0; i < b.size(); ++i) {
     const double d = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    difference += d * d, norm += static_cast<double>(b[i]) * static_cast<double>(b[i]);
+    difference += d * d;
+    norm += static_cast<double>(b[i]) * static_cast<double>(b[i]);
   }
   return is_finite(static_cast<float>(difference)) ? std::sqrt(difference / norm) : 1e300;
 }
@@ -159,7 +160,8 @@ int run() {
       of_device[t].set_row(r, row.data());
     }
   }
-  exact.derive(), by_rows.derive();
+  exact.derive();
+  by_rows.derive();
 
   OnCpu<double> in_double(exact);
   OnCpu<bf16> in_bf16(narrow);
@@ -202,7 +204,8 @@ int run() {
 
   // The time of a step, without copies.
   cudaEvent_t begin, end;
-  cudaEventCreate(&begin), cudaEventCreate(&end);
+  cudaEventCreate(&begin);
+  cudaEventCreate(&end);
   constexpr int replays = 200;
   cudaEventRecord(begin, on_device.device().get().stream);
   for (int i = 0; i < replays; ++i) graph.replay();

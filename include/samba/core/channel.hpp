@@ -18,7 +18,7 @@ struct Channel {
   static constexpr int width = Width;
 };
 
-/// A list of channels; void stands for none.
+/// A list of channels; void means none.
 template <class... C>
 struct Channels {};
 

@@ -61,8 +61,10 @@ struct Int8Scale {
   constexpr explicit Int8Scale(float most) {
     if (!samba::is_finite(most))
       value = std::bit_cast<float>(0x7fc00000u);
-    else if (most > 1e-30f)
-      value = most / 127.f, inverse = 127.f / most;
+    else if (most > 1e-30f) {
+      value = most / 127.f;
+      inverse = 127.f / most;
+    }
   }
   constexpr bool is_finite() const { return samba::is_finite(value); }
 };

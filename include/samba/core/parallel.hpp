@@ -24,7 +24,7 @@ inline thread_local ::pid_t team_process = 0;
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A clock that never goes back. (<chrono> would cost each program an eighth of what samba.hpp does.)
+/// A monotonic clock. (<chrono> would add an eighth to the compile time of samba.hpp.)
 inline std::int64_t nanoseconds() {
   ::timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -32,7 +32,7 @@ inline std::int64_t nanoseconds() {
   return seconds * 1'000'000'000 + now.tv_nsec;
 }
 
-/// How often a waiting thread looks before it sleeps: for about as long as the system takes to wake it.
+/// How often a waiting thread polls before it sleeps: for about as long as the system takes to wake it.
 inline constexpr int barrier_spins = 50000;
 
 /// What the threads of a team wait at.
@@ -42,21 +42,21 @@ struct Barrier {
   std::atomic<std::int64_t> slept{0};  ///< nanoseconds, of all threads together
 };
 
-/// One thread's place among those that run a kernel together. A default Team runs alone.
+/// One thread of those that run a kernel together. A default Team is a single thread.
 struct Team {
   int rank = 0, size = 1;
   Barrier* shared = nullptr;
 
-  /// This thread's contiguous share of n items, in whole units of `grain`. The results of a kernel
-  /// do not depend on the shares: whatever is added up, is added up by one thread.
+  /// This thread's contiguous share of n items, in multiples of `grain`. Results do not depend on
+  /// how the work is shared: each sum is computed by one thread, in one order.
   [[gnu::noinline]] Range share(std::int64_t n, std::int64_t grain = 1) const {
     const std::int64_t units = (n + grain - 1) / grain;
     const std::int64_t begin = units * rank / size * grain, end = units * (rank + 1) / size * grain;
     return {(std::min)(begin, n), (std::min)(end, n)};
   }
 
-  /// Returns when every thread of the team has called it. Threads spin for about as long as it takes
-  /// the system to wake one, then sleep: on a busy machine the one they wait for may need the processor.
+  /// Returns when every thread of the team has called it. Threads spin for about as long as the system
+  /// takes to wake one, then sleep: on a busy machine the thread they wait for may need the processor.
   void barrier() const {
     if (size > 1) wait();
   }
@@ -78,7 +78,7 @@ struct Team {
   }
 };
 
-/// How far one thread has come in work that another one follows. The numbers only grow.
+/// How far one thread has got in work that another thread must not overtake. The numbers only grow.
 class Progress {
  public:
   void reach(std::int64_t step) {
@@ -98,9 +98,8 @@ class Progress {
   std::atomic<std::int64_t> reached_{0};
 };
 
-/// The threads that sessions and training run on at most: the processors that this process may use.
-/// (More threads than processors only wait for each other.) It can be set, to 1 or more, before they
-/// are made.
+/// The most threads that sessions and training use: the processors available to this process. (More
+/// threads than processors only wait for each other.) Set it, to 1 or more, before creating them.
 inline int& most_threads() {
 #ifdef _OPENMP
   static int most = omp_get_num_procs();
@@ -110,8 +109,8 @@ inline int& most_threads() {
   return most;
 }
 
-/// The threads for an option `threads`: at most most_threads(). 0 stands for OpenMP's maximum, or for 1
-/// where the caller is parallel already.
+/// The number of threads for an option `threads`: at most most_threads(). 0 means OpenMP's maximum, or 1
+/// inside a parallel region.
 inline int usable_threads(int asked) {
 #ifdef _OPENMP
   if (asked == 0) asked = omp_in_parallel() ? 1 : omp_get_max_threads();
@@ -124,8 +123,9 @@ inline int usable_threads(int asked) {
 #ifdef _OPENMP
 namespace detail {
 
-/// Notes that the calling thread runs teams in this process. False if it did in the one that this was
-/// forked from: its threads are not here, and GCC's runtime would wait for them without end.
+/// Notes that the calling thread runs teams in this process. False if it already did so in the process
+/// that this one was forked from: those threads do not exist here, and GCC's runtime would wait for them
+/// forever.
 [[gnu::noinline]] inline bool has_threads() {
   const ::pid_t process = ::getpid();
   if (team_process == 0) team_process = process;
@@ -135,9 +135,9 @@ namespace detail {
 }  // namespace detail
 #endif
 
-/// Calls f(team) once on each of `threads` threads and returns when all are done: the nanoseconds that
-/// they slept at barriers, all together. f must not throw. Where the runtime grants fewer threads, the
-/// team is that much smaller; in a forked process whose parent ran teams it is one thread.
+/// Calls f(team) once on each of `threads` threads, waits for all of them, and returns the total time
+/// that they slept at barriers, in nanoseconds. f must not throw. If the runtime grants fewer threads,
+/// the team is smaller; in a forked process whose parent ran teams it has one thread.
 template <class F>
 std::int64_t parallel(int threads, F&& f) {
 #ifdef _OPENMP
@@ -153,36 +153,42 @@ std::int64_t parallel(int threads, F&& f) {
   return 0;
 }
 
-/// How many threads the next of many similar calls is to run on: as many as there are, or fewer while
-/// another program keeps one of their processors busy, for then all wait for the thread that shares
-/// it. Learns from each call, and tries all threads again from time to time, ever more rarely while it
-/// is in vain. Where fewer threads are no faster, all run, and fewer are tried ever more rarely. (GCC's
-/// OpenMP ends the threads that a smaller team leaves over, and starts them again for a larger one.)
+/// Chooses the number of threads for each of many similar calls: all of them, or fewer while another
+/// program keeps one of the processors busy, because then every thread waits for the one that shares
+/// it. Learns from each call. While fewer are used, all are tried again from time to time, less and less
+/// often if that does not help; where fewer are no faster, they are tried less and less often too. (GCC's
+/// OpenMP ends the threads that a smaller team does not need and starts them again for a larger one.)
 class TeamSize {
  public:
   explicit TeamSize(int most) : most_(most), size_(most) {}
 
   int next() const { return size_; }
 
-  /// What a call on next() threads was: its work (only calls of equal work are compared), the seconds it
-  /// took, the nanoseconds that its threads slept, all together.
+  /// Reports a call on next() threads: its work (only calls of equal work are compared), its time in
+  /// seconds, and the total time its threads slept, in nanoseconds.
   void ran(std::int64_t work, double seconds, std::int64_t slept) {
     if (most_ == 1) return;
-    // One thread at least does not sleep.
+    // At least one thread does not sleep.
     const double each = static_cast<double>(slept) * 1e-9 / (std::max)(1, size_ - 1);
     const bool disturbed = each > 0.25 * seconds;
     if (calls_left_ > 0) {
-      --calls_left_, seconds_left_ -= seconds;
+      --calls_left_;
+      seconds_left_ -= seconds;
       if (size_ < most_) judge(work, seconds, disturbed);
       if (seconds_left_ <= 0) calls_left_ = 0;
       if (calls_left_ == 0) size_ = most_;
     } else if (!disturbed) {
-      pause_ = shortest_pause, quiet_ = true;
+      pause_ = shortest_pause;
+      quiet_ = true;
     } else if (quiet_) {
-      quiet_ = false;  // once may be chance
+      quiet_ = false;  // a single one may be chance
     } else {
-      work_ = work, seconds_ = seconds, calls_left_ = pause_, seconds_left_ = longest_seconds;
-      size_ = fewer(most_), helped_ = false;
+      work_ = work;
+      seconds_ = seconds;
+      calls_left_ = pause_;
+      seconds_left_ = longest_seconds;
+      size_ = fewer(most_);
+      helped_ = false;
     }
   }
 
@@ -192,25 +198,25 @@ class TeamSize {
 
   static int fewer(int threads) { return threads - (threads + 3) / 4; }
 
-  /// Of a call on fewer threads than all.
+  /// Judges a call on fewer than all threads.
   void judge(std::int64_t work, double seconds, bool disturbed) {
     const bool faster = work == work_ && seconds <= seconds_;
     if (!helped_) {  // the first
       if (work == work_) pause_ = (std::min)(4 * pause_, longest_pause);
       helped_ = faster;
-      if (!faster) size_ = most_;  // it is not the other program, or cannot be known
+      if (!faster) size_ = most_;  // fewer threads do not help, or the calls cannot be compared
     } else if (work == work_ && !faster) {
-      calls_left_ = 0;  // not any longer
+      calls_left_ = 0;  // no longer faster
     }
     if (faster && disturbed && size_ > 1) size_ = fewer(size_);
   }
 
-  // size_: of the next calls_left_ calls. Then all threads run, to see whether they are disturbed.
+  // size_ is for the next calls_left_ calls. After them all threads run, to see whether they are disturbed.
   int most_, size_, calls_left_ = 0, pause_ = shortest_pause;
   std::int64_t work_ = 0;  // of the last such call
   double seconds_ = 0, seconds_left_ = 0;
-  bool helped_ = false;  // fewer threads, since then
-  bool quiet_ = false;   // the last call on all threads
+  bool helped_ = false;  // fewer threads were faster
+  bool quiet_ = false;   // the last call on all threads was not disturbed
 };
 
 }  // namespace samba::inline SAMBA_TARGET

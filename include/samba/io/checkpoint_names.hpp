@@ -149,7 +149,9 @@ class CheckpointNaming {
         f({detail::join({prefix, name, rest}), row, rows, g * rows, kv_heads * rows});
         row += rows;
       };
-      part(rule.to[0], q), part(rule.to[1], head), part(rule.to[2], head);
+      part(rule.to[0], q);
+      part(rule.to[1], head);
+      part(rule.to[2], head);
     }
   }
 

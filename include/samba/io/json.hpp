@@ -299,10 +299,13 @@ class JsonReader {
       tail(0);
     } else if (code < 0x10000) {
       s += static_cast<char>(0xe0 | code >> 12);
-      tail(6), tail(0);
+      tail(6);
+      tail(0);
     } else {
       s += static_cast<char>(0xf0 | code >> 18);
-      tail(12), tail(6), tail(0);
+      tail(12);
+      tail(6);
+      tail(0);
     }
   }
 

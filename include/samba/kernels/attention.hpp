@@ -3,8 +3,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// One sequence's queries, its new keys and values, and its rings of earlier ones. KV: the type that
-/// the factors of all products are rounded to.
+/// One sequence's queries, its new keys and values, and its rings of earlier ones. KV: the type to which
+/// the operands of all products are rounded.
 template <class R, class KV>
 struct AttentionArgs {
   HeadRows<const R> q;     ///< (rows, n_kv_heads, group, head_dim)
@@ -21,9 +21,9 @@ struct AttentionArgs {
   R* log_sum;  ///< (rows, n_kv_heads * group), of the exponentials of scores; or null
 };
 
-/// The gradients of attention of one sequence, dout being that of out. Those of queries and of the
-/// chunk's own keys and values are written; dring: on entry the gradient of the rings as the forward
-/// pass left them, then that of the rings as it found them.
+/// The gradients of attention for one sequence, given dout, the gradient of out. The gradients of queries
+/// and of the chunk's own keys and values are written. dring: on entry the gradient of the rings as the
+/// forward pass left them, on return that of the rings as it found them.
 template <class R, class KV>
 struct AttentionBackwardArgs {
   AttentionArgs<R, KV> forward;  ///< rings as they were before; out as it was written
@@ -38,20 +38,20 @@ struct AttentionBackwardArgs {
   bool update_rings;
 };
 
-/// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in:
-/// every query adds them up in the same order for any split of its sequence.
+/// Keys are taken in tiles [64 t, 64 t + 64) of absolute positions, whatever chunk they came in, so that
+/// every query sums over them in the same order for any split of its sequence.
 inline constexpr int attention_tile = 64;
 
 /// Query rows (tokens times heads of a group) that share the keys of a tile.
 inline constexpr int attention_rows = 96;
 
-/// Of these, rows whose scores are turned into weights together.
+/// Of these, the rows whose scores become weights together.
 inline constexpr int attention_tile_rows = 12;
 
-/// Query rows whose products with a tile the backward pass takes together.
+/// Query rows that the backward pass multiplies with a tile together.
 inline constexpr std::int64_t attention_backward_rows = 48;
 
-/// Bytes of scratch that a thread needs to attend at most, for any KV and instruction set.
+/// The most bytes of scratch that a thread needs for attention, for any KV and instruction set.
 constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
   constexpr std::int64_t buffers = 8, vector = 16;
   const std::int64_t width = round_up(head_dim, panel_width);
@@ -189,7 +189,7 @@ AttentionArgs<Act<P>, KeyValue<P>> attention_args(const auto& a) {
 }  // namespace detail
 
 /// Grouped-query attention of every sequence of the chunk, causal, over the last `window` keys with
-/// the query's own: softmax(q k^T / sqrt(HeadDim)) v. Where KV is bf16, all factors are rounded to it:
+/// including the query's own: softmax(q k^T / sqrt(HeadDim)) v. If KV is bf16, all operands are rounded to it:
 /// queries, the chunk's own keys and values, softmax weights.
 template <int KvHeads, int Group, int HeadDim, class P>
 void attention(const Context<P>& c,

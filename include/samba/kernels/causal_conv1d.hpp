@@ -94,7 +94,8 @@ template <int Channels, int Taps, ConvActivation f = ConvActivation::silu, class
 void causal_conv1d(const Context<P>& c,
                    const std::type_identity_t<CausalConv1d<P, Channels, Taps>>& a) {
   CausalConv1dChunk<Taps, f, Real<P>, Act<P>> chunk{detail::conv_args<P, Channels>(a), a.past};
-  chunk.args.y = a.y.data, chunk.args.y_stride = a.y.stride;
+  chunk.args.y = a.y.data;
+  chunk.args.y_stride = a.y.stride;
   samba::detail::launch_on(c, chunk);
 }
 

@@ -88,7 +88,11 @@ struct ScanBackwardScratch {
   PerThreadRows<Real<P>, N * scan_block / scan_piece> kept;
   PerThread<Real<P>, (4 * scan_piece + 1) * N * vector_floats> piece;
 
-  static void visit(auto& t, auto&& f) { f(t.dBC), f(t.kept), f(t.piece); }
+  static void visit(auto& t, auto&& f) {
+    f(t.dBC);
+    f(t.kept);
+    f(t.piece);
+  }
 };
 
 /// The arguments of selective_scan. d_state = N.
@@ -171,8 +175,10 @@ template <int N, int d_inner, class P>
 void selective_scan(const Context<P>& c,
                     const std::type_identity_t<SelectiveScan<P, N, d_inner>>& a) {
   SelectiveScanChunk<N, Real<P>, Act<P>> chunk{detail::scan_args<P, N, d_inner>(a), a.h};
-  chunk.args.y = a.y.data, chunk.args.y_stride = a.y.stride;
-  chunk.args.before_gate = a.before_gate.data, chunk.args.before_gate_stride = a.before_gate.stride;
+  chunk.args.y = a.y.data;
+  chunk.args.y_stride = a.y.stride;
+  chunk.args.before_gate = a.before_gate.data;
+  chunk.args.before_gate_stride = a.before_gate.stride;
   samba::detail::launch_on(c, chunk);
 }
 
@@ -220,7 +226,10 @@ template <class R>
 template <class R>
 [[gnu::noinline]] void scan_A_backward(const R* A, std::int64_t n, R* dA, R* dA_log) {
   for (std::int64_t i = 0; i < n; ++i) dA[i] *= A[i];
-  for (std::int64_t i = 0; i < n; ++i) dA_log[i] += dA[i], dA[i] = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    dA_log[i] += dA[i];
+    dA[i] = 0;
+  }
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

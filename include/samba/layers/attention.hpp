@@ -132,7 +132,12 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
     Rows<Act<P>, n_heads> log_sum;
     kernels::AttentionScratch<head_dim, Real<P>> tile;
 
-    static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.log_sum), f(t.tile); }
+    static void visit(auto& t, auto&& f) {
+      f(t.qkv);
+      f(t.y);
+      f(t.log_sum);
+      f(t.tile);
+    }
   };
 
   template <class P>
@@ -141,7 +146,11 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
     Rows<Act<P>, n_heads * head_dim> y;
     kernels::AttentionBackwardScratch<head_dim, Real<P>> tile;
 
-    static void visit(auto& t, auto&& f) { f(t.qkv), f(t.y), f(t.tile); }
+    static void visit(auto& t, auto&& f) {
+      f(t.qkv);
+      f(t.y);
+      f(t.tile);
+    }
   };
 
   /// out = attention(u) for the rows of the chunk; advances the states. u, out: (rows, d_model).

@@ -94,7 +94,11 @@ struct Mamba {
     Rows<Act<P>, d_inner> x, dt, y;
 
     static void visit(auto& t, auto&& f) {
-      f(t.xz), f(t.rBC), f(t.x), f(t.dt), f.in_place_of(t.y, t.dt);
+      f(t.xz);
+      f(t.rBC);
+      f(t.x);
+      f(t.dt);
+      f.in_place_of(t.y, t.dt);
     }
   };
 
@@ -106,12 +110,19 @@ struct Mamba {
     kernels::ScanBackwardScratch<P, d_state, d_inner> scan;
 
     static void visit(auto& t, auto&& f) {
-      f(t.xz), f(t.rBC), f(t.x), f(t.dt), decltype(t.scan)::visit(t.scan, f);
+      f(t.xz);
+      f(t.rBC);
+      f(t.x);
+      f(t.dt);
+      decltype(t.scan)::visit(t.scan, f);
     }
   };
 
   static constexpr void visit_options(auto&& f) {
-    f("d_state", d_state), f("d_conv", d_conv), f("expand", expand), f("dt_rank", dt_rank);
+    f("d_state", d_state);
+    f("d_conv", d_conv);
+    f("expand", expand);
+    f("dt_rank", dt_rank);
     if constexpr (!std::is_void_v<Memory>) f("memory", Memory::width);
   }
 

@@ -46,17 +46,27 @@ struct SwiGLU {
   struct Scratch {
     Rows<Act<P>, d_ff> gate, up, hidden;
 
-    static void visit(auto& t, auto&& f) { f(t.gate), f(t.up), f.in_place_of(t.hidden, t.up); }
+    static void visit(auto& t, auto&& f) {
+      f(t.gate);
+      f(t.up);
+      f.in_place_of(t.hidden, t.up);
+    }
   };
 
   template <class P>
   struct Backward {
     Rows<Act<P>, d_ff> gate, up;  // the gradients of hidden, then gate; of up
 
-    static void visit(auto& t, auto&& f) { f(t.gate), f(t.up); }
+    static void visit(auto& t, auto&& f) {
+      f(t.gate);
+      f(t.up);
+    }
   };
 
-  static constexpr void visit_options(auto&& f) { f("d_ff", d_ff), f("bias", bias); }
+  static constexpr void visit_options(auto&& f) {
+    f("d_ff", d_ff);
+    f("bias", bias);
+  }
 
   /// FLOPs per token beside the matrices: silu and product.
   static constexpr std::int64_t other_flops(std::int64_t /*position*/) {

@@ -20,7 +20,7 @@ struct ModelOptions {
 };
 
 /// What a session allocates for KV = `KV`: a number of bytes, or for a model with full attention a
-/// function of the capacity in positions. As a number it stands for the default capacity.
+/// function of the capacity in positions. As a number it is that of the default capacity.
 template <class Model, class KV>
 struct StateBytes {
   constexpr std::int64_t operator()(std::int64_t capacity) const {
@@ -401,7 +401,8 @@ struct LanguageModel {
     detail::CountBranchWeights<T> all;
     constexpr Tree<T> tree{};
     if (!tie_embeddings) all.count(0, tree.embedding);
-    all.count(0, tree.norm), all.count(0, tree.head);
+    all.count(0, tree.norm);
+    all.count(0, tree.head);
     for_each_branch<Stack>(all);
     return all.count.bytes;
   }();
@@ -419,7 +420,7 @@ struct LanguageModel {
   }
 
   /// Binds the tensors of states to a block for this capacity, or only counts, if it is null; returns
-  /// the bytes of one sequence's state. The next sequence's state stands `stride` bytes behind.
+  /// the bytes of one sequence's state. The next sequence's state begins `stride` bytes later.
   /// in_turn: for branches that start from an empty state, one after the other: each one's tensors
   /// stand from the beginning, and rings have one slot where the layer can do with that
   /// (State::any_slots).
@@ -529,7 +530,12 @@ struct LanguageModel {
     Rows<Real<P>, 1> inverse;
     Logits<P> logits;
 
-    static void visit(auto& t, auto&& f) { f(t.normed), f(t.dnormed), f(t.inverse), f(t.logits); }
+    static void visit(auto& t, auto&& f) {
+      f(t.normed);
+      f(t.dnormed);
+      f(t.inverse);
+      f(t.logits);
+    }
     /// Of the first n rows.
     LossScratch of(std::int64_t n) const {
       LossScratch t = *this;

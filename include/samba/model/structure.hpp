@@ -148,7 +148,9 @@ struct BranchLister {
     if constexpr (requires { N::visit_options(node_options); }) N::visit_options(node_options);
     info.kind = kind_text(N::kind, of_node, factor_of<N>);
     list_reads<Model>(typename ReadsOf<L>::type{}, info.reads);
-    info.shared = use.shared, info.shared_number = use.number, info.first_use = seen.first(use);
+    info.shared = use.shared;
+    info.shared_number = use.number;
+    info.first_use = seen.first(use);
     const typename B::template Weights<float> weights{};
     TensorsOf tensors{info};
     B::template Weights<float>::visit(weights, tensors);

@@ -170,9 +170,13 @@ class Weights {
                                                std::string_view name, const Shape& shape,
                                                bool is_matrix, Layout layout, std::int64_t rows,
                                                std::int64_t row_size, Element* data) {
-    tensor.branch = branch, tensor.name = name, tensor.shape = shape;
-    tensor.is_matrix = is_matrix, tensor.layout = layout;
-    tensor.rows = rows, tensor.row_size = row_size;
+    tensor.branch = branch;
+    tensor.name = name;
+    tensor.shape = shape;
+    tensor.is_matrix = is_matrix;
+    tensor.layout = layout;
+    tensor.rows = rows;
+    tensor.row_size = row_size;
     tensor.bind(data);
   }
 

@@ -50,7 +50,8 @@ class Engine {
     Placer rows;
     const std::int64_t stream =
         std::int64_t{options_.chunk} * Model::d_model * static_cast<std::int64_t>(sizeof(R));
-    rows.take(stream), rows.take(stream);
+    rows.take(stream);
+    rows.take(stream);
     CountScratch count{{nullptr, options_.chunk, options_.threads}};
     for_each_branch<typename Model::Stack>(count);
     constexpr const char* chunk = "SessionOptions::chunk, threads: what is computed from a chunk";
@@ -139,7 +140,8 @@ class Engine {
           break;
         }
         if (take > 0) wanted_[wanted++] = {rows - 1, logits_ + first * Model::vocab_size};
-        ++first, done = 0;
+        ++first;
+        done = 0;
       }
       if (rows == 0) return;
       run({segments_, n}, rows, {wanted_, wanted}, nullptr);
@@ -222,8 +224,11 @@ class Engine {
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
       x = reinterpret_cast<X*>(placer.take_array(n, sizeof(X), "sequences"));
     };
-    take(segments_, sequences_), take(wanted_, sequences_), take(channels_, Model::n_channels);
-    take(positions_, sequences_), take(tokens_, options_.chunk);
+    take(segments_, sequences_);
+    take(wanted_, sequences_);
+    take(channels_, Model::n_channels);
+    take(positions_, sequences_);
+    take(tokens_, options_.chunk);
     take(logits_, std::int64_t{sequences_} * Model::vocab_size);
     return placer.offset;
   }
@@ -266,7 +271,10 @@ class Engine {
                                         std::int64_t offset, std::int64_t bytes) const {
     StateTensor& tensor = list.emplace_back();
     tensor.name = join({branch, ".", name});
-    tensor.dtype = dtype, tensor.shape = shape, tensor.offset = offset, tensor.bytes = bytes;
+    tensor.dtype = dtype;
+    tensor.shape = shape;
+    tensor.offset = offset;
+    tensor.bytes = bytes;
     for (std::int64_t& extent : tensor.shape)
       if (extent == 0) extent = options_.capacity;
   }

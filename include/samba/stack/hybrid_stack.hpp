@@ -274,7 +274,7 @@ struct HybridStack {
 };
 
 /// Block n times over: an array of blocks and a run-time loop, so depth costs no compile time.
-/// Block: a stack, or a layer (which then stands in a branch of its own).
+/// Block: a stack, or a layer (which then is a branch of its own).
 template <int n, class Block>
 struct Repeat {
   static_assert(n > 0, "Repeat<n, Block>: n must be positive");

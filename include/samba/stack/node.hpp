@@ -86,7 +86,11 @@ struct NodeWeights {
     detail::visit_derived<typename L::template Weights<T>>(w.layer, f);
     if constexpr (!std::is_void_v<After>) After::visit_derived(w.after, f, "norm_after.factor");
   }
-  void derive() { detail::derive(norm), detail::derive(layer), detail::derive(after); }
+  void derive() {
+    detail::derive(norm);
+    detail::derive(layer);
+    detail::derive(after);
+  }
   void derive_backward(NodeWeights<Before, L, After, Master<Real<T>>>& g) const {
     detail::derive_backward(norm, g.norm);
     detail::derive_backward(layer, g.layer);
@@ -141,7 +145,10 @@ struct NormedNode {
     static void visit(auto& t, auto&& f) {
       f(t.du);
       if constexpr (normed) f(t.statistics);
-      if constexpr (sandwich) f(t.dy), f(t.after_statistics);
+      if constexpr (sandwich) {
+        f(t.dy);
+        f(t.after_statistics);
+      }
       BackwardOf<L, P>::type::visit(t.layer, f);
     }
   };

@@ -29,7 +29,10 @@ struct OnEmbeddingNode {
       NormType::visit_derived(w.norm, f, "norm.factor");
       detail::visit_derived<typename L::template Weights<T>>(w.layer, f);
     }
-    void derive() { detail::derive(norm), detail::derive(layer); }
+    void derive() {
+      detail::derive(norm);
+      detail::derive(layer);
+    }
     void derive_backward(Weights<Master<Real<T>>>& g) const {
       detail::derive_backward(norm, g.norm);
       detail::derive_backward(layer, g.layer);
@@ -45,7 +48,9 @@ struct OnEmbeddingNode {
     typename L::template Scratch<P> layer;
 
     static void visit(auto& t, auto&& f) {
-      f(t.both), f(t.normed), f(t.y);
+      f(t.both);
+      f(t.normed);
+      f(t.y);
       L::template Scratch<P>::visit(t.layer, f);
     }
   };
@@ -59,7 +64,10 @@ struct OnEmbeddingNode {
     typename BackwardOf<L, P>::type layer;
 
     static void visit(auto& t, auto&& f) {
-      f(t.dy), f(t.du), f(t.dboth), f(t.statistics);
+      f(t.dy);
+      f(t.du);
+      f(t.dboth);
+      f(t.statistics);
       BackwardOf<L, P>::type::visit(t.layer, f);
     }
   };

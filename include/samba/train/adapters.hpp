@@ -284,7 +284,10 @@ class AdapterAdamW {
     const std::int64_t n = std::ssize(gradients);
     const double norm = std::sqrt(detail::dot(gradients.data(), gradients.data(), n));
     if (!is_finite(static_cast<float>(norm))) return norm;
-    if (steps_ == 0) mean_.resize(gradients.size()), square_.resize(gradients.size());
+    if (steps_ == 0) {
+      mean_.resize(gradients.size());
+      square_.resize(gradients.size());
+    }
     if (mean_.size() != gradients.size())
       fail({"AdapterAdamW::step: expected adapters of ", mean_.size(),
             " numbers, as before, found ", gradients.size()});

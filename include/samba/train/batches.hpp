@@ -66,7 +66,8 @@ class Batches {
     if (options_.in_order) check_in_order();
     share_out();
     row_.resize(static_cast<std::size_t>(options_.seq_len) + 1);
-    resize(tokens_, batch, what), resize(targets_, batch, what);
+    resize(tokens_, batch, what);
+    resize(targets_, batch, what);
     if (weighted()) resize(weights_, batch, what);
     const auto examples = options_.restart_at_separators ? most_documents() : options_.sequences;
     if (examples > (std::numeric_limits<int>::max)())

@@ -90,7 +90,8 @@ double relative_difference(const Weights<Model, Master<double>>& a,
                                                                            others[t].data);
     for (std::int64_t i = 0; i < all[t].rows * all[t].row_size; ++i) {
       if (!is_finite(static_cast<float>(x[i]))) return 1e300;
-      difference += (x[i] - y[i]) * (x[i] - y[i]), norm += y[i] * y[i];
+      difference += (x[i] - y[i]) * (x[i] - y[i]);
+      norm += y[i] * y[i];
     }
   }
   return difference > 0 ? std::sqrt(difference / (std::max)(norm, 1e-300)) : 0;
@@ -150,7 +151,8 @@ GradientReport check_gradients(const Weights<Model, double>& weights,
       slopes[t].get_row(r, slope.data());
       for (std::size_t k = 0; k < slope.size(); ++k) {
         const double term = slope[k] * direction[static_cast<std::size_t>(r) * slope.size() + k];
-        check.found += term, squares += term * term;
+        check.found += term;
+        squares += term * term;
       }
     }
     check.expected = (loss_at(options.step) - loss_at(-options.step)) / (2 * options.step);
@@ -171,7 +173,8 @@ GradientReport check_gradients(const Weights<Model, double>& weights,
     add_law(what, found);
   };
   GradientOptions threads = whole, recompute = whole;
-  threads.threads = 3, recompute.recompute = true;
+  threads.threads = 3;
+  recompute.recompute = true;
   {
     // Also where there are fewer processors.
     struct Restore {

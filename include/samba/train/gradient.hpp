@@ -30,7 +30,7 @@ struct GradientOptions {
 /// end in. The gradients have the same bits for any number of threads, any loss_rows, and with or
 /// without recompute.
 ///
-/// T: the type of the matrices and of the factors of their products; gradients are Real<T>.
+/// T: the type of the matrices and of the operands of their products; gradients are Real<T>.
 template <class Model, class T = float, class KV = Real<T>>
 class Gradient {
   static_assert(!std::is_same_v<T, int8>, "Gradient: train in float or bf16; quantise afterwards");
@@ -79,7 +79,7 @@ class Gradient {
     return run(weights, g, load(examples), scale);
   }
 
-  /// All sequences begin anew.
+  /// All sequences start again from empty states.
   void reset() {
     std::fill_n(blocks_.data(), blocks_.bytes(), std::byte{0});
     std::fill(positions_.begin(), positions_.end(), 0);
@@ -126,7 +126,8 @@ class Gradient {
                                    : times(n, each);
     CountTape count{this->tape(nullptr, nullptr, options_.tokens)};
     for_each_branch<typename Model::Stack>(count);
-    sizes_.tape = count.tape.offset, sizes_.scratch = count.scratch;
+    sizes_.tape = count.tape.offset;
+    sizes_.scratch = count.scratch;
     sizes_.own = lay_out(nullptr);
   }
 
@@ -205,8 +206,12 @@ class Gradient {
     };
     const std::int64_t n = options_.tokens, rows = options_.loss_rows;
     const std::int64_t stream = checked_product("GradientOptions::tokens", n, Model::d_model);
-    take(x_, stream), take(dx_, stream);
-    take(losses_, n), take(tokens_, n), take(targets_, n), take(weights_, n);
+    take(x_, stream);
+    take(dx_, stream);
+    take(losses_, n);
+    take(tokens_, n);
+    take(targets_, n);
+    take(weights_, n);
     ScratchPlacer of_loss{placer, rows};
     decltype(loss_)::visit(loss_, of_loss);
     Model::template place_channels<P>(channels_.data(), of_loss.placer, n, true);

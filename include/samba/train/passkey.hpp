@@ -74,7 +74,10 @@ PasskeyTokens passkey_tokens(const Tokenizer& tokenizer, std::int64_t length, do
   if (!fits(0))
     fail({"passkey_tokens: length: expected at least ", encode(0).size(), ", found ", length});
   std::int64_t low = 0, high = 1;  // low fits, high does not
-  while (fits(high)) low = high, high *= 2;
+  while (fits(high)) {
+    low = high;
+    high *= 2;
+  }
   while (high - low > 1) (fits((low + high) / 2) ? low : high) = (low + high) / 2;
 
   const auto prompt = encode_text(tokenizer, passkey_text(low, depth, seed).prompt);

@@ -158,7 +158,8 @@ class TokenFile {
   /// Reads all: throws where an id is outside the vocabulary or the ids are not those written.
   void verify() const {
     each_piece([&](std::int64_t begin, std::span<std::int32_t> ids, std::span<float> weights) {
-      read(begin, ids), read_weights(begin, weights);
+      read(begin, ids);
+      read_weights(begin, weights);
     });
     const auto bytes = static_cast<std::size_t>(size() * header_.stride());
     if (fnv1a(detail::as_text(data(), bytes)) != hash())

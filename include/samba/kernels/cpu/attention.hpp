@@ -40,11 +40,15 @@ template <class R, class KV>
 AttentionArgs<R, KV> of_segment(AttentionArgs<R, KV> a, const Segment& s,
                                 const RingData<KV>& ring_k, const RingData<KV>& ring_v) {
   const std::int64_t row = s.first_row;
-  a.q.data += row * a.q.stride, a.k.data += row * a.k.stride, a.v.data += row * a.v.stride;
+  a.q.data += row * a.q.stride;
+  a.k.data += row * a.k.stride;
+  a.v.data += row * a.v.stride;
   a.out += row * a.out_stride;
   if (a.log_sum) a.log_sum += row * a.n_kv_heads * a.group;
-  a.ring_k = ring_k.of(s.state), a.ring_v = ring_v.of(s.state);
-  a.position = s.position, a.rows = s.rows;
+  a.ring_k = ring_k.of(s.state);
+  a.ring_v = ring_v.of(s.state);
+  a.position = s.position;
+  a.rows = s.rows;
   return a;
 }
 

@@ -16,8 +16,10 @@ template <int Taps, ConvActivation f, class R>
   const Range channels = cpu.team.share(all.args.channels, line_floats);
   for (const Segment& s : chunk.segments) {
     CausalConv1dArgs<R> a = all.args;
-    a.x += s.first_row * a.x_stride, a.y += s.first_row * a.y_stride;
-    a.past = all.past.of(s.state), a.rows = s.rows;
+    a.x += s.first_row * a.x_stride;
+    a.y += s.first_row * a.y_stride;
+    a.past = all.past.of(s.state);
+    a.rows = s.rows;
     if constexpr (std::is_same_v<R, float>)
       simd::causal_conv1d<Taps, silu>(a, channels);
     else
@@ -35,8 +37,11 @@ template <int Taps, ConvActivation f, class R>
   for (const Segment& s : chunk.segments) {
     CausalConv1dBackwardArgs<R> b = all.args;
     const std::int64_t row = s.first_row;
-    b.forward.x += row * b.forward.x_stride, b.dy += row * b.dy_stride, b.dx += row * b.dx_stride;
-    b.forward.past = all.past.of(s.state), b.dpast = all.dpast.of(s.state);
+    b.forward.x += row * b.forward.x_stride;
+    b.dy += row * b.dy_stride;
+    b.dx += row * b.dx_stride;
+    b.forward.past = all.past.of(s.state);
+    b.dpast = all.dpast.of(s.state);
     b.forward.rows = s.rows;
     if constexpr (std::is_same_v<R, float>)
       simd::causal_conv1d_backward<Taps, silu>(b, channels);

@@ -38,7 +38,8 @@ template <class R>
       s = reference::row_statistics(x, R{a.eps}, a.columns);
       reference::layernorm_backward(x, a.weight, s, a.columns, dout, dx);
     }
-    a.statistics[2 * i] = s.mean, a.statistics[2 * i + 1] = s.inverse;
+    a.statistics[2 * i] = s.mean;
+    a.statistics[2 * i + 1] = s.inverse;
   }
   cpu.team.barrier();
   const Range columns = cpu.team.share(a.columns, line_floats);

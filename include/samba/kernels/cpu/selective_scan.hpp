@@ -16,11 +16,15 @@ template <int N, class R>
   for (const Segment& s : chunk.segments) {
     SelectiveScanArgs<R> a = all.args;
     const std::int64_t row = s.first_row;
-    a.dt += row * a.dt_stride, a.x += row * a.x_stride, a.y += row * a.y_stride;
-    a.B += row * a.B_stride, a.C += row * a.C_stride;
+    a.dt += row * a.dt_stride;
+    a.x += row * a.x_stride;
+    a.y += row * a.y_stride;
+    a.B += row * a.B_stride;
+    a.C += row * a.C_stride;
     if (a.z) a.z += row * a.z_stride;
     if (a.before_gate) a.before_gate += row * a.before_gate_stride;
-    a.h = all.h.of(s.state), a.rows = s.rows;
+    a.h = all.h.of(s.state);
+    a.rows = s.rows;
     if constexpr (std::is_same_v<R, float>)
       simd::selective_scan<N>(a, channels);
     else
@@ -42,13 +46,19 @@ template <int N, class R>
     SelectiveScanBackwardArgs<R> b = all.args;
     SelectiveScanArgs<R>& a = b.forward;
     const std::int64_t row = s.first_row;
-    a.dt += row * a.dt_stride, a.x += row * a.x_stride;
-    a.B += row * a.B_stride, a.C += row * a.C_stride;
+    a.dt += row * a.dt_stride;
+    a.x += row * a.x_stride;
+    a.B += row * a.B_stride;
+    a.C += row * a.C_stride;
     if (a.z) a.z += row * a.z_stride;
     if (b.dz) b.dz += row * b.dz_stride;
     if (b.dbefore_gate) b.dbefore_gate += row * b.dbefore_gate_stride;
-    a.h = all.h.of(s.state), a.rows = s.rows, b.dh = all.dh.of(s.state);
-    b.dy += row * b.dy_stride, b.ddt += row * b.ddt_stride, b.dx += row * b.dx_stride;
+    a.h = all.h.of(s.state);
+    a.rows = s.rows;
+    b.dh = all.dh.of(s.state);
+    b.dy += row * b.dy_stride;
+    b.ddt += row * b.ddt_stride;
+    b.dx += row * b.dx_stride;
     b.dBC += row * b.dBC_stride;
     if constexpr (std::is_same_v<R, float>)
       simd::selective_scan_backward<N>(b, channels, kept, piece);

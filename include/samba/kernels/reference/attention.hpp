@@ -11,12 +11,12 @@ namespace reference {
 
 /// softmax(q k^T / sqrt(head_dim)) v over the keys j with position - window < j <= position, for the
 /// query rows of the range and all query heads of some key/value heads. One pass with a running
-/// maximum (Milakov & Gimelshein 2018); no scores are stored. All factors are rounded to KV: queries,
-/// new keys and values, and weights, which are added up as they were before.
+/// maximum (Milakov & Gimelshein 2018); no scores are stored. All operands are rounded to KV: queries,
+/// new keys and values, and weights; their sum is of the weights before rounding.
 template <class R, class KV>
 void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
   const int D = a.head_dim;
-  const auto as_factor = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
+  const auto rounded = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
   for (std::int64_t i = rows.begin; i < rows.end; ++i)
     for (std::int64_t head = heads.begin * a.group; head < heads.end * a.group; ++head) {
       const std::int64_t g = head / a.group;
@@ -31,19 +31,19 @@ void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
         const std::int64_t at = (g * a.n_slots + j % a.n_slots) * D;
         const bool old = j < a.position;
         const auto key = [&](int d) {
-          return old ? static_cast<R>(a.ring_k[at + d]) : as_factor(own_k[d]);
+          return old ? static_cast<R>(a.ring_k[at + d]) : rounded(own_k[d]);
         };
         const auto value = [&](int d) {
-          return old ? static_cast<R>(a.ring_v[at + d]) : as_factor(own_v[d]);
+          return old ? static_cast<R>(a.ring_v[at + d]) : rounded(own_v[d]);
         };
 
         R score = 0;
-        for (int d = 0; d < D; ++d) score += as_factor(q[d]) * key(d);
+        for (int d = 0; d < D; ++d) score += rounded(q[d]) * key(d);
         score /= std::sqrt(static_cast<R>(D));
         const R new_maximum = j == begin || score > maximum ? score : maximum;
         const R keep = j == begin ? R{0} : std::exp(maximum - new_maximum);
         const R weight = std::exp(score - new_maximum);
-        for (int d = 0; d < D; ++d) out[d] = keep * out[d] + as_factor(weight) * value(d);
+        for (int d = 0; d < D; ++d) out[d] = keep * out[d] + rounded(weight) * value(d);
         total = keep * total + weight;
         maximum = new_maximum;
       }
@@ -101,13 +101,13 @@ void attention_backward_start(const AttentionBackwardArgs<R, KV>& b, std::int64_
 /// The gradients for the query heads of some key/value heads. With p the softmax weights of a query,
 /// dp = dout v and ds = p (dp - sum(p dp)) / sqrt(head_dim):
 ///   dv += p dout    dq += ds k    dk += ds q
-/// Scores are computed anew, and none is stored. Roundings to KV have the derivative 1.
+/// Scores are recomputed; none is stored. Rounding to KV counts as the identity.
 template <class R, class KV>
 void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
   const AttentionArgs<R, KV>& a = b.forward;
   const int D = a.head_dim;
   const R scale = R{1} / std::sqrt(static_cast<R>(D));
-  const auto as_factor = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
+  const auto rounded = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
   for (std::int64_t g = heads.begin; g < heads.end; ++g) {
     attention_backward_start(b, g, {0, a.rows});
     for (std::int64_t i = 0; i < a.rows; ++i)
@@ -124,12 +124,12 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
                                                                   a.v.at(j - a.position, g);
             const bool old = j < a.position;
             const auto key = [&](int d) {
-              return old ? static_cast<R>(a.ring_k[at + d]) : as_factor(own_k[d]);
+              return old ? static_cast<R>(a.ring_k[at + d]) : rounded(own_k[d]);
             };
             R score = 0, dp = 0;
             for (int d = 0; d < D; ++d) {
-              score += as_factor(q[d]) * key(d);
-              dp += dout[d] * (old ? static_cast<R>(a.ring_v[at + d]) : as_factor(own_v[d]));
+              score += rounded(q[d]) * key(d);
+              dp += dout[d] * (old ? static_cast<R>(a.ring_v[at + d]) : rounded(own_v[d]));
             }
             f(score * scale, dp, key, old ? b.dring_k + at : b.dk.at(j - a.position, g),
               old ? b.dring_v + at : b.dv.at(j - a.position, g));
@@ -150,7 +150,7 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
           for (int d = 0; d < D; ++d) {
             dvalue[d] += p * dout[d];
             dq[d] += ds * key(d);
-            dkey[d] += ds * as_factor(q[d]);
+            dkey[d] += ds * rounded(q[d]);
           }
         });
       }

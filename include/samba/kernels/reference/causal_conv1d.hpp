@@ -50,7 +50,10 @@ void causal_conv1d_backward(const CausalConv1dBackwardArgs<R>& b, Range channels
         d[j] += a.weight[j * a.channels + c] * dsum;
       }
       give(t, d[0]);
-      for (int j = 0; j < Taps - 1; ++j) window[j] = window[j + 1], d[j] = d[j + 1];
+      for (int j = 0; j < Taps - 1; ++j) {
+        window[j] = window[j + 1];
+        d[j] = d[j + 1];
+      }
     }
     for (int j = 0; j < Taps - 1; ++j) give(a.rows + j, d[j] + b.dpast[j * a.channels + c]);
     for (int j = 0; j < Taps - 1; ++j) b.dpast[j * a.channels + c] = dpast[j];

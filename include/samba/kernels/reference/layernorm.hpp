@@ -39,7 +39,8 @@ void layernorm_backward(const R* x, const R* weight, RowStatistics<R> s, std::in
   R sum = 0, products = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     const R g = weight[i] * dy[i];
-    sum += g, products += g * ((x[i] - s.mean) * s.inverse);
+    sum += g;
+    products += g * ((x[i] - s.mean) * s.inverse);
   }
   const R mean = sum / static_cast<R>(n), along = products / static_cast<R>(n);
   for (std::int64_t i = 0; i < n; ++i) {

@@ -24,12 +24,14 @@ struct AttentionBuffers {
       if (scratch) x = reinterpret_cast<X*>(scratch + at);
       at += round_up(n * static_cast<std::int64_t>(sizeof(X)), alignment);
     };
-    take(out, attention_rows * width), take(total, attention_rows * lanes);
+    take(out, attention_rows * width);
+    take(total, attention_rows * lanes);
     take(maximum, attention_rows);
     take(query, attention_rows * units);
     take(weight, attention_tile_rows * attention_tile);
     take(rows, (2 * attention_tile + 1) * head_dim);
-    take(keys, attention_tile * units), take(values, attention_tile * width);
+    take(keys, attention_tile * units);
+    take(values, attention_tile * width);
     return at;
   }
 };
@@ -167,17 +169,20 @@ template <class KV>
         if (j < begin || j >= end) {  // out of sight
           keys[at] = values[at] = zeros;
         } else if (j < a.position) {
-          keys[at] = a.ring_k + slot, values[at] = a.ring_v + slot;
+          keys[at] = a.ring_k + slot;
+          values[at] = a.ring_v + slot;
         } else {
           const float *const key = a.k.at(j - a.position, g), *const value =
                                                                   a.v.at(j - a.position, g);
           if constexpr (std::is_same_v<KV, float>) {
-            keys[at] = key, values[at] = value;
+            keys[at] = key;
+            values[at] = value;
           } else {
             KV* const copy = t.rows + 2 * at * D;
             round_to_bf16(key, D, copy);
             round_to_bf16(value, D, copy + D);
-            keys[at] = copy, values[at] = copy + D;
+            keys[at] = copy;
+            values[at] = copy + D;
           }
         }
       }

@@ -5,8 +5,8 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// What a thread needs of a tile of keys and of some query rows; widths in whole panels, behind
-/// head_dim zeros.
+/// A thread's buffers for a tile of keys and some query rows; rows are padded with zeros from head_dim
+/// to a whole panel.
 struct AttentionBackwardBuffers {
   float *key = nullptr, *value = nullptr, *dkey = nullptr, *dvalue = nullptr;  ///< (tile, width)
   std::int32_t *keys = nullptr, *values = nullptr;                             ///< the tile, packed
@@ -22,16 +22,22 @@ struct AttentionBackwardBuffers {
       if (scratch) x = reinterpret_cast<X*>(scratch + at);
       at += n;
     };
-    take(key, tile * width), take(value, tile * width);
-    take(dkey, tile * width), take(dvalue, tile * width);
-    take(keys, tile * head_dim), take(values, tile * head_dim);
-    take(q, rows * width), take(dout, rows * width), take(dq, rows * width);
-    take(p, rows * tile), take(ds, rows * tile);
+    take(key, tile * width);
+    take(value, tile * width);
+    take(dkey, tile * width);
+    take(dvalue, tile * width);
+    take(keys, tile * head_dim);
+    take(values, tile * head_dim);
+    take(q, rows * width);
+    take(dout, rows * width);
+    take(dq, rows * width);
+    take(p, rows * tile);
+    take(ds, rows * tile);
     return at;
   }
 };
 
-/// to = from as a factor of type KV: n values, and zeros up to width.
+/// to = from rounded to KV: n values, then zeros up to width.
 template <class KV, class From>
 void load_row(const From* from, std::int64_t n, std::int64_t width, float* to) {
   if constexpr (std::is_same_v<KV, bf16> && std::is_same_v<From, float>)
@@ -99,7 +105,8 @@ template <class KV>
     for (std::int64_t at = 0; at < tile; ++at) {
       const std::int64_t j = start + at;
       float *const key = t.key + at * width, *const value = t.value + at * width;
-      key_rows[at] = key, value_rows[at] = value;
+      key_rows[at] = key;
+      value_rows[at] = value;
       if (j < in_sight.begin || j >= in_sight.end) {
         std::fill_n(key, width, 0.f), std::fill_n(value, width, 0.f);
       } else if (j < a.position) {
@@ -148,7 +155,7 @@ template <class KV>
             log_sum(-log2e * a.log_sum[token * a.n_kv_heads * a.group + h]);
         float *const p = t.p + i * tile, *const ds = t.ds + i * tile;
         for (int j = 0; j < tile; j += lanes) {
-          // At most 1, also where huge scores leave log_sum no digits behind them.
+          // At most 1, even where scores are so large that log_sum has no digits left for the rest.
           const vec weight =
               exp2_below((xsimd::min)(vec(0.f), fma(load(p + j), vec(scale * log2e), log_sum)));
           store(p + j, weight);

@@ -41,7 +41,8 @@ void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
   CausalConv1dArgs<float> some = a;
   for (std::int64_t row = 0; row < a.rows; row += most) {
     some.rows = (std::min)(most, a.rows - row);
-    some.x = a.x + row * a.x_stride, some.y = a.y + row * a.y_stride;
+    some.x = a.x + row * a.x_stride;
+    some.y = a.y + row * a.y_stride;
     detail::causal_conv1d_rows<Taps, Silu>(some, channels);
   }
 }
@@ -83,7 +84,8 @@ void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range chan
       });
       give(t, d[0]);
       unroll<Taps - 1>([&](auto j) __attribute__((always_inline)) {
-        window[j] = window[j + 1], d[j] = d[j + 1];
+        window[j] = window[j + 1];
+        d[j] = d[j + 1];
       });
     }
     const auto at = [&](float* tensor, int j) { return tensor + j * a.channels; };

@@ -62,7 +62,8 @@ template <class T>
       if constexpr (is_int8)
         for (std::int64_t i = 0; i < n; ++i) {
           const Int8Scale s(detail::largest(a.x + (row + i) * a.x_stride, a.K));
-          scale[i] = s.value, inverse[i] = s.inverse;
+          scale[i] = s.value;
+          inverse[i] = s.inverse;
         }
 
       for (std::int64_t g = 0; g < groups; g += piece) {
@@ -70,7 +71,10 @@ template <class T>
         const std::int64_t values = (std::min)(count * group, a.K - g * group);
         const Element* x = elements;
         std::int64_t x_stride = count;
-        if constexpr (is_float) x = a.x + row * a.x_stride, x_stride = a.x_stride;
+        if constexpr (is_float) {
+          x = a.x + row * a.x_stride;
+          x_stride = a.x_stride;
+        }
         for (std::int64_t i = 0; i < (is_float ? 0 : n); ++i) {
           const float* const from = a.x + (row + i) * a.x_stride + g * group;
           if constexpr (is_int8) {

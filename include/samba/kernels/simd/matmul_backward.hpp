@@ -8,14 +8,14 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// Rows that share what was packed for them, panels that share the rows, and terms of a sum that are
-/// taken together: rows and a panel fit the nearest cache.
+/// Rows that share packed panels, panels that share rows, and terms of a sum per pass: the rows and one
+/// panel fit the first-level cache.
 inline constexpr std::int64_t backward_rows = 48, backward_panels = 16;
 template <class T>
 inline constexpr std::int64_t backward_terms = 512 / sizeof(T);
 
-/// Columns of a group of rows of x side by side as numbers of type T, to: (columns, group); of `rows`
-/// rows, those that the group lacks being zeros.
+/// The columns of a group of rows of x, interleaved and converted to T: to (columns, group). Only `rows`
+/// rows exist; missing ones are zeros.
 template <class T>
 void join_rows(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns,
                T* to) {
@@ -55,7 +55,8 @@ void join_rows(const float* x, std::int64_t x_stride, std::int64_t rows, std::in
       to[c * group + i] = i < rows ? T(x[i * x_stride + c]) : T(0.f);
 }
 
-/// Columns of x as rows of factors, its rows being terms: to[g * backward_rows + column], group g.
+/// x transposed into operands: its columns become rows, its rows the terms of the sum; group g of column
+/// c goes to to[g * backward_rows + c].
 template <class T>
 void turn_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::int64_t columns,
                typename Operand<T>::Element* to) {
@@ -74,8 +75,7 @@ void turn_rows(const float* x, std::int64_t x_stride, std::int64_t terms, std::i
   }
 }
 
-/// A factor of a gradient, packed for the micro-kernel of matmul: panels of 32 outputs side by
-/// side, terms in the groups of T.
+/// An operand packed for the micro-kernel of matmul: panels of 32 outputs, terms in the groups of T.
 template <class T>
 struct BackwardPanels {
   static constexpr std::int64_t group = Packing<T>::group, size = backward_terms<T> * panel_width;
@@ -183,8 +183,8 @@ void for_each_columns(Range columns, F&& f) {
 
 }  // namespace detail
 
-/// As reference::matmul_backward_input, by the micro-kernel of matmul: the weights of some outputs
-/// are packed anew, with the outputs in the place of the inputs.
+/// As reference::matmul_backward_input, with the micro-kernel of matmul: the weights of some outputs
+/// are repacked transposed, outputs taking the place of inputs.
 template <class T>
 [[gnu::noinline]] void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
   using namespace detail;

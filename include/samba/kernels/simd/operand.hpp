@@ -180,7 +180,9 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t all_row
     for (std::int64_t g = 0, n; g < a.groups; g += n) {
       n = (std::min)(Factor::piece, a.groups - g);
       Product<T> piece = a;
-      piece.groups = n, piece.w += g * a.w_group, piece.x += g * a.x_group;
+      piece.groups = n;
+      piece.w += g * a.w_group;
+      piece.x += g * a.x_group;
       const std::byte* const next =
           g + n < a.groups ? piece.w + p * a.w_panel + n * a.w_group : a.w + (p + 1) * a.w_panel;
       const bool prefetch = from_memory && (g + n < a.groups || p + 1 < n_panels);
