@@ -71,6 +71,33 @@ struct MambaOnly : LanguageModel<Repeat<3, Mamba<48>>, tied(128)> {
   static constexpr const char* folder = "mamba-only-tiny";
 };
 
+// Models that other code publishes, under the names of their transformers checkpoints.
+struct MambaTiny : LanguageModel<Repeat<3, Mamba<48>>, tied(128)> {
+  static constexpr const char* folder = "mamba-tiny";
+};
+struct Llama2
+    : LanguageModel<
+          Repeat<2, HybridStack<Attention<AttentionOptions{.n_heads = 4}>, SwiGLU<48, 112>>>,
+          untied(128)> {
+  static constexpr const char* folder = "llama2-tiny";
+};
+struct Llama3
+    : LanguageModel<Repeat<2, HybridStack<Attention<AttentionOptions{
+                                              .n_heads = 4, .n_kv_heads = 2, .rope_theta = 500000}>,
+                                          SwiGLU<64, 112>>>,
+                    untied(128)> {
+  static constexpr const char* folder = "llama3-tiny";
+};
+struct Mistral
+    : LanguageModel<Repeat<2, HybridStack<SWA<16, heads_4_2>, SwiGLU<64, 112>>>, untied(128)> {
+  static constexpr const char* folder = "mistral-tiny";
+};
+/// As Mistral, with fused projections in its files.
+struct Phi3
+    : LanguageModel<Repeat<2, HybridStack<SWA<16, heads_4_2>, SwiGLU<64, 112>>>, untied(128)> {
+  static constexpr const char* folder = "phi3-tiny";
+};
+
 template <class Model>
 std::string path(const std::string& file) {
   return data_path("golden/" + std::string(Model::folder) + "/" + file);

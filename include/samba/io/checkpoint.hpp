@@ -1,6 +1,8 @@
 #pragma once
 #include <samba/core/parallel.hpp>
 #include <samba/io/format/fla.hpp>
+#include <samba/io/format/llama.hpp>
+#include <samba/io/format/mamba.hpp>
 #include <samba/io/format/samba.hpp>
 #include <samba/io/shards.hpp>
 #include <samba/model/weights.hpp>
@@ -12,11 +14,13 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// The format that a checkpoint's names are of: the first that has one of its tensors outside branches,
-/// or that of this library.
+/// The format that a checkpoint's names are of; that of this library where they are of no other.
 [[gnu::cold]] inline const CheckpointFormat& format_of(const Checkpoint& file) {
-  for (const CheckpointFormat* format : {&formats::fla})
-    if (file.find(format->embedding) || file.find(format->norm)) return *format;
+  for (const CheckpointFormat* format :
+       {&formats::mamba, &formats::fla, &formats::phi3, &formats::llama})
+    if (format->mark.empty() ? file.find(format->embedding) || file.find(format->norm)
+                             : file.find(format->mark) != nullptr)
+      return *format;
   return formats::samba;
 }
 
@@ -105,7 +109,9 @@ class CheckpointMap {
 struct LoadedRows {
   std::size_t tensor;
   const TensorView* stored;
-  std::int64_t row, rows, file_row;
+  std::int64_t row, rows, file_row, file_step;
+
+  std::int64_t stored_row(std::int64_t i) const { return file_row + i * file_step; }
 };
 
 /// The first number of a row that is not finite, or its size.
@@ -127,7 +133,7 @@ template <class R>
     const std::span row(values, static_cast<std::size_t>(tensor.row_size));
     const Range share = team.share(piece.rows, panel_width);
     for (std::int64_t r = share.begin; r < share.end; ++r) {
-      read_floats(*piece.stored, (piece.file_row + r) * tensor.row_size, row);
+      read_floats(*piece.stored, piece.stored_row(r) * tensor.row_size, row);
       if (first_not_finite<R>(row) < row.size()) return i;
       tensor.set_row(piece.row + r, values);
     }
@@ -158,12 +164,13 @@ template <class R>
     map.naming().parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
       const TensorView& stored = *map.find(part.name);
       read_floats(stored, 0, std::span<R>{});  // throws where the dtype is none of numbers
-      if (!vector) return pieces.push_back({i, &stored, part.row, part.rows, part.file_row});
-      const auto some = std::span(values).subspan(static_cast<std::size_t>(part.row),
-                                                  static_cast<std::size_t>(part.rows));
-      read_floats(stored, part.file_row, some);
-      if (const std::size_t k = first_not_finite<R>(some); k < some.size())
-        refuse(stored, part.file_row + static_cast<std::int64_t>(k));
+      const LoadedRows piece{i, &stored, part.row, part.rows, part.file_row, part.file_step};
+      if (!vector) return pieces.push_back(piece);
+      for (std::int64_t k = 0; k < part.rows; ++k) {
+        const auto one = std::span(values).subspan(static_cast<std::size_t>(part.row + k), 1);
+        read_floats(stored, piece.stored_row(k), one);
+        if (first_not_finite<R>(one) == 0) refuse(stored, piece.stored_row(k));
+      }
     });
     if (vector) tensor.set_row(0, values.data());
   }
@@ -181,9 +188,9 @@ template <class R>
   const std::int64_t size = tensors[piece.tensor].row_size;
   const std::span row(values.data(), static_cast<std::size_t>(size));
   for (std::int64_t r = 0; r < piece.rows; ++r) {
-    read_floats(*piece.stored, (piece.file_row + r) * size, row);
+    read_floats(*piece.stored, piece.stored_row(r) * size, row);
     if (const std::size_t k = first_not_finite<R>(row); k < row.size())
-      refuse(*piece.stored, (piece.file_row + r) * size + static_cast<std::int64_t>(k));
+      refuse(*piece.stored, piece.stored_row(r) * size + static_cast<std::int64_t>(k));
   }
 }
 
@@ -231,8 +238,8 @@ template <class R>
 
 /// Reads the weights of a Model from a checkpoint: a .safetensors file, a *.safetensors.index.json,
 /// or a folder with model.safetensors or model.safetensors.index.json. Tensors may be float32,
-/// bfloat16, float16 or float64, under the names of the public Samba code or of fla's Samba; a tied
-/// head may be stored once or twice.
+/// bfloat16, float16 or float64, under the names of the public Samba code, of fla's Samba or of
+/// transformers' Llama, Mistral, Phi-3 and Mamba; a tied head may be stored once or twice.
 ///
 /// Throws Error before reading any weight where the file does not fit the type, with all missing
 /// and unexpected tensors and wrong shapes in one message; also where a value is not finite.

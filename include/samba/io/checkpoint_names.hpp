@@ -7,17 +7,24 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Rows [row, row + rows) of a tensor of the model are rows [file_row, file_row + rows) of tensor
-/// `name` of a file, which has file_rows of them.
+/// Row row + i of a tensor of the model, i < rows, is row file_row + i * file_step of tensor `name` of a
+/// file, which has file_rows rows.
 struct NamedRows {
   std::string name;
-  std::int64_t row = 0, rows = 0, file_row = 0, file_rows = 0;
+  std::int64_t row = 0, rows = 0, file_row = 0, file_rows = 0, file_step = 1;
 };
 
-/// How a file has a tensor.
+/// How a file stores a tensor. Fused rows of attention are grouped by key/value head here: its query
+/// heads, its key head, its value head.
 enum class StoredAs {
   whole,
-  heads_apart  ///< of fused rows, grouped by key/value head: queries, keys and values in three tensors
+  heads_apart,  ///< queries, keys and values in three tensors
+  /// The same, with the halves of each query and key head interleaved (rows 0, n, 1, n + 1, ... of a head
+  /// of 2 n): for a rotation of adjacent pairs, as GGUF files of Llama have it.
+  heads_apart_in_pairs,
+  heads_in_order,  ///< one tensor: all queries, then all keys, then all values
+  first_half,      ///< the first half of the rows of a tensor
+  second_half      ///< the second half
 };
 
 /// What the tensors of a branch whose names begin with `from` are called instead.
@@ -27,8 +34,11 @@ struct TensorRule {
   std::string_view to[3] = {};  ///< one name, or those of queries, keys and values
 };
 
+/// The prefix of a layer whose tensors have none within their block.
+inline constexpr std::string_view no_prefix = "/";
+
 /// A branch of a block: the layers that it may be, by name (none: any), and the prefixes of its norm and
-/// of its layer (empty: the layer's name).
+/// of its layer (empty: the layer's name; or no_prefix).
 struct BranchRule {
   std::string_view layers[4] = {};
   std::string_view norm, layer = {};
@@ -56,9 +66,11 @@ class Rules {
 };
 
 /// A checkpoint format. Of its schedules the last that the model follows counts; the first is for all
-/// models. A tensor is called `<block><number>.<prefix>.<name>`.
+/// models. A tensor is called `<block><number>.<prefix>.<name>`. A file is of the format if it has the
+/// tensor `mark`, where that is given, or else the embedding or the norm.
 struct CheckpointFormat {
   std::string_view embedding, norm, head, block;
+  std::string_view mark = {};
   Rules<ScheduleRule> schedules;
   Rules<TensorRule> tensors = {};
 };
@@ -109,17 +121,23 @@ class CheckpointNaming {
       whole.name = detail::join({block, norm == "norm" ? rule.norm : norm, name.substr(dot)});
       return f(whole);
     }
-    const std::string prefix = detail::join(
-        {block, rule.layer.empty() ? std::string_view(branch.layer) : rule.layer, "."});
+    const std::string prefix =
+        rule.layer == no_prefix
+            ? block
+            : detail::join(
+                  {block, rule.layer.empty() ? std::string_view(branch.layer) : rule.layer, "."});
     for (const TensorRule& tensor : format_->tensors) {
       if (!name.starts_with(tensor.from)) continue;
       const std::string_view rest = name.substr(tensor.from.size());
-      if (tensor.stored == StoredAs::heads_apart) {
-        if (branch.n_kv_heads == 0) continue;
-        return heads_apart(prefix, tensor, rest, branch, f);
-      }
       whole.name = detail::join({prefix, tensor.to[0], rest});
-      return f(whole);
+      if (tensor.stored == StoredAs::whole) return f(whole);
+      if (tensor.stored == StoredAs::first_half || tensor.stored == StoredAs::second_half) {
+        whole.file_rows = 2 * whole.rows;
+        if (tensor.stored == StoredAs::second_half) whole.file_row = whole.rows;
+        return f(whole);
+      }
+      if (branch.n_kv_heads == 0) continue;
+      return fused_heads(prefix, tensor, rest, branch, f);
     }
     whole.name = prefix + std::string(name);
     f(whole);
@@ -138,20 +156,40 @@ class CheckpointNaming {
     return true;
   }
 
-  [[gnu::cold]] static void heads_apart(const std::string& prefix, const TensorRule& rule,
+  /// The parts of rows that are fused here.
+  [[gnu::cold]] static void fused_heads(const std::string& prefix, const TensorRule& rule,
                                         std::string_view rest, const BranchInfo& branch,
                                         Callback<const NamedRows&> f) {
+    const bool one_tensor = rule.stored == StoredAs::heads_in_order;
     const std::int64_t head = branch.head_dim, kv_heads = branch.n_kv_heads;
-    const std::int64_t q = branch.n_heads / kv_heads * head, group = q + 2 * head;
+    const std::int64_t group = branch.n_heads / kv_heads, all = branch.n_heads + 2 * kv_heads;
+    // Head number h of the queries, keys or values.
+    const auto part = [&](int which, std::int64_t row, std::int64_t h, std::int64_t heads) {
+      const std::int64_t before = which == 0   ? 0
+                                  : which == 1 ? branch.n_heads
+                                               : branch.n_heads + kv_heads;
+      NamedRows rows{detail::join({prefix, rule.to[one_tensor ? 0 : which], rest}),
+                     row,
+                     head,
+                     (one_tensor ? before + h : h) * head,
+                     (one_tensor ? all : heads) * head,
+                     1};
+      if (rule.stored != StoredAs::heads_apart_in_pairs || which == 2) return f(rows);
+      rows.rows = head / 2;
+      rows.file_step = 2;
+      f(rows);
+      rows.row += head / 2;
+      ++rows.file_row;
+      f(rows);
+    };
+    std::int64_t row = 0;
     for (std::int64_t g = 0; g < kv_heads; ++g) {
-      std::int64_t row = g * group;
-      const auto part = [&](std::string_view name, std::int64_t rows) {
-        f({detail::join({prefix, name, rest}), row, rows, g * rows, kv_heads * rows});
-        row += rows;
-      };
-      part(rule.to[0], q);
-      part(rule.to[1], head);
-      part(rule.to[2], head);
+      for (std::int64_t h = 0; h < group; ++h, row += head)
+        part(0, row, g * group + h, branch.n_heads);
+      for (const int which : {1, 2}) {
+        part(which, row, g, kv_heads);
+        row += head;
+      }
     }
   }
 

@@ -1,0 +1,45 @@
+#pragma once
+#include <samba/io/checkpoint_names.hpp>
+
+namespace samba::inline SAMBA_TARGET::formats {
+
+namespace detail {
+inline constexpr ScheduleRule llama_schedules[] = {
+    {2,
+     {{{"swa", "attention"}, "input_layernorm", "self_attn"},
+      {{"mlp"}, "post_attention_layernorm", "mlp"}}},
+};
+inline constexpr TensorRule llama_tensors[] = {
+    {"attn.", StoredAs::heads_apart, {"q_proj.", "k_proj.", "v_proj."}},
+    {"proj.", StoredAs::whole, {"o_proj."}},
+    {"swiglu.w1.", StoredAs::whole, {"gate_proj."}},
+    {"swiglu.w2.", StoredAs::whole, {"up_proj."}},
+    {"swiglu.w3.", StoredAs::whole, {"down_proj."}},
+};
+inline constexpr TensorRule phi3_tensors[] = {
+    {"attn.", StoredAs::heads_in_order, {"qkv_proj."}},
+    {"proj.", StoredAs::whole, {"o_proj."}},
+    {"swiglu.w1.", StoredAs::first_half, {"gate_up_proj."}},
+    {"swiglu.w2.", StoredAs::second_half, {"gate_up_proj."}},
+    {"swiglu.w3.", StoredAs::whole, {"down_proj."}},
+};
+}  // namespace detail
+
+/// Llama and what has its names in transformers: Mistral, SmolLM2; attention and MLP in turns.
+inline constexpr CheckpointFormat llama{.embedding = "model.embed_tokens.weight",
+                                        .norm = "model.norm.weight",
+                                        .head = "lm_head.weight",
+                                        .block = "model.layers.",
+                                        .schedules = detail::llama_schedules,
+                                        .tensors = detail::llama_tensors};
+
+/// Phi-3 in transformers: as Llama, with fused projections.
+inline constexpr CheckpointFormat phi3{.embedding = "model.embed_tokens.weight",
+                                       .norm = "model.norm.weight",
+                                       .head = "lm_head.weight",
+                                       .block = "model.layers.",
+                                       .mark = "model.layers.0.self_attn.qkv_proj.weight",
+                                       .schedules = detail::llama_schedules,
+                                       .tensors = detail::phi3_tensors};
+
+}  // namespace samba::inline SAMBA_TARGET::formats
