@@ -388,6 +388,7 @@ TEST_CASE("gguf: malformed files are refused with a sentence") {
       {header(0, 0, 1), "f.gguf: the header: expected version 2 or 3, found 1"},
       {header(0, 0, 0), "expected version 2 or 3, found 0"},
       {header(0, 0, 4), "expected version 2 or 3, found 4"},
+      {header(0, 0, 0x00030000), "expected version 2 or 3, found 196608"},
       {header(0, 0, 0x03000000),
        "the file is big-endian (its version is 3 in that order), "
        "expected little-endian"},

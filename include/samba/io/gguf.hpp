@@ -474,7 +474,7 @@ class GgufReader {
     if (magic != "GGUF") fail({path_, ": not a GGUF file: it does not begin with \"GGUF\""});
     at_ = 4;
     const auto version = number<std::uint32_t>("the version");
-    if (version != 0 && version % 65536 == 0)
+    if (version != 0 && version << 8 == 0)
       error({"the file is big-endian (its version is ", version >> 24,
              " in that order), expected little-endian"});
     if (version != 2 && version != 3) error({"expected version 2 or 3, found ", version});
