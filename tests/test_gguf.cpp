@@ -412,6 +412,7 @@ TEST_CASE("gguf: malformed files are refused with a sentence") {
        "expected a key of 1 to 65535 characters, found 65536"},
       {header(0, 1) + entry("a b", t_u8, "a"),
        "expected a key of printable ASCII characters, found \"a b\""},
+      {header(0, 1) + entry("a\x7f", t_u8, "a"), "printable ASCII characters, found \"a\\u007f\""},
       {header(0, 1) + entry("\xc3\xa9", t_u8, "a"), "expected a key of printable ASCII"},
       {header(0, 1) + entry("a\xff", t_u8, "a"), "the key is not valid UTF-8 at its byte 1 of 2"},
       {header(0, 1) + entry("key", 13, "aaaa"),
