@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// All of samba: layers, composition, presets, checkpoints, sessions, sampling. Separate includes:
-/// io/sentencepiece.hpp (needs libsentencepiece), interop/eigen.hpp (needs Eigen), train/.
+/// io/gguf.hpp, io/sentencepiece.hpp (needs libsentencepiece), interop/eigen.hpp (needs Eigen), train/.
 #include <samba/core/build_info.hpp>
 #include <samba/io/checkpoint.hpp>
 #include <samba/io/packed.hpp>

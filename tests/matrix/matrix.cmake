@@ -24,7 +24,7 @@ endfunction()
 samba_matrix_test(doxygen ${CMAKE_COMMAND} -E env SAMBA_DOCS_OUTPUT=${samba_matrix_folder}/docs
   ${CMAKE_COMMAND} -E chdir ${PROJECT_SOURCE_DIR}/docs ${SAMBA_DOXYGEN} Doxyfile)
 samba_matrix_test(fuzz bash ${PROJECT_SOURCE_DIR}/tests/matrix/fuzz.sh
-  ${SAMBA_CLANGXX} ${samba_matrix_folder}/fuzz 60)
+  ${SAMBA_CLANGXX} ${samba_matrix_folder}/fuzz 30)
 
 samba_matrix_test(other_flags
   Python3::Interpreter ${PROJECT_SOURCE_DIR}/tests/matrix/other_flags.py ${SAMBA_GXX} ${SAMBA_CLANGXX})
