@@ -3,6 +3,8 @@
 #include <set>
 #include <sstream>
 
+#include <samba/model/published.hpp>
+
 #include "tests/catch.hpp"
 #include "tests/models.hpp"
 
@@ -37,6 +39,21 @@ static_assert(PaperMambaMlp_1700M::parameters == 1'945'634'816);
 static_assert(PaperLlama3_1700M::parameters == 1'537'574'912);
 static_assert(PaperMistral_1700M::parameters == 1'537'574'912);
 static_assert(PaperMamba_1700M::parameters == 1'795'295'232);
+
+// Of other families: the numbers of their published checkpoints.
+static_assert(SmolLM2_135M::parameters == 134'515'008);
+static_assert(SmolLM2_360M::parameters == 361'821'120);
+static_assert(SmolLM2_1_7B::parameters == 1'711'376'384);
+static_assert(Llama2_7B::parameters == 6'738'415'616);
+static_assert(Llama2_13B::parameters == 13'015'864'320);
+static_assert(Llama3_8B::parameters == 8'030'261'248);
+static_assert(Mistral_7B::parameters == 7'241'732'096);
+static_assert(Phi3Mini_4K::parameters == 3'821'079'552);
+static_assert(PileMamba_130M::parameters == 129'135'360);
+static_assert(PileMamba_370M::parameters == 371'516'416);
+static_assert(PileMamba_790M::parameters == 793'204'224);
+static_assert(PileMamba_1_4B::parameters == 1'372'178'432);
+static_assert(PileMamba_2_8B::parameters == 2'768'345'600);
 
 // The MLP width that the paper prints for the 1.7B model.
 constexpr AttentionOptions heads_32_4{.n_heads = 32, .n_kv_heads = 4};

@@ -79,7 +79,7 @@ struct Team {
 };
 
 /// How far one thread has got in work that another thread must not overtake. The numbers only grow.
-class Progress {
+class ThreadProgress {
  public:
   void reach(std::int64_t step) {
     reached_.store(step, std::memory_order_release);

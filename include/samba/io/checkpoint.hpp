@@ -24,24 +24,38 @@ namespace detail {
   return formats::samba;
 }
 
-/// Where a checkpoint has a model's tensors.
+[[gnu::cold]] inline Checkpoint open_checkpoint(const std::string& path) {
+  Checkpoint file = Checkpoint::open(path);
+  if (file.find("samba.packed"))
+    fail({path, ": these are packed weights; read them with load_packed"});
+  return file;
+}
+
+/// True if two tensors of a file have the same type and bytes.
+[[gnu::cold]] inline bool same_numbers(const TensorView& a, const TensorView& b) {
+  return a.dtype == b.dtype && a.shape == b.shape &&
+         std::memcmp(a.data.data(), b.data.data(), a.data.size()) == 0;
+}
+
+/// Where a checkpoint has a model's tensors. File: Checkpoint, or another with tensors(), find() and
+/// path(), whose tensors have a name, a shape, read_floats and same_numbers.
+template <class File>
 class CheckpointMap {
  public:
-  [[gnu::cold]] CheckpointMap(const std::string& path, std::vector<BranchInfo> branches, bool tied)
-      : file_(Checkpoint::open(path)),
-        naming_(format_of(file_), std::move(branches)),
+  using Tensor = typename std::remove_cvref_t<decltype(std::declval<File>().tensors())>::value_type;
+
+  [[gnu::cold]] CheckpointMap(const File& file, const CheckpointFormat& format,
+                              std::vector<BranchInfo> branches, bool tied)
+      : file_(file),
+        naming_(format, std::move(branches)),
         tied_(tied),
-        used_(file_.tensors().size()) {
-    if (file_.find("samba.packed"))
-      fail({path, ": these are packed weights; read them with load_packed"});
-  }
+        used_(file_.tensors().size()) {}
 
   const CheckpointNaming& naming() const { return naming_; }
-  const Checkpoint& file() const { return file_; }
 
   /// The tensor of this name, or null. A tied matrix may be there under either name.
-  const TensorView* find(std::string_view name) const {
-    const TensorView* found = file_.find(name);
+  const Tensor* find(std::string_view name) const {
+    const Tensor* found = file_.find(name);
     return !found && tied_ && name == naming_.embedding() ? file_.find(naming_.head()) : found;
   }
 
@@ -51,7 +65,7 @@ class CheckpointMap {
       if (part.file_row > 0) return;  // a further part of the same tensor of the file
       Shape shape = tensor.shape;
       shape[0] = part.file_rows;
-      const TensorView* found = find(part.name);
+      const Tensor* found = find(part.name);
       if (!found)
         return missing_.add(join({part.name, " ", shape, " of ", naming_.owner(tensor.branch)}));
       used_[static_cast<std::size_t>(found - file_.tensors().data())] = true;
@@ -63,20 +77,17 @@ class CheckpointMap {
 
   /// Throws with all that is wrong, after all tensors were checked.
   [[gnu::cold]] void check_all(const std::string& structure) {
-    const TensorView *embedding = file_.find(naming_.embedding()),
-                     *head = file_.find(naming_.head());
+    const Tensor *embedding = file_.find(naming_.embedding()), *head = file_.find(naming_.head());
     Lines unexpected{"unexpected"};
     for (std::size_t i = 0; i < used_.size(); ++i) {
-      const TensorView& tensor = file_.tensors()[i];
+      const Tensor& tensor = file_.tensors()[i];
       if (!used_[i] && !(tied_ && &tensor == head))
         unexpected.add(join({tensor.name, " ", tensor.shape}));
     }
     if (missing_.count + unexpected.count + shapes_.count > 0)
       fail({file_.path(), ": the checkpoint does not fit the model ", structure, missing_.text(),
             unexpected.text(), shapes_.text()});
-    if (tied_ && head && embedding &&
-        (head->dtype != embedding->dtype || head->shape != embedding->shape ||
-         std::memcmp(head->data.data(), embedding->data.data(), head->data.size()) != 0))
+    if (tied_ && head && embedding && !same_numbers(*head, *embedding))
       fail({file_.path(), ": the model ties head and embedding, but ", head->name, " and ",
             embedding->name, " differ"});
   }
@@ -98,7 +109,7 @@ class CheckpointMap {
     }
   };
 
-  Checkpoint file_;
+  const File& file_;
   CheckpointNaming naming_;
   bool tied_;
   std::vector<char> used_;  // of file_.tensors()
@@ -106,9 +117,10 @@ class CheckpointMap {
 };
 
 /// Rows [row, row + rows) of a tensor, and where a file has them.
+template <class Tensor>
 struct LoadedRows {
   std::size_t tensor;
-  const TensorView* stored;
+  const Tensor* stored;
   std::int64_t row, rows, file_row, file_step;
 
   std::int64_t stored_row(std::int64_t i) const { return file_row + i * file_step; }
@@ -124,11 +136,11 @@ std::size_t first_not_finite(std::span<const R> row) {
 
 /// One thread's part of loading: its share of the rows of every piece, through `values`, which holds
 /// the longest row. Returns the first piece with a number that is not finite, or their number.
-template <class R>
+template <class R, class Tensor>
 [[gnu::cold]] std::size_t load_rows(const Team& team, const std::vector<TensorRef<R>>& tensors,
-                                    const std::vector<LoadedRows>& pieces, R* values) {
+                                    const std::vector<LoadedRows<Tensor>>& pieces, R* values) {
   for (std::size_t i = 0; i < pieces.size(); ++i) {
-    const LoadedRows& piece = pieces[i];
+    const LoadedRows<Tensor>& piece = pieces[i];
     const TensorRef<R>& tensor = tensors[piece.tensor];
     const std::span row(values, static_cast<std::size_t>(tensor.row_size));
     const Range share = team.share(piece.rows, panel_width);
@@ -142,19 +154,20 @@ template <class R>
 }
 
 /// Fills the tensors from a checkpoint, on all threads that OpenMP gives.
-template <class R>
-[[gnu::cold]] void load_tensors(const std::string& path, const std::string& structure,
-                                std::vector<BranchInfo> branches, bool tied,
-                                const std::vector<TensorRef<R>>& tensors) {
-  CheckpointMap map(path, std::move(branches), tied);
+template <class R, class File>
+[[gnu::cold]] void load_tensors(const File& file, const CheckpointFormat& format,
+                                const std::string& structure, std::vector<BranchInfo> branches,
+                                bool tied, const std::vector<TensorRef<R>>& tensors) {
+  using Tensor = typename CheckpointMap<File>::Tensor;
+  CheckpointMap<File> map(file, format, std::move(branches), tied);
   for (const TensorRef<R>& tensor : tensors) map.check_tensor(tensor);
   map.check_all(structure);
 
-  std::vector<LoadedRows> pieces;
+  std::vector<LoadedRows<Tensor>> pieces;
   std::vector<R> values;  // of a vector whose parts are in several tensors of the file
   std::size_t longest = 0;
-  const auto refuse = [&](const TensorView& stored, std::int64_t element) {
-    fail({path, ": tensor ", stored.name, ": element ", element, " is not finite"});
+  const auto refuse = [&](const Tensor& stored, std::int64_t element) {
+    fail({file.path(), ": tensor ", stored.name, ": element ", element, " is not finite"});
   };
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const TensorRef<R>& tensor = tensors[i];
@@ -162,9 +175,10 @@ template <class R>
     if (vector) values.resize(static_cast<std::size_t>(tensor.row_size));
     longest = (std::max)(longest, static_cast<std::size_t>(tensor.row_size));
     map.naming().parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
-      const TensorView& stored = *map.find(part.name);
+      const Tensor& stored = *map.find(part.name);
       read_floats(stored, 0, std::span<R>{});  // throws where the dtype is none of numbers
-      const LoadedRows piece{i, &stored, part.row, part.rows, part.file_row, part.file_step};
+      const LoadedRows<Tensor> piece{i,         &stored,       part.row,
+                                     part.rows, part.file_row, part.file_step};
       if (!vector) return pieces.push_back(piece);
       for (std::int64_t k = 0; k < part.rows; ++k) {
         const auto one = std::span(values).subspan(static_cast<std::size_t>(part.row + k), 1);
@@ -184,7 +198,7 @@ template <class R>
     for (std::size_t known = bad; found < known && !bad.compare_exchange_weak(known, found);) {}
   });
   if (bad == pieces.size()) return;
-  const LoadedRows& piece = pieces[bad];
+  const LoadedRows<Tensor>& piece = pieces[bad];
   const std::int64_t size = tensors[piece.tensor].row_size;
   const std::span row(values.data(), static_cast<std::size_t>(size));
   for (std::int64_t r = 0; r < piece.rows; ++r) {
@@ -246,8 +260,9 @@ template <class R>
 template <class Model, class T = float>
 Weights<Model, T> load(const std::string& path) {
   Weights<Model, T> weights;
-  detail::load_tensors(path, structure<Model>(), branches<Model>(), Model::tie_embeddings,
-                       weights.tensors());
+  const Checkpoint file = detail::open_checkpoint(path);
+  detail::load_tensors(file, detail::format_of(file), structure<Model>(), branches<Model>(),
+                       Model::tie_embeddings, weights.tensors());
   weights.derive();
   return weights;
 }

@@ -66,11 +66,11 @@ constexpr std::int64_t attention_scratch_bytes(std::int64_t head_dim) {
 /// thread follows the one that has the tile before.
 struct TileTeam {
   int rank = 0, size = 1;
-  const Progress* before = nullptr;  ///< of the thread with the tile before; null alone
-  Progress* mine = nullptr;
+  const ThreadProgress* before = nullptr;  ///< of the thread with the tile before; null alone
+  ThreadProgress* mine = nullptr;
 };
 
-/// Floats of scratch that a thread needs for the gradients; the first line holds its Progress.
+/// Floats of scratch that a thread needs for the gradients; the first line holds its ThreadProgress.
 constexpr std::int64_t attention_backward_scratch(std::int64_t head_dim) {
   const std::int64_t width = round_up(head_dim, panel_width);
   return alignment / 4 + attention_tile * (4 * width + 2 * head_dim) +

@@ -138,9 +138,9 @@ template <class R, class KV>
       const AttentionBackwardArgs<R, KV> b = args(task);
       reference::attention_backward_start(b, task % heads, team.share(b.forward.rows));
       TileTeam tiles{team.rank, team.size};
-      tiles.mine = new (scratch_of(team.rank)) Progress;
-      tiles.before =
-          reinterpret_cast<const Progress*>(scratch_of((team.rank + team.size - 1) % team.size));
+      tiles.mine = new (scratch_of(team.rank)) ThreadProgress;
+      tiles.before = reinterpret_cast<const ThreadProgress*>(
+          scratch_of((team.rank + team.size - 1) % team.size));
       team.barrier();
       simd::attention_backward(b, task % heads, tiles, scratch_of(team.rank));
       team.barrier();

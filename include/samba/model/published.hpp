@@ -1,0 +1,111 @@
+#pragma once
+/// \file
+/// Models of other families at their published sizes, whose checkpoints load() reads. In samba::presets,
+/// beside the sizes of the Samba family. See docs/presets.md.
+#include <samba/model/presets.hpp>
+
+namespace samba::inline SAMBA_TARGET::presets {
+
+namespace detail {
+template <int n, int D, int F, class A>
+using Transformer = Repeat<n, HybridStack<DModel<D>, A, SwiGLU<D, F>>>;
+
+inline constexpr ModelOptions tied_49152{.vocab_size = 49152, .tie_embeddings = true};
+inline constexpr ModelOptions tied_50280{.vocab_size = 50280, .tie_embeddings = true};
+inline constexpr ModelOptions untied_32064{.vocab_size = 32064};
+inline constexpr ModelOptions untied_128256{.vocab_size = 128256};
+
+inline constexpr AttentionOptions smollm2_135m{.n_heads = 9, .n_kv_heads = 3, .rope_theta = 100000};
+inline constexpr AttentionOptions smollm2_360m{
+    .n_heads = 15, .n_kv_heads = 5, .rope_theta = 100000};
+inline constexpr AttentionOptions smollm2_1_7b{.n_heads = 32, .rope_theta = 130000};
+inline constexpr AttentionOptions heads_32{.n_heads = 32};
+inline constexpr AttentionOptions heads_40{.n_heads = 40};
+inline constexpr AttentionOptions heads_32_8{.n_heads = 32, .n_kv_heads = 8};
+inline constexpr AttentionOptions llama3{.n_heads = 32, .n_kv_heads = 8, .rope_theta = 500000};
+using SmolLM2Attention135M = Attention<smollm2_135m>;
+using SmolLM2Attention360M = Attention<smollm2_360m>;
+using SmolLM2Attention1_7B = Attention<smollm2_1_7b>;
+using Full32 = Attention<heads_32>;
+using Full40 = Attention<heads_40>;
+using Llama3Attention = Attention<llama3>;
+using Window4096 = SWA<4096, heads_32_8>;
+using Window2047 = SWA<2047, heads_32>;
+}  // namespace detail
+
+namespace sizes {
+
+/// SmolLM2 (HuggingFaceTB).
+struct SmolLM2_135M {
+  using model = LanguageModel<detail::Transformer<30, 576, 1536, detail::SmolLM2Attention135M>,
+                              detail::tied_49152>;
+};
+struct SmolLM2_360M {
+  using model = LanguageModel<detail::Transformer<32, 960, 2560, detail::SmolLM2Attention360M>,
+                              detail::tied_49152>;
+};
+struct SmolLM2_1_7B {
+  using model = LanguageModel<detail::Transformer<24, 2048, 8192, detail::SmolLM2Attention1_7B>,
+                              detail::tied_49152>;
+};
+
+/// Llama 2 (arXiv 2307.09288) and Llama 3 (arXiv 2407.21783; 3.1 and later scale their rotation).
+struct Llama2_7B {
+  using model =
+      LanguageModel<detail::Transformer<32, 4096, 11008, detail::Full32>, detail::untied_32000>;
+};
+struct Llama2_13B {
+  using model =
+      LanguageModel<detail::Transformer<40, 5120, 13824, detail::Full40>, detail::untied_32000>;
+};
+struct Llama3_8B {
+  using model = LanguageModel<detail::Transformer<32, 4096, 14336, detail::Llama3Attention>,
+                              detail::untied_128256>;
+};
+
+/// Mistral 7B v0.1 (arXiv 2310.06825).
+struct Mistral_7B {
+  using model =
+      LanguageModel<detail::Transformer<32, 4096, 14336, detail::Window4096>, detail::untied_32000>;
+};
+
+/// Phi-3-mini-4k (arXiv 2404.14219); also TFM++ of the Samba paper.
+struct Phi3Mini_4K {
+  using model =
+      LanguageModel<detail::Transformer<32, 3072, 8192, detail::Window2047>, detail::untied_32064>;
+};
+
+/// Mamba as its authors published it, trained on the Pile (arXiv 2312.00752); the vocabulary is padded.
+struct PileMamba_130M {
+  using model = LanguageModel<Repeat<24, Mamba<768>>, detail::tied_50280>;
+};
+struct PileMamba_370M {
+  using model = LanguageModel<Repeat<48, Mamba<1024>>, detail::tied_50280>;
+};
+struct PileMamba_790M {
+  using model = LanguageModel<Repeat<48, Mamba<1536>>, detail::tied_50280>;
+};
+struct PileMamba_1_4B {
+  using model = LanguageModel<Repeat<48, Mamba<2048>>, detail::tied_50280>;
+};
+struct PileMamba_2_8B {
+  using model = LanguageModel<Repeat<64, Mamba<2560>>, detail::tied_50280>;
+};
+
+}  // namespace sizes
+
+using SmolLM2_135M = detail::Preset<sizes::SmolLM2_135M>;
+using SmolLM2_360M = detail::Preset<sizes::SmolLM2_360M>;
+using SmolLM2_1_7B = detail::Preset<sizes::SmolLM2_1_7B>;
+using Llama2_7B = detail::Preset<sizes::Llama2_7B>;
+using Llama2_13B = detail::Preset<sizes::Llama2_13B>;
+using Llama3_8B = detail::Preset<sizes::Llama3_8B>;
+using Mistral_7B = detail::Preset<sizes::Mistral_7B>;
+using Phi3Mini_4K = detail::Preset<sizes::Phi3Mini_4K>;
+using PileMamba_130M = detail::Preset<sizes::PileMamba_130M>;
+using PileMamba_370M = detail::Preset<sizes::PileMamba_370M>;
+using PileMamba_790M = detail::Preset<sizes::PileMamba_790M>;
+using PileMamba_1_4B = detail::Preset<sizes::PileMamba_1_4B>;
+using PileMamba_2_8B = detail::Preset<sizes::PileMamba_2_8B>;
+
+}  // namespace samba::inline SAMBA_TARGET::presets

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Writes the model of test_gguf_checkpoint: the golden case llama3-tiny as a GGUF file, by the package gguf.
+
+usage: make_model.py [FOLDER]    (default: ../data/gguf; needs numpy and gguf, pip install gguf==0.19.0)
+
+  llama3-tiny.gguf  in float32; queries and keys with the halves of each head interleaved, as llama.cpp converts them
+"""
+
+import json
+import pathlib
+import struct
+import sys
+
+import gguf
+import numpy as np
+
+DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
+NAMES = {
+    "input_layernorm.weight": "attn_norm.weight",
+    "self_attn.q_proj.weight": "attn_q.weight",
+    "self_attn.k_proj.weight": "attn_k.weight",
+    "self_attn.v_proj.weight": "attn_v.weight",
+    "self_attn.o_proj.weight": "attn_output.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+    "mlp.gate_proj.weight": "ffn_gate.weight",
+    "mlp.up_proj.weight": "ffn_up.weight",
+    "mlp.down_proj.weight": "ffn_down.weight",
+}
+OUTSIDE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+           "lm_head.weight": "output.weight"}
+
+
+def read_safetensors(path):
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            begin, end = (8 + length + offset for offset in tensor["data_offsets"])
+            yield name, np.frombuffer(data[begin:end], np.float32).reshape(tensor["shape"])
+
+
+def interleaved(weight, heads):
+    """Row i of the first half of each head, then row i of the second."""
+    rows, columns = weight.shape
+    return np.ascontiguousarray(weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2)).reshape(rows, columns)
+
+
+def main(folder=DATA / "gguf"):
+    case = DATA / "golden" / "llama3-tiny"
+    config = json.loads((case / "config.json").read_text())
+    writer = gguf.GGUFWriter(pathlib.Path(folder) / "llama3-tiny.gguf", "llama")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_vocab_size(config["vocab_size"])
+    for name, weight in read_safetensors(case / "model.safetensors"):
+        if name in OUTSIDE:
+            writer.add_tensor(OUTSIDE[name], weight)
+            continue
+        block, rest = name.removeprefix("model.layers.").split(".", 1)
+        if "q_proj" in rest:
+            weight = interleaved(weight, config["num_attention_heads"])
+        elif "k_proj" in rest:
+            weight = interleaved(weight, config["num_key_value_heads"])
+        writer.add_tensor(f"blk.{block}.{NAMES[rest]}", weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

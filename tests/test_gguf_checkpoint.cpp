@@ -1,0 +1,101 @@
+// Weights from GGUF files: the golden case llama3-tiny as gguf's own writer has it, and files that do not
+// fit the type.
+#include <samba/io/gguf_checkpoint.hpp>
+
+#include "tests/catch.hpp"
+#include "tests/models.hpp"
+
+using namespace samba_test;
+
+namespace {
+
+const std::string& model_path() {
+  static const std::string path = data_path("gguf/llama3-tiny.gguf");
+  return path;
+}
+
+/// The file with one part of its bytes replaced by as many others.
+std::string replaced(std::string_view what, std::string_view by) {
+  std::string bytes = read_file(model_path());
+  const std::size_t at = bytes.find(what);
+  REQUIRE((what.size() == by.size() && at != bytes.npos && bytes.find(what, at + 1) == bytes.npos));
+  return bytes.replace(at, what.size(), by);
+}
+/// The bytes of a key and of its value.
+template <class X>
+std::string entry(std::string_view key, std::uint32_t type, X value) {
+  std::string bytes(key);
+  bytes.append(reinterpret_cast<const char*>(&type), sizeof type);
+  return bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+template <class Model, class T = float>
+std::string message_of_loading(const std::string& bytes) {
+  const TempDir dir;
+  write_file(dir.file("model.gguf"), bytes);
+  const std::string message = message_of([&] { load_gguf<Model, T>(dir.file("model.gguf")); });
+  CHECK(message.starts_with(dir.file("model.gguf: ")));
+  return message;
+}
+
+/// As Llama3, with another kind of attention.
+template <auto Options>
+struct LlamaOf : LanguageModel<Repeat<2, HybridStack<Attention<Options>, SwiGLU<64, 112>>>,
+                               golden::untied(128)> {};
+
+}  // namespace
+
+TEST_CASE("load_gguf gives the weights of the safetensors checkpoint") {
+  const auto expected = load<golden::Llama3>(golden::path<golden::Llama3>("model.safetensors"));
+  const auto found = load_gguf<golden::Llama3>(model_path());
+  CHECK(same_bits(expected.memory(), found.memory()));
+  const auto exact =
+      load<golden::Llama3, double>(golden::path<golden::Llama3>("model.safetensors"));
+  CHECK(same_bits(exact.memory(), load_gguf<golden::Llama3, double>(model_path()).memory()));
+}
+
+TEST_CASE("load_gguf: metadata that does not fit the type are named") {
+  using Model = golden::Llama3;
+  const auto base = [](float x) { return entry("llama.rope.freq_base", 6, x); };
+  using OtherBase = LlamaOf<AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>;
+  CHECK_MESSAGE_OF(load_gguf<OtherBase>(model_path()),
+                   "llama.rope.freq_base: expected 10000 by the model, found 5e+05");
+  using EightHeads =
+      LlamaOf<AttentionOptions{.n_heads = 8, .n_kv_heads = 4, .head_dim = 8, .rope_theta = 500000}>;
+  CHECK_MESSAGE_OF(load_gguf<EightHeads>(model_path()),
+                   "llama.attention.head_count: expected 8 by the model, found 4");
+  using Half = LlamaOf<AttentionOptions{
+      .n_heads = 4, .n_kv_heads = 2, .rope_theta = 500000, .rotary_fraction = 0.5f}>;
+  CHECK_MESSAGE_OF(load_gguf<Half>(model_path()),
+                   "llama.rope.dimension_count: expected 8 by the model, found 16");
+  CHECK(message_of_loading<Model>(replaced(base(500000), base(500001)))
+            .ends_with("expected 5e+05 by the model, found 500001"));
+  CHECK(message_of_loading<Model>(replaced("llama.context_length", "llama.logit_scaling_"))
+            .ends_with("llama.logit_scaling_: this field is not implemented"));
+  CHECK(message_of_loading<Model>(replaced("llama.vocab_size", "llama.rope.scale"))
+            .ends_with("llama.rope.scale: this field is not implemented"));
+  const std::string architecture = std::string("\5\0\0\0\0\0\0\0", 8);
+  CHECK(message_of_loading<Model>(replaced(architecture + "llama", architecture + "gemma"))
+            .ends_with(
+                "general.architecture: expected llama, which is what is read, found \"gemma\""));
+}
+
+TEST_CASE("load_gguf: tensors that do not fit the type are named") {
+  using Model = golden::Llama3;
+  const std::string message =
+      message_of_loading<Model>(replaced("blk.1.ffn_up.weight", "blk.1.ffn_ap.weight"));
+  CHECK(message.find("missing (1):\n    blk.1.ffn_up.weight [112, 64] of mlp(") != message.npos);
+  CHECK(message.find("unexpected (1):\n    blk.1.ffn_ap.weight [112, 64]") != message.npos);
+  // A number of a key that is not finite; all keys are stored in pairs.
+  std::string bytes = read_file(model_path());
+  const GgufFile file(model_path());
+  const GgufTensor& key = file.tensor("blk.0.attn_k.weight");
+  const GgufTensor& first = file.tensor("blk.0.attn_norm.weight");
+  const std::string_view norm(reinterpret_cast<const char*>(first.data.data()), first.data.size());
+  const std::size_t at =
+      bytes.find(norm) + static_cast<std::size_t>(key.data.data() - first.data.data());
+  const float bad = std::numeric_limits<float>::infinity();
+  std::memcpy(bytes.data() + at + 4 * (3 * 64 + 5), &bad, 4);
+  CHECK(message_of_loading<Model>(bytes).ends_with(
+      "tensor blk.0.attn_k.weight: element 197 is not finite"));
+}
