@@ -51,7 +51,7 @@ struct FreeBlock {
 ///
 /// A large block comes from the system as zero pages, which it fills in when they are first touched
 /// (by the thread that touches them), and in large pages where the system has them: reading weights
-/// in order then costs no look-ups of addresses.
+/// in order then hardly misses the TLB.
 class Arena {
  public:
   Arena() = default;
@@ -101,7 +101,7 @@ class Arena {
     const std::size_t skip = -reinterpret_cast<std::uintptr_t>(mapped) % huge_page;
     data_ = {static_cast<std::byte*>(mapped) + skip, detail::FreeBlock(mapped, size + huge_page)};
 #ifdef MADV_HUGEPAGE
-    ::madvise(data_.get(), size, MADV_HUGEPAGE);  // a wish
+    ::madvise(data_.get(), size, MADV_HUGEPAGE);  // a hint
 #endif
   }
 

@@ -94,7 +94,7 @@
 #define SAMBA_TEXT_(...) #__VA_ARGS__
 #define SAMBA_TEXT(...) SAMBA_TEXT_(__VA_ARGS__)
 
-/// The inline namespace that all of the library stands in, for example `avx512_bf16` or `avx2_fast`.
+/// The inline namespace that holds all of the library, for example `avx512_bf16` or `avx2_fast`.
 #define SAMBA_TARGET SAMBA_JOIN(SAMBA_INSTRUCTION_SET, SAMBA_MATH_MODE, SAMBA_THREADING)
 
 #define SAMBA_VERSION_MAJOR 0
@@ -110,7 +110,7 @@ inline constexpr const char* target = SAMBA_TEXT(SAMBA_TARGET);
 /// Floats in one vector register of the compiled path (of samba::compiled, in the widest).
 inline constexpr int vector_floats = SAMBA_VECTOR_FLOATS;
 
-/// Outputs that stand side by side in a packed weight matrix: two of the widest vectors, whatever
+/// Outputs side by side in a packed weight matrix: two of the widest vectors, whatever
 /// the instruction set, so that packed weights are the same for all.
 inline constexpr int panel_width = 32;
 

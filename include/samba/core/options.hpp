@@ -5,7 +5,7 @@
 
 namespace samba::inline SAMBA_TARGET::detail {
 
-/// Whether a template argument is of the type of options that it stands for.
+/// Whether a template argument has the type of options that is expected.
 template <class Options, auto given>
 inline constexpr bool are_options = std::is_same_v<std::remove_cvref_t<decltype(given)>, Options>;
 

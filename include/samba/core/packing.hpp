@@ -7,8 +7,8 @@
 namespace samba::inline SAMBA_TARGET {
 
 /// How the matrix of a linear map, (N outputs, K inputs), is packed: in panels of panel_width rows,
-/// within a panel k by k, the rows of the panel side by side. Of types below 32 bits as many k as
-/// make 32 bits stand together, for the instructions that multiply such a group at once. Rows are
+/// within a panel k by k, the rows of the panel side by side. Of types below 32 bits, as many k as
+/// make 32 bits are adjacent, for the instructions that multiply such a group at once. Rows are
 /// padded to whole panels and groups. A one-token step and a long chunk add up over k in this
 /// order.
 template <class T>
@@ -57,7 +57,7 @@ struct Int8Scale {
   float value = 0, inverse = 0;
 
   /// Numbers too small for an inverse count as zeros. Of numbers that are not all finite the value is
-  /// NaN: products with it show them, whatever integers stand beside it.
+  /// NaN: products with it show them, whatever the integers are.
   constexpr explicit Int8Scale(float most) {
     if (!samba::is_finite(most))
       value = std::bit_cast<float>(0x7fc00000u);
@@ -70,7 +70,7 @@ struct Int8Scale {
 };
 
 /// 32 k of a panel of int8 weights: weight = scale * (q - 128). (Unsigned, because the instruction
-/// that multiplies four bytes at once takes one factor of either sign.)
+/// that multiplies four bytes at once takes one signed and one unsigned operand.)
 struct Int8Block {
   static constexpr int size = 32;
 

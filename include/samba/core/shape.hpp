@@ -34,7 +34,7 @@ class Shape {
   constexpr const std::int64_t* end() const { return extents_ + rank_; }
   constexpr std::int64_t& operator[](std::size_t i) { return extents_[i]; }
   constexpr std::int64_t operator[](std::size_t i) const { return extents_[i]; }
-  /// Extents behind the rank are zero.
+  /// Extents beyond the rank are zero.
   friend constexpr bool operator==(const Shape&, const Shape&) = default;
 
  private:

@@ -63,7 +63,7 @@ constexpr Rows<R, Width> last(Rows<R, C> x) {
   return slice<C - Width, Width>(x);
 }
 
-/// How a weight tensor of (N, K) in a file stands in memory.
+/// How a weight tensor of (N, K) in a file is laid out in memory.
 enum class Layout {
   packed,   ///< in panels of outputs, see Packing
   rows,     ///< as in the file, row major
@@ -90,8 +90,8 @@ void get_row(const T* data, Layout layout, std::int64_t r, std::int64_t N, std::
 
 namespace detail {
 
-/// A weight tensor: a pointer, and the shape it has in a file. `rows` rows of `row_size` elements
-/// stand under the indices of its first extent; a vector is one row.
+/// A weight tensor: a pointer, and the shape it has in a file: `rows` rows of `row_size` elements, one for
+/// each index of its first extent; a vector is one row.
 template <class T, Layout L, std::int64_t Rows, std::int64_t RowSize>
 struct Stored {
   using value_type = T;
@@ -284,7 +284,7 @@ struct ScratchPlacer {
   void operator()(PerThreadRows<R, N>& x) {
     x = {reinterpret_cast<R*>(take_rows(N, sizeof(R))), rows};
   }
-  /// x in the place of `used`, which is not needed once x is written, except by a backward pass.
+  /// Gives x the memory of `used`, which is not needed once x is written, except by a backward pass.
   template <class R, int C>
   void in_place_of(Rows<R, C>& x, Rows<R, C>& used) {
     if (keep_all)

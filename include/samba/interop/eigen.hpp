@@ -118,7 +118,7 @@ auto as_eigen(std::span<R> x, std::int64_t cols) {
   return detail::EigenMap<R>(x.data(), std::ssize(x) / cols, cols);
 }
 
-/// A tensor of weights that is not packed, (N, K), also where it stands as (K, N) in memory. Whoever
+/// A tensor of weights that is not packed, (N, K), even if it is (K, N) in memory. Whoever
 /// changes A_log calls Weights::derive.
 template <detail::WeightTensor X>
 auto as_eigen(X& tensor) {
@@ -209,7 +209,7 @@ EigenMatrix<Real<T>> to_eigen(const Weights<Model, T>& weights, std::string_view
   return to_eigen(detail::find_tensor("to_eigen", weights, pattern));
 }
 
-/// Puts a matrix, (N, K), in the place of a tensor of weights; it is rounded and packed as load does.
+/// Puts a matrix, (N, K), into a tensor of weights, replacing it; it is rounded and packed as load does.
 /// Throws Error, and changes nothing, where its sizes are others. Whoever changes A_log calls
 /// Weights::derive.
 template <class Derived, class R>

@@ -18,7 +18,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// True for paths of what processes have open, such as /dev/stdout behind its first link: a link
+/// True for paths of what processes have open, such as /dev/stdout after its first link: a link
 /// there is the file itself, whatever it says.
 inline bool is_open_file(std::string_view path) {
   return path.starts_with("/proc/") || path.starts_with("/dev/fd/");
@@ -66,7 +66,7 @@ template <int = 0>
 /// that any program gives.
 ///
 /// What is there and is no regular file (a device, a pipe) is written straight into. So is what is
-/// open already, such as /dev/stdout, where it stands: nothing of a file there is cut off, and one
+/// open already, such as /dev/stdout, in place: nothing of a file there is cut off, and one
 /// that was opened to append to is appended to.
 ///
 /// Errors are Error and name the path; after one, as after finish(), every call is an error.
@@ -123,7 +123,7 @@ class BasicFileWriter {
   }
 
   /// The next bytes go over those from `offset` on. An error for a pipe, and for a file that is open
-  /// already: what stands there may be another's.
+  /// already: the file there may belong to someone else.
   void seek(std::int64_t offset) {
     check_open();
     errno = ESPIPE;

@@ -54,7 +54,7 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
   }
 }
 
-/// Removes a folder and what is in it but folders, or what else stands at this path. Links are
+/// Removes a folder and what is in it but folders, or whatever else is at this path. Links are
 /// removed, never followed. What the system refuses to remove stays: stays(path, why) is called for
 /// each.
 [[gnu::cold]] inline void remove_folder(const std::string& path,

@@ -72,7 +72,7 @@ X load_unaligned(const std::byte* p) {
   return x;
 }
 
-/// Bytes of a checked value that stands at p: a string's length and text, or a number.
+/// Bytes of a checked value at p: a string's length and text, or a number.
 inline std::int64_t gguf_value_bytes(GgufType type, const std::byte* p) {
   return type == GgufType::string ? 8 + load_unaligned<std::int64_t>(p) : gguf_type_row(type).bytes;
 }
@@ -604,7 +604,7 @@ class GgufReader {
         fail({path_, ": tensor ", Quoted{tensors[i].name}, " is there twice"});
   }
 
-  /// Checks that between and behind the tensors, sorted by_place, nothing stands but zeros, fewer than
+  /// Checks that between and after the tensors, sorted by_place, there are only zeros, fewer than
   /// the alignment. Writers may leave them out at the end.
   void check_coverage(const std::vector<GgufTensor>& tensors, std::uint64_t alignment) const {
     std::uint64_t covered = at_;

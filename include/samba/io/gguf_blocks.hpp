@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// The types of a GGUF file's tensors, and their values as floats. Quantised rows are made of blocks,
-/// each of which stands for 32 or 256 consecutive numbers. Layouts below are in bytes, in the order of
+/// each of which holds 32 or 256 consecutive numbers. Layouts below are in bytes, in the order of
 /// the file; f16 is an IEEE half, little-endian. Source of the layouts: ggml.
 ///
 /// Every product below is exact in float: a scale has 11 significant bits, what it is multiplied with

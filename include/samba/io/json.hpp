@@ -129,7 +129,7 @@ class JsonReader {
     return literal("null");
   }
 
-  /// Reads any value and forgets it; it is checked all the same.
+  /// Reads any value and discards it, after the usual checks.
   [[gnu::cold]] void skip() {
     skip_space();
     const char c = at_ < text_.size() ? text_[at_] : '\0';
@@ -252,7 +252,7 @@ class JsonReader {
     return text_.substr(start, at_ - start);
   }
 
-  /// Appends what stands after a backslash.
+  /// Appends the character of an escape sequence, after its backslash.
   [[gnu::cold]] void escape(std::string& result) {
     constexpr std::string_view letters = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
     const char c = at_ < text_.size() ? text_[at_] : '\0';

@@ -31,7 +31,7 @@ inline bool is_directory(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
-/// True for anything that stands at this path, links followed.
+/// True if there is anything at this path, following links.
 inline bool path_exists(const std::string& path) {
   struct ::stat status{};
   return ::stat(path.c_str(), &status) == 0;
@@ -54,7 +54,7 @@ class FileDescriptor {
   int get() const { return number_; }
 
   /// Closes now; false, with errno, where that reports an error (a write that failed late). A signal
-  /// is none: the file is closed all the same.
+  /// is none: the file is closed anyway.
   bool close() { return ::close(std::exchange(number_, -1)) == 0 || errno == EINTR; }
 
  private:
@@ -73,7 +73,7 @@ class FileDescriptor {
 
 /// The bytes of a regular file, mapped into memory for reading: pages are read when they are
 /// touched. Move-only; the bytes stay where they are when the object moves, until it is destroyed.
-/// The file must not shrink meanwhile: the system answers reads behind its new end with SIGBUS.
+/// The file must not shrink meanwhile: reads past its new end raise SIGBUS.
 class MappedFile {
  public:
   /// Throws Error if the path is missing, unreadable or no regular file. An empty file has no

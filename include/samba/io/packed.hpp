@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Weights as they stand in memory, in a file: opened by mapping it, without reading or packing. A
+/// Weights in a file as they are in memory: opened by mapping it, without reading or packing. A
 /// safetensors file with one tensor, `samba.packed`, and in its metadata what must fit: the model's
 /// structure, the type of the matrices, the width of a panel. The same for every instruction set.
 #include <samba/io/file_record.hpp>

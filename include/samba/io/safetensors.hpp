@@ -312,7 +312,7 @@ struct SafetensorsContent {
   header = header.substr(0, header.find_last_not_of(' ') + 1);  // the format pads with spaces, only
 
   SafetensorsContent content;
-  // No text is longer than it stands in the header.
+  // No text is longer than its form in the header.
   content.metadata = TextPairs(path.size() + header.size());
   path = content.metadata.keep(path);
   const auto keep = [&](std::string_view text, std::string_view& kept) {
@@ -551,7 +551,7 @@ class BasicSafetensorsWriter {
     closed_ = true;
   }
 
-  /// As a JSON string; only valid UTF-8 can stand in a header.
+  /// As a JSON string; only valid UTF-8 is allowed in a header.
   std::string quoted(std::string_view text) const {
     if (valid_utf8_prefix(text) != text.size())
       fail({file_.path(), ": a name or metadata is not valid UTF-8"});
@@ -562,7 +562,7 @@ class BasicSafetensorsWriter {
     if (header_written_) return;
     header_written_ = true;
     header_ += '}';
-    // The format asks for nothing; the data of a mapped file then stands as it would in an arena.
+    // The format does not ask for this; it aligns the data of a mapped file as in an arena.
     header_.resize(static_cast<std::size_t>(round_up(std::ssize(header_) + 8, alignment)) - 8, ' ');
     if (header_.size() > static_cast<std::size_t>(max_header_bytes)) {
       fail({file_.path(), ": the header takes ", header_.size(), " bytes, at most ",

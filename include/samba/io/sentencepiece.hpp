@@ -52,7 +52,7 @@ class SentencePieceTokenizer {
     if (!contains(id)) fail_id(id, "");
     if (processor_->IsControl(id)) return {};
     // How a piece begins depends on whether text precedes it, not on which: after the first text,
-    // that same text stands for all that follows it.
+    // that same text precedes all that follows it.
     std::vector<int> ids = context.start;
     ids.push_back(id);
     std::string text = text_of(ids);

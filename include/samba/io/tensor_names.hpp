@@ -16,7 +16,7 @@ template <class Model, class T>
   return names;
 }
 
-/// The indices of the names that a pattern (see glob_match) stands for. Where there is none, an
+/// The indices of the names that a pattern (see glob_match) matches. If there is none, an
 /// Error that names `option`, the pattern and some of the names.
 [[gnu::cold]] inline std::vector<std::size_t> matching_names(
     const char* option, std::string_view pattern, const std::vector<std::string>& names) {

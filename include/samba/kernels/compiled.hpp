@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The kernels of the library `samba::compiled`, in the place of kernels/simd: it holds them once
+/// The kernels of the library `samba::compiled`, instead of those in kernels/simd: it holds them once
 /// per instruction set and takes the best that the processor has. Programs that link it get these
 /// declarations instead of the headers in simd/, which say what each does; they need no -march and
 /// no xsimd.

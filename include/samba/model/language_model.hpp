@@ -422,7 +422,7 @@ struct LanguageModel {
   /// Binds the tensors of states to a block for this capacity, or only counts, if it is null; returns
   /// the bytes of one sequence's state. The next sequence's state begins `stride` bytes later.
   /// in_turn: for branches that start from an empty state, one after the other: each one's tensors
-  /// stand from the beginning, and rings have one slot where the layer can do with that
+  /// begin at the start of the block, and rings have one slot if the layer needs no more
   /// (State::any_slots).
   template <class P>
   [[gnu::cold]] static std::int64_t place_states(States<P>& states, std::byte* block,

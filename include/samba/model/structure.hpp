@@ -13,7 +13,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A tensor as it stands in a file.
+/// A tensor as a file has it.
 struct TensorInfo {
   int branch = -1;   ///< number of its residual branch; -1 for embedding, final norm and head
   std::string name;  ///< within its branch, e.g. "norm.weight" or "in_proj.weight"
@@ -70,7 +70,7 @@ struct TensorsOf {
   }
 };
 
-/// What stands in front of a layer's name: the kind of its branch with the norms' options.
+/// The prefix of a layer's name: the kind of its branch with the norms' options.
 [[gnu::cold]] inline std::string kind_text(std::string_view kind, const std::string& options,
                                            float factor) {
   std::string text(kind);

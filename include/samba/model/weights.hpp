@@ -4,7 +4,7 @@
 namespace samba::inline SAMBA_TARGET {
 
 /// One tensor of some weights, whatever its C++ type: read and written by rows of R, a row being
-/// what stands under one index of the first extent; a vector is one row.
+/// the elements at one index of the first extent; a vector is one row.
 template <class R>
 struct TensorRef : TensorInfo {
   bool is_matrix = false;  ///< the operand of a product, or an embedding
@@ -98,7 +98,7 @@ class Weights {
   void clear() { std::memset(arena_.data(), 0, static_cast<std::size_t>(arena_.bytes())); }
 
  private:
-  /// What stands in for weights that are shared: those of their first use, which is noted.
+  /// The first use of shared weights, which is recorded; later uses refer to it.
   struct SharedWeights {
     detail::SharedSeen seen;
     void* at[detail::SharedSeen::capacity];  // of each use seen

@@ -296,7 +296,7 @@ class Engine {
         Model::logits(c, w, x, normed, {all, rows});
         return;
       }
-      // Runs of rows whose logits stand one after another share a product.
+      // Consecutive rows whose logits are consecutive too share a product.
       for (std::size_t begin = 0, end; begin < wanted.size(); begin = end) {
         const auto [row, logits] = wanted[begin];
         for (end = begin + 1; end < wanted.size(); ++end) {

@@ -128,12 +128,12 @@ inline float clamp_to_float(double x) {
   return storage.first(n);
 }
 
-// C stands for Candidate in what follows: algorithms on types that depend on it are compiled only
+// C is always Candidate below: algorithms on types that depend on it are compiled only
 // where a stage is called, and not in every program that includes this header.
 
 namespace detail {
 
-/// Sorts candidates by rising id, unless they stand so.
+/// Sorts candidates by rising id, unless they are sorted already.
 template <class C>
 void sort_by_id(std::span<C> candidates) {
   const auto by_id = [](C a, C b) { return a.id < b.id; };

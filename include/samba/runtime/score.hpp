@@ -51,7 +51,7 @@ struct Score {
   }
   double perplexity() const { return std::exp(nats_per_token()); }
   double bits_per_token() const { return nats_per_token() / std::numbers::ln2; }
-  /// `bytes`: the length of the text that the predicted tokens stand for.
+  /// `bytes`: the length of the text of the predicted tokens.
   double bits_per_byte(std::int64_t bytes) const {
     if (bytes < 1) fail({"Score: bits per byte of ", bytes, " bytes"});
     return nll / std::numbers::ln2 / static_cast<double>(bytes);

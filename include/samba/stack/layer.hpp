@@ -89,7 +89,7 @@ void derive_backward(const auto& w, auto& g) {
   if constexpr (requires { w.derive_backward(g); }) w.derive_backward(g);
 }
 
-/// A layer that takes its d_model from the stack it stands in.
+/// A layer that takes its d_model from its stack.
 template <class L>
 concept Unbound = requires { typename L::template with_d_model<1>; };
 
@@ -128,7 +128,7 @@ concept Layer = detail::HasName<L> && detail::HasDModel<L> && detail::HasWeights
 template <int D>
 struct DModel {};
 
-/// An element whose weights are stored once and used wherever the same Shared<Element, Id> stands
+/// An element whose weights are stored once and used wherever the same Shared<Element, Id> occurs
 /// in a model; states stay separate. Element: a layer or a stack. Id tells equal elements apart.
 template <class Element, int Id = 0>
 struct Shared {};

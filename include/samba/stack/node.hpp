@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// What stands in a residual branch, x += node(x): a layer with the norms around it.
+/// What a residual branch computes, x += node(x): a layer with the norms around it.
 #include <samba/kernels/elementwise.hpp>
 #include <samba/stack/layer.hpp>
 #include <samba/stack/norm.hpp>
@@ -52,7 +52,7 @@ struct Scaled {
                 "Scaled<Options, Element>: write options as ScaledOptions{.factor = 0.22f}");
 };
 
-/// The first element of a HybridStack, or the one behind DModel: what its bare layers become. One
+/// The first element of a HybridStack, or the one after DModel: what its bare layers become. One
 /// norm: Pre<Before, L>; two: Sandwich<Before, L, After>.
 template <class Before, class After = void>
 struct Norms {};

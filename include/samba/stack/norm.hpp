@@ -54,7 +54,7 @@ struct Norm {
     constexpr auto& scale() { return plus_one ? factor : weight; }
   };
 
-  /// Calls f for the tensors of the weights, which are called `weight` and `bias` behind a prefix.
+  /// Calls f for the tensors of the weights, which are called `weight` and `bias` with a prefix.
   static constexpr void visit(auto& w, auto&& f, const char* weight_name, const char* bias_name) {
     f(weight_name, w.weight, of_branch, plus_one ? init::zero : init::one);
     if constexpr (bias) f(bias_name, w.offset, of_branch);

@@ -8,7 +8,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// A tensor's name behind a prefix, joined only where a string is asked for.
+/// A tensor's name with a prefix, joined only when a string is needed.
 template <class Rest>
 struct Prefixed {
   int number;
@@ -20,7 +20,7 @@ struct Prefixed {
   }
 };
 
-/// Calls f with the tensors of layer `number`, under their names behind its own.
+/// Calls f with the tensors of layer `number`, under their names with its own as prefix.
 template <class F>
 struct PrefixedVisitor {
   F& f;

@@ -131,7 +131,7 @@ class AdamW {
   using Master = Weights<Model, samba::Master<R>>;
 
   /// Steps made, and the running means of the gradients and of their squares: with the options all
-  /// there is to go on from.
+  /// a run needs to resume.
   struct State {
     std::int64_t steps = 0;
     Master mean, square;

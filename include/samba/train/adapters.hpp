@@ -95,7 +95,7 @@ class Adapters {
     parallel(threads, [&](const Team& team) {
       R* const row = rows_of_threads.data() + team.rank * longest;
       for (const Adapter& adapter : adapters_) {
-        // Rows of a panel stand in the same cache lines.
+        // Rows of a panel share cache lines.
         const Range rows = team.share(adapter.of.out, panel_width);
         for (std::int64_t i = rows.begin; i < rows.end; ++i) {
           from[adapter.of.tensor].get_row(i, row);

@@ -9,7 +9,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Packs rows of a matrix, `rows` from the beginning of a panel on. Rows of a panel stand in the same
+/// Packs rows of a matrix, `rows` from the beginning of a panel on. Rows of a panel share
 /// cache lines: so some of each, then the next.
 template <class T>
 void assign_panels(const Real<T>* from, std::int64_t K, Range rows, T* to) {

@@ -37,18 +37,18 @@ struct BatchOptions {
   int sequences = 8;           ///< windows of a batch
   std::int64_t seq_len = 512;  ///< tokens of a window that are read, and targets
   std::uint64_t seed = 0;      ///< of the order
-  /// Each document of a window becomes an Example of its own: state and attention start anew. Its
+  /// Each document of a window becomes an Example of its own: state and attention start empty. Its
   /// last token, the separator, is a target like any other; what follows the separator is none.
   bool restart_at_separators = false;
   /// The windows of sequence i of one batch follow those of the batch before: the file is read in
   /// as many pieces side by side as there are sequences, from the beginning in every epoch, and
-  /// states may go on from batch to batch. Of one file, and without restarts.
+  /// states can be carried from batch to batch. Of one file, and without restarts.
   bool in_order = false;
 };
 
 /// What a Gradient is to learn from, batch by batch: windows of a token file at the multiples of
 /// seq_len, with the token after each as its target. Every epoch takes each window once, in an order
-/// of its own that depends on the seed; batches go on over the end of an epoch. Tokens at the end of
+/// of its own that depends on the seed; batches continue across the end of an epoch. Tokens at the end of
 /// the file that fill no window (with the target of its last token) are left out.
 ///
 /// Of several files each has epochs of its own, and of every 4096 windows its share by weight.
@@ -112,7 +112,7 @@ class Batches {
   /// Tokens of every batch: GradientOptions::tokens to use.
   std::int64_t tokens() const { return options_.sequences * options_.seq_len; }
 
-  /// Windows handed out since the beginning: all there is to go on from.
+  /// Windows handed out since the beginning: all that is needed to resume.
   std::int64_t position() const { return position_; }
   void seek(std::int64_t position) {
     constexpr std::int64_t most = std::int64_t{1} << 62;

@@ -63,8 +63,8 @@ class Gradient {
   }
 
   /// Adds scale times the gradients of the mean loss of the examples (one per sequence; some may be
-  /// empty) to g; returns the mean loss over the targets that count. The sequences go on from where
-  /// they stand; carry() moves them on.
+  /// empty) to g; returns the mean loss over the targets that count. The sequences continue from their
+  /// states; carry() advances these.
   double add(const Weights<Model, T>& weights, std::span<const Example> examples,
              Weights<Model, Master<R>>& g, double scale = 1) {
     const double counted = load(examples);
@@ -72,7 +72,7 @@ class Gradient {
     return run(weights, g, counted, scale);
   }
   /// As add, for examples that come before those of the last call and end in the states where these
-  /// began: their gradients go on from state_gradients().
+  /// began: their gradients continue from state_gradients().
   double add_earlier(const Weights<Model, T>& weights, std::span<const Example> examples,
                      Weights<Model, Master<R>>& g, double scale = 1) {
     check_kept("add_earlier");
@@ -84,14 +84,14 @@ class Gradient {
     std::fill_n(blocks_.data(), blocks_.bytes(), std::byte{0});
     std::fill(positions_.begin(), positions_.end(), 0);
   }
-  /// The next examples go on where the last ended (truncated back-propagation).
+  /// The next examples continue where the last ones ended (truncated back-propagation).
   void carry() {
     check_kept("carry");
     std::copy_n(found() + all_states(), all_states(), found());
     for (std::size_t i = 0; i < segments_.size(); ++i) positions_[i] += lengths_[i];
   }
 
-  /// The states that the sequences go on from, as blocks of bytes that may be copied out and in, with
+  /// The states that the sequences continue from, as blocks of bytes that may be copied out and in, with
   /// their positions; and the gradients of the last call's loss with respect to them. None with
   /// GradientOptions::fresh.
   std::span<std::byte> states() { return {found(), static_cast<std::size_t>(all_states())}; }
@@ -315,7 +315,7 @@ class Gradient {
     return sum / targets;
   }
 
-  /// The gradients of derived tensors go on to those they are derived from.
+  /// Passes the gradients of derived tensors on to those they are derived from.
   struct DeriveBackward {
     void operator()(auto, Use, const auto& w, auto& dw) const { detail::derive_backward(w, dw); }
   };

@@ -18,7 +18,7 @@ enum class RateCurve {
 
 /// The learning rate of a step: it rises linearly from 0 at step 0 to `peak` at warmup_steps, falls
 /// by the curve to `floor` at `steps`, and stays there. The first step of a training has the number
-/// 1. Where no step stands between the peak and the end, the last step takes the peak.
+/// 1. If no step lies between the peak and the end, the last step takes the peak.
 struct LearningRate {
   double peak = 1e-3, floor = 0;
   std::int64_t warmup_steps = 0, steps = 1;

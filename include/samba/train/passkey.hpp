@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Passkey retrieval (Mohtashami & Jaggi 2023, "Landmark Attention"; arXiv 2406.07522): a number stands
+/// Passkey retrieval (Mohtashami & Jaggi 2023, "Landmark Attention"; arXiv 2406.07522): a number is hidden
 /// somewhere in a long text that says nothing, and is asked for at its end.
 #include <samba/core/random.hpp>
 #include <samba/io/tokenizer.hpp>
@@ -92,7 +92,7 @@ PasskeyTokens passkey_tokens(const Tokenizer& tokenizer, std::int64_t length, do
 
 struct PasskeyOptions {
   std::vector<std::int64_t> lengths = {512, 1024, 2048, 4096};  ///< tokens of a text, at most
-  std::vector<double> depths = {0, 0.25, 0.5, 0.75, 1};         ///< where the key stands
+  std::vector<double> depths = {0, 0.25, 0.5, 0.75, 1};         ///< where the key is
   int trials = 10;         ///< texts of each length and depth, every one with a key of its own
   std::uint64_t seed = 0;  ///< of the keys
 };

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// Checkpoints of a run: folders `<dir>/step-<number>` with `model.safetensors`, the master weights
-/// as any program reads them, and `training.safetensors`, what else a run goes on from.
+/// as any program reads them, and `training.safetensors`, what else a run needs to resume.
 #include <samba/core/callback.hpp>
 #include <samba/io/checkpoint.hpp>
 #include <samba/io/file_record.hpp>
@@ -69,7 +69,7 @@ template <class R>
 }  // namespace detail
 
 /// The folders of all checkpoints in `dir`, by their steps. A folder has its name once it is
-/// complete; one that a program was about to replace when it was ended has `.replaced` behind it.
+/// complete; one that a program was replacing when it was killed has the suffix `.replaced`.
 [[gnu::cold]] inline std::map<std::int64_t, std::string> checkpoints_in(const std::string& dir) {
   std::map<std::int64_t, std::string> found;
   for (const std::string& name : names_in_folder(dir)) {

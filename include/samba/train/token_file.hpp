@@ -2,7 +2,7 @@
 /// \file
 /// Token ids of texts in a file, for training: memory-mapped, so that a file of any size costs no
 /// memory and opens at once. A header of 48 bytes, then the ids in 1, 2 or 4 bytes each, the least
-/// that the vocabulary fits in, little-endian; in version 2 behind each its weight as a float. The
+/// that the vocabulary fits in, little-endian; in version 2 each followed by its weight as a float. The
 /// .bin files of nanoGPT and llm.c are read too.
 #include <samba/core/error.hpp>
 #include <samba/core/hash.hpp>

@@ -132,7 +132,7 @@ inline AdamWOptions adamw_options(const TrainOptions& o) {
 
 /// The bytes of the arenas that a Trainer of these options takes, counted without taking them: the
 /// master weights, their gradients, two means of these, the weights of the products, and what
-/// Gradient takes. Beside them stand the tokens of a batch. With restart_at_separators the number of
+/// Gradient takes, and in addition the tokens of a batch. With restart_at_separators the number of
 /// examples depends on the data: give Batches::examples().
 template <class Model, class T = float>
 std::int64_t training_bytes(const TrainOptions& options, int examples = 0) {
@@ -144,7 +144,7 @@ std::int64_t training_bytes(const TrainOptions& options, int examples = 0) {
 }
 
 /// A training: weights, gradients, optimiser and data. T: the type of the matrices and of the
-/// factors of their products; what the optimiser changes is Real<T>. The weights after a number of
+/// operands of their products; what the optimiser changes is Real<T>. The weights after a number of
 /// steps have the same bits for any number of threads, with or without recompute, and whether or not
 /// the run was ended and resumed from a checkpoint.
 template <class Model, class T = float>
@@ -175,7 +175,7 @@ class Trainer {
 
   /// Gradients of the mean loss over all targets of the next batches, and a step with them. An
   /// Error leaves everything as it was before. A checkpoint that is due and cannot be written is
-  /// none: the step tells, and the run may go on.
+  /// none: the step says so, and the run can continue.
   TrainStep step() { return step(options_.learning_rate.at(step_ + 1)); }
   /// As step, with a learning rate of your own schedule.
   TrainStep step(double learning_rate) {
@@ -206,7 +206,7 @@ class Trainer {
     return result;
   }
 
-  /// Writes a checkpoint of where the run stands, if there is none, into TrainOptions::checkpoints;
+  /// Writes a checkpoint of the run as it is, if there is none, into TrainOptions::checkpoints;
   /// returns its folder.
   std::string save() {
     if (options_.checkpoints.empty())
@@ -331,7 +331,7 @@ class Trainer {
     const std::string written =
         RunCheckpoint::write(best_folder(), step_, 0, master_, optimiser_.state(), all,
                              gradient_.states(), &not_removed_);
-    // Not the oldest: one of a later step may be there, of a run that was ended and went on from
+    // Not the oldest: there may be one of a later step, of a run that was killed and resumed from
     // before it.
     for (const auto& [step, folder] : checkpoints_in(best_folder()))
       if (step != step_) detail::retire(folder, not_removed_);
@@ -406,7 +406,7 @@ class Trainer {
     return all;
   }
 
-  /// Where all sequences stand.
+  /// The positions of all sequences.
   void set_positions(std::int64_t position) {
     const std::span<std::int64_t> all = gradient_.positions();
     std::fill(all.begin(), all.end(), position);

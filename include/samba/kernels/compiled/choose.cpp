@@ -92,7 +92,7 @@ struct InstructionSets {
   }
 };
 
-/// Calls the function in the place of `function`.
+/// Calls the chosen version of `function`.
 template <auto function>
 auto call(auto&&... args) {
   static_assert(Kernels::number<function> < Kernels::size, "not in the list of entries.hpp");

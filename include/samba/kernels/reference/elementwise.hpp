@@ -36,7 +36,7 @@ void add_scaled(const R* y, R factor, Range columns, R* x) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += factor * y[i];
 }
 
-/// out = factor * x for n numbers. One product of numbers that stand side by side: compilers make
+/// out = factor * x for n numbers. A product of contiguous numbers: compilers make
 /// vectors of it, with the same bits for any.
 template <class R>
 [[gnu::noinline]] void scale(const R* __restrict x, R factor, std::int64_t n, R* __restrict out) {

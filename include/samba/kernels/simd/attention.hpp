@@ -5,14 +5,14 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// What a thread needs while it attends; the pointers stand in its scratch memory.
+/// A thread's buffers for attention, in its scratch memory.
 template <class KV>
 struct AttentionBuffers {
   float *out = nullptr, *total = nullptr,
         *maximum = nullptr;  ///< of the rows: (rows, width), (rows, lanes), (rows)
   typename Operand<KV>::Element *query = nullptr,
-                                *weight = nullptr;  ///< rows as factors, and some rows' weights
-  KV* rows = nullptr;  ///< keys and values that do not stand in KV, a row of zeros
+                                *weight = nullptr;  ///< rows as operands, and some rows' weights
+  KV* rows = nullptr;  ///< keys and values converted to KV, and a row of zeros
   std::int32_t *keys = nullptr, *values = nullptr;  ///< a tile, packed
 
   /// Places the buffers from `scratch` on, or only counts; returns their bytes.
@@ -46,8 +46,8 @@ static_assert([] {
 
 namespace detail {
 
-/// A tile's keys packed as a matrix (64 outputs, head_dim inputs). Asks for what stands `ahead`
-/// elements behind each row: what will be packed next.
+/// A tile's keys packed as a matrix (64 outputs, head_dim inputs). Prefetches
+/// what is `ahead` elements past each row, which is packed next.
 template <class KV>
 [[gnu::noinline]] void pack_keys(const KV* const* keys, int head_dim,
                                  [[maybe_unused]] std::int64_t ahead, std::int32_t* packed) {

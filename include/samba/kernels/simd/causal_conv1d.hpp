@@ -14,7 +14,7 @@ void causal_conv1d_rows(const CausalConv1dArgs<float>& a, Range channels) {
     for (int j = 0; j < Taps; ++j) weight[j] = load_part(a.weight + j * a.channels + c, n);
     for (int j = 0; j < Taps - 1; ++j) window[j] = load_part(a.past + j * a.channels + c, n);
     const vec bias = load_part(a.bias + c, n);
-    // Constants of their own: a store to y might change what stands in a.
+    // Copies: the compiler must assume that a store to y changes a.
     const float* const x = a.x + c;
     float* const y = a.y + c;
     const std::int64_t rows = a.rows, x_stride = a.x_stride, y_stride = a.y_stride;

@@ -10,7 +10,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) { total += load_part(x + i, m); });
   const float mean = sum(total) / static_cast<float>(n);
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
-    // Lanes behind the row are 0 less the mean: they must not count.
+    // Lanes past the end of the row hold -mean: they must not count.
     const vec away = m == lanes ? load(x + i) - vec(mean) : part_and(x + i, m, mean) - vec(mean);
     squares = fma(away, away, squares);
   });
@@ -34,7 +34,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   vec total(0.f), products(0.f);
   const vec mean(s.mean), inverse(s.inverse);
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
-    const vec g = load_part(weight + i, m) * load_part(dy + i, m);  // 0 behind the row
+    const vec g = load_part(weight + i, m) * load_part(dy + i, m);  // 0 past the end
     total += g;
     products = fma(g, (load_part(x + i, m) - mean) * inverse, products);
   });

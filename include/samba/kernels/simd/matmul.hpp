@@ -26,8 +26,8 @@ inline float largest(const float* row, std::int64_t K) {
 
 }  // namespace detail
 
-/// The loops, from the outside: some panels, some rows, pieces of K (of which the rows are made
-/// factors of the type of the weights), panels, tiles of rows. Sums wait from piece to piece.
+/// The loops, from the outside: some panels, some rows, pieces of K (where the rows are
+/// converted to the type of the weights), panels, tiles of rows. Sums are kept from piece to piece.
 template <class T>
 [[gnu::noinline]] void matmul(const MatmulArgs<T>& a, Range panels) {
   using Element = typename Operand<T>::Element;

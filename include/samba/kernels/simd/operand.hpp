@@ -1,15 +1,15 @@
 #pragma once
 /// \file
-/// The two factors of a matrix product in vectors: rows of numbers in the type of the weights, and
+/// The two operands of a matrix product in vectors: rows of numbers in the type of the weights, and
 /// a panel of packed weights. Operand<T> has
 ///
-///   Element           what stands in memory for one group of k of a row (see Packing<T>)
+///   Element           one group of k of a row in memory (see Packing<T>)
 ///   rows              rows of a tile: as many as the registers hold sums for
 ///   rows_from         the fewest rows for which that tile pays where weights come from memory
 ///   piece             groups of a panel that stay in the nearest cache while all rows pass over them
 ///   single_ahead      bytes that one row alone prefetches ahead of the panel it reads; or 0: it reads
-///                     several panels at once, which keeps enough loads under way where few
-///                     instructions stand between them
+///                     several panels at once, which keeps enough loads in flight when few
+///                     instructions separate them
 ///   prepare           fills the elements of a row
 ///   multiply          adds the products of one group to the sums of some rows and vectors of outputs
 #include <samba/kernels/simd/vec.hpp>
@@ -19,7 +19,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 template <class T>
 struct Operand;
 
-/// Where vector v of the outputs from c on stands in a group, 32 bits each: panel by panel.
+/// Where vector v of the outputs from c on is in a group, 32 bits each: panel by panel.
 template <int v>
 [[gnu::always_inline]] inline const std::byte* weights_at(const std::byte* w, std::int64_t w_panel,
                                                           int c) {
@@ -79,7 +79,7 @@ struct Operand<float> {
   }
 };
 
-/// A product that is added to `out`: of rows of factors and panels of packed weights.
+/// A product that is added to `out`: of rows of operands and panels of packed weights.
 template <class T>
 struct Product {
   const typename Operand<T>::Element* x;  ///< (rows, groups)
@@ -107,8 +107,8 @@ constexpr int tile_passes(int rows) { return (std::max)(1, panel_width / lanes /
 constexpr int tile_panels(int rows) { return (std::max)(1, tile_vecs(rows) * lanes / panel_width); }
 
 /// out[p, i] += sum_g x[i, g] w[p, g] for Rows rows from `row` on and some panels at once. Each output
-/// has one sum, which runs over the groups in order whatever Rows and panels are, and wherever it
-/// stops and goes on: hence the same bits for any number of rows and any pieces of K.
+/// has one sum over the groups in order, whatever Rows and panels are and wherever the sum is
+/// interrupted: hence the same bits for any number of rows and any pieces of K.
 template <class T, int Rows, int panels>
 [[gnu::noinline]] void accumulate(const Product<T>& a, std::int64_t panel, std::int64_t row) {
   constexpr int all = panels * panel_width / lanes;
@@ -149,7 +149,7 @@ template <class T, int Rows, int panels>
 
 namespace detail {
 
-/// Prefetches the sums of some rows of a panel that are added to next: rows that stand far apart, not
+/// Prefetches the sums of some rows of a panel that are added to next: rows that are far apart, not
 /// in a buffer that the caches hold.
 inline void prefetch_outputs(const float* out, std::int64_t stride, std::int64_t rows) {
   for (std::int64_t r = 0; r < rows; ++r)

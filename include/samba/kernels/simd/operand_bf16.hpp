@@ -13,7 +13,7 @@ struct Operand<bf16> {
   static constexpr std::int64_t group_bytes = panel_width * 2 * sizeof(bf16), piece = 2048,
                                 single_ahead = 0;
 
-  /// The pairs of n values of a row, rounded; a last one without a partner stands beside 0.
+  /// The pairs of n values of a row, rounded; a last one without a partner is paired with 0.
   static void prepare(const float* row, std::int64_t n, Element* x) {
     const auto half = [&](std::int64_t j) {
       return j >= n ? vec(0.f) : load_part(row + j, std::min<std::int64_t>(n - j, lanes));
@@ -48,8 +48,8 @@ struct Operand<bf16> {
 
 #else
 
-/// Pairs of bf16 weights are widened: of 32 bits the upper half is a float as it stands, the lower
-/// one after a shift. Rows are rounded to bf16 all the same, and stay floats.
+/// Pairs of bf16 weights are widened: the upper half of 32 bits is a float as it is, the lower
+/// half after a shift. Rows are rounded to bf16 too, but stay floats.
 template <>
 struct Operand<bf16> {
   struct Element {

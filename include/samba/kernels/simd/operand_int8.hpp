@@ -162,7 +162,7 @@ struct Operand<int8> {
   static constexpr std::int64_t piece = lanes == 16 ? 256 : 7, single_ahead = 8192;
   static constexpr std::int64_t group_bytes = sizeof(Int8Block);
 
-  /// The blocks of n values of a row times `inverse`, rounded to integers; zeros behind them.
+  /// The blocks of n values of a row times `inverse`, rounded to integers, then zeros.
   static void prepare(const float* row, std::int64_t n, float inverse, Element* x) {
     for (std::int64_t k = 0; k < n; k += Int8Block::size, ++x) {
       alignas(alignment) std::int32_t q[Int8Block::size] = {};

@@ -20,8 +20,8 @@ inline constexpr int transpose_size = 8;
 inline constexpr int transpose_size = 0;
 #endif
 
-/// Rows of units to columns: to[u * stride + r] = rows[r][first + u] for r, u < transpose_size. Asks
-/// for what stands `ahead` elements behind.
+/// Rows of units to columns: to[u * stride + r] = rows[r][first + u] for r, u < transpose_size. Prefetches
+/// what is `ahead` elements later.
 #if defined(__AVX512F__)
 template <class KV>
 void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,

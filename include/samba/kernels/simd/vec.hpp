@@ -2,7 +2,7 @@
 /// \file
 /// Functions on vectors that the kernels share.
 /// A remainder of fewer than vec::size elements goes through load_part and store_part and the same
-/// arithmetic, so a value does not depend on where in a vector it stands.
+/// arithmetic, so a value does not depend on its place in a vector.
 #include <samba/kernels/simd/fma.hpp>
 
 #include <algorithm>
@@ -166,7 +166,7 @@ inline vec times_exp2(vec p, ints n) {
 }
 #endif
 
-// Of a number and a NaN, min and max of x86 give the second: it stands there, so that a NaN comes
+// Of a number and a NaN, min and max of x86 give the second: x is the second, so that a NaN comes
 // through to the loss.
 
 /// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it stays at e^-87.3 (1e-38).
