@@ -55,7 +55,7 @@ struct FreeBlock {
 class Arena {
  public:
   Arena() = default;
-  /// Throws Error, naming what it is for and its size, where the system has no such block.
+  /// Throws Error, naming what it is for and its size, if the system has no such block.
   [[gnu::cold, gnu::noinline]] explicit Arena(std::int64_t bytes, const char* what = "Arena")
       : bytes_(bytes) {
     if (bytes == 0) return;

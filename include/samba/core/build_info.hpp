@@ -11,7 +11,7 @@ std::string_view instruction_set();
 
 /// Makes all kernels of the program use an instruction set: sse2, avx2, avx512, avx512_vnni or
 /// avx512_bf16. For the same bits on different processors, and for comparisons; while no session
-/// runs. Throws where the library does not hold it or the processor lacks it, and changes nothing.
+/// runs. Throws if the library does not hold it or the processor lacks it, and changes nothing.
 void use_instruction_set(std::string_view name);
 
 #else

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// Arithmetic of sizes that callers choose: what is too large to be counted is an Error, never a
-/// small number.
+/// wrapped number.
 #include <samba/core/error.hpp>
 
 #include <cstddef>
@@ -43,7 +43,7 @@ constexpr std::int64_t checked_round_up(const char* what, std::int64_t n, std::i
   return checked_sum(what, n, unit - 1) / unit * unit;
 }
 
-/// Throws the Error of memory that could not be had.
+/// Throws Error: this much memory could not be had.
 [[noreturn, gnu::cold, gnu::noinline]] inline void fail_no_memory(const char* what,
                                                                   std::int64_t bytes) {
   fail({what, ": the system has no memory for the ", bytes, " bytes that this takes"});

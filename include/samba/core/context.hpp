@@ -18,7 +18,7 @@ struct Cpu {
 };
 
 namespace detail {
-/// The type of activations on a device, beside matrices of type T.
+/// The type of activations on a device, that go with matrices of type T.
 template <class T, class Device>
 struct ActivationOf {
   using type = Real<T>;

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// What a layer says of its tensors beside name and shape, in its list: f("A_log", w.A_log,
+/// What a layer says about its tensors besides name and shape, in its list: f("A_log", w.A_log,
 /// init::log_of_column, no_decay).
 #include <samba/core/config.hpp>
 
@@ -35,15 +35,15 @@ constexpr Initial softplus_log_uniform(double low, double high) {
 }
 }  // namespace init
 
-/// Of a tensor of two dimensions that does not decay as matrices do.
+/// Marks a tensor of two dimensions that, unlike matrices, does not decay.
 struct NoDecay {};
 inline constexpr NoDecay no_decay{};
 
-/// Of a tensor of a branch that is not its layer's: that of a norm.
+/// Marks a tensor of a branch that is not its layer's but a norm's.
 struct OfBranch {};
 inline constexpr OfBranch of_branch{};
 
-/// All that is said of a tensor.
+/// The attributes of a tensor.
 struct TensorSaid {
   Initial initial = {};
   bool decays = true;  ///< where it has two or more dimensions

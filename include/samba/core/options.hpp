@@ -9,7 +9,7 @@ namespace samba::inline SAMBA_TARGET::detail {
 template <class Options, auto given>
 inline constexpr bool are_options = std::is_same_v<std::remove_cvref_t<decltype(given)>, Options>;
 
-/// The options; defaults where they are not of that type, so that a sentence about it is all that
+/// The options; defaults where they are not of that type, so that a message about it is all that
 /// the compiler says.
 template <class Options, auto given>
 inline constexpr Options options_of = [] {

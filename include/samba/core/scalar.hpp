@@ -25,7 +25,7 @@ struct bf16 {
 /// Weights of one byte, quantised in groups; see Packing<int8>.
 using int8 = std::int8_t;
 
-/// In the place of T: every tensor by rows, as in a file, in elements E; vectors in Real<RowMajor<E>>.
+/// Used instead of T: every tensor by rows, as in a file, with elements E; vectors in Real<RowMajor<E>>.
 template <class E>
 struct RowMajor {};
 
@@ -56,7 +56,7 @@ template <class E>
 struct Types<RowMajor<E>> : Types<E> {};
 }  // namespace detail
 
-/// The type of vectors, states and sums beside matrices of type T, and of those of a Policy.
+/// The type of vectors, states and sums that go with matrices of type T, and of those of a Policy.
 template <class T>
 using Real = typename detail::Types<T>::Real;
 
@@ -64,7 +64,7 @@ using Real = typename detail::Types<T>::Real;
 template <class T>
 using Element = typename detail::Types<T>::Element;
 
-/// The type of a look-up table beside matrices of type T.
+/// The type of a look-up table that go with matrices of type T.
 template <class T>
 using TableElement = typename detail::Types<T>::TableElement;
 
@@ -73,7 +73,7 @@ constexpr bool is_finite(float f) {
   return (std::bit_cast<std::uint32_t>(f) & 0x7f800000u) != 0x7f800000u;
 }
 
-/// Half-open range of indices.
+/// A half-open range of indices.
 struct Range {
   std::int64_t begin = 0, end = 0;
 };

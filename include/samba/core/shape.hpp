@@ -17,10 +17,10 @@ class Shape {
   constexpr Shape() = default;
   constexpr Shape(std::initializer_list<std::int64_t> extents)
       : Shape(extents.begin(), extents.size()) {}
-  /// Throws Error where they are more than max_rank.
+  /// Throws Error if there are more than max_rank.
   constexpr Shape(std::span<const std::int64_t> extents) : Shape(extents.data(), extents.size()) {}
 
-  /// Adds an extent; false, and nothing changes, where max_rank are there already.
+  /// Adds an extent. Returns false, changing nothing, if there are max_rank already.
   constexpr bool push_back(std::int64_t extent) {
     if (rank_ == max_rank) return false;
     extents_[rank_++] = extent;

@@ -133,7 +133,7 @@ auto as_eigen(X& tensor) {
 }
 
 /// A tensor of master weights, of gradients or of an optimiser's means, (N, K), whose name in files
-/// matches a pattern (see glob_match). Throws Error where none or more than one does.
+/// matches a pattern (see glob_match). Throws Error if none or more than one does.
 template <class Model, class R>
 auto as_eigen(Weights<Model, Master<R>>& weights, std::string_view pattern) {
   return detail::map_master<R>(detail::find_tensor("as_eigen", weights, pattern));
@@ -156,7 +156,7 @@ auto as_eigen(const Array<R, Extents...>& x, std::int64_t state = 0) {
 
 /// A tensor of a snapshot by its name in state files: "0.ssm" is the ssm of branch 0. As above; a ring
 /// of keys or values, (heads, slots, width), has heads * slots rows. R: the type of the state, double
-/// where the weights are, else float; KV: that of keys and values. Throws Error where the snapshot is
+/// where the weights are, else float; KV: that of keys and values. Throws Error if the snapshot is
 /// of another model or other types, and where it has no such tensor of R.
 template <class Model, class R = float, class KV = R, class S>
   requires std::is_same_v<std::remove_const_t<S>, Snapshot>
@@ -202,7 +202,7 @@ template <detail::WeightTensor X>
 EigenMatrix<Real<typename X::value_type>> to_eigen(const X& tensor) {
   return detail::copy_rows<Real<typename X::value_type>>(tensor);
 }
-/// As above, the one whose name in files matches a pattern (see glob_match). Throws Error where none
+/// As above, the one whose name in files matches a pattern (see glob_match). Throws Error if none
 /// or more than one does.
 template <class Model, class T>
 EigenMatrix<Real<T>> to_eigen(const Weights<Model, T>& weights, std::string_view pattern) {
@@ -210,7 +210,7 @@ EigenMatrix<Real<T>> to_eigen(const Weights<Model, T>& weights, std::string_view
 }
 
 /// Puts a matrix, (N, K), into a tensor of weights, replacing it; it is rounded and packed as load does.
-/// Throws Error, and changes nothing, where its sizes are others. Whoever changes A_log calls
+/// Throws Error, and changes nothing, if its sizes are others. Whoever changes A_log calls
 /// Weights::derive.
 template <class Derived, class R>
 void from_eigen(const Eigen::MatrixBase<Derived>& matrix, const TensorRef<R>& tensor) {
@@ -221,7 +221,7 @@ void from_eigen(const Eigen::MatrixBase<Derived>& matrix, X& tensor) {
   detail::set_rows<Real<typename X::value_type>>(matrix, tensor);
 }
 /// As above, the tensor whose name in files matches a pattern (see glob_match), and calls
-/// Weights::derive. Throws Error where none or more than one does.
+/// Weights::derive. Throws Error if none or more than one does.
 template <class Derived, class Model, class T>
 void from_eigen(const Eigen::MatrixBase<Derived>& matrix, Weights<Model, T>& weights,
                 std::string_view pattern) {

@@ -59,7 +59,7 @@ class CheckpointMap {
     return !found && tied_ && name == naming_.embedding() ? file_.find(naming_.head()) : found;
   }
 
-  /// Notes what is wrong with the parts of a tensor.
+  /// Records what is wrong with the parts of a tensor.
   [[gnu::cold]] void check_tensor(const TensorInfo& tensor) {
     naming_.parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
       if (part.file_row > 0) return;  // a further part of the same tensor of the file

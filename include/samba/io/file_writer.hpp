@@ -106,7 +106,7 @@ class BasicFileWriter {
   BasicFileWriter& operator=(const BasicFileWriter&) = delete;
   ~BasicFileWriter() { remove(); }
 
-  /// Throws where nothing more can be written.
+  /// Throws if nothing more can be written.
   void check_open() const {
     if (file_.get() < 0) fail({path_, ": this writer is finished, or met an error before"});
   }

@@ -16,7 +16,7 @@ namespace samba::inline SAMBA_TARGET {
 class FolderLock {
  public:
   FolderLock() = default;
-  /// Throws where another lock on the folder lives, in this process or another, which it names.
+  /// Throws if another lock on the folder lives, in this process or another, which it names.
   [[gnu::cold]] explicit FolderLock(const std::string& folder) {
     make_folders(folder);
     const std::string path = folder + "/lock";

@@ -69,7 +69,7 @@ void save_packed(const Weights<Model, T>& weights, const std::string& path) {
 }
 
 /// Maps a file of save_packed: pages are read when they are first used, and what changes in the
-/// weights stays in memory. Throws Error, naming both, where the file is of another model, type,
+/// weights stays in memory. Throws Error, naming both, if the file is of another model, type,
 /// group size or panel width. The numbers themselves are taken as they are.
 template <class Model, class T = float>
 Weights<Model, T> load_packed(const std::string& path) {

@@ -214,8 +214,7 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
   return tensor;
 }
 
-/// Checks that the tensors, sorted by_data, cover the data exactly: no byte unused, none used
-/// twice.
+/// Checks that the tensors, sorted by_data, cover the data exactly: every byte once.
 [[gnu::cold]] inline void check_coverage(const std::vector<TensorView>& tensors,
                                          std::span<const std::byte> data, std::string_view path) {
   std::int64_t covered = 0;

@@ -16,7 +16,7 @@ struct CausalConv1dArgs {
   std::int64_t rows, channels;
 };
 
-/// The gradients of causal_conv1d: dy that of y; dx is written, dweight and dbias are added to. dpast:
+/// The gradients of causal_conv1d, given dy, the gradient of y: dx is written, dweight and dbias are added to. dpast:
 /// on entry the gradient of past as the forward pass left it, then that of past as it found it.
 template <class R, class E = R>
 struct CausalConv1dBackwardArgs {
@@ -30,7 +30,7 @@ struct CausalConv1dBackwardArgs {
   R* dbias;    ///< (channels)
 };
 
-/// What follows the sum of a convolution.
+/// The activation after the sum of a convolution.
 enum class ConvActivation { none, silu };
 
 /// What a launcher takes: the arguments as of the chunk's first row, without past, and the states.

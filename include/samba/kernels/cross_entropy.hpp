@@ -15,7 +15,7 @@ struct CrossEntropyArgs {
   std::int64_t rows, n;
 };
 
-/// What cross_entropy takes beside the logits.
+/// What cross_entropy takes besides the logits.
 template <class P>
 struct CrossEntropy {
   const std::int32_t* targets;     ///< (rows); negative: no loss
@@ -25,7 +25,7 @@ struct CrossEntropy {
 };
 
 /// losses[i] = -log softmax(logits of row i)[targets[i]], and the logits, (rows, N), become scale
-/// times its gradient; 0 for both where a target is negative, and a loss of NaN where a logit is not
+/// times its gradient; 0 for both where a target is negative, and a loss of NaN if a logit is not
 /// finite. With a weight of 0 both are 0 whatever the logits.
 template <int N, class P>
 void cross_entropy(const Context<P>& c, const CrossEntropy<P>& a, RowsArgument<Real<P>, N> logits) {

@@ -15,7 +15,7 @@ struct SiluMulArgs {
   std::int64_t rows, columns;
 };
 
-/// The gradients of silu_mul for dout that of out. dgate may be dout.
+/// The gradients of silu_mul given dout, the gradient of out. dgate may be dout.
 template <class E>
 struct SiluMulBackwardArgs {
   const E* gate;

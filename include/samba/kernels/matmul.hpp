@@ -17,7 +17,7 @@ struct MatmulArgs {
   std::int64_t rows, N, K;
 };
 
-/// The gradients of matmul for dout that of out: dw and dbias are added to, dx is written, or added
+/// The gradients of matmul given dout, the gradient of out: dw and dbias are added to, dx is written, or added
 /// to.
 template <class T, class E = Real<T>>
 struct MatmulBackwardArgs {
@@ -81,7 +81,7 @@ void matmul(const Context<P>& c, const Matrix<T, N, K>& w, std::type_identity_t<
   matmul(c, w, Vector<Real<T>, N>{}, x, out);
 }
 
-/// The gradients of matmul. Factors in the type of the weights.
+/// The gradients of matmul. Operands have the type of the weights.
 template <class P, class T, int N, int K>
 void matmul_backward(const Context<P>& c, const Matrix<T, N, K>& w,
                      const std::type_identity_t<MatmulBackward<P, N, K>>& a) {

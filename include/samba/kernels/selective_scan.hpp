@@ -36,7 +36,7 @@ inline constexpr std::int64_t scan_block = 128;
 /// Tokens whose states the backward pass holds at once; it keeps the state before each such piece.
 inline constexpr std::int64_t scan_piece = 16;
 
-/// The gradients of one sequence's part of a selective scan, dy being that of y. ddt, dx and dz are
+/// The gradients of one sequence's part of a selective scan, given dy, the gradient of y. ddt, dx and dz are
 /// written; dA, dD and ddt_bias are added to. dh: on entry the gradient of the state that the
 /// forward pass left, then that of the state it started from.
 template <class R, class E = R>
@@ -214,8 +214,8 @@ void selective_scan_backward(const Context<P>& c,
                                   .piece = a.scratch.piece});
 }
 
-/// A = -exp(A_log), n numbers. Never part of another function, in which a compiler that is free to
-/// take another exp (-ffast-math) would give other bits.
+/// A = -exp(A_log), n numbers. Never inlined: there a compiler that may choose another exp
+/// (-ffast-math) would give other bits.
 template <class R>
 [[gnu::noinline]] void scan_A(const R* A_log, std::int64_t n, R* A) {
   for (std::int64_t i = 0; i < n; ++i) A[i] = -std::exp(A_log[i]);

@@ -64,7 +64,7 @@ struct AttentionSizes {
     f("bias", bias);
   }
 
-  /// FLOPs of the token at `position` beside the matrices: scores and weighted values of its keys.
+  /// FLOPs of the token at `position` besides the matrices: scores and weighted values of its keys.
   static constexpr std::int64_t other_flops(std::int64_t position) {
     const std::int64_t keys = unbounded || position < window ? position + 1 : window;
     return keys * (4 * n_heads * head_dim);
@@ -181,7 +181,7 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
     matmul(c, w.proj, w.proj_bias, t.y, out);
   }
 
-  /// Gradients for dout that of out, after forward: du is written, g added to. s: the states as
+  /// Gradients given dout, the gradient of out, after forward: du is written, g added to. s: the states as
   /// forward found them; ds: the gradients of those it left, then of those it found.
   template <class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
@@ -194,7 +194,7 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
 
     matmul_backward(c, w.proj,
                     {.x = t.y, .dout = dout, .dw = g.proj, .dbias = g.proj_bias.data(), .dx = d.y});
-    if constexpr (lends) {  // what its readers and the rings gave them
+    if constexpr (lends) {  // their gradients from readers and rings
       const auto shared = typename Lends::template Views<Act<P>>(c.template gradient<Lends>());
       copy_heads<n_kv_heads, head_dim>(c, {.from = shared.k, .to = dk});
       copy_heads<n_kv_heads, head_dim>(c, {.from = shared.v, .to = dv});

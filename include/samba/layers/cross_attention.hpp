@@ -100,7 +100,7 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::slots, O> {
     matmul(c, w.proj, w.proj_bias, t.y, out);
   }
 
-  /// Gradients for dout that of out, after forward: du is written, g added to, and so are the gradients
+  /// Gradients given dout, the gradient of out, after forward: du is written, g added to, and so are the gradients
   /// of the channel and of the rings.
   template <class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>>& w,

@@ -70,7 +70,7 @@ struct Mamba {
     }
     static constexpr void visit_derived(auto& w, auto&& f) { f("A", w.A); }
     void derive() { kernels::scan_A(A_log.data(), d_state * d_inner, A.data()); }
-    /// Takes the gradient of A on to that of A_log, once per gradient.
+    /// Passes the gradient of A on to A_log, once per gradient.
     void derive_backward(Weights<Master<Real<T>>>& g) const {
       kernels::scan_A_backward(A.data(), d_state * d_inner, g.A.data(), g.A_log.data());
     }
@@ -126,7 +126,7 @@ struct Mamba {
     if constexpr (!std::is_void_v<Memory>) f("memory", Memory::width);
   }
 
-  /// FLOPs per token beside the matrices: convolution, softplus and gate, and the scan.
+  /// FLOPs per token besides the matrices: convolution, softplus and gate, and the scan.
   static constexpr std::int64_t other_flops(std::int64_t /*position*/) {
     return std::int64_t{d_inner} * (2 * d_conv + 6 * d_state + 10);
   }
@@ -159,7 +159,7 @@ struct Mamba {
     matmul(c, w.out_proj, t.y, out);  // out = W_out y
   }
 
-  /// Gradients for dout that of out, after forward: du is written, g added to. s: the states as
+  /// Gradients given dout, the gradient of out, after forward: du is written, g added to. s: the states as
   /// forward found them; ds: the gradients of those it left, then of those it found.
   template <class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>>& w,

@@ -68,7 +68,7 @@ struct SwiGLU {
     f("bias", bias);
   }
 
-  /// FLOPs per token beside the matrices: silu and product.
+  /// FLOPs per token besides the matrices: silu and product.
   static constexpr std::int64_t other_flops(std::int64_t /*position*/) {
     return std::int64_t{d_ff} * 5;
   }
@@ -84,7 +84,7 @@ struct SwiGLU {
     matmul(c, w.w3, w.b3, t.hidden, out);
   }
 
-  /// Gradients for dout that of out, after forward: du is written, g added to.
+  /// Gradients given dout, the gradient of out, after forward: du is written, g added to.
   template <class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
                        Weights<Weight<Gradients<P>>>& g, const Stateless&, const Stateless&,

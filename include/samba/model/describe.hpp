@@ -103,7 +103,7 @@ std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& bra
 /// A table of the model, branch by branch: parameters, bytes of state (KV = float) and FLOPs of one
 /// token at position 0 and far from it, then the sums. A schedule that repeats is shown once. Lines
 /// have at most 100 characters, unless a layer's name or one of its options is longer. A
-/// program compiled for the least that its processors have says so in a last line.
+/// program that is compiled for the baseline of its processors says so in a last line.
 template <class Model>
 std::string describe() {
   std::string text = detail::describe_text(

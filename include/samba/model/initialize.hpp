@@ -57,7 +57,7 @@ class Draw {
 ///   dt_proj.bias                   softplus of it log-uniform in [0.001, 0.1]
 ///   other biases and vectors       0
 ///
-/// Of what a layer says nothing of, matrices and other tensors are as here. Two differences: that code
+/// Tensors of which a layer says nothing are drawn as matrices and other tensors above. Two differences: that code
 /// leaves the convolution's bias at PyTorch's default, and counts two branches a block where a block
 /// has three.
 template <class Model, class T>

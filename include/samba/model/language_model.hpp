@@ -31,13 +31,13 @@ struct StateBytes {
 
 namespace detail {
 
-/// Keys and numbers of shared branches that were met before.
+/// Keys and numbers of the shared branches seen so far.
 struct SharedSeen {
   static constexpr int capacity = 256;
   std::array<Use, capacity> uses{};
   int count = 0;
 
-  /// True the first time a branch is met; branches that share nothing are always met first.
+  /// True the first time a branch is seen; always for branches that share nothing.
   constexpr bool first(Use use) {
     if (!use.shared) return true;
     for (int i = 0; i < count; ++i)
@@ -248,7 +248,7 @@ struct ChannelList {
   }
 };
 
-/// Stops the compilation with a sentence; the numbers are those of the branches, from 0 on.
+/// Stops the compilation with a message; the numbers are those of the branches, from 0 on.
 template <int reads_what_none_wrote, int writes_again>
 struct CheckChannels {
   static_assert(
@@ -273,7 +273,7 @@ void for_each_lent(Channels<C...>, const auto& state, const auto& f) {
 template <class B>
 using WritesOfBranch = typename WritesOf<typename B::type::Layer>::type;
 
-/// Notes the states that channels lend in their places.
+/// Records the states that channels lend in their places.
 struct LendStates {
   std::span<ChannelPlace> places;
   const void* ChannelPlace::* which;

@@ -233,7 +233,7 @@ class Engine {
     return placer.offset;
   }
 
-  /// After another state was put in: no token of it was read here, so there are no logits.
+  /// After the state was replaced: no token of it was read here, so there are no logits.
   void stand_at(int i, std::int64_t position) {
     positions_[i] = position;
     std::fill_n(logits_ + std::ptrdiff_t{i} * Model::vocab_size, Model::vocab_size, R{0});

@@ -28,16 +28,17 @@ struct LogitBias {
 
 /// How a Sampler chooses. The defaults draw from the model's own distribution.
 struct SamplerOptions {
-  float temperature = 1;  ///< divides the logits; 0 takes the most likely token, lowest id first
-  int top_k = 0;          ///< keep this many of the most likely; 0 keeps all
-  float top_p = 1;        ///< keep the smallest set of the most likely with this probability
-  float min_p = 0;        ///< keep those with this fraction of the largest probability
+  float temperature =
+      1;  ///< divides the logits; 0 takes the most likely token, of equal ones the lowest id
+  int top_k = 0;                 ///< keep this many of the most likely; 0 keeps all
+  float top_p = 1;               ///< keep the smallest set of the most likely with this probability
+  float min_p = 0;               ///< keep those with this fraction of the largest probability
   float repetition_penalty = 1;  ///< above 1 makes the latest tokens less likely
   int repetition_window = 64;    ///< how many of the latest tokens the penalty looks at
   std::uint64_t seed = 0;
   int vocab_size = 0;  ///< ids from here on are never chosen: rows that pad a head; 0: all may be
   std::vector<std::int32_t> banned = {};  ///< never chosen
-  std::vector<LogitBias> biases = {};     ///< of one id several add up
+  std::vector<LogitBias> biases = {};     ///< several of one id add up
 };
 
 /// The stages, for samplers of your own. Each takes candidates and returns the first of them, which
@@ -344,7 +345,7 @@ class Sampler {
     for (const std::int32_t token : tokens) remember(token);
   }
 
-  /// Back to the state after construction: the seed, and no token seen.
+  /// Returns to the state after construction: the seed, and no token seen.
   void reset() {
     generator_ = sampling::SplitMix64(options_.seed);
     seen_ = 0;

@@ -5,7 +5,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Stops the compilation with a sentence where weights are not those of a Session or Batch.
+/// Stops the compilation with a message where weights are not those of a Session or Batch.
 template <class Model, class T, class OtherModel, class OtherT, bool temporary>
 struct CheckWeights {
   static_assert(!temporary,
@@ -96,12 +96,12 @@ class Session {
   }
   /// Into a snapshot that this session, or one of the same model, made: allocates nothing.
   void snapshot(Snapshot& into) const { engine_.snapshot(0, into); }
-  /// Throws, and changes nothing, where the snapshot is of another model, type or capacity.
+  /// Throws, and changes nothing, if the snapshot is of another model, type or capacity.
   void restore(const Snapshot& s) { engine_.restore(0, s); }
 
   /// The state as a safetensors file, written completely or not at all.
   void save(const std::string& path) const { engine_.save(0, path); }
-  /// Throws, and changes nothing, where the file is damaged or of another model, type or capacity.
+  /// Throws, and changes nothing, if the file is damaged or of another model, type or capacity.
   void load(const std::string& path) { engine_.load(0, path); }
 
  private:

@@ -69,7 +69,7 @@ template <int = 0>
   writer.finish();
 }
 
-/// Fills the block and returns the position. Throws, and changes nothing, where the file does not
+/// Fills the block and returns the position. Throws, and changes nothing, if the file does not
 /// fit.
 template <int = 0>
 [[gnu::cold]] std::int64_t load_state(const std::string& path, const StateInfo& info,

@@ -108,7 +108,7 @@ struct Branch {
     }
   };
 
-  /// What the backward pass of a branch needs beside its record.
+  /// What the backward pass of a branch needs besides its record.
   template <class P>
   struct BackwardScratch {
     Rows<Act<P>, d_model> dout;
@@ -179,7 +179,7 @@ struct Branch {
   static void clear(const auto& c, const State<P>& state) {
     if constexpr (!std::is_empty_v<State<P>>) {
       const Team& team = c.device.team;
-      team.barrier();  // what was in their place has been used
+      team.barrier();  // their memory has been read
       for (const Segment& segment : c.segments)
         if (segment.rows > 0)
           State<P>::visit(state, [&](const auto&, const auto& x) {

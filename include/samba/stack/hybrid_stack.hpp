@@ -44,14 +44,14 @@ constexpr int agreed_d_model() {
   return 0;
 }
 
-/// Stops the compilation with a sentence where an element does not fit; names element, expected,
+/// Stops the compilation with a message where an element does not fit; names element, expected,
 /// found.
 template <class Element, int stack_d_model, int element_d_model>
 struct CheckDModel {
   static_assert(stack_d_model == element_d_model || element_d_model == 0,
                 "HybridStack: this element's d_model differs from that of the elements before it");
 };
-/// Instantiates checks by their sizes. (Not a fold: clang limits the depth of a fold to 256.)
+/// Instantiates checks by taking their sizes. (Not a fold: clang limits the depth of a fold to 256.)
 template <std::size_t... sizes>
 inline constexpr bool all_complete = true;
 template <class L>

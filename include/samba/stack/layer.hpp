@@ -15,7 +15,7 @@ struct AnyVisitor {
   void operator()(const auto& /*name*/, auto& /*tensor*/, const auto&... /*said*/) const {}
 };
 
-/// What layers are checked with.
+/// The policy that layers are checked with.
 using AnyPolicy = Policy<float>;
 
 template <class L>
@@ -56,7 +56,7 @@ concept HasBackward =
              const typename L::template Backward<AnyPolicy>& d, In<AnyPolicy, L::d_model> in,
              Out<AnyPolicy, L::d_model> out) { L::backward(c, w, g, s, ds, t, d, in, in, out); };
 
-/// Stops the compilation with a sentence where a layer is to be trained and cannot be.
+/// Stops the compilation with a message where a layer is to be trained and cannot be.
 template <class L>
 struct CheckTrained {
   static_assert(HasBackwardScratch<L>,
@@ -66,7 +66,7 @@ struct CheckTrained {
                 "Gradient: this layer cannot be trained: it has no backward(context, weights, "
                 "gradients, state, state_gradients, scratch, backward, in, dout, din)");
 };
-/// L::Backward<P>, or nothing where there is none: then the sentence is all that the compiler says.
+/// L::Backward<P>, or nothing where there is none: so that the message is all that the compiler says.
 template <class L, class P>
 struct BackwardOf {
   using type = Stateless;
@@ -76,8 +76,8 @@ struct BackwardOf<L, P> {
   using type = typename L::template Backward<P>;
 };
 
-/// Calls f with the tensors that weights of a layer derive from others; derives them; takes their
-/// gradients on to those of the others. Layers that derive none do nothing.
+/// Calls f with the tensors that weights of a layer derive from others; derives them; passes their
+/// gradients on to the others. Layers that derive none do nothing.
 template <class W>
 constexpr void visit_derived(auto& w, auto&& f) {
   if constexpr (requires { W::visit_derived(w, f); }) W::visit_derived(w, f);

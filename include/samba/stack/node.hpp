@@ -44,7 +44,7 @@ struct ScaledOptions {
   float factor = 1;
 };
 
-/// A branch that counts `factor` times: x += factor * node(x), as Scaled<ScaledOptions{.factor = 0.22f},
+/// A branch whose result is multiplied by a factor: x += factor * node(x), as Scaled<ScaledOptions{.factor = 0.22f},
 /// L>. Element: a layer or one of the above.
 template <auto Options, class Element>
 struct Scaled {
@@ -204,13 +204,13 @@ struct NormedNode {
   }
 };
 
-/// A node that counts `factor` times.
+/// A node whose result is multiplied by a factor.
 template <auto Options, class N>
 struct ScaledNode : N {
   static constexpr float factor = options_of<ScaledOptions, Options>.factor;
 };
 
-/// How often a node's result counts.
+/// The factor of a node's result.
 template <class N>
 inline constexpr float factor_of = [] {
   if constexpr (requires { N::factor; })

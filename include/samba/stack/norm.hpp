@@ -6,7 +6,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// What a norm divides by, and what it takes off before.
+/// What a norm divides by, and what it subtracts first.
 enum class NormKind {
   rms,   ///< RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x^2) + eps)
   layer  ///< LayerNorm (Ba et al. 2016): (x - mean(x)) / sqrt(variance(x) + eps)
@@ -49,7 +49,7 @@ struct Norm {
           g.factor.data()[i] = 0;
         }
     }
-    /// What the norm is multiplied with.
+    /// What the norm is multiplied by: weight, or 1 + weight.
     constexpr const auto& scale() const { return plus_one ? factor : weight; }
     constexpr auto& scale() { return plus_one ? factor : weight; }
   };
@@ -85,7 +85,7 @@ struct Norm {
   template <class P>
   using Statistics = Rows<Real<P>, is_rms ? 1 : 2>;
 
-  /// dx += the gradient of x for dout that of out; g is added to.
+  /// dx += the gradient of x given dout, the gradient of out; g is added to.
   template <int D, class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>, D>& w,
                        Weights<Weight<Gradients<P>>, D>& g, RowsArgument<const Residual<P>, D> x,

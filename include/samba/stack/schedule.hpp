@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Three ways to write a layer schedule beside naming every layer: by period and offset, by a
+/// Three ways to write a layer schedule besides naming every layer: by period and offset, by a
 /// list of indices, and by a string. Each gives a stack; elements are layers or stacks.
 #include <samba/stack/hybrid_stack.hpp>
 

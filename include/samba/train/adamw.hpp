@@ -18,8 +18,8 @@ enum class Decay {
   all        ///< as the published Samba models were trained
 };
 
-/// What the tensors whose names match a pattern do otherwise. What a group does not set stays as
-/// the groups before it left it.
+/// Exceptions for the tensors whose names match a pattern. What a group does not set stays as the
+/// groups before it set it.
 struct ParameterGroup {
   std::string pattern = {};                 ///< of the names in files, see glob_match
   std::optional<double> weight_decay = {};  ///< whatever AdamWOptions::decay says
@@ -32,15 +32,14 @@ struct AdamWOptions {
   double clip = 1;  ///< the largest norm of all gradients together; 0: any
   Decay decay = Decay::matrices;
   int threads = 0;                          ///< at most the processors; 0: what OpenMP gives
-  std::vector<ParameterGroup> groups = {};  ///< of those that set the same the last counts
+  std::vector<ParameterGroup> groups = {};  ///< if several set the same, the last one counts
 };
 
 namespace detail {
 
 // Not inlined: compiled once, the arithmetic is the same for one thread and for several.
 
-/// The sum of the products of n pairs of numbers, in several sums side by side, which vectors may
-/// hold.
+/// The dot product of n pairs of numbers, in several partial sums, so that it can be vectorised.
 template <class R>
 [[gnu::noinline]] double dot(const R* x, const R* y, std::int64_t n) {
   constexpr std::int64_t lanes = 16;
@@ -72,10 +71,10 @@ template <class R>
   }
 }
 
-/// The numbers of a step of AdamW.
+/// The constants of a step of AdamW.
 template <class R>
 struct AdamWStep {
-  /// Beyond it a gradient counts as this: its square, and sums of such, are finite.
+  /// Larger gradients are clamped to this: its square, and sums of such squares, are finite.
   static constexpr R largest = static_cast<R>(sizeof(R) == 4 ? 0x1p62 : 0x1p510);
 
   R scale, beta1, beta2, mean_scale, square_scale, eps, rate, keep;
@@ -96,7 +95,7 @@ struct AdamWStep {
   [[gnu::noinline]] void operator()(const R* __restrict gradient, std::int64_t n,
                                     R* __restrict weight, R* __restrict mean,
                                     R* __restrict square) const {
-    // Roots in a loop of their own: not every compiler has them in vectors.
+    // Roots in a loop of their own: not every compiler vectorises them.
     constexpr std::int64_t strip = 64;
     R root[strip];
     for (std::int64_t i = 0; i < n; i += strip) {
@@ -123,7 +122,7 @@ struct AdamWStep {
 
 }  // namespace detail
 
-/// AdamW (Loshchilov & Hutter 2019): Adam with weight decay beside the gradient, for master weights
+/// AdamW (Loshchilov & Hutter 2019): Adam with decoupled weight decay, for master weights
 /// and gradients in R. The result has the same bits for any number of threads.
 template <class Model, class R = float>
 class AdamW {

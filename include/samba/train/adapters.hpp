@@ -52,7 +52,7 @@ class Adapters {
     }
   }
 
-  /// Reads adapters that save() wrote. Throws Error where the file is none of adapters, or holds a
+  /// Reads adapters that save() wrote. Throws Error if the file is none of adapters, or holds a
   /// tensor of no projection of the model, another shape or a number that is not finite.
   static Adapters load(const std::string& path) {
     const auto file = SafetensorsFile::open(path);

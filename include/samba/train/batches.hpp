@@ -48,10 +48,10 @@ struct BatchOptions {
 
 /// What a Gradient is to learn from, batch by batch: windows of a token file at the multiples of
 /// seq_len, with the token after each as its target. Every epoch takes each window once, in an order
-/// of its own that depends on the seed; batches continue across the end of an epoch. Tokens at the end of
+/// that depends on the seed and the epoch; batches continue across the end of an epoch. Tokens at the end of
 /// the file that fill no window (with the target of its last token) are left out.
 ///
-/// Of several files each has epochs of its own, and of every 4096 windows its share by weight.
+/// With several files, each has its own epochs, and its share by weight of every 4096 windows.
 class Batches {
  public:
   /// Throws, naming the file, where it has no window of that length, or no separator to restart at.
@@ -76,7 +76,7 @@ class Batches {
   }
 
   /// The next batch, valid until the next call: examples() of them, those that it does not need
-  /// empty. An Error where the file is damaged; the position then stays.
+  /// empty. An Error if the file is damaged; the position then stays.
   std::span<const Example> next() {
     std::fill(examples_.begin(), examples_.end(), Example{});
     auto example = examples_.begin();
@@ -126,7 +126,7 @@ class Batches {
     for (const Source& source : sources_) n += source.windows;
     return n;
   }
-  /// True where the next batch is the first of an epoch of BatchOptions::in_order.
+  /// True if the next batch is the first of an epoch of BatchOptions::in_order.
   bool begins_anew() const {
     return options_.in_order && position_ / options_.sequences % piece() == 0;
   }

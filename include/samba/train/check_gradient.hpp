@@ -102,8 +102,8 @@ double relative_difference(const Weights<Model, Master<double>>& a,
 /// Checks the backward passes of a model's layers, in double: the gradient of every tensor along a
 /// random direction against central differences; the gradients of texts read in pieces, which go
 /// back through the states between them, against those of the whole; the same for any number of
-/// threads, and with recompute. The layers have to be smooth. Not beside other threads that make
-/// sessions or trainings: it sets most_threads() for a while.
+/// threads, and with recompute. The layers have to be smooth. Not while other threads create
+/// sessions or train: it changes most_threads() meanwhile.
 template <class Model>
 GradientReport check_gradients(const Weights<Model, double>& weights,
                                const GradientCheckOptions& options = GradientCheckOptions{}) {

@@ -7,8 +7,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Tokens of one sequence and what is to follow each: targets[i] after tokens[i]; a negative target
-/// does not count, the others weights[i] times, or once where there are no weights.
+/// The tokens of one sequence and the target after each: targets[i] after tokens[i]. A negative target
+/// does not count; the others count weights[i] times, or once if there are no weights.
 struct Example {
   std::span<const std::int32_t> tokens, targets;
   std::span<const float> weights = {};

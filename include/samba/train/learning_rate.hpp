@@ -39,7 +39,7 @@ struct LearningRate {
     return floor + (peak - floor) * (1 + std::cos(std::numbers::pi * part(begin, steps))) / 2;
   }
 
-  /// Throws Error where the numbers make no schedule.
+  /// Throws Error if the numbers make no schedule.
   void check_options() const {
     check_option("LearningRate::peak", peak, 1e-12, 1e3);
     check_option("LearningRate::floor", floor, 0, peak);

@@ -26,7 +26,7 @@ struct RunningStatistics {
   std::int64_t count = 0;
   double mean = 0, variance = 0;
 
-  /// Of numbers that hardly differ, what rounding may make of them.
+  /// The difference that rounding alone may make between equal numbers.
   double deviation() const { return (std::max)(std::sqrt(variance), 1e-6 * std::abs(mean)); }
 
   /// Standard deviations that x is above the mean; 0 within the warm-up.

@@ -22,8 +22,8 @@ struct PasskeyText {
   std::string prompt, answer;
 };
 
-/// The text of a key of five digits, which depends on the seed, with this many sentences beside
-/// what says and asks it; `depth` of them, in [0, 1], come before the key.
+/// The text of a key of five digits, which depends on the seed, with this many sentences besides
+/// those that say and ask it; `depth` of them, in [0, 1], come before the key.
 [[gnu::cold]] inline PasskeyText passkey_text(std::int64_t sentences, double depth,
                                               std::uint64_t seed) {
   check_at_least("passkey_text: sentences", sentences, 0);
@@ -51,7 +51,7 @@ struct PasskeyTokens {
   std::vector<std::int32_t> tokens;  ///< all of it
   std::size_t prompt = 0;            ///< how many come before the answer
 
-  /// What is to follow each token but the last, for a Gradient: the answer; nothing else counts.
+  /// The target after each token but the last, for a Gradient: the answer; nothing else counts.
   std::vector<std::int32_t> targets() const {
     std::vector<std::int32_t> next(tokens.begin() + 1, tokens.end());
     std::fill_n(next.begin(), prompt - 1, -1);

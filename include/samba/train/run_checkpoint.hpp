@@ -27,11 +27,11 @@ namespace detail {
   return code == std::errc{} && end == name.data() + name.size() ? step : -1;
 }
 
-/// Behind the name of a folder that is no checkpoint yet, or no longer; and of one whose place
-/// another of the same step is about to take: a checkpoint until that has the name.
+/// Suffixes of folders: of one that is not a checkpoint yet, or no longer; and of one that is being
+/// replaced by another of the same step, and is a checkpoint until that has the name.
 inline constexpr const char *unfinished = ".unfinished", *replaced = ".replaced";
 
-/// Notes, once, what cannot be removed.
+/// Records, once, what cannot be removed.
 [[gnu::cold]] inline void stays(const std::string& path, int code, std::vector<std::string>& left) {
   const auto why = join({path, ": cannot remove: ", std::generic_category().message(code)});
   if (std::find(left.begin(), left.end(), why) == left.end()) left.push_back(why);
@@ -68,8 +68,7 @@ template <class R>
 
 }  // namespace detail
 
-/// The folders of all checkpoints in `dir`, by their steps. A folder has its name once it is
-/// complete; one that a program was replacing when it was killed has the suffix `.replaced`.
+/// The folders of all checkpoints in `dir`, by step. A folder gets its name when it is complete; one that a program was replacing when it was killed has the suffix `.replaced`.
 [[gnu::cold]] inline std::map<std::int64_t, std::string> checkpoints_in(const std::string& dir) {
   std::map<std::int64_t, std::string> found;
   for (const std::string& name : names_in_folder(dir)) {
@@ -99,8 +98,8 @@ namespace detail {
   if (std::rename(folder.c_str(), (folder + unfinished).c_str()) != 0) stays(folder, errno, left);
 }
 
-/// Removes the oldest checkpoints in `dir` but for `keep` (0: none), and what programs left that were
-/// ended. What cannot be removed stays, and left gets a sentence on it, unless it has it already.
+/// Removes the oldest checkpoints in `dir` but for `keep` (0: none), and what killed programs left
+/// behind. What cannot be removed stays, and `left` gets a message about it, unless it has one already.
 [[gnu::cold]] inline void clean_up(const std::string& dir, int keep,
                                    std::vector<std::string>& left) try {
   auto all = checkpoints_in(dir);
@@ -134,7 +133,7 @@ namespace detail {
 ///
 /// Afterwards the oldest folders are removed but for `keep` (0: none is), and what is in them, but no
 /// folders; links are removed, never followed. What cannot be removed is no error: it stays, and
-/// `left`, if given, gets a sentence on it, unless it has it already.
+/// `left`, if given, gets a message about it, unless it has one already.
 [[gnu::cold]] inline std::string write_checkpoint(const std::string& dir, std::int64_t step,
                                                   int keep, Callback<const std::string&> write,
                                                   std::vector<std::string>* left = nullptr) {
@@ -167,7 +166,7 @@ class RunCheckpoint {
   static constexpr const char* model_file = "/model.safetensors";
   static constexpr const char* training_file = "/training.safetensors";
 
-  /// Throws where the folder or a part is missing, or the part about the training is damaged.
+  /// Throws if the folder or a part is missing, or the part about the training is damaged.
   [[gnu::cold]] explicit RunCheckpoint(std::string folder)
       : folder_(std::move(folder)), file_(open(folder_)) {
     if (record().text("training") != version)

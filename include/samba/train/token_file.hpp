@@ -286,7 +286,7 @@ class TokenFileWriter {
     header_.size += std::ssize(ids);
   }
 
-  /// Adds the separator; an Error where there is none.
+  /// Adds the separator; an Error if there is none.
   void end_document() {
     if (separator() < 0) fail({file_.path(), ": end_document() in a file without a separator"});
     const std::int32_t id = separator();

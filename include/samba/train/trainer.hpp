@@ -165,7 +165,7 @@ class Trainer {
       : Trainer(std::move(data), options, std::move(weights), nullptr) {
     assign(weights_, master_, options_.threads);
   }
-  /// Goes on from a checkpoint (see latest_checkpoint). Throws where it is of another model, of
+  /// Goes on from a checkpoint (see latest_checkpoint). Throws if it is of another model, of
   /// other data, made with other options (but see TrainOptions::change_options), or damaged.
   static Trainer resume(const std::string& checkpoint, DataSources data,
                         const TrainOptions& options) {

@@ -18,7 +18,7 @@ template <class R, class KV>
 void attend(const Team& team, const AttentionArgs<R, KV>& args, R* scratch) {
   const std::int64_t block = (std::max)(1, attention_rows / args.group),
                      blocks = (args.rows + block - 1) / block;
-  // Of a short chunk one thread takes several heads at once.
+  // In a short chunk one thread takes several heads at once.
   const std::int64_t together =
       blocks > 1 ? 1
                  : std::max<std::int64_t>(
@@ -110,7 +110,7 @@ template <class R>
 }
 
 /// Its gradients. Threads take pairs of a sequence and a key/value head; all of them share each of the
-/// pairs that are left over, by tiles of keys. Whatever is added up, is added up in one order.
+/// pairs that are left over, by tiles of keys. Every sum has one order.
 template <class R, class KV>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const AttentionBackwardChunk<R, KV>& all) {

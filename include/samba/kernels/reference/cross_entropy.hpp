@@ -7,7 +7,7 @@
 namespace samba::inline SAMBA_TARGET::kernels::reference {
 
 /// -log softmax(logits)[target]; logits: (n), which become scale times its gradient:
-/// scale (softmax(logits) - onehot(target)). NaN where a logit is not finite, and then the logits
+/// scale (softmax(logits) - onehot(target)). NaN if a logit is not finite, and then the logits
 /// stay.
 template <class R>
 R cross_entropy(R* logits, std::int64_t n, std::int64_t target, R scale) {

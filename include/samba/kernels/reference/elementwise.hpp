@@ -50,7 +50,7 @@ R silu_derivative(R x) {
   return s * (R{1} + x * (R{1} - s));
 }
 
-/// The gradients of silu_mul for dout that of out, some columns of one row. dgate may be dout.
+/// The gradients of silu_mul given dout, the gradient of out, some columns of one row. dgate may be dout.
 template <class R>
 void silu_mul_backward(const R* gate, const R* up, const R* dout, Range columns, R* dgate, R* dup) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) {

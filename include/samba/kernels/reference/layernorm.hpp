@@ -31,7 +31,7 @@ void layernorm(const R* x, const R* weight, const R* bias, R eps, std::int64_t n
     out[i] = (x[i] - mean) * inverse * weight[i] + (bias ? bias[i] : R{0});
 }
 
-/// dx += the gradient of x, for dy that of out; with y = (x - mean) inverse and g = weight dy:
+/// dx += the gradient of x, given dy, the gradient of out; with y = (x - mean) inverse and g = weight dy:
 ///   dx = inverse (g - mean(g) - y mean(g y))
 template <class R>
 void layernorm_backward(const R* x, const R* weight, RowStatistics<R> s, std::int64_t n,

@@ -17,7 +17,7 @@ Real<T> dot(const T* w, std::int64_t n, std::int64_t K, const Real<T>* x, Real<T
            static_cast<Real<T>>(w[Packing<T>::index(n, k, K)]);
   return sum;
 }
-/// Integers within 32 k, floats across.
+/// Sums are integers within 32 k, floats across.
 inline float dot(const int8* w, std::int64_t n, std::int64_t K, const float* x, float start) {
   const auto* block =
       reinterpret_cast<const Int8Block*>(w) + n / panel_width * Packing<int8>::groups(K);
@@ -43,8 +43,8 @@ void matmul(const MatmulArgs<T>& a, Range panels) {
           dot(a.w, n, a.K, a.x + i * a.x_stride, a.bias ? a.bias[n] : Real<T>{0});
 }
 
-/// dx[i, k] = sum_n dout[i, n] w[n, k] for the columns k of panels. Factors in the type of the
-/// weights.
+/// dx[i, k] = sum_n dout[i, n] w[n, k] for the columns k of panels. Operands have the type of
+/// the weights.
 template <class T>
 void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
   using R = Real<T>;

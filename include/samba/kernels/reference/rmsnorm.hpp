@@ -22,7 +22,7 @@ R rms_inverse(const R* x, R eps, std::int64_t n) {
   return R{1} / std::sqrt(sum / static_cast<R>(n) + eps);
 }
 
-/// dx += the gradient of x, for dy that of out and s = rms_inverse(x):
+/// dx += the gradient of x, given dy, the gradient of out and s = rms_inverse(x):
 ///   dx = s (weight dy - s x mean(s x weight dy))
 template <class R>
 void rmsnorm_backward(const R* x, const R* weight, R s, std::int64_t n, const R* dy, R* dx) {
