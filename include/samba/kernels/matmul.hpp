@@ -4,8 +4,8 @@
 namespace samba::inline SAMBA_TARGET::kernels {
 
 /// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and the outputs n of panels
-/// [panels.begin, panels.end). x in the type of the weights: bf16 rounds it, int8 quantises each
-/// row, symmetrically, by its largest magnitude / 127. E: activations.
+/// [panels.begin, panels.end). x in the type of the weights: bf16 rounds it, int8 quantises 32 k of
+/// a row at a time, symmetrically, by their largest magnitude / 127. E: activations.
 template <class T, class E = Real<T>>
 struct MatmulArgs {
   const Element<T>* w;  ///< (N, K), packed (see Packing), or by rows
@@ -60,8 +60,8 @@ struct MatmulBackward {
 };
 
 /// out = x w^T (+ bias), the linear map of a chunk. x: (rows, K), out: (rows, N), not overlapping.
-/// x in the type of the weights: bf16 rounds it to bf16, int8 quantises each row by its largest
-/// magnitude; sums are float (of int8 within 32 k integers). A bias without memory is none.
+/// x in the type of the weights: bf16 rounds it to bf16, int8 quantises 32 k of each row by their
+/// largest magnitude; sums are float (of int8 within 32 k integers). A bias without memory is none.
 template <class P, class T, int N, int K>
 void matmul(const Context<P>& c, const Matrix<T, N, K>& w, const Vector<Real<T>, N>& bias,
             std::type_identity_t<In<P, K>> x, std::type_identity_t<Out<P, N>> out) {

@@ -22,16 +22,16 @@ inline float dot(const int8* w, std::int64_t n, std::int64_t K, const float* x, 
   const auto* block =
       reinterpret_cast<const Int8Block*>(w) + n / panel_width * Packing<int8>::groups(K);
   const auto r = n % panel_width;
-  const Int8Scale scale(largest_magnitude(x, K));
-  if (!scale.is_finite()) return scale.value;
-  float sum = 0;
+  float sum = start;
   for (std::int64_t begin = 0; begin < K; begin += Int8Block::size, ++block) {
+    const std::int64_t some = std::min<std::int64_t>(K - begin, Int8Block::size);
+    const Int8Scale scale(largest_magnitude(x + begin, some));
     long part = 0;
-    for (std::int64_t k = 0; k < std::min<std::int64_t>(K - begin, Int8Block::size); ++k)
+    for (std::int64_t k = 0; scale.is_finite() && k < some; ++k)
       part += std::lrint(x[begin + k] * scale.inverse) * (block->q[k / 4][r][k % 4] - 128);
-    sum += static_cast<float>(part) * block->scale[r];
+    sum += static_cast<float>(part) * scale.value * block->scale[r];
   }
-  return start + sum * scale.value;
+  return sum;
 }
 
 template <class T>

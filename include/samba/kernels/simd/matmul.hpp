@@ -13,17 +13,6 @@ inline constexpr std::int64_t matmul_rows = 48, matmul_piece_bytes = 48 * 1024;
 template <class T>
 inline constexpr std::int64_t matmul_panels = std::min<std::int64_t>(16, 32 / sizeof(T));
 
-/// As largest_magnitude.
-inline float largest(const float* row, std::int64_t K) {
-  ints most(0);
-  for_each_vec({0, K}, [&](std::int64_t k, std::int64_t m) {
-    most = (xsimd::max)(most, std::bit_cast<ints>(load_part(row + k, m)) & ints(0x7fffffff));
-  });
-  alignas(alignment) float parts[lanes];
-  store(parts, std::bit_cast<vec>(most));
-  return largest_magnitude(parts, lanes);
-}
-
 }  // namespace detail
 
 /// The loops, from the outside: some panels, some rows, pieces of K (where the rows are
@@ -32,11 +21,10 @@ template <class T>
 [[gnu::noinline]] void matmul(const MatmulArgs<T>& a, Range panels) {
   using Element = typename Operand<T>::Element;
   constexpr std::int64_t group = Packing<T>::group, most_rows = detail::matmul_rows;
-  constexpr bool is_float = std::is_same_v<T, float>, is_int8 = std::is_same_v<T, int8>;
+  constexpr bool is_float = std::is_same_v<T, float>;
   constexpr std::int64_t capacity = detail::matmul_piece_bytes / sizeof(Element);
   alignas(alignment) Element elements[is_float ? 1 : capacity + most_rows + 1];
   alignas(alignment) float sums[detail::matmul_panels<T> * most_rows * panel_width];
-  float scale[is_int8 ? most_rows : 1], inverse[is_int8 ? most_rows : 1];
 
   if (a.rows == 0) return;
   const std::int64_t groups = Packing<T>::groups(a.K), tile = (std::min)(a.rows, most_rows);
@@ -55,16 +43,10 @@ template <class T>
       };
       each_panel([&](std::int64_t p, float* sum, std::size_t bytes) {
         alignas(alignment) float start[panel_width] = {};
-        if (a.bias && !is_int8) std::memcpy(start, a.bias + p * panel_width, bytes);
+        if (a.bias) std::memcpy(start, a.bias + p * panel_width, bytes);
         for (std::int64_t i = 0; i < n; ++i)
           std::memcpy(sum + i * panel_width, start, sizeof(start));
       });
-      if constexpr (is_int8)
-        for (std::int64_t i = 0; i < n; ++i) {
-          const Int8Scale s(detail::largest(a.x + (row + i) * a.x_stride, a.K));
-          scale[i] = s.value;
-          inverse[i] = s.inverse;
-        }
 
       for (std::int64_t g = 0; g < groups; g += piece) {
         const std::int64_t count = (std::min)(piece, groups - g);
@@ -75,16 +57,10 @@ template <class T>
           x = a.x + row * a.x_stride;
           x_stride = a.x_stride;
         }
-        for (std::int64_t i = 0; i < (is_float ? 0 : n); ++i) {
-          const float* const from = a.x + (row + i) * a.x_stride + g * group;
-          if constexpr (is_int8) {
-            if (is_finite(scale[i]))
-              Operand<T>::prepare(from, values, inverse[i], elements + i * count);
-            else
-              std::fill_n(elements + i * count, count, Element{});
-          } else if constexpr (!is_float)
-            Operand<T>::prepare(from, values, elements + i * count);
-        }
+        if constexpr (!is_float)
+          for (std::int64_t i = 0; i < n; ++i)
+            Operand<T>::prepare(a.x + (row + i) * a.x_stride + g * group, values,
+                                elements + i * count);
         const std::int64_t w_panel = groups * Operand<T>::group_bytes;
         const auto* const w = reinterpret_cast<const std::byte*>(a.w);
         accumulate<T>({.x = x,
@@ -99,11 +75,7 @@ template <class T>
       }
 
       each_panel([&](std::int64_t p, float* sum, std::size_t bytes) {
-        alignas(alignment) float bias[panel_width] = {};
-        if (a.bias && is_int8) std::memcpy(bias, a.bias + p * panel_width, bytes);
         for (std::int64_t i = 0; i < n; ++i, sum += panel_width) {
-          for (int v = 0; v < (is_int8 ? panel_width : 0); v += lanes)
-            store(sum + v, fma(load(sum + v), vec(scale[i]), load(bias + v)));
           float* const to = a.out + (row + i) * a.out_stride + p * panel_width;
           if (bytes == panel_width * sizeof(float))
             std::memcpy(to, sum, panel_width * sizeof(float));  // without a call

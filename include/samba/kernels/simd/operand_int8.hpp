@@ -3,8 +3,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// 32 quantised numbers of a row, and what takes the 128 off the weights: -128 times their sum. The
-/// sums of a block are integers, the same on every path; floats across blocks.
+/// 32 quantised numbers of a row, their scale, and what takes the 128 off the weights: -128 times the
+/// sum of the numbers. The sums of a block are integers, the same on every path; floats across blocks.
 struct Int8Row {
 #if defined(__AVX512VNNI__)
   std::int32_t quads[8];  ///< four bytes each
@@ -14,6 +14,7 @@ struct Int8Row {
   float x[Int8Block::size];
 #endif
   std::int32_t offset;
+  float scale;
 };
 
 namespace detail {
@@ -162,24 +163,15 @@ struct Operand<int8> {
   static constexpr std::int64_t piece = lanes == 16 ? 256 : 7, single_ahead = 8192;
   static constexpr std::int64_t group_bytes = sizeof(Int8Block);
 
-  /// The blocks of n values of a row times `inverse`, rounded to integers, then zeros.
-  static void prepare(const float* row, std::int64_t n, float inverse, Element* x) {
-    for (std::int64_t k = 0; k < n; k += Int8Block::size, ++x) {
-      alignas(alignment) std::int32_t q[Int8Block::size] = {};
-      ints sum(0);
-      for_each_vec({0, std::min<std::int64_t>(n - k, Int8Block::size)},
-                   [&](std::int64_t i, std::int64_t m) {
-                     const ints part = nearest_ints(load_part(row + k + i, m) * vec(inverse));
-                     part.store_unaligned(q + i);
-                     sum += part;
-                   });
-      detail::set_int8_row(q, *x);
-      alignas(alignment) std::int32_t parts[lanes];
-      sum.store_unaligned(parts);
-      std::int32_t total = 0;
-      for (int l = 0; l < lanes; ++l) total += parts[l];
-      x->offset = -128 * total;
-    }
+  /// The blocks of n values of a row, each quantised by its largest magnitude; then zeros. A block with
+  /// a number that is not finite has a scale of NaN, which its products show.
+  static void prepare(const float* row, std::int64_t n, Element* x) {
+    std::int64_t k = 0;
+    for (; k + Int8Block::size <= n; k += Int8Block::size, ++x) set_block(row + k, *x);
+    if (k == n) return;
+    alignas(alignment) float rest[Int8Block::size] = {};
+    std::copy_n(row + k, n - k, rest);
+    set_block(rest, *x);
   }
 
   template <int Rows, int vecs>
@@ -192,9 +184,32 @@ struct Operand<int8> {
       const vec scale = load(reinterpret_cast<const float*>(
           weights_at<v>(w + offsetof(Int8Block, scale), w_panel, c)));
       unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-        sum[i][v] = fma(product[i][v], scale, sum[i][v]);
+        sum[i][v] = fma(product[i][v] * vec(x[i * x_stride].scale), scale, sum[i][v]);
       });
     });
+  }
+
+ private:
+  static void set_block(const float* values, Element& x) {
+    constexpr int vecs = Int8Block::size / lanes;
+    vec value[vecs];
+    ints most(0), total(0);
+    unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+      value[v] = load(values + v * lanes);
+      // Magnitudes are in the order of their bits.
+      most = (xsimd::max)(most, std::bit_cast<ints>(value[v]) & ints(0x7fffffff));
+    });
+    const Int8Scale scale(std::bit_cast<float>(greatest(most)));
+    alignas(alignment) std::int32_t q[Int8Block::size] = {};
+    if (scale.is_finite())
+      unroll<vecs>([&](auto v) __attribute__((always_inline)) {
+        const ints part = nearest_ints(value[v] * vec(scale.inverse));
+        part.store_unaligned(q + v * lanes);
+        total += part;
+      });
+    detail::set_int8_row(q, x);
+    x.offset = -128 * sum(total);
+    x.scale = scale.value;
   }
 };
 

@@ -99,6 +99,29 @@ inline float greatest(vec v) {
 /// Integers of 32 bits, as many as a vec has floats.
 using ints = xsimd::batch<std::int32_t>;
 
+inline std::int32_t sum(ints v) {
+#ifdef __AVX512F__
+  return _mm512_reduce_add_epi32(v);
+#else
+  alignas(alignment) std::int32_t x[lanes];
+  v.store_aligned(x);
+  for (int half = lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+  return x[0];
+#endif
+}
+inline std::int32_t greatest(ints v) {
+#ifdef __AVX512F__
+  return _mm512_reduce_max_epi32(v);
+#else
+  alignas(alignment) std::int32_t x[lanes];
+  v.store_aligned(x);
+  for (int half = lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] = (std::max)(x[i], x[i + half]);
+  return x[0];
+#endif
+}
+
 /// The 32 bits times `lanes` at p, whatever they are.
 inline ints load_ints(const void* p) {
   return ints::load_unaligned(static_cast<const std::int32_t*>(p));
