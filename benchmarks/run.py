@@ -5,14 +5,13 @@ floor = max(bytes / bandwidth, flops / dot rate), at the row's number of threads
 rate, and for what comes from memory the bandwidth, are measured before and after the row itself, because those of a
 shared machine change from minute to minute; the bandwidth of a cache is that of the largest array read by `ceilings`
 that is not larger than the row's footprint. In a cache a row can come out below 1: reads and writes pass each other, the
-ceiling only reads. Prints a table; writes bench.csv and bench.svg. With --roofline: the layers of Samba-421M only, as
-a table by layer, roofline.csv and roofline.svg.
+ceiling only reads. Prints a table; writes bench.csv and, with matplotlib, bench.svg. With --roofline: the layers of
+Samba-421M only, as a table by layer, roofline.csv and roofline.svg.
 scripts/bench builds the programs and calls this."""
 import argparse
 import csv
 import datetime
 import json
-import math
 import os
 import pathlib
 import re
@@ -20,7 +19,8 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+
+import plots
 
 SOURCES = pathlib.Path(__file__).resolve().parent
 QUICK = "/demo/|([^d]|1d)/simd/"  # of the backward kernels, whose names end in rd, the demo's size only
@@ -202,14 +202,6 @@ def write_csv(path, rows, ceilings):
                           f"{r.read_rate / 1e9:.6g}", f"{r.dot_rate / 1e9:.6g}"])
 
 
-def steps_125(low, high):
-    """The numbers 1, 2 and 5 times powers of ten from the last not above low to the first not below high."""
-    first = math.floor(math.log10(low))
-    all_steps = [m * 10.0 ** e for e in range(first, math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)]
-    return [s for i, s in enumerate(all_steps)
-            if (i + 1 == len(all_steps) or all_steps[i + 1] > low) and (i == 0 or all_steps[i - 1] < high)]
-
-
 LEGEND = (("raw loop", "#b5b5b5"), ("reference", "#8fb3d9"), ("simd, 1 thread", "#1f5fa8"),
           ("simd, all threads", "#e08a2b"))
 
@@ -220,73 +212,17 @@ def color(row):
     return "#1f5fa8" if row.threads == 1 else "#e08a2b"
 
 
-def write_svg(path, rows, machine, color=color, legend=LEGEND):
-    """Horizontal bars of time over floor on a logarithmic axis, in groups by kernel and by size."""
-    character, line = 6.7, 15  # px of the 11 px monospace font
-    size_width = character * max(len(r.size) for r in rows) + 14
-    labels = {id(r): r.variant + (f" x{r.threads}" if r.threads > 1 else "") for r in rows}
-    label_width = character * max(map(len, labels.values())) + 10
-    margin, plot, value_width = 16, 460, 60
-    left = margin + size_width + label_width
-    ratios = [r.over_floor for r in rows]
-    steps = steps_125(min(1.0, min(ratios)), max(2.0, max(ratios)))
-    low, high = steps[0], steps[-1]
-    wide = math.log10(high / low) > 2.5  # then only powers of ten have a number
-
-    def x(value):
-        return left + plot * math.log(value / low) / math.log(high / low)
-
-    body, y = [], 112
-
-    def text(at, height, content, extra=""):
-        body.append(f'<text x="{at:.1f}" y="{height:.1f}"{extra}>{escape(content)}</text>')
-
-    top, kernel, size = y - 10, None, None
-    for r in rows:
-        if r.kernel != kernel:
-            kernel, size = r.kernel, None
-            y += 22
-            text(margin, y, kernel, ' class="kernel"')
-            y += 4
-        if r.size != size:
-            size = r.size
-            y += 5
-            text(margin, y + 11, size)
-        text(margin + size_width, y + 11, labels[id(r)])
-        begin, end = x(low), x(r.over_floor)
-        body.append(f'<rect x="{begin:.1f}" y="{y + 2:.1f}" width="{max(end - begin, 1):.1f}" height="{line - 4}" '
-                    f'fill="{color(r)}"/>')
-        value = ratio(r.over_floor)
-        body.append(f'<rect x="{end + 3:.1f}" y="{y + 1}" width="{character * len(value) + 4:.1f}" '
-                    f'height="{line - 2}" fill="#ffffff"/>')  # over the lines of the axis
-        text(end + 5, y + 11, value)
-        y += line
-    bottom = y + 8
-
-    axis = []
-    for s in steps:
-        floor = abs(s - 1) < 1e-9
-        axis.append(f'<line x1="{x(s):.1f}" y1="{top}" x2="{x(s):.1f}" y2="{bottom}" '
-                    f'stroke="{"#c03030" if floor else "#dddddd"}"/>')
-        if not wide or abs(math.log10(s) - round(math.log10(s))) < 1e-9:
-            for height in (top - 5, bottom + 14):
-                axis.append(f'<text x="{x(s):.1f}" y="{height}" text-anchor="middle">{s:g}</text>')
-
-    head = [f'<text x="{margin}" y="28" class="title">Time over floor</text>',
-            f'<text x="{margin}" y="48">{escape(machine)}</text>']
-    at = margin
-    for label, fill in legend:
-        head.append(f'<rect x="{at:.1f}" y="62" width="11" height="11" fill="{fill}"/>')
-        head.append(f'<text x="{at + 16:.1f}" y="72">{label}</text>')
-        at += 16 + character * len(label) + 22
-
-    width = max(left + plot + value_width, at, margin * 2 + character * len(machine))
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{bottom + 28:.0f}" '
-        'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="11" fill="#222222">\n'
-        '<style>.kernel { font-weight: bold; font-size: 13px } .title { font-weight: bold; font-size: 18px }</style>\n'
-        f'<rect width="{width:.0f}" height="{bottom + 28:.0f}" fill="#ffffff"/>\n'
-        + "\n".join(head + axis + body) + "\n</svg>\n", encoding="utf-8")
+def draw(path, rows, machine, roofline=False, color=color, legend=LEGEND):
+    """The plot of the rows, where there is matplotlib."""
+    missing = plots.available()
+    if missing:
+        print(missing)
+        return
+    if roofline:
+        plots.roofline(path, rows, machine + ". Percent: floor over time.", TYPES)
+    else:
+        plots.bars(path, rows, machine, color, legend)
+    print(f"Drew {path}")
 
 
 def roofline_order(rows):
@@ -324,163 +260,6 @@ def write_roofline_csv(path, rows):
                           f"{r.intensity:.6g}", f"{r.time:.6g}", f"{r.spread:.4f}", f"{r.rate / 1e9:.6g}", r.bound,
                           f"{r.floor:.6g}", f"{1 / r.over_floor:.4f}", f"{r.source_rate / 1e9:.6g}",
                           f"{r.dot_rate / 1e9:.6g}"])
-
-
-class Labels:
-    """Places the labels of points where they cover neither a point nor each other."""
-    character, height = 6.1, 12  # px of the 10 px monospace font
-
-    def __init__(self, points, low, high):
-        """Labels stay between the corners low and high."""
-        self.taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-        self.low, self.high = low, high
-
-    def keep_clear(self, x1, y1, x2, y2, around):
-        """No label comes near the line from (x1, y1) to (x2, y2)."""
-        steps = max(1, round(math.hypot(x2 - x1, y2 - y1) / 6))
-        for i in range(steps + 1):
-            x, y = x1 + (x2 - x1) * i / steps, y1 + (y2 - y1) * i / steps
-            self.taken.append((x - around, y - around, x + around, y + around))
-
-    def cost(self, box):
-        overlap = sum(max(0, min(box[2], b[2]) - max(box[0], b[0])) * max(0, min(box[3], b[3]) - max(box[1], b[1]))
-                      for b in self.taken)
-        outside = max(0, self.low[0] - box[0], self.low[1] - box[1], box[2] - self.high[0], box[3] - self.high[1])
-        return overlap + 1e3 * outside
-
-    def place(self, x, y, text):
-        """Left end and middle of the label of the point at (x, y): the nearest free place."""
-        width = self.character * len(text)
-        boxes = []
-        for distance in range(10, 260, 6):
-            for angle in range(0, 360, 15):
-                # From the point to the nearest point of the label.
-                dx, dy = distance * math.cos(math.radians(angle)), distance * math.sin(math.radians(angle))
-                left = x + dx - (0 if dx > 1 else width if dx < -1 else width / 2)
-                boxes.append((left, y + dy - self.height / 2, left + width, y + dy + self.height / 2))
-        box = next((b for b in boxes if self.cost(b) == 0), None) or min(boxes, key=self.cost)
-        self.taken.append(box)
-        return box[0], (box[1] + box[3]) / 2
-
-
-def polygon(corners, turn, inner=1.0):
-    """Corners of a regular polygon, the first at `turn` of a circle from the right; or of a star, whose inner corners
-    are at that part of the radius."""
-    radii = [5.5] if inner == 1 else [6.5, 6.5 * inner]
-    n = corners * len(radii)
-    return [(radii[i % len(radii)] * math.cos(2 * math.pi * (i / n + turn)),
-             radii[i % len(radii)] * math.sin(2 * math.pi * (i / n + turn))) for i in range(n)]
-
-
-# One for each layer: circle, square, triangle, diamond, triangle down, star, cross, pentagon, square star, triangle right.
-SHAPES = (polygon(24, 0), polygon(4, 1 / 8), polygon(3, 3 / 4), polygon(4, 0), polygon(3, 1 / 4),
-          polygon(5, 3 / 4, 0.45), polygon(4, 1 / 8, 0.35), polygon(5, 3 / 4), polygon(4, 0, 0.35), polygon(3, 0))
-
-
-def marker(x, y, shape, fill):
-    """One of the shapes, by number."""
-    points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in SHAPES[shape])
-    return f'<polygon points="{points}" fill="{fill}" stroke="#ffffff" stroke-width="0.7"/>'
-
-
-def write_roofline_svg(path, rows, machine):
-    """FLOP/s over FLOPs per byte, both logarithmic, at the largest number of threads. Roofs are the medians of the
-    rows' ceilings, so a row whose own were higher may stand above them; such points are marked."""
-    threads = max(r.threads for r in rows)
-    rows = [r for r in rows if r.threads == threads]
-    roofs = {t: statistics.median(r.dot_rate for r in rows if r.type == t)
-             for t in TYPES if any(r.type == t for r in rows)}
-    slopes = {s: statistics.median(r.source_rate for r in rows if r.source == s) for s in {r.source for r in rows}}
-    x_low, x_high = min(r.intensity for r in rows) / 2, max(r.intensity for r in rows) * 3
-    y_low, y_high = min(r.rate for r in rows) / 2.5, max(max(roofs.values()), max(r.rate for r in rows)) * 1.8
-    left, top, width, height, margin = 76, 104, 1000, 640, 16
-
-    def x(value):
-        return left + width * math.log(value / x_low) / math.log(x_high / x_low)
-
-    def y(value):
-        return top + height - height * math.log(value / y_low) / math.log(y_high / y_low)
-
-    layers = list(dict.fromkeys(r.layer for r in rows))
-    if len(layers) > len(SHAPES):
-        sys.exit(f"the roofline has {len(SHAPES)} symbols, one a layer, and found {len(layers)} layers: add some")
-    above = {id(r) for r in rows if r.rate > 1.01 * min(roofs[r.type], r.intensity * slopes[r.source])}
-    body, over = [], []  # over: what lines must not cross
-
-    def text(at, level, content, extra="", to=body):
-        to.append(f'<text x="{at:.1f}" y="{level:.1f}"{extra}>{escape(content)}</text>')
-
-    def line(x1, y1, x2, y2, stroke, extra=""):
-        body.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}"{extra}/>')
-
-    for s in steps_125(x_low, x_high):
-        if x_low <= s <= x_high:
-            line(x(s), top, x(s), top + height, "#e4e4e4")
-            text(x(s), top + height + 16, f"{s:g}", ' text-anchor="middle"')
-    for s in steps_125(y_low / 1e9, y_high / 1e9):
-        if y_low <= s * 1e9 <= y_high:
-            line(left, y(s * 1e9), left + width, y(s * 1e9), "#e4e4e4")
-            text(left - 6, y(s * 1e9) + 4, f"{s:g}", ' text-anchor="end"')
-    text(left + width / 2, top + height + 36, "FLOPs per byte", ' text-anchor="middle"')
-    text(left - 60, top - 10, "GFLOP/s")
-
-    labels = Labels([(x(r.intensity), y(r.rate)) for r in rows],
-                    (left + 2, top + 2), (left + width - 2, top + height - 2))
-    roof_ends = {name: x(roof / max(slopes.values())) for name, roof in roofs.items()}
-    top_roof = max(roofs.values())
-    # Where several caches are a source, their names stand at different heights.
-    for i, (source, slope) in enumerate(sorted(slopes.items())):
-        begin, end = max(x_low, y_low / slope), top_roof / slope
-        line(x(begin), y(begin * slope), x(end), y(end * slope), "#555555", ' stroke-width="1.5"')
-        labels.keep_clear(x(begin), y(begin * slope), x(end), y(end * slope), 4)
-        middle = begin * (end / begin) ** ((i + 1) / (len(slopes) + 1))
-        at, level, content = x(middle), y(middle * slope), f"{source} {slope / 1e9:.3g} GB/s"
-        tilt = math.atan2(y(end * slope) - y(begin * slope), x(end) - x(begin))
-        text(at, level - 6, content, ' text-anchor="middle" class="over" fill="#555555"'
-             f' transform="rotate({math.degrees(tilt):.1f} {at:.1f} {level:.1f})"', over)
-        dx, dy = 3.4 * len(content) * math.cos(tilt), 3.4 * len(content) * math.sin(tilt)
-        labels.keep_clear(at - dx - 8, level - dy - 8, at + dx - 8, level + dy - 8, 8)
-    lowest = math.inf  # the last text, from the lowest roof up
-    for name, roof in sorted(roofs.items(), key=lambda item: item[1]):
-        line(roof_ends[name], y(roof), left + width, y(roof), TYPES[name], ' stroke-width="1.5"')
-        labels.keep_clear(roof_ends[name], y(roof), left + width, y(roof), 2)
-        content, lowest = f"{name} {roof / 1e9:.4g} GFLOP/s", min(y(roof) - 5, lowest - 14)
-        text(left + width - 4, lowest, content, f' text-anchor="end" fill="{TYPES[name]}"')
-        labels.keep_clear(left + width - 4 - 6.7 * len(content), lowest - 4, left + width, lowest - 4, 7)
-
-    for r in sorted(rows, key=lambda r: -r.rate):
-        at, level = x(r.intensity), y(r.rate)
-        content = f"{r.layer} {r.size.split('/')[-1]} {1 / r.over_floor:.0%}" + "*" * (id(r) in above)
-        label_x, label_y = labels.place(at, level, content)
-        near_x = min(max(at, label_x), label_x + labels.character * len(content))
-        if math.hypot(near_x - at, label_y - level) > 14:
-            edge = 0 if abs(label_y - level) < 6 else math.copysign(5, level - label_y)
-            line(at, level, near_x, label_y + edge, TYPES[r.type], ' stroke-width="0.6"')
-        text(label_x, label_y + 3.5, content, f' class="over label" fill="{TYPES[r.type]}"', over)
-        over.append(marker(at, level, layers.index(r.layer), TYPES[r.type]))
-
-    head = [f'<text x="{margin}" y="28" class="title">Roofline, {threads} thread{"s" if threads > 1 else ""}</text>',
-            f'<text x="{margin}" y="48">{escape(machine)}. Percent: floor over time.</text>']
-    at = margin
-    for name in roofs:
-        head += [f'<rect x="{at}" y="62" width="11" height="11" fill="{TYPES[name]}"/>',
-                 f'<text x="{at + 16}" y="72">{name}</text>']
-        at += 70
-    for i, name in enumerate(layers):
-        head += [marker(at + 5, 67.5, i, "#555555"), f'<text x="{at + 16}" y="72">{name}</text>']
-        at += 76
-    full_width, full_height = left + width + margin, top + height + 52
-    if above:
-        head.append(f'<text x="{margin}" y="{full_height}">* above its roof: roofs are medians, and around this row the '
-                    'machine was faster, or it runs in a cache, where writes pass reads.</text>')
-        full_height += 16
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{full_width}" height="{full_height}" '
-        'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="11" fill="#222222">\n'
-        '<style>.over { paint-order: stroke; stroke: #ffffff; stroke-width: 3px } .label { font-size: 10px } '
-        '.title { font-weight: bold; font-size: 18px }</style>\n'
-        f'<rect width="{full_width}" height="{full_height}" fill="#ffffff"/>\n'
-        + "\n".join(head + body + over) + "\n</svg>\n", encoding="utf-8")
 
 
 def main():
@@ -545,12 +324,11 @@ def main():
         rows = roofline_order(rows)
         print_roofline(rows)
         write_roofline_csv(file.with_suffix(".csv"), rows)
-        write_roofline_svg(file.with_suffix(".svg"), rows, machine)
     else:
         print_table(rows, ceilings)
         write_csv(file.with_suffix(".csv"), rows, ceilings)
-        write_svg(file.with_suffix(".svg"), rows, machine)
-    print(f"\nWrote {file}.csv and {file}.svg")
+    print(f"\nWrote {file}.csv")
+    draw(file.with_suffix(".svg"), rows, machine, options.roofline)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import plots  # noqa: E402
 import run as bench  # noqa: E402
 
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if os.access(path, os.X_OK))
@@ -47,8 +50,23 @@ class Bench(unittest.TestCase):
             self.assertEqual(bench.programs_for(pattern, names), expected, pattern)
 
     def test_symbols_of_the_roofline_differ(self):
-        drawn = {bench.marker(0, 0, shape, "black") for shape in range(len(bench.SHAPES))}
-        self.assertEqual(len(drawn), len(bench.SHAPES))
+        self.assertEqual(len(set(plots.MARKERS)), len(plots.MARKERS))
+
+    def test_without_matplotlib_there_is_a_sentence(self):
+        with unittest.mock.patch.dict(sys.modules, {"matplotlib": None}), tempfile.TemporaryDirectory() as folder:
+            self.assertIn("python3-matplotlib", plots.available())
+            bench.draw(pathlib.Path(folder) / "bench.svg", [], "a machine")
+            self.assertEqual(os.listdir(folder), [])
+
+    @unittest.skipUnless(plots.available() is None, "there is no matplotlib here")
+    def test_plots(self):
+        row = bench.Row("layer", "mamba_bf16", "demo/64", 2, [1e-3], 1e6, 1e8, 1e6, [1e11], [4e10])
+        row.source, row.dot_rate, row.source_rate, row.over_floor = "memory", 1e11, 4e10, 1.3
+        with tempfile.TemporaryDirectory() as folder:
+            for roofline in False, True:
+                path = pathlib.Path(folder) / f"{roofline}.svg"
+                bench.draw(path, [row], "a machine", roofline)
+                self.assertIn("mamba", path.read_text())
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ def write_csv(path, comparisons):
                          + [f"{c.faster:.4f}", f"{c.dot / 1e9:.6g}", f"{c.read / 1e9:.6g}"])
 
 
-def write_svg(path, comparisons, machine):
+def draw(path, comparisons, machine):
     rows = []
     for c in comparisons:
         kernel = ("Models: " + MODELS + "each with its own floor" if unlike(c) else
@@ -254,8 +254,8 @@ def write_svg(path, comparisons, machine):
             row = bench.Row(kernel, side.who, size, 1, side.times, side.bytes, side.flops, 0, [], [])
             row.over_floor = c.over_floor(side)
             rows.append(row)
-    bench.write_svg(path, rows, machine, lambda row: COLORS[row.variant],
-                    [item for item in COLORS.items() if any(r.variant == item[0] for r in rows)])
+    bench.draw(path, rows, machine, color=lambda row: COLORS[row.variant],
+               legend=[item for item in COLORS.items() if any(r.variant == item[0] for r in rows)])
 
 
 def main():
@@ -310,8 +310,8 @@ def main():
     if skipped:
         print("Skipped, because samba has no such row: " + "; ".join(skipped) + ".")
     write_csv(options.output / "peers.csv", comparisons)
-    write_svg(options.output / "peers.svg", comparisons, machine)
-    print(f"\nWrote {options.output / 'peers.csv'} and {options.output / 'peers.svg'}")
+    print(f"\nWrote {options.output / 'peers.csv'}")
+    draw(options.output / "peers.svg", comparisons, machine)
 
 
 if __name__ == "__main__":
