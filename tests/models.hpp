@@ -88,6 +88,16 @@ struct Llama3
                     untied(128)> {
   static constexpr const char* folder = "llama3-tiny";
 };
+struct Llama31
+    : LanguageModel<
+          Repeat<2, HybridStack<Attention<AttentionOptions{.n_heads = 4,
+                                                           .n_kv_heads = 2,
+                                                           .rope_theta = 500000,
+                                                           .rope_original_positions = 64}>,
+                                SwiGLU<64, 112>>>,
+          tied(128)> {
+  static constexpr const char* folder = "llama31-tiny";
+};
 struct Mistral
     : LanguageModel<Repeat<2, HybridStack<SWA<16, heads_4_2>, SwiGLU<64, 112>>>, untied(128)> {
   static constexpr const char* folder = "mistral-tiny";

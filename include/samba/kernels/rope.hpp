@@ -2,6 +2,7 @@
 #include <samba/kernels/heads.hpp>
 
 #include <cmath>
+#include <numbers>
 
 namespace samba::inline SAMBA_TARGET {
 
@@ -11,8 +12,26 @@ enum class RopeTable { exact, bfloat16 };
 
 namespace kernels {
 
+/// Lower frequencies for more positions than in the first training, `original` of them (Llama 3.1): a
+/// frequency f with wavelength L = 2 pi / f becomes f / factor where L > original / low, stays where
+/// L < original / high, and is blended in between. original = 0: all stay.
+struct RopeScaling {
+  int original = 0;
+  float factor = 1, low = 1, high = 4;
+
+  double operator()(double frequency) const {
+    if (original == 0) return frequency;
+    const double turns = original * frequency / (2 * std::numbers::pi);  // original / L
+    if (turns > high) return frequency;
+    const double slow = frequency / factor;
+    if (turns < low) return slow;
+    const double part = (turns - low) / (high - low);
+    return (1 - part) * slow + part * frequency;
+  }
+};
+
 /// Cosines and sines of rotary embedding (Su et al. 2021) at any position: angle i of position p is
-/// p * theta^(-2 i / Rotary), i < Rotary / 2.
+/// p * theta^(-2 i / Rotary), i < Rotary / 2, or what a scaling makes of it.
 ///
 /// Exact angles: a position is written in digits of 6 bits, cos and sin of every digit's angle are
 /// tabulated in double, and a position's are their complex product. So they are right to 6e-8 +
@@ -23,11 +42,14 @@ class RotaryTable {
  public:
   static constexpr int half = Rotary / 2;
 
-  RotaryTable(float theta, RopeTable kind) : kind_(kind) {
+  RotaryTable(float theta, RopeTable kind, RopeScaling scaling = {}) : kind_(kind) {
     for (int i = 0; i < half; ++i) {
-      frequency_[i] = 1.0 / std::pow(static_cast<double>(theta), 2.0 * i / Rotary);
+      frequency_[i] = scaling(1.0 / std::pow(static_cast<double>(theta), 2.0 * i / Rotary));
       const float exponent = static_cast<float>(2 * i) / static_cast<float>(Rotary);
-      rounded_frequency_[i] = 1.f / std::pow(theta, exponent);
+      const float rounded = 1.f / std::pow(theta, exponent);
+      rounded_frequency_[i] = scaling.original == 0
+                                  ? rounded
+                                  : static_cast<float>(scaling(static_cast<double>(rounded)));
       for (int level = 0; level < levels; ++level)
         for (int digit = 0; digit < radix; ++digit) {
           const double angle = std::ldexp(digit, level * bits) * frequency_[i];

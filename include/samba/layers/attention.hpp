@@ -21,6 +21,11 @@ struct AttentionOptions {
   float rotary_fraction = 1.f;  ///< share of each head's channels that turn, from the first on
   RopeTable rope_table = RopeTable::exact;
   bool bias = false;  ///< biases of the qkv and output projections
+  /// Positions of the first training, for the scaled frequencies of Llama 3.1; 0: they are not scaled.
+  int rope_original_positions = 0;
+  float rope_factor = 8.f;            ///< that low frequencies are divided by
+  float rope_low_freq_factor = 1.f;   ///< frequencies with fewer turns in those positions are low
+  float rope_high_freq_factor = 4.f;  ///< and with more turns they stay
 };
 
 namespace detail {
@@ -39,6 +44,8 @@ struct AttentionSizes {
   // Constants of their own: clang 14 reads an option at run time from the wrong place in O.
   static constexpr float rope_theta = O.rope_theta;
   static constexpr RopeTable rope_table = O.rope_table;
+  static constexpr kernels::RopeScaling rope_scaling{
+      O.rope_original_positions, O.rope_factor, O.rope_low_freq_factor, O.rope_high_freq_factor};
   static_assert(O.head_dim || O.n_heads == 0 || D % O.n_heads == 0,
                 "SWA, Attention: n_heads must divide d_model, or give head_dim");
   static_assert(O.n_heads || D % head_dim == 0,
@@ -47,6 +54,12 @@ struct AttentionSizes {
                 "SWA, Attention: n_heads, n_kv_heads and head_dim must be positive");
   static_assert(n_heads % n_kv_heads == 0,
                 "SWA, Attention: n_heads must be a multiple of n_kv_heads");
+  static_assert(O.rope_original_positions >= 0 &&
+                    (O.rope_original_positions == 0 ||
+                     (O.rope_factor > 0 && O.rope_low_freq_factor > 0 &&
+                      O.rope_low_freq_factor < O.rope_high_freq_factor)),
+                "SWA, Attention: rope_original_positions and rope_factor must be positive, and "
+                "rope_low_freq_factor below rope_high_freq_factor");
   static_assert(
       O.rotary_fraction >= 0 && O.rotary_fraction <= 1 && rotary % 2 == 0,
       "SWA, Attention: rotary_fraction must lie in [0, 1] and make an even number of channels");
@@ -60,6 +73,12 @@ struct AttentionSizes {
     if constexpr (rotary > 0) {
       f("rope_theta", rope_theta);
       f("rope_table", rope_table == RopeTable::exact ? "exact" : "bfloat16");
+      if constexpr (rope_scaling.original > 0) {
+        f("rope_original_positions", rope_scaling.original);
+        f("rope_factor", rope_scaling.factor);
+        f("rope_low_freq_factor", rope_scaling.low);
+        f("rope_high_freq_factor", rope_scaling.high);
+      }
     }
     f("bias", bias);
   }
@@ -75,7 +94,7 @@ struct AttentionSizes {
       unbounded ? (std::numeric_limits<std::int64_t>::max)() : window;
 
   static const auto& angles() {
-    static const kernels::RotaryTable<rotary> table(rope_theta, rope_table);
+    static const kernels::RotaryTable<rotary> table(rope_theta, rope_table, rope_scaling);
     return table;
   }
 };

@@ -23,12 +23,28 @@ inline constexpr AttentionOptions heads_32{.n_heads = 32};
 inline constexpr AttentionOptions heads_40{.n_heads = 40};
 inline constexpr AttentionOptions heads_32_8{.n_heads = 32, .n_kv_heads = 8};
 inline constexpr AttentionOptions llama3{.n_heads = 32, .n_kv_heads = 8, .rope_theta = 500000};
+inline constexpr AttentionOptions llama31{
+    .n_heads = 32, .n_kv_heads = 8, .rope_theta = 500000, .rope_original_positions = 8192};
+inline constexpr AttentionOptions llama32_1b{.n_heads = 32,
+                                             .n_kv_heads = 8,
+                                             .rope_theta = 500000,
+                                             .rope_original_positions = 8192,
+                                             .rope_factor = 32};
+inline constexpr AttentionOptions llama32_3b{.n_heads = 24,
+                                             .n_kv_heads = 8,
+                                             .rope_theta = 500000,
+                                             .rope_original_positions = 8192,
+                                             .rope_factor = 32};
+inline constexpr ModelOptions tied_128256{.vocab_size = 128256, .tie_embeddings = true};
 using SmolLM2Attention135M = Attention<smollm2_135m>;
 using SmolLM2Attention360M = Attention<smollm2_360m>;
 using SmolLM2Attention1_7B = Attention<smollm2_1_7b>;
 using Full32 = Attention<heads_32>;
 using Full40 = Attention<heads_40>;
 using Llama3Attention = Attention<llama3>;
+using Llama31Attention = Attention<llama31>;
+using Llama32Attention1B = Attention<llama32_1b>;
+using Llama32Attention3B = Attention<llama32_3b>;
 using Window4096 = SWA<4096, heads_32_8>;
 using Window2047 = SWA<2047, heads_32>;
 }  // namespace detail
@@ -49,7 +65,7 @@ struct SmolLM2_1_7B {
                               detail::tied_49152>;
 };
 
-/// Llama 2 (arXiv 2307.09288) and Llama 3 (arXiv 2407.21783; 3.1 and later scale their rotation).
+/// Llama 2 (arXiv 2307.09288), Llama 3, and 3.1 and 3.2, which scale their rotation (arXiv 2407.21783).
 struct Llama2_7B {
   using model =
       LanguageModel<detail::Transformer<32, 4096, 11008, detail::Full32>, detail::untied_32000>;
@@ -61,6 +77,19 @@ struct Llama2_13B {
 struct Llama3_8B {
   using model = LanguageModel<detail::Transformer<32, 4096, 14336, detail::Llama3Attention>,
                               detail::untied_128256>;
+};
+
+struct Llama3_1_8B {
+  using model = LanguageModel<detail::Transformer<32, 4096, 14336, detail::Llama31Attention>,
+                              detail::untied_128256>;
+};
+struct Llama3_2_1B {
+  using model = LanguageModel<detail::Transformer<16, 2048, 8192, detail::Llama32Attention1B>,
+                              detail::tied_128256>;
+};
+struct Llama3_2_3B {
+  using model = LanguageModel<detail::Transformer<28, 3072, 8192, detail::Llama32Attention3B>,
+                              detail::tied_128256>;
 };
 
 /// Mistral 7B v0.1 (arXiv 2310.06825).
@@ -100,6 +129,9 @@ using SmolLM2_1_7B = detail::Preset<sizes::SmolLM2_1_7B>;
 using Llama2_7B = detail::Preset<sizes::Llama2_7B>;
 using Llama2_13B = detail::Preset<sizes::Llama2_13B>;
 using Llama3_8B = detail::Preset<sizes::Llama3_8B>;
+using Llama3_1_8B = detail::Preset<sizes::Llama3_1_8B>;
+using Llama3_2_1B = detail::Preset<sizes::Llama3_2_1B>;
+using Llama3_2_3B = detail::Preset<sizes::Llama3_2_3B>;
 using Mistral_7B = detail::Preset<sizes::Mistral_7B>;
 using Phi3Mini_4K = detail::Preset<sizes::Phi3Mini_4K>;
 using PileMamba_130M = detail::Preset<sizes::PileMamba_130M>;
