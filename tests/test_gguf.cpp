@@ -121,7 +121,8 @@ TEST_CASE("gguf: types have the numbers, names and sizes of the package gguf") {
     REQUIRE(row);
     CHECK(row->name == name);
     CHECK(row->block == block);
-    CHECK(row->bytes == bytes);
+    // ggml's block is two halves and 32 bytes; the package, in 0.19.0, counts two floats.
+    CHECK(row->bytes == (name == "Q8_1" ? 36 : bytes));
     ++count;
   }
   CHECK(count == detail::ggml_type_table.size());
@@ -340,6 +341,17 @@ TEST_CASE("gguf: what the format allows is read") {
     CHECK_MESSAGE_OF(read_rows(content.tensors[0], 0, 2, out), "f.gguf: tensor \"a\"",
                      "expected type F32, F16", "Q6_K, found I32");
     CHECK(out == std::vector<float>(6, 7.0f));
+  }
+  SECTION("blocks of a type that is stored only lie one after the other") {
+    const std::string bytes =
+        padded(header(2, 0) + tensor("a", {32 * 8}, 9, 0) + tensor("b", {1}, 0, 36 * 8)) +
+        std::string(36 * 8, 'x') + raw(1.5f);
+    const GgufContent content = parse(bytes);
+    CHECK(content.tensors[0].type_text() == std::string("Q8_1"));
+    CHECK(content.tensors[0].data.size() == 36 * 8);
+    float b = 0;
+    read_rows(content.tensors[1], 0, 1, std::span(&b, 1));
+    CHECK(b == 1.5f);
   }
   SECTION("a name of 64 bytes, a key of 65535, an empty array") {
     const std::string name(64, 'n'), key(65535, 'k');

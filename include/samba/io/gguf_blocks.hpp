@@ -233,7 +233,7 @@ inline constexpr std::array ggml_type_table{
     GgmlTypeRow{GgmlType::q5_0, "Q5_0", 32, 22, each_block<32, 22, q5_0_to_floats>},
     GgmlTypeRow{GgmlType::q5_1, "Q5_1", 32, 24, each_block<32, 24, q5_1_to_floats>},
     GgmlTypeRow{GgmlType::q8_0, "Q8_0", 32, 34, each_block<32, 34, q8_0_to_floats>},
-    GgmlTypeRow{GgmlType::q8_1, "Q8_1", 32, 40, nullptr},
+    GgmlTypeRow{GgmlType::q8_1, "Q8_1", 32, 36, nullptr},
     GgmlTypeRow{GgmlType::q2_k, "Q2_K", 256, 84, nullptr},
     GgmlTypeRow{GgmlType::q3_k, "Q3_K", 256, 110, nullptr},
     GgmlTypeRow{GgmlType::q4_k, "Q4_K", 256, 144, each_block<256, 144, q4_k_to_floats>},
