@@ -1,5 +1,8 @@
 #include <samba/kernels/cpu/elementwise.hpp>
 
+#include <limits>
+#include <numbers>
+
 #include <tests/catch.hpp>
 #include <tests/gradients.hpp>
 #include <tests/support.hpp>
@@ -67,6 +70,46 @@ void check_silu_mul_backward(const std::vector<float>& gate, const std::vector<f
   CHECK(same_results(run(0.f, fast, true), apart));
 }
 
+/// gelu_mul and its gradients, against long double; the derivative as the difference of values.
+void check_gelu_mul(Gelu form, const std::vector<float>& gate, const std::vector<float>& up,
+                    const std::vector<float>& dout, std::size_t offset = 0) {
+  CAPTURE(form == Gelu::exact, gate.size(), gate[0], offset);
+  const auto gelu = [&](long double x) {
+    const long double t =
+        std::sqrt(2 / std::numbers::pi_v<long double>) * (x + 0.044715L * x * x * x);
+    return form == Gelu::exact ? x * std::erfc(-x / std::sqrt(2.L)) / 2
+                               : x / 2 * (1 + std::tanh(t));
+  };
+  std::vector<Sized> out, dgate, dup;
+  for (std::size_t i = 0; i < gate.size(); ++i) {
+    const long double x = gate[i], step = 1e-5L;
+    const double value = static_cast<double>(gelu(x)), d = double{dout[i]}, u = double{up[i]},
+                 slope = static_cast<double>((gelu(x + step) - gelu(x - step)) / (2 * step));
+    // Where gates are low, factors close to 1 and 0 multiply: the errors are those of small terms.
+    const double size = std::max(std::abs(value), 1e-2);
+    out.push_back({value * u, size * std::abs(u)});
+    dgate.push_back({d * u * slope, std::abs(d * u)});
+    dup.push_back({d * value, size * std::abs(d)});
+  }
+  const auto run = [&]<class R>(R, auto kernel, auto backward) {
+    const Guarded<R> g(convert<R>(gate), offset), u(convert<R>(up), offset),
+        d(convert<R>(dout), offset);
+    const Guarded<R> y(gate.size(), offset), dg(gate.size(), offset), du(gate.size(), offset);
+    const Range all{0, static_cast<std::int64_t>(gate.size())};
+    kernel(g.data(), u.data(), all, form, y.data());
+    backward(g.data(), u.data(), d.data(), all, form, dg.data(), du.data());
+    CHECK((y.guarded() && dg.guarded() && du.guarded()));
+    return Named<R>{{"out", y.values()}, {"dgate", dg.values()}, {"dup", du.values()}};
+  };
+  const auto fast = [](auto... args) { simd::gelu_mul(args...); };
+  const auto naive = [](auto... args) { reference::gelu_mul(args...); };
+  const auto fast_backward = [](auto... args) { simd::gelu_mul_backward(args...); };
+  const auto naive_backward = [](auto... args) { reference::gelu_mul_backward(args...); };
+  check_results({{"out", out}, {"dgate", dgate}, {"dup", dup}}, run(0.f, fast, fast_backward),
+                run(0.f, naive, naive_backward), run(0., naive, naive_backward), 10 * unit_roundoff,
+                1e-8);
+}
+
 void check_add(const std::vector<float>& y, const std::vector<float>& x, std::size_t y_offset = 0,
                std::size_t x_offset = 0) {
   CAPTURE(x.size(), y_offset, x_offset);
@@ -110,6 +153,67 @@ TEST_CASE("silu_mul: the whole range of gates") {
   const std::vector<float> gate{0.f, -0.f, -90.f, -200.f, -1e30f}, up(5, 1.f);
   simd::silu_mul(gate.data(), up.data(), {0, 5}, out.data());
   for (const float y : out) CHECK((is_finite(y) && std::abs(y) < 1e-7f));
+}
+
+TEST_CASE("gelu_mul: simd against reference, both forms, every size and misalignment") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (const Gelu form : {Gelu::exact, Gelu::tanh}) {
+    for (std::size_t n = 1; n <= 3 * vector_floats + 1; ++n)
+      check_gelu_mul(form, rng.values(n, -5, 5), rng.values(n), rng.values(n));
+    for (std::size_t offset = 0; offset < vector_floats; ++offset)
+      check_gelu_mul(form, rng.values(19, -5, 5), rng.values(19), rng.values(19), offset);
+    // Parts of one size of the result, so that none hides in the norm of another.
+    for (double low = -4; low < 60; low += 1)
+      check_gelu_mul(form, rng.values(64, low, low + 1), rng.values(64, 0.5, 1),
+                     rng.values(64, 0.5, 1));
+    for (const float gate : {-60.f, -1e10f, -1e20f, 60.f, 1e10f, 1e20f, 0.f, -0.f}) {
+      CAPTURE(gate, form == Gelu::exact);
+      const float one = 1;
+      float out = 7, dgate = 7, dup = 7;
+      simd::gelu_mul(&gate, &one, {0, 1}, form, &out);
+      simd::gelu_mul_backward(&gate, &one, &one, {0, 1}, form, &dgate, &dup);
+      CHECK(out == Approx(gate > 0 ? gate : 0).margin(1e-7));
+      CHECK(dup == Approx(gate > 0 ? gate : 0).margin(1e-7));
+      CHECK(dgate == Approx(gate == 0 ? 0.5 : gate > 0 ? 1 : 0).margin(1e-7));
+    }
+    const float nan = std::numeric_limits<float>::quiet_NaN(), one = 1;
+    float out = 7;
+    simd::gelu_mul(&nan, &one, {0, 1}, form, &out);
+    CHECK(!is_finite(out));
+  }
+}
+
+TEST_CASE("gelu_mul: rows of a chunk as alone, for any number of threads") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int n = 4 * vector_floats + 3, rows = 3;
+  const auto run = [&]<class R>(R) {
+    auto gate = rng.values<R>(rows * n), up = rng.values<R>(rows * n), d = rng.values<R>(rows * n);
+    const auto all = [&](std::int64_t first, std::int64_t count, int threads, auto& out,
+                         auto& dgate, auto& dup) {
+      const auto part = [&](auto& x) { return Rows<R, n>{x.data() + first * n, count}; };
+      parallel(threads, [&](Team team) {
+        const Context<Policy<R>> c{{{}, count}, {team}};
+        gelu_mul<n, Gelu::exact>(c, {.gate = part(gate), .up = part(up), .out = part(out)});
+        gelu_mul_backward<n, Gelu::tanh>(c, {.gate = part(gate),
+                                             .up = part(up),
+                                             .dout = part(d),
+                                             .dgate = part(dgate),
+                                             .dup = part(dup)});
+      });
+    };
+    std::vector<R> out(rows * n), dgate(rows * n), dup(rows * n);
+    for (std::int64_t i = 0; i < rows; ++i) all(i, 1, 1, out, dgate, dup);
+    for (int threads = 1; threads <= 4; ++threads) {
+      CAPTURE(threads);
+      std::vector<R> outs(rows * n), dgates(rows * n), dups(rows * n);
+      all(0, rows, threads, outs, dgates, dups);
+      CHECK((same_result(outs, out) && same_result(dgates, dgate) && same_result(dups, dup)));
+    }
+  };
+  run(0.f);
+  run(0.);
 }
 
 TEST_CASE("add: simd against reference, every size and misalignment") {

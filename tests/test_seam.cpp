@@ -183,6 +183,10 @@ struct WithFactor
                                           Scaled<ScaledOptions{.factor = 0.5f},
                                                  Sandwich<Norm<>, Mamba<24, 4>>>>>,
                     Options{.vocab_size = 61}> {};
+struct WithGeGLU
+    : LanguageModel<HybridStack<GeGLU<24>, SwiGLU<24>,
+                                GeGLU<24, 37, MlpGate::gelu, MlpOptions{.bias = true}>>,
+                    Options{.vocab_size = 61, .tie_embeddings = true}> {};
 struct WithGru : LanguageModel<Repeat<2, HybridStack<MinGru<24>, SwiGLU<24>>>,
                                Options{.vocab_size = 61, .tie_embeddings = true}> {};
 /// Reads the embeddings behind other branches.
@@ -273,6 +277,13 @@ TEST_CASE("seam: branches with a norm before and after, of weights less 1") {
 }
 
 TEST_CASE("seam: branches that count by a factor") { check_all<WithFactor>(); }
+
+TEST_CASE("seam: gated MLPs with gelu in both forms") {
+  CHECK(structure<WithGeGLU>().find("mlp(d_ff=64, bias=false, gate=gelu_tanh), mlp(d_ff=64, "
+                                    "bias=false), mlp(d_ff=37, bias=true, gate=gelu)]") !=
+        std::string::npos);
+  check_all<WithGeGLU>();
+}
 
 TEST_CASE("seam: a minimal gated recurrence with a state") { check_all<WithGru>(); }
 

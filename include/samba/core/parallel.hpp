@@ -24,7 +24,7 @@ inline thread_local ::pid_t team_process = 0;
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A monotonic clock. (<chrono> would add an eighth to the compile time of samba.hpp.)
+/// A monotonic clock. (The header chrono would add an eighth to the compile time of samba.hpp.)
 inline std::int64_t nanoseconds() {
   ::timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);

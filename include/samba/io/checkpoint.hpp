@@ -208,6 +208,15 @@ template <class R, class File>
   }
 }
 
+/// Fills the tensors from the checkpoint at a path, whatever its format.
+template <class R>
+[[gnu::cold]] void load_tensors(const std::string& path, const std::string& structure,
+                                std::vector<BranchInfo> branches, bool tied,
+                                const std::vector<TensorRef<R>>& tensors) {
+  const Checkpoint file = open_checkpoint(path);
+  load_tensors(file, format_of(file), structure, std::move(branches), tied, tensors);
+}
+
 /// Writes all of a tensor that was declared as `dtype`: f32, f64 or bf16.
 template <class R>
 [[gnu::cold]] void write_rows(SafetensorsWriter& writer, const std::string& name,
@@ -260,9 +269,8 @@ template <class R>
 template <class Model, class T = float>
 Weights<Model, T> load(const std::string& path) {
   Weights<Model, T> weights;
-  const Checkpoint file = detail::open_checkpoint(path);
-  detail::load_tensors(file, detail::format_of(file), structure<Model>(), branches<Model>(),
-                       Model::tie_embeddings, weights.tensors());
+  detail::load_tensors(path, structure<Model>(), branches<Model>(), Model::tie_embeddings,
+                       weights.tensors());
   weights.derive();
   return weights;
 }

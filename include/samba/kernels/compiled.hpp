@@ -48,6 +48,9 @@ template <int Taps, bool Silu>
 void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels);
 
 void silu_mul(const float* gate, const float* up, Range columns, float* out);
+void gelu_mul(const float* gate, const float* up, Range columns, Gelu form, float* out);
+void gelu_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
+                       Gelu form, float* dgate, float* dup);
 void silu_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
                        float* dgate, float* dup);
 void add(const float* y, Range columns, float* x);
@@ -82,6 +85,8 @@ using compiled::add_scaled;
 using compiled::attention;
 using compiled::attention_backward;
 using compiled::cross_entropy;
+using compiled::gelu_mul;
+using compiled::gelu_mul_backward;
 using compiled::layernorm;
 using compiled::layernorm_backward;
 using compiled::layernorm_backward_weight;

@@ -31,6 +31,19 @@ struct SiluMulBackwardArgs {
   std::int64_t rows, columns;
 };
 
+/// The two forms of GELU (Hendrycks & Gimpel 2016): x Phi(x), and its approximation by a tanh.
+enum class Gelu { exact, tanh };
+
+/// out = gelu(gate) * up, as SiluMulArgs; and its gradients.
+template <class E>
+struct GeluMulArgs : SiluMulArgs<E> {
+  Gelu form;
+};
+template <class E>
+struct GeluMulBackwardArgs : SiluMulBackwardArgs<E> {
+  Gelu form;
+};
+
 /// to += factor * term for every row. R: of `to`, E: of `term`.
 template <class R, class E = R>
 struct AddArgs {
@@ -53,13 +66,13 @@ struct CopyArgs {
   std::int64_t rows, columns;
 };
 
-/// The arguments of silu_mul. All (rows, N).
+/// The arguments of silu_mul and gelu_mul. All (rows, N).
 template <class P, int N>
 struct SiluMul {
   In<P, N> gate, up;
   Out<P, N> out;  ///< may be gate or up
 };
-/// The arguments of silu_mul_backward. All (rows, N).
+/// The arguments of silu_mul_backward and gelu_mul_backward. All (rows, N).
 template <class P, int N>
 struct SiluMulBackward {
   In<P, N> gate, up;
@@ -82,6 +95,33 @@ struct Copy {
 
 namespace detail {
 
+template <class P, int N>
+SiluMulArgs<Act<P>> gate_args(const SiluMul<P, N>& a) {
+  return {.gate = a.gate.data,
+          .gate_stride = a.gate.stride,
+          .up = a.up.data,
+          .up_stride = a.up.stride,
+          .out = a.out.data,
+          .out_stride = a.out.stride,
+          .rows = a.out.rows,
+          .columns = N};
+}
+template <class P, int N>
+SiluMulBackwardArgs<Act<P>> gate_backward_args(const SiluMulBackward<P, N>& a) {
+  return {.gate = a.gate.data,
+          .gate_stride = a.gate.stride,
+          .up = a.up.data,
+          .up_stride = a.up.stride,
+          .dout = a.dout.data,
+          .dout_stride = a.dout.stride,
+          .dgate = a.dgate.data,
+          .dgate_stride = a.dgate.stride,
+          .dup = a.dup.data,
+          .dup_stride = a.dup.stride,
+          .rows = a.dout.rows,
+          .columns = N};
+}
+
 template <int N, class R, class E>
 AddArgs<R, E> add_args(const Add<R, E, N>& a) {
   return {.term = a.term.data,
@@ -98,31 +138,22 @@ AddArgs<R, E> add_args(const Add<R, E, N>& a) {
 /// out = silu(gate) * up.
 template <int N, class P>
 void silu_mul(const Context<P>& c, const std::type_identity_t<SiluMul<P, N>>& a) {
-  samba::detail::launch_on(c, SiluMulArgs<Act<P>>{.gate = a.gate.data,
-                                                  .gate_stride = a.gate.stride,
-                                                  .up = a.up.data,
-                                                  .up_stride = a.up.stride,
-                                                  .out = a.out.data,
-                                                  .out_stride = a.out.stride,
-                                                  .rows = a.out.rows,
-                                                  .columns = N});
+  samba::detail::launch_on(c, detail::gate_args(a));
+}
+/// out = gelu(gate) * up.
+template <int N, Gelu form, class P>
+void gelu_mul(const Context<P>& c, const std::type_identity_t<SiluMul<P, N>>& a) {
+  samba::detail::launch_on(c, GeluMulArgs<Act<P>>{detail::gate_args(a), form});
 }
 
-/// The gradients of silu_mul.
+/// The gradients of silu_mul, and of gelu_mul.
 template <int N, class P>
 void silu_mul_backward(const Context<P>& c, const std::type_identity_t<SiluMulBackward<P, N>>& a) {
-  samba::detail::launch_on(c, SiluMulBackwardArgs<Act<P>>{.gate = a.gate.data,
-                                                          .gate_stride = a.gate.stride,
-                                                          .up = a.up.data,
-                                                          .up_stride = a.up.stride,
-                                                          .dout = a.dout.data,
-                                                          .dout_stride = a.dout.stride,
-                                                          .dgate = a.dgate.data,
-                                                          .dgate_stride = a.dgate.stride,
-                                                          .dup = a.dup.data,
-                                                          .dup_stride = a.dup.stride,
-                                                          .rows = a.dout.rows,
-                                                          .columns = N});
+  samba::detail::launch_on(c, detail::gate_backward_args(a));
+}
+template <int N, Gelu form, class P>
+void gelu_mul_backward(const Context<P>& c, const std::type_identity_t<SiluMulBackward<P, N>>& a) {
+  samba::detail::launch_on(c, GeluMulBackwardArgs<Act<P>>{detail::gate_backward_args(a), form});
 }
 
 /// to += factor * term, of activations.

@@ -6,21 +6,23 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Options of SwiGLU.
+/// Options of SwiGLU and GeGLU.
 struct MlpOptions {
   bool bias = false;  ///< biases of w1, w2 and w3
 };
 
-/// SwiGLU, a gated MLP (Shazeer 2020): out = w3 (silu(w1 u) * w2 u). No state.
-/// Hidden is d_ff; by default 8/3 of d_model, rounded down.
-template <int D = 0, int Hidden = 8 * D / 3, auto Options = MlpOptions{}>
-struct SwiGLU {
-  static_assert(detail::are_options<MlpOptions, Options>,
-                "SwiGLU<D, Hidden, Options>: write options as MlpOptions{.bias = true}");
+/// The activations of gated MLPs.
+enum class MlpGate { silu, gelu, gelu_tanh };
+
+/// A gated MLP (Shazeer 2020): out = w3 (gate(w1 u) * w2 u). No state.
+template <int D, int Hidden, bool Bias, MlpGate Gate>
+struct GatedMlp {
   static constexpr const char* name = "mlp";
   static constexpr int d_model = D, d_ff = Hidden;
-  static constexpr bool bias = detail::options_of<MlpOptions, Options>.bias;
-  static_assert(D > 0 && Hidden > 0, "SwiGLU<D, Hidden>: d_model and d_ff must be positive");
+  static constexpr bool bias = Bias;
+  static constexpr MlpGate gate = Gate;
+  static_assert(D > 0 && Hidden > 0,
+                "SwiGLU<D, Hidden>, GeGLU<D, Hidden>: d_model and d_ff must be positive");
 
   template <class T>
   struct Weights {
@@ -66,21 +68,25 @@ struct SwiGLU {
   static constexpr void visit_options(auto&& f) {
     f("d_ff", d_ff);
     f("bias", bias);
+    if constexpr (gate != MlpGate::silu) f("gate", gate == MlpGate::gelu ? "gelu" : "gelu_tanh");
   }
 
-  /// FLOPs per token besides the matrices: silu and product.
+  /// FLOPs per token besides the matrices: activation and product.
   static constexpr std::int64_t other_flops(std::int64_t /*position*/) {
     return std::int64_t{d_ff} * 5;
   }
 
-  /// out = SwiGLU(u). u, out: (rows, d_model).
+  /// out = w3 (gate(w1 u) * w2 u). u, out: (rows, d_model).
   template <class P>
   static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const Stateless&,
                       const Scratch<P>& t, In<P, D> u, Out<P, D> out) {
     using namespace kernels;
     matmul(c, w.w1, w.b1, u, t.gate);
     matmul(c, w.w2, w.b2, u, t.up);
-    silu_mul<d_ff>(c, {.gate = t.gate, .up = t.up, .out = t.hidden});
+    if constexpr (gate == MlpGate::silu)
+      silu_mul<d_ff>(c, {.gate = t.gate, .up = t.up, .out = t.hidden});
+    else
+      gelu_mul<d_ff, form>(c, {.gate = t.gate, .up = t.up, .out = t.hidden});
     matmul(c, w.w3, w.b3, t.hidden, out);
   }
 
@@ -93,12 +99,36 @@ struct SwiGLU {
     using namespace kernels;
     matmul_backward(c, w.w3,
                     {.x = t.hidden, .dout = dout, .dw = g.w3, .dbias = g.b3.data(), .dx = d.gate});
-    silu_mul_backward<d_ff>(
-        c, {.gate = t.gate, .up = t.up, .dout = d.gate, .dgate = d.gate, .dup = d.up});
+    if constexpr (gate == MlpGate::silu)
+      silu_mul_backward<d_ff>(
+          c, {.gate = t.gate, .up = t.up, .dout = d.gate, .dgate = d.gate, .dup = d.up});
+    else
+      gelu_mul_backward<d_ff, form>(
+          c, {.gate = t.gate, .up = t.up, .dout = d.gate, .dgate = d.gate, .dup = d.up});
     matmul_backward(c, w.w1, {.x = u, .dout = d.gate, .dw = g.w1, .dbias = g.b1.data(), .dx = du});
     matmul_backward(c, w.w2,
                     {.x = u, .dout = d.up, .dw = g.w2, .dbias = g.b2.data(), .dx = add_to(du)});
   }
+
+ private:
+  static constexpr kernels::Gelu form =
+      gate == MlpGate::gelu ? kernels::Gelu::exact : kernels::Gelu::tanh;
+};
+
+/// SwiGLU: the gated MLP with silu. Hidden is d_ff; by default 8/3 of d_model, rounded down.
+template <int D = 0, int Hidden = 8 * D / 3, auto Options = MlpOptions{}>
+struct SwiGLU : GatedMlp<D, Hidden, detail::options_of<MlpOptions, Options>.bias, MlpGate::silu> {
+  static_assert(detail::are_options<MlpOptions, Options>,
+                "SwiGLU<D, Hidden, Options>: write options as MlpOptions{.bias = true}");
+};
+
+/// GeGLU: the gated MLP with gelu, exact or by a tanh (as Gemma has it).
+template <int D = 0, int Hidden = 8 * D / 3, MlpGate Gate = MlpGate::gelu_tanh,
+          auto Options = MlpOptions{}>
+struct GeGLU : GatedMlp<D, Hidden, detail::options_of<MlpOptions, Options>.bias, Gate> {
+  static_assert(Gate != MlpGate::silu, "GeGLU<D, Hidden, Gate>: gelu or gelu_tanh");
+  static_assert(detail::are_options<MlpOptions, Options>,
+                "GeGLU<D, Hidden, Gate, Options>: write options as MlpOptions{.bias = true}");
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -140,6 +140,13 @@ template <int Taps, bool Silu>
 void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels) {
   call<&causal_conv1d_backward<Taps, Silu>>(b, channels);
 }
+void gelu_mul(const float* gate, const float* up, Range columns, Gelu form, float* out) {
+  call<&gelu_mul>(gate, up, columns, form, out);
+}
+void gelu_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
+                       Gelu form, float* dgate, float* dup) {
+  call<&gelu_mul_backward>(gate, up, dout, columns, form, dgate, dup);
+}
 void silu_mul(const float* gate, const float* up, Range columns, float* out) {
   call<&silu_mul>(gate, up, columns, out);
 }

@@ -26,6 +26,8 @@ using simd::attention_backward;
 using simd::causal_conv1d;
 using simd::causal_conv1d_backward;
 using simd::cross_entropy;
+using simd::gelu_mul;
+using simd::gelu_mul_backward;
 using simd::layernorm;
 using simd::layernorm_backward;
 using simd::layernorm_backward_weight;
@@ -91,10 +93,10 @@ using Kernels = decltype(  //
     List<&matmul<float>, &matmul<bf16>, &matmul<int8>, &matmul_backward_input<float>,
          &matmul_backward_input<bf16>, &matmul_backward_weight<float>,
          &matmul_backward_weight<bf16>, &attention<float>, &attention<bf16>,
-         &attention_backward<float>, &attention_backward<bf16>, &silu_mul, &silu_mul_backward, &add,
-         &add_scaled, &rms_inverse, &rmsnorm, &rmsnorm_backward, &rmsnorm_backward_weight,
-         &row_statistics, &layernorm, &layernorm_backward, &layernorm_backward_weight, &rope,
-         &rope_backward, &cross_entropy>{} +
+         &attention_backward<float>, &attention_backward<bf16>, &silu_mul, &silu_mul_backward,
+         &gelu_mul, &gelu_mul_backward, &add, &add_scaled, &rms_inverse, &rmsnorm,
+         &rmsnorm_backward, &rmsnorm_backward_weight, &row_statistics, &layernorm,
+         &layernorm_backward, &layernorm_backward_weight, &rope, &rope_backward, &cross_entropy>{} +
     scans(DStates{}) + convolutions<true>(DConvs{}) + convolutions<false>(DConvs{}));
 
 /// Fills in the functions of the instruction set that this was compiled for. (A function, not a

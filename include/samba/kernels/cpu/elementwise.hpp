@@ -41,6 +41,34 @@ template <class R>
 }
 
 template <class R>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const GeluMulArgs<R>& a) {
+  const Range columns = cpu.team.share(a.columns, line_floats);
+  for (std::int64_t i = 0; i < a.rows; ++i) {
+    const R *const gate = a.gate + i * a.gate_stride, *const up = a.up + i * a.up_stride;
+    if constexpr (std::is_same_v<R, float>)
+      simd::gelu_mul(gate, up, columns, a.form, a.out + i * a.out_stride);
+    else
+      reference::gelu_mul(gate, up, columns, a.form, a.out + i * a.out_stride);
+  }
+  cpu.team.barrier();
+}
+
+template <class R>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const GeluMulBackwardArgs<R>& a) {
+  const Range columns = cpu.team.share(a.columns, line_floats);
+  for (std::int64_t i = 0; i < a.rows; ++i) {
+    const R *const gate = a.gate + i * a.gate_stride, *const up = a.up + i * a.up_stride,
+                   *const dout = a.dout + i * a.dout_stride;
+    R *const dgate = a.dgate + i * a.dgate_stride, *const dup = a.dup + i * a.dup_stride;
+    if constexpr (std::is_same_v<R, float>)
+      simd::gelu_mul_backward(gate, up, dout, columns, a.form, dgate, dup);
+    else
+      reference::gelu_mul_backward(gate, up, dout, columns, a.form, dgate, dup);
+  }
+  cpu.team.barrier();
+}
+
+template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const AddArgs<R, R>& a) {
   const Range columns = cpu.team.share(a.columns, line_floats);
   for (std::int64_t i = 0; i < a.rows; ++i) {

@@ -1,7 +1,9 @@
 #pragma once
 #include <samba/kernels/elementwise.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 namespace samba::inline SAMBA_TARGET::kernels::reference {
 
@@ -57,6 +59,42 @@ void silu_mul_backward(const R* gate, const R* up, const R* dout, Range columns,
     const R d = dout[i];
     dup[i] = d * silu(gate[i]);
     dgate[i] = d * up[i] * silu_derivative(gate[i]);
+  }
+}
+
+/// x Phi(x), Phi the normal distribution; or x / (1 + e^-2t) with t = sqrt(2 / pi) (x + 0.044715 x^3),
+/// which is 0.5 x (1 + tanh(t)).
+template <class R>
+R gelu(R x, Gelu form) {
+  if (form == Gelu::exact) return x * std::erfc(-x * std::numbers::sqrt2_v<R> / 2) / 2;
+  const R t2 = R(1.5957691216057308) * (x + R(0.044715) * x * x * x);
+  return x / (R{1} + std::exp(-t2));
+}
+template <class R>
+R gelu_derivative(R x, Gelu form) {
+  if (form == Gelu::exact)
+    return std::erfc(-x * std::numbers::sqrt2_v<R> / 2) / 2 +
+           x * R(0.3989422804014327) * std::exp(-x * x / 2);
+  x = (std::max)(R{-40},
+                 (std::min)(x, R{40}));  // beyond it the derivative is 0 or 1, and x^2 overflows
+  const R t2 = R(1.5957691216057308) * (x + R(0.044715) * x * x * x);
+  const R s = R{1} / (R{1} + std::exp(-t2));
+  return s + x * s * (R{1} - s) * R(1.5957691216057308) * (R{1} + R(0.134145) * x * x);
+}
+
+/// out = gelu(gate) * up for some columns of one row. out may be an input.
+template <class R>
+void gelu_mul(const R* gate, const R* up, Range columns, Gelu form, R* out) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) out[i] = gelu(gate[i], form) * up[i];
+}
+/// Its gradients given dout, the gradient of out. dgate may be dout.
+template <class R>
+void gelu_mul_backward(const R* gate, const R* up, const R* dout, Range columns, Gelu form,
+                       R* dgate, R* dup) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) {
+    const R d = dout[i];
+    dup[i] = d * gelu(gate[i], form);
+    dgate[i] = d * up[i] * gelu_derivative(gate[i], form);
   }
 }
 
