@@ -24,7 +24,6 @@ import plots
 
 SOURCES = pathlib.Path(__file__).resolve().parent
 QUICK = "/demo/|([^d]|1d)/simd/"  # of the backward kernels, whose names end in rd, the demo's size only
-TYPES = {"f32": "#1f5fa8", "bf16": "#2f8f5b", "int8": "#d07a1a"}  # of factors, and their colors in a roofline
 
 
 class Timed:
@@ -73,7 +72,7 @@ class Row(Timed):
     @property
     def type(self):
         """Of a layer's or a model's row the type of its matrices."""
-        return next((part for part in self.variant.split("_") if part in TYPES), "f32")
+        return next((part for part in self.variant.split("_") if part in plots.TYPES), "f32")
 
     @property
     def intensity(self):
@@ -168,10 +167,6 @@ def duration(seconds):
     return f"{seconds * 1e9:.3g} ns"
 
 
-def ratio(x):
-    return f"{x:.2f}" if x < 10 else f"{x:.1f}" if x < 100 else f"{x:.0f}"
-
-
 def print_table(rows, ceilings):
     for threads in sorted(ceilings.dot):
         reads = ", ".join(f"{binary(s)} {v / 1e9:.0f}" for s, v in sorted(ceilings.read[threads].items()))
@@ -181,7 +176,7 @@ def print_table(rows, ceilings):
     print(f"\n{'row':{width}} threads       time  spread      floor  x floor     GB/s  GFLOP/s  of GB/s  GFLOP/s  bound")
     for r in rows:
         print(f"{r.name:{width}} {r.threads:7} {duration(r.time):>10} {r.spread:6.0%} {duration(r.floor):>11} "
-              f"{ratio(r.over_floor):>8} {r.bytes / r.time / 1e9:8.2f} {r.flops / r.time / 1e9:8.1f} {r.read_rate / 1e9:8.1f} "
+              f"{plots.number(r.over_floor):>8} {r.bytes / r.time / 1e9:8.2f} {r.flops / r.time / 1e9:8.1f} {r.read_rate / 1e9:8.1f} "
               f"{r.dot_rate / 1e9:8.0f}  {r.bound}")
 
 
@@ -202,29 +197,6 @@ def write_csv(path, rows, ceilings):
                           f"{r.read_rate / 1e9:.6g}", f"{r.dot_rate / 1e9:.6g}"])
 
 
-LEGEND = (("raw loop", "#b5b5b5"), ("reference", "#8fb3d9"), ("simd, 1 thread", "#1f5fa8"),
-          ("simd, all threads", "#e08a2b"))
-
-
-def color(row):
-    if row.variant in ("raw_loop", "reference"):
-        return {"raw_loop": "#b5b5b5", "reference": "#8fb3d9"}[row.variant]
-    return "#1f5fa8" if row.threads == 1 else "#e08a2b"
-
-
-def draw(path, rows, machine, roofline=False, color=color, legend=LEGEND):
-    """The plot of the rows, where there is matplotlib."""
-    missing = plots.available()
-    if missing:
-        print(missing)
-        return
-    if roofline:
-        plots.roofline(path, rows, machine + ". Percent: floor over time.", TYPES)
-    else:
-        plots.bars(path, rows, machine, color, legend)
-    print(f"Drew {path}")
-
-
 def roofline_order(rows):
     """By layer, in the order of the program; of a layer by size, then threads, then type."""
     def place(row, *fields):
@@ -232,7 +204,7 @@ def roofline_order(rows):
         return next(i for i, r in enumerate(rows) if all(getattr(r, f) == getattr(row, f) for f in fields))
 
     return sorted(rows, key=lambda r: (place(r, "kernel", "layer"), place(r, "kernel", "layer", "size"), r.threads,
-                                       list(TYPES).index(r.type)))
+                                       list(plots.TYPES).index(r.type)))
 
 
 def print_roofline(rows):
@@ -253,13 +225,13 @@ def write_roofline_csv(path, rows):
     with open(path, "w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["row", "layer", "type", "size", "threads", "bytes", "flops", "flops_per_byte", "seconds",
-                      "spread", "gflop_per_s", "bound", "floor_seconds", "of_ceiling", "ceiling_gb_per_s",
+                      "spread", "gflop_per_s", "bound", "floor_seconds", "of_ceiling", "source", "ceiling_gb_per_s",
                       "ceiling_gflop_per_s"])
         for r in rows:
             out.writerow([r.name, r.layer, r.type, r.size, r.threads, f"{r.bytes:.0f}", f"{r.flops:.0f}",
                           f"{r.intensity:.6g}", f"{r.time:.6g}", f"{r.spread:.4f}", f"{r.rate / 1e9:.6g}", r.bound,
-                          f"{r.floor:.6g}", f"{1 / r.over_floor:.4f}", f"{r.source_rate / 1e9:.6g}",
-                          f"{r.dot_rate / 1e9:.6g}"])
+                          f"{r.floor:.6g}", f"{1 / r.over_floor:.4f}", r.source,
+                          f"{r.source_rate / 1e9:.6g}", f"{r.dot_rate / 1e9:.6g}"])
 
 
 def main():
@@ -328,7 +300,7 @@ def main():
         print_table(rows, ceilings)
         write_csv(file.with_suffix(".csv"), rows, ceilings)
     print(f"\nWrote {file}.csv")
-    draw(file.with_suffix(".svg"), rows, machine, options.roofline)
+    plots.draw(file.with_suffix(".csv"), file.with_suffix(".svg"), machine)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
 """The scripts have help of their own, and scripts/bench builds no more than its filter needs."""
+import contextlib
+import csv
+import io
 import os
 import pathlib
 import subprocess
@@ -14,6 +17,11 @@ import plots  # noqa: E402
 import run as bench  # noqa: E402
 
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if os.access(path, os.X_OK))
+
+
+def read(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 class Scripts(unittest.TestCase):
@@ -49,24 +57,33 @@ class Bench(unittest.TestCase):
                                   ("mat", names)]:
             self.assertEqual(bench.programs_for(pattern, names), expected, pattern)
 
-    def test_symbols_of_the_roofline_differ(self):
-        self.assertEqual(len(set(plots.MARKERS)), len(plots.MARKERS))
-
     def test_without_matplotlib_there_is_a_sentence(self):
         with unittest.mock.patch.dict(sys.modules, {"matplotlib": None}), tempfile.TemporaryDirectory() as folder:
-            self.assertIn("python3-matplotlib", plots.available())
-            bench.draw(pathlib.Path(folder) / "bench.svg", [], "a machine")
+            for prefix, advice in ("/usr", "apt-get install python3-matplotlib"), ("/opt", "-m pip install matplotlib"):
+                with unittest.mock.patch.object(sys, "prefix", prefix):
+                    self.assertIn(advice, plots.available())
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                plots.draw("bench.csv", pathlib.Path(folder) / "bench.svg", "a machine")
+            self.assertEqual(output.getvalue(), plots.available() + "\n")
             self.assertEqual(os.listdir(folder), [])
 
-    @unittest.skipUnless(plots.available() is None, "there is no matplotlib here")
-    def test_plots(self):
+    def test_tables(self):
         row = bench.Row("layer", "mamba_bf16", "demo/64", 2, [1e-3], 1e6, 1e8, 1e6, [1e11], [4e10])
-        row.source, row.dot_rate, row.source_rate, row.over_floor = "memory", 1e11, 4e10, 1.3
+        row.source, row.dot_rate, row.source_rate, row.over_floor = "memory", 1e11, 4e10, 1.25
+        ceilings = bench.Ceilings()
+        ceilings.dot, ceilings.read = {2: {"f32": 1e11}}, {2: {32768.0: 4e10}}
         with tempfile.TemporaryDirectory() as folder:
-            for roofline in False, True:
-                path = pathlib.Path(folder) / f"{roofline}.svg"
-                bench.draw(path, [row], "a machine", roofline)
-                self.assertIn("mamba", path.read_text())
+            path = pathlib.Path(folder) / "bench.csv"
+            bench.write_csv(path, [row], ceilings)
+            self.assertEqual([[line[name] for name in ("row", "threads", "time_over_floor")] for line in read(path)],
+                             [["ceilings/f32", "2", ""], ["ceilings/read", "2", ""],
+                              ["layer/mamba_bf16/demo/64", "2", "1.2500"]])
+            bench.write_roofline_csv(path, [row])
+            self.assertEqual([[line[name] for name in ("layer", "type", "flops_per_byte", "gflop_per_s", "of_ceiling",
+                                                       "source", "ceiling_gb_per_s", "ceiling_gflop_per_s")]
+                              for line in read(path)],
+                             [["mamba", "bf16", "100", "100", "0.8000", "memory", "40", "100"]])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # before this folder, whose run.py this is
+import plots  # noqa: E402
 import run as bench  # noqa: E402
 
 MODELS = "Samba-421M against another architecture of its size, "
@@ -47,7 +48,6 @@ COMPARISONS = [
     ("training step, Samba-20M, bf16", "training/step_bf16/samba20m/4x512", "training/bf16", 2048),
 ]
 SAME_LOSS = 1e-3  # part of the loss by which two sides may differ: it falls by a tenth in three steps
-COLORS = {"samba": "#1f5fa8", "PyTorch": "#e08a2b", "llama.cpp": "#5a9a4a"}
 
 
 @dataclass
@@ -223,9 +223,9 @@ def print_table(comparisons):
     for c in comparisons:
         floor = c.samba.floor(c.dot, c.read)
         print(f"{c.name:{width}} {c.peer.who:9} |{bench.duration(c.samba.time):>8} {bench.duration(c.peer.time):>8} "
-              f"{bench.ratio(c.faster):>12} | {tokens_per_second(c, c.samba):>6} {tokens_per_second(c, c.peer):>7} "
-              f"|{bench.duration(floor):>8} {bench.ratio(c.over_floor(c.samba)):>5} "
-              f"{bench.ratio(c.over_floor(c.peer)):>5} | {c.dot / 1e9:7.0f} {c.read / 1e9:6.1f}")
+              f"{plots.number(c.faster):>12} | {tokens_per_second(c, c.samba):>6} {tokens_per_second(c, c.peer):>7} "
+              f"|{bench.duration(floor):>8} {plots.number(c.over_floor(c.samba)):>5} "
+              f"{plots.number(c.over_floor(c.peer)):>5} | {c.dot / 1e9:7.0f} {c.read / 1e9:6.1f}")
 
 
 def write_csv(path, comparisons):
@@ -242,20 +242,6 @@ def write_csv(path, comparisons):
                           f"{c.over_floor(side):.4f}", tokens_per_second(c, side)]
             out.writerow([c.name, c.peer.who] + sides
                          + [f"{c.faster:.4f}", f"{c.dot / 1e9:.6g}", f"{c.read / 1e9:.6g}"])
-
-
-def draw(path, comparisons, machine):
-    rows = []
-    for c in comparisons:
-        kernel = ("Models: " + MODELS + "each with its own floor" if unlike(c) else
-                  "Training steps" if c.tokens else "Kernels")
-        size = c.name.rstrip(" *")
-        for side in (c.samba, c.peer):
-            row = bench.Row(kernel, side.who, size, 1, side.times, side.bytes, side.flops, 0, [], [])
-            row.over_floor = c.over_floor(side)
-            rows.append(row)
-    bench.draw(path, rows, machine, color=lambda row: COLORS[row.variant],
-               legend=[item for item in COLORS.items() if any(r.variant == item[0] for r in rows)])
 
 
 def main():
@@ -311,7 +297,7 @@ def main():
         print("Skipped, because samba has no such row: " + "; ".join(skipped) + ".")
     write_csv(options.output / "peers.csv", comparisons)
     print(f"\nWrote {options.output / 'peers.csv'}")
-    draw(options.output / "peers.svg", comparisons, machine)
+    plots.draw(options.output / "peers.csv", options.output / "peers.svg", machine)
 
 
 if __name__ == "__main__":
