@@ -115,7 +115,8 @@ class CheckpointNaming {
     const BranchInfo& branch = branches_[i];
     const BranchRule& rule = schedule_->branches[i % schedule_->period];
     const std::string block = detail::join({format_->block, i / schedule_->period, "."});
-    if (t.said.of_branch) {  // "norm.weight", or, of the norm after the layer, "norm_after.weight"
+    if (t.attributes
+            .of_branch) {  // "norm.weight", or, of the norm after the layer, "norm_after.weight"
       const std::size_t dot = name.find('.');
       const std::string_view norm = name.substr(0, dot);
       whole.name = detail::join({block, norm == "norm" ? rule.norm : norm, name.substr(dot)});

@@ -65,7 +65,8 @@ void initialize(Weights<Model, T>& weights, std::uint64_t seed) {
   SplitMix64 random(seed);
   std::vector<Real<T>> row;
   for (const auto& tensor : weights.tensors()) {
-    const detail::Draw draw(tensor.said.initial, tensor.is_matrix, tensor.row_size, Model::depth);
+    const detail::Draw draw(tensor.attributes.initial, tensor.is_matrix, tensor.row_size,
+                            Model::depth);
     row.resize(static_cast<std::size_t>(tensor.row_size));
     for (std::int64_t r = 0; r < tensor.rows; ++r) {
       for (std::size_t k = 0; k < row.size(); ++k) row[k] = static_cast<Real<T>>(draw(random, k));

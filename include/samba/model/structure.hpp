@@ -18,7 +18,7 @@ struct TensorInfo {
   int branch = -1;   ///< number of its residual branch; -1 for embedding, final norm and head
   std::string name;  ///< within its branch, e.g. "norm.weight" or "in_proj.weight"
   Shape shape;
-  TensorSaid said = {};  ///< how it is drawn, and whether it decays
+  TensorAttributes attributes = {};  ///< how it is drawn, and whether it decays
 };
 
 /// A residual branch.

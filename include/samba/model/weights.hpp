@@ -61,7 +61,7 @@ class Weights {
   }
   std::int64_t bytes() const { return arena_.bytes(); }
 
-  /// Calls f(branch, tag, name, tensor), or f(branch, tag, name, tensor, said...) where f takes what
+  /// Calls f(branch, tag, name, tensor), or f(branch, tag, name, tensor, attributes...) if f takes the
   /// core/initial.hpp says of it, for every tensor a file holds, in file order: the
   /// embedding, the branches, the final norm, the head if it is not tied. branch: number of the
   /// residual branch, -1 outside; tag: std::type_identity of the Branch, of void outside; shared
@@ -78,11 +78,11 @@ class Weights {
   /// The tensors that visit() visits, in its order.
   std::vector<TensorRef<Real<T>>> tensors() const {
     std::vector<TensorRef<Real<T>>> all;
-    const auto list = [&]<class X>(int branch, auto, auto name, X& x, const auto&... said) {
+    const auto list = [&]<class X>(int branch, auto, auto name, X& x, const auto&... attributes) {
       constexpr bool is_matrix = requires { X::is_matrix; };
       set(all.emplace_back(), branch, detail::name_text(name), X::shape,
           is_matrix || (branch < 0 && X::rows > 1), X::layout, X::rows, X::row_size, x.data());
-      all.back().said = TensorSaid(said...);
+      all.back().attributes = TensorAttributes(attributes...);
     };
     visit(const_cast<typename Model::template Tree<T>&>(tree_), list);
     return all;
@@ -135,11 +135,11 @@ class Weights {
     void operator()(auto, Use, auto& weights) const { detail::derive(weights); }
   };
 
-  /// Calls f with a tensor, and with what is said of it, if f takes that.
+  /// Calls f with a tensor, and with its attributes if f takes them.
   static void show(auto& f, int branch, auto tag, const auto& name, auto& tensor,
-                   const auto&... said) {
-    if constexpr (requires { f(branch, tag, name, tensor, said...); })
-      f(branch, tag, name, tensor, said...);
+                   const auto&... attributes) {
+    if constexpr (requires { f(branch, tag, name, tensor, attributes...); })
+      f(branch, tag, name, tensor, attributes...);
     else
       f(branch, tag, name, tensor);
   }
@@ -149,8 +149,8 @@ class Weights {
   struct VisitTensors {
     F& f;
     int number;
-    void operator()(const auto& name, auto& tensor, const auto&... said) const {
-      show(f, number, std::type_identity<B>{}, name, tensor, said...);
+    void operator()(const auto& name, auto& tensor, const auto&... attributes) const {
+      show(f, number, std::type_identity<B>{}, name, tensor, attributes...);
     }
   };
   template <class F>

@@ -12,7 +12,7 @@ namespace detail {
 
 /// Takes the tensors that a visit() shows.
 struct AnyVisitor {
-  void operator()(const auto& /*name*/, auto& /*tensor*/, const auto&... /*said*/) const {}
+  void operator()(const auto& /*name*/, auto& /*tensor*/, const auto&... /*attributes*/) const {}
 };
 
 /// The policy that layers are checked with.

@@ -27,8 +27,8 @@ struct PrefixedVisitor {
   int number;
   const char* prefix;
 
-  constexpr void operator()(auto name, auto& x, const auto&... said) const {
-    f(Prefixed<decltype(name)>{number, prefix, name}, x, said...);
+  constexpr void operator()(auto name, auto& x, const auto&... attributes) const {
+    f(Prefixed<decltype(name)>{number, prefix, name}, x, attributes...);
   }
 };
 

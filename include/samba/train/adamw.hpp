@@ -143,7 +143,7 @@ class AdamW {
     const auto tensors = state_.mean.tensors();
     for (const auto& tensor : tensors) {
       const bool decays =
-          options_.decay == Decay::all || (tensor.shape.size() > 1 && tensor.said.decays);
+          options_.decay == Decay::all || (tensor.shape.size() > 1 && tensor.attributes.decays);
       rules_.push_back({decays ? options_.weight_decay : 0});
     }
     const std::vector<std::string> names = tensor_names(state_.mean);
