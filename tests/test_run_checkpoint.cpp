@@ -532,9 +532,9 @@ TEST_CASE("a checkpoint that cannot be written leaves the last one, and nothing 
 
   auto options = c.options;
   options.checkpoints = c.folder.file("tokens") + "/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens: cannot make the folder");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens: cannot create the folder");
   options.checkpoints = "/proc/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "/proc/run: cannot make the folder");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "/proc/run: cannot create the folder");
 }
 
 TEST_CASE("a checkpoint that is due and cannot be written does not undo its step") {
@@ -578,7 +578,7 @@ TEST_CASE("two trainers do not share a folder") {
   const Case c;
   {
     const Trainer<Model> first(c.data, c.options);
-    CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), c.run, "another training",
+    CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), c.run, "another training run",
                      "process " + std::to_string(::getpid()));
     const pid_t child = start_process([&] { Trainer<Model>(c.data, c.options); });
     REQUIRE(child > 0);
