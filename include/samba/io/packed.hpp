@@ -41,8 +41,8 @@ template <int = 0>
   const auto check_entry = [&](const char* what, const char* key, std::string_view expected) {
     const std::string found = record.text(key);
     if (found != expected)
-      fail(
-          {path, ": packed weights of another ", what, ": expected ", expected, ", found ", found});
+      fail({path, ": packed weights with a different ", what, ": expected ", expected, ", found ",
+            found});
   };
   check_entry("layout version", "packed", "1");
   check_entry("model", "structure", structure);
