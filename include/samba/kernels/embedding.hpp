@@ -19,7 +19,7 @@ struct EmbeddingBackwardArgs {
   const std::int32_t* tokens;
   const R* dx;  ///< (rows, columns)
   std::int64_t dx_stride;
-  R* dtable;  ///< (vocab_size, columns), row by row
+  R* dtable;  ///< (vocab_size, columns), row major
   std::int64_t rows, columns;
 };
 

@@ -8,7 +8,7 @@ namespace samba::inline SAMBA_TARGET::kernels {
 /// largest magnitude / 127. E: activations.
 template <class T, class E = Real<T>>
 struct MatmulArgs {
-  const Element<T>* w;  ///< (N, K), packed (see Packing), or by rows
+  const Element<T>* w;  ///< (N, K), packed (see Packing), or row major
   const Real<T>* bias;  ///< (N), or null
   const E* x;           ///< (rows, K)
   std::int64_t x_stride;
@@ -21,12 +21,12 @@ struct MatmulArgs {
 /// written, or added to.
 template <class T, class E = Real<T>>
 struct MatmulBackwardArgs {
-  const Element<T>* w;  ///< (N, K), packed (see Packing), or by rows
+  const Element<T>* w;  ///< (N, K), packed (see Packing), or row major
   const E* x;           ///< (rows, K)
   std::int64_t x_stride;
   const E* dout;  ///< (rows, N)
   std::int64_t dout_stride;
-  Real<T>* dw;     ///< (N, K), row by row
+  Real<T>* dw;     ///< (N, K), row major
   Real<T>* dbias;  ///< (N), or null
   E* dx;           ///< (rows, K)
   std::int64_t dx_stride;
