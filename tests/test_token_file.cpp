@@ -319,7 +319,7 @@ TEST_CASE("token file: what cannot be written") {
       CAPTURE(message);
       CHECK(message == path + ": cannot write: File too large");
       CHECK_MESSAGE_OF(writer.append(ids), path + ": this writer is finished or has failed");
-      CHECK_MESSAGE_OF(writer.close(), "met an error before");
+      CHECK_MESSAGE_OF(writer.close(), "has failed");
       CHECK(dir.files() == std::vector<std::string>{"x.tokens"});
     }
     CHECK(read_file(path) == good);
