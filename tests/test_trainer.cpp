@@ -291,7 +291,7 @@ TEST_CASE("Trainer: numbers that are not finite stop the run, or leave the step 
     auto trainer = Trainer<Model>::resume(latest_checkpoint(options.checkpoints), c.data, options);
     CHECK(trainer.step().skipped);
     for (int i = 0; i < 2; ++i) {
-      CHECK_MESSAGE_OF(trainer.step(), "step 4: the loss is ", "non_finite_limit allows, 3;",
+      CHECK_MESSAGE_OF(trainer.step(), "step 4: the loss is ", "the last 3 steps were skipped",
                        "step-00000002");
       CHECK((trainer.steps() == 3 && trainer.batches().position() == 6));
     }

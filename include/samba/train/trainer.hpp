@@ -471,8 +471,8 @@ class Trainer {
     fail({"step ", s.step, ": the loss is ", s.loss, ", the norm of the gradients ",
           s.gradient_norm, where, "; ",
           not_finite_ > 0
-              ? detail::join({"non_finite_limit allows no more skipped steps in a row than ",
-                              not_finite_, "; "})
+              ? detail::join({"the last ", not_finite_,
+                              " steps were skipped, as many as non_finite_limit allows; "})
               : "",
           "the weights are those before the step; ",
           last_checkpoint_.empty() ? "there is no checkpoint to return to"
