@@ -327,7 +327,7 @@ TEST_CASE("LearningRate: what makes no schedule") {
                    "found 11");
   CHECK_MESSAGE_OF(at({}, -1), "step", "at least 0, found -1");
   CHECK_MESSAGE_OF(at({.steps = 10, .decay_steps = 1}), "LearningRate::decay_steps",
-                   "0 to 0 but for RateCurve::stable, found 1");
+                   "0 to 0 except for RateCurve::stable, found 1");
   CHECK_MESSAGE_OF(
       at({.warmup_steps = 4, .steps = 10, .curve = RateCurve::stable, .decay_steps = 7}),
       "LearningRate::decay_steps: expected 0 to 6", "found 7");

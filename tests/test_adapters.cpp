@@ -309,7 +309,8 @@ TEST_CASE("adapters: files") {
 
 TEST_CASE("adapters: bad options") {
   const auto make = [](AdapterOptions options) { Adapters<Model> adapters(options); };
-  CHECK_MESSAGE_OF(make({.rank = 2}), "AdapterOptions::patterns: expected some, found none");
+  CHECK_MESSAGE_OF(make({.rank = 2}),
+                   "AdapterOptions::patterns: expected at least one, found none");
   CHECK_MESSAGE_OF(make({.patterns = {"*.in_proj.weight", "*.q_proj.*"}}),
                    "AdapterOptions::patterns: no tensor matches the pattern \"*.q_proj.*\"",
                    "in_proj");

@@ -187,7 +187,7 @@ TEST_CASE("snapshots of something else") {
   check_rejected(session, {"Session::restore", "other types", "F32", "F32", "F32", "BF16"},
                  restore(half));
   const Snapshot roomy = Session(weights, {.capacity = 11}).snapshot();
-  check_rejected(session, {"Session::restore", "another capacity", "10", "11"}, restore(roomy));
+  check_rejected(session, {"Session::restore", "a different capacity", "10", "11"}, restore(roomy));
 
   Snapshot damaged = session.snapshot();
   damaged.position = -1;

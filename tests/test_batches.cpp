@@ -427,7 +427,7 @@ TEST_CASE("batches: in order, the windows of a sequence follow each other") {
   Batches batches(stored.file, options);
   for (int epoch = 0; epoch < 2; ++epoch)
     for (int b = 0; b < 7; ++b) {
-      CHECK(batches.begins_anew() == (b == 0));
+      CHECK(batches.begins_epoch() == (b == 0));
       const auto examples = batches.next();
       for (std::size_t s = 0; s < 4; ++s)
         CHECK(examples[s].tokens[0] == static_cast<std::int32_t>(21 * s) + 3 * b);

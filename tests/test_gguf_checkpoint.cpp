@@ -71,13 +71,13 @@ TEST_CASE("load_gguf: metadata that does not fit the type are named") {
   CHECK(message_of_loading<Model>(replaced(base(500000), base(500001)))
             .ends_with("expected 5e+05 by the model, found 500001"));
   CHECK(message_of_loading<Model>(replaced("llama.context_length", "llama.logit_scaling_"))
-            .ends_with("llama.logit_scaling_: this field is not implemented"));
+            .ends_with("llama.logit_scaling_: this field is not supported"));
   CHECK(message_of_loading<Model>(replaced("llama.vocab_size", "llama.rope.scale"))
-            .ends_with("llama.rope.scale: this field is not implemented"));
+            .ends_with("llama.rope.scale: this field is not supported"));
   const std::string architecture = std::string("\5\0\0\0\0\0\0\0", 8);
   CHECK(message_of_loading<Model>(replaced(architecture + "llama", architecture + "gemma"))
             .ends_with(
-                "general.architecture: expected llama, which is what is read, found \"gemma\""));
+                "general.architecture: expected llama, the only one supported, found \"gemma\""));
 }
 
 TEST_CASE("load_gguf: tensors that do not fit the type are named") {

@@ -150,8 +150,8 @@ TEST_CASE("eigen: spans as one row and in rows") {
   CHECK(rows(0, 1) == 2);
   CHECK(rows(2, 0) == 5);
   CHECK(as_eigen(constant.first(0), 4).rows() == 0);
-  CHECK_MESSAGE_OF(as_eigen(constant, 4), "as_eigen: expected whole rows of 4 values, found 6");
-  CHECK_MESSAGE_OF(as_eigen(constant, 0), "whole rows of 0 values, found 6");
+  CHECK_MESSAGE_OF(as_eigen(constant, 4), "as_eigen: expected complete rows of 4 values, found 6");
+  CHECK_MESSAGE_OF(as_eigen(constant, 0), "complete rows of 0 values, found 6");
 }
 
 TEMPLATE_TEST_CASE("eigen: tensors of weights that are not packed, where they are", "", float,
@@ -305,7 +305,7 @@ TEST_CASE("eigen: snapshots of another model or type, and names that are not the
       "as_eigen: the snapshot has other types: expected state F32, keys and values F32, "
       "found state F32, keys and values BF16");
   CHECK_MESSAGE_OF(as_eigen<tiny::MambaOnly>(snapshot, "0.ssm"),
-                   "as_eigen: the snapshot is of another model");
+                   "as_eigen: the snapshot belongs to another model");
   Snapshot damaged;
   damaged.structure = snapshot.structure;
   damaged.dtypes = snapshot.dtypes;

@@ -50,9 +50,9 @@ TEST_CASE("packed weights: what does not fit is named") {
   const TempDir folder;
   const std::string path = folder.file("packed.safetensors");
   save_packed(random_weights<Model, int8>(3), path);
-  CHECK_MESSAGE_OF((load_packed<tiny::Odd, int8>(path)), path, "of another model",
+  CHECK_MESSAGE_OF((load_packed<tiny::Odd, int8>(path)), path, "a different model",
                    "expected vocab_size=33", "found vocab_size=61");
-  CHECK_MESSAGE_OF((load_packed<Model, bf16>(path)), path, "of another type", "expected bf16",
+  CHECK_MESSAGE_OF((load_packed<Model, bf16>(path)), path, "a different type", "expected bf16",
                    "found int8 in groups of 32");
   CHECK_MESSAGE_OF((load<Model>(path)), path, "packed weights", "load_packed");
 
@@ -74,7 +74,7 @@ TEST_CASE("packed weights: what does not fit is named") {
   CHECK_MESSAGE_OF((load_packed<Model, int8>(rewrite("type", "int8 in groups of 64", {bytes}))),
                    "expected int8 in groups of 32", "found int8 in groups of 64");
   CHECK_MESSAGE_OF((load_packed<Model, int8>(rewrite("panel_width", "16", {bytes}))),
-                   "another panel width", "expected 32", "found 16");
+                   "a different panel width", "expected 32", "found 16");
   CHECK_MESSAGE_OF((load_packed<Model, int8>(rewrite("packed", "2", {bytes}))), "layout version",
                    "expected 1", "found 2");
   CHECK_MESSAGE_OF((load_packed<Model, int8>(rewrite("packed", "1", {bytes - 64}))),

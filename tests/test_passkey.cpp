@@ -107,7 +107,7 @@ TEST_CASE("passkey: the longest text that fits") {
     return std::vector<std::int32_t>(3 + t.size() / 300, static_cast<std::int32_t>(t.size()));
   };
   CHECK_MESSAGE_OF(passkey_tokens(joins, 5, 0, 7),
-                   "expected a tokenizer that leaves the question's tokens as they are");
+                   "expected a tokenizer that does not change the question's tokens");
 }
 
 TEST_CASE("passkey: rates by length and depth") {
@@ -137,7 +137,7 @@ TEST_CASE("passkey: rates by length and depth") {
   CHECK(last == 18);
 
   const auto run = [&](PasskeyOptions o) { passkey_retrieval(all, bytes, o); };
-  CHECK_MESSAGE_OF(run({.lengths = {}}), "expected some lengths and depths, found 0 and 5");
+  CHECK_MESSAGE_OF(run({.lengths = {}}), "expected at least one length and depth, found 0 and 5");
   CHECK_MESSAGE_OF(run({.lengths = {400, 90}}), "length: expected at least", "found 90");
   CHECK_MESSAGE_OF(run({.depths = {0, 2}}), "depth: expected a number in [0, 1], found 2");
   CHECK_MESSAGE_OF(run({.trials = 0}), "PasskeyOptions::trials: expected at least 1, found 0");

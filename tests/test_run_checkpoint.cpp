@@ -224,7 +224,7 @@ TEST_CASE("the best weights by a held-out loss are kept") {
     CHECK_FALSE(e.best);
   }
   std::filesystem::remove_all(last);
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), best, "not of the run that begins here");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), best, "not from the run that begins here");
 
   // In a new folder the best begins anew, also where it cannot be written.
   auto branch = options;
@@ -395,9 +395,9 @@ TEST_CASE("a folder with checkpoints of another run is refused") {
     second = trainer.save();
   }
   CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), first,
-                   "not of the run that begins here, at step 0", "resume from it");
+                   "not from the run that begins here, at step 0", "resume from it");
   CHECK_MESSAGE_OF(Trainer<Model>::resume(first, c.data, c.options), second,
-                   "not of the run that begins here, at step 1");
+                   "not from the run that begins here, at step 1");
   std::filesystem::remove_all(second);
   auto resumed = Trainer<Model>::resume(first, c.data, c.options);
   resumed.step();
@@ -419,12 +419,12 @@ TEST_CASE("a checkpoint of something else is refused") {
     return Trainer<Model>::resume(saved, c.data, options).options();
   };
   const auto other = some_tokens(c.folder.file("other"), 2);
-  CHECK_MESSAGE_OF(Trainer<Model>::resume(saved, other, c.options), saved, "of another data file",
+  CHECK_MESSAGE_OF(Trainer<Model>::resume(saved, other, c.options), saved, "with another data file",
                    "expected " + std::to_string(other->hash()),
                    "found " + std::to_string(c.data->hash()));
   CHECK_MESSAGE_OF((RunCheckpoint(saved).check_model<tiny::Samba, float>()), saved,
-                   "of another model", structure<tiny::Samba>(), structure<Model>());
-  CHECK_MESSAGE_OF((RunCheckpoint(saved).check_model<Model, double>()), "of another type", "F64",
+                   "a different model", structure<tiny::Samba>(), structure<Model>());
+  CHECK_MESSAGE_OF((RunCheckpoint(saved).check_model<Model, double>()), "a different type", "F64",
                    "F32");
   CHECK_MESSAGE_OF(resume([](auto& o) { o.seed = 3; }), saved, "another seed: expected 3, found 0",
                    "change_options");
@@ -532,9 +532,9 @@ TEST_CASE("a checkpoint that cannot be written leaves the last one, and nothing 
 
   auto options = c.options;
   options.checkpoints = c.folder.file("tokens") + "/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens: cannot make the folder");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "tokens: cannot create the folder");
   options.checkpoints = "/proc/run";
-  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "/proc/run: cannot make the folder");
+  CHECK_MESSAGE_OF(Trainer<Model>(c.data, options), "/proc/run: cannot create the folder");
 }
 
 TEST_CASE("a checkpoint that is due and cannot be written does not undo its step") {
@@ -578,7 +578,7 @@ TEST_CASE("two trainers do not share a folder") {
   const Case c;
   {
     const Trainer<Model> first(c.data, c.options);
-    CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), c.run, "another training",
+    CHECK_MESSAGE_OF(Trainer<Model>(c.data, c.options), c.run, "another training run",
                      "process " + std::to_string(::getpid()));
     const pid_t child = start_process([&] { Trainer<Model>(c.data, c.options); });
     REQUIRE(child > 0);

@@ -691,7 +691,8 @@ TEST_CASE("safetensors: what a writer refuses, and what is left behind") {
       contains(with([&](W& w) { w.declare("a", Dtype::u8, {}); }), "tensor \"a\": declared twice"));
   CHECK(contains(with([&](W& w) { w.declare("__metadata__", Dtype::u8, {}); }),
                  "this name is reserved"));
-  CHECK(contains(with([&](W& w) { w.declare("c", Dtype::other, {}); }), "none that is written"));
+  CHECK(contains(with([&](W& w) { w.declare("c", Dtype::other, {}); }),
+                 "this dtype cannot be written"));
   CHECK(contains(with([&](W& w) { w.declare("\xff", Dtype::u8, {}); }), "not valid UTF-8"));
   CHECK(contains(with([&](W& w) { w.declare("c", Dtype::u8, {2, -1}); }),
                  "shape [2, -1] has a negative extent"));
@@ -708,9 +709,9 @@ TEST_CASE("safetensors: what a writer refuses, and what is left behind") {
                  }),
                  "tensor \"c\": declared after data was written"));
   CHECK(contains(with([&](W& w) { w.write("b", data(3)); }),
-                 "tensor \"b\" is not the one to be written next, \"a\""));
+                 "tensor \"b\" is not the next one to be written; expected \"a\""));
   CHECK(contains(with([&](W& w) { w.write("c", data(1)); }),
-                 "tensor \"c\" is not the one to be written next"));
+                 "tensor \"c\" is not the next one to be written"));
   CHECK(contains(with([&](W& w) { w.write("a", data(9)); }),
                  "tensor \"a\": expected 8 more bytes, found 9"));
   CHECK(contains(with([&](W& w) {
@@ -735,8 +736,8 @@ TEST_CASE("safetensors: what a writer refuses, and what is left behind") {
     W writer(path);
     writer.declare("a", Dtype::u8, {1});
     CHECK_THROWS_AS(writer.write("a", data(2)), Error);
-    CHECK(contains(message_of([&] { writer.write("a", data(1)); }), "met an error before"));
-    CHECK(contains(message_of([&] { writer.finish(); }), "met an error before"));
+    CHECK(contains(message_of([&] { writer.write("a", data(1)); }), "has failed"));
+    CHECK(contains(message_of([&] { writer.finish(); }), "has failed"));
   }
   {  // abandoned
     W writer(path);
@@ -983,7 +984,7 @@ TEST_CASE("folders: what the system says is in the error") {
   const TempDir dir;
   std::filesystem::create_symlink(dir.file("nowhere"), dir.file("link"));
   CHECK(message_of([&] { make_folders(dir.file("link/x")); }) ==
-        dir.file("link") + ": cannot make the folder: File exists");
+        dir.file("link") + ": cannot create the folder: File exists");
   make_folders(dir.file("a/b"));
   CHECK(names_in_folder(dir.file("a")) == std::vector<std::string>{"b"});
   CHECK(names_in_folder(dir.file("none")).empty());
@@ -1091,10 +1092,10 @@ TEST_CASE("checkpoint: an index that does not fit its shards is refused with bot
   const std::string path = dir.file("index.json");
   const std::pair<const char*, const char*> cases[] = {
       {R"({"weight_map":{"a":"one","b":"one","x":"one"}})", "tensor \"x\" is not in shard \"one\""},
-      {R"({"weight_map":{"a":"one"}})", "tensor \"b\" of shard \"one\" is not in the index"},
+      {R"({"weight_map":{"a":"one"}})", "tensor \"b\" in shard \"one\" is not in the index"},
       {R"({"weight_map":{"a":"one","b":"one","c":"two"}})",
        "tensor \"b\" is in two shards, \"one\" and \"two\""},
-      {R"({"weight_map":{"c":"gone"}})", "shard \"gone\", named for tensor \"c\", does not exist"},
+      {R"({"weight_map":{"c":"gone"}})", "shard \"gone\", listed for tensor \"c\", does not exist"},
       {R"({"weight_map":{"c":"broken"}})", "/broken: not a safetensors file"},
       {R"({"weight_map":{"c":"../three"}})",
        "in \"weight_map\".\"c\": expected the name of a file in the index's own folder, found "

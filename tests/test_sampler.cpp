@@ -547,7 +547,7 @@ TEST_CASE("options out of range are named") {
   CHECK(message_of([&] { static_cast<void>(sampling::draw({}, 0)); }) ==
         "sampling: there are no candidates to draw from");
   CHECK(message_of([&] { static_cast<void>(sampling::candidates(std::vector<float>(3), two)); }) ==
-        "sampling: storage for 3 candidates expected, found 2");
+        "sampling: expected storage for 3 candidates, found 2");
 }
 
 TEST_CASE("logits that cannot be sampled are refused and change nothing") {

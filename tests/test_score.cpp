@@ -150,7 +150,7 @@ TEST_CASE("bad tokens are refused before the session reads any") {
   CHECK(message_of([&] { score(session, tokens); }) ==
         "score: token -2 at index 300 is outside [0, 7)");
   CHECK(message_of([&] { score(session, std::span(tokens).first(1)); }) ==
-        "score: at least 2 tokens expected, found 1");
-  CHECK(message_of([&] { score(session, {}); }) == "score: at least 2 tokens expected, found 0");
+        "score: expected at least 2 tokens, found 1");
+  CHECK(message_of([&] { score(session, {}); }) == "score: expected at least 2 tokens, found 0");
   CHECK(session.read.empty());
 }

@@ -176,7 +176,7 @@ TEST_CASE("a state of another model, of other types or capacity") {
   Session<Full, float, bf16>(weights, {.capacity = 30}).save(path);
   check_rejected(session, path, {"other types", "F32", "F32", "F32", "BF16"});
   Session(weights, {.capacity = 31}).save(path);
-  check_rejected(session, path, {"another capacity", "30", "31"});
+  check_rejected(session, path, {"a different capacity", "30", "31"});
   const auto exact = random_weights<Full, double>(3);
   Session(exact, {.capacity = 30}).save(path);
   check_rejected(session, path, {"other types", "F32", "F64"});

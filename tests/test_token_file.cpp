@@ -131,7 +131,7 @@ TEST_CASE("token file: weights of the loss stand behind the ids") {
   CHECK_MESSAGE_OF(writer.append(std::vector{1, 2}, -0.5f), "weight -0.5 at index 0");
   CHECK(writer.size() == 0);
   TokenFileWriter without(path, 10);
-  CHECK_MESSAGE_OF(without.append(std::vector{1}, 0.5f), "a file that was begun without");
+  CHECK_MESSAGE_OF(without.append(std::vector{1}, 0.5f), "this file has no weights");
   write_tokens(path, 10, -1, {1, 2});
   std::vector<float> weights(2);
   TokenFile(path).read_weights(0, weights);
@@ -218,10 +218,10 @@ TEST_CASE("token file: damage is found") {
                                     {39u, "\xff"sv}}) {
       CAPTURE(at, bytes);
       damaged(at, bytes);
-      CHECK_MESSAGE_OF(open(), path + ": token file with a damaged header: vocab_size ");
+      CHECK_MESSAGE_OF(open(), path + ": token file: damaged header: vocab_size ");
     }
     damaged(32, "\5");
-    CHECK_MESSAGE_OF(open(), "expected 5 ids of 2 bytes behind 48 of header, found 8 bytes");
+    CHECK_MESSAGE_OF(open(), "expected 5 ids of 2 bytes after 48 bytes of header, found 8 bytes");
     write_tokens(path, 70'000, -1, {1, 2});
     std::string large = read_file(path);
     large[39] = 0x40;  // 2 + 2^62 ids of 4 bytes: 8 bytes, modulo 2^64
@@ -251,7 +251,7 @@ TEST_CASE("token file: damage is found") {
     damaged(header_bytes, "\2");
     const TokenFile file(path);
     CHECK(all_of(file)[0] == 2);
-    CHECK_MESSAGE_OF(file.verify(), path + ": damaged: the ids are not those that the hash");
+    CHECK_MESSAGE_OF(file.verify(), path + ": damaged: the ids do not match the hash");
   }
   SECTION("any byte, without a crash") {
     for (std::size_t at = 0; at < good.size(); ++at)
@@ -318,8 +318,8 @@ TEST_CASE("token file: what cannot be written") {
       });
       CAPTURE(message);
       CHECK(message == path + ": cannot write: File too large");
-      CHECK_MESSAGE_OF(writer.append(ids), path + ": this writer is finished, or met an error");
-      CHECK_MESSAGE_OF(writer.close(), "met an error before");
+      CHECK_MESSAGE_OF(writer.append(ids), path + ": this writer is finished or has failed");
+      CHECK_MESSAGE_OF(writer.close(), "has failed");
       CHECK(dir.files() == std::vector<std::string>{"x.tokens"});
     }
     CHECK(read_file(path) == good);
@@ -429,7 +429,7 @@ TEST_CASE("tokenize: texts that cannot be taken") {
   CHECK_MESSAGE_OF(take(""), text + ": expected text, found none");
   CHECK_MESSAGE_OF(take("%\n%\n%"), text + ": expected text, found none");
   CHECK_MESSAGE_OF(take("a\n%\n5 $ each\n"), text + ": the id of the separator, 36",
-                   path + " needs another");
+                   path + " needs a different one");
   CHECK_MESSAGE_OF(tokenize(dir.file("none"), ByteTokenizer(), writer), dir.file("none"),
                    "No such file");
   const auto beyond = [](std::string_view) { return std::vector<std::int32_t>{256}; };

@@ -254,8 +254,7 @@ TEST_CASE("Trainer: numbers that are not finite stop the run, or leave the step 
     Trainer<Model> trainer(c.data, options, weights());
     for (int i = 0; i < 2; ++i) {  // an error changes nothing
       CHECK_MESSAGE_OF(trainer.step(), "step 1: the loss is ", "the norm of the gradients ",
-                       "first that of transformer.ln_f.weight",
-                       "there is no checkpoint to return to");
+                       "first in transformer.ln_f.weight", "there is no checkpoint to return to");
       CHECK(trainer.steps() == 0);
       CHECK(trainer.batches().position() == 0);
       CHECK(same_bits(numbers(trainer.master()), numbers(weights())));
@@ -267,7 +266,7 @@ TEST_CASE("Trainer: numbers that are not finite stop the run, or leave the step 
     options.checkpoints = c.folder.file("run");
     Trainer<Model> trainer(c.data, options, weights());
     trainer.save();
-    CHECK_MESSAGE_OF(trainer.step(), "first that of transformer.h.2.norm.weight",
+    CHECK_MESSAGE_OF(trainer.step(), "first in transformer.h.2.norm.weight",
                      "the checkpoint to return to is ", "run/step-00000000");
   }
   SECTION("skip") {
@@ -292,7 +291,7 @@ TEST_CASE("Trainer: numbers that are not finite stop the run, or leave the step 
     auto trainer = Trainer<Model>::resume(latest_checkpoint(options.checkpoints), c.data, options);
     CHECK(trainer.step().skipped);
     for (int i = 0; i < 2; ++i) {
-      CHECK_MESSAGE_OF(trainer.step(), "step 4: the loss is ", "non_finite_limit allows, 3;",
+      CHECK_MESSAGE_OF(trainer.step(), "step 4: the loss is ", "the last 3 steps were skipped",
                        "step-00000002");
       CHECK((trainer.steps() == 3 && trainer.batches().position() == 6));
     }

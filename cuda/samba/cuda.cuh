@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// What runs operations on a CUDA device, for sources that nvcc compiles. Operations without a launcher
-/// here stop the compilation with a message.
+/// The launchers of operations on CUDA devices, for sources compiled by nvcc. Using an operation
+/// without a launcher here stops the compilation with a message.
 #include <samba/cuda/causal_conv1d.cuh>
 #include <samba/cuda/elementwise.cuh>
 #include <samba/cuda/matmul.cuh>

@@ -1,7 +1,7 @@
 #include <samba/samba.hpp>
 using namespace samba;
 
-// expect: Session, Batch: the weights are of another model
+// expect: Session, Batch: the weights belong to another model
 struct Model : LanguageModel<Mamba<64>, ModelOptions{.vocab_size = 8}> {};
 struct Other : LanguageModel<SwiGLU<64>, ModelOptions{.vocab_size = 8}> {};
 const Weights<Other> weights;

@@ -6,7 +6,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace cuda {
 
-/// A thread takes a channel of a segment, through all of its rows.
+/// One thread per channel of a segment; it loops over the segment's rows.
 template <int Taps, bool Silu, class E>
 __global__ void causal_conv1d(const Segment* segments, kernels::CausalConv1dArgs<float, E> a,
                               ArrayData<float> states) {

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The device Cuda: where operations run whose context has it. Launchers of the operations are in the
-/// headers beside this one.
+/// The device Cuda, on which operations run if their context has it. Their launchers are in the
+/// other headers of this folder.
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 
@@ -13,17 +13,17 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A graphics card: a stream, and what the libraries need. All work of a context goes to its stream, in
-/// order; nothing waits for it, so that a graph can capture it. Made by cuda::Device.
+/// A GPU: a stream, and what the libraries need. All work of a context goes to its stream, in
+/// order. Nothing waits for it, so that a graph can capture it. Created by cuda::Device.
 struct Cuda {
   cudaStream_t stream = nullptr;
   cublasLtHandle_t blas = nullptr;
-  void* workspace = nullptr;  ///< of matrix products
+  void* workspace = nullptr;  ///< for matrix products
   std::size_t workspace_bytes = 0;
 };
 
 namespace detail {
-/// Activations are of the type of the matrices.
+/// Activations have the type of the matrices.
 template <class E>
 struct ActivationOf<RowMajor<E>, Cuda> {
   using type = E;
@@ -32,7 +32,7 @@ struct ActivationOf<RowMajor<E>, Cuda> {
 
 namespace cuda {
 
-/// Throws Error, naming the call, unless it succeeded.
+/// Throws Error, naming the call, if it failed.
 inline void check_call(cudaError_t result, const char* call) {
   if (result != cudaSuccess)
     fail({"CUDA: ", call, ": ", cudaGetErrorName(result), ": ", cudaGetErrorString(result)});
@@ -40,23 +40,23 @@ inline void check_call(cudaError_t result, const char* call) {
 inline void check_call(cublasStatus_t result, const char* call) {
   if (result != CUBLAS_STATUS_SUCCESS) fail({"CUDA: ", call, ": ", cublasLtGetStatusName(result)});
 }
-/// Of a kernel that was just launched.
+/// Checks the launch of a kernel; call it right after the launch.
 inline void check_launch(const char* kernel) { check_call(cudaGetLastError(), kernel); }
 
-/// A zeroed block of the device's memory.
+/// A zeroed block of device memory.
 inline Arena allocate(std::int64_t bytes, const char* what) {
   void* data = nullptr;
   const auto size = static_cast<std::size_t>(bytes > 0 ? bytes : 1);
   if (cudaMalloc(&data, size) != cudaSuccess) {
-    cudaGetLastError();  // so that it is not found again
-    fail({what, ": the device has no memory for the ", bytes, " bytes that this takes"});
+    cudaGetLastError();  // clears the error
+    fail({what, ": the device cannot provide the ", bytes, " bytes of memory that this takes"});
   }
   Arena arena(static_cast<std::byte*>(data), bytes, [](std::byte* p) { cudaFree(p); });
   check_call(cudaMemset(data, 0, size), "cudaMemset");
   return arena;
 }
 
-/// A copy in the device's memory.
+/// A copy in device memory.
 inline Arena to_device(std::span<const std::byte> bytes, const char* what) {
   Arena arena = allocate(static_cast<std::int64_t>(bytes.size()), what);
   check_call(cudaMemcpy(arena.data(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice),
@@ -64,13 +64,13 @@ inline Arena to_device(std::span<const std::byte> bytes, const char* what) {
   return arena;
 }
 
-/// A stream of its own on the current card, and a workspace.
+/// A new stream on the current GPU, and a workspace.
 class Device {
  public:
   Device() {
     check_call(cudaStreamCreateWithFlags(&cuda_.stream, cudaStreamNonBlocking), "cudaStreamCreate");
     check_call(cublasLtCreate(&cuda_.blas), "cublasLtCreate");
-    workspace_ = allocate(std::int64_t{32} << 20, "the workspace of matrix products");
+    workspace_ = allocate(std::int64_t{32} << 20, "the workspace for matrix products");
     cuda_.workspace = workspace_.data();
     cuda_.workspace_bytes = static_cast<std::size_t>(workspace_.bytes());
   }
@@ -91,11 +91,11 @@ class Device {
   Arena workspace_;
 };
 
-/// Work that a stream was given once and can be given again as a whole. It reads segments, tokens and
-/// states from memory, so that what they hold may be changed in between.
+/// Work captured from a stream, which can be replayed as a whole. It reads segments, tokens and
+/// states from memory, so their contents may change between replays.
 class Graph {
  public:
-  /// Captures what work() puts on the device's stream.
+  /// Captures what work() submits to the device's stream.
   template <class Work>
   Graph(const Device& device, Work&& work) : stream_(device.get().stream) {
     check_call(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
@@ -124,14 +124,14 @@ class Graph {
   cudaGraphExec_t graph_ = nullptr;
 };
 
-// Numbers on the device.
+// Reading and writing numbers on the device.
 
 __device__ inline float number(float x) { return x; }
 __device__ inline float number(bf16 x) {
   return __uint_as_float(static_cast<unsigned>(x.bits) << 16);
 }
 __device__ inline void store(float* to, float x) { *to = x; }
-/// To nearest, ties to even, as on the processor.
+/// Rounds to nearest, ties to even, as on the CPU.
 __device__ inline void store(bf16* to, float x) {
   const unsigned u = __float_as_uint(x);
   const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
@@ -140,13 +140,13 @@ __device__ inline void store(bf16* to, float x) {
 }
 __device__ inline float silu(float x) { return x / (1.f + expf(-x)); }
 
-/// The state's numbers, as ArrayData::of.
+/// The elements in one state, like ArrayData::of.
 template <class R>
 __device__ R* of(const ArrayData<R>& all, std::int64_t state) {
   return reinterpret_cast<R*>(reinterpret_cast<char*>(all.data) + state * all.stride);
 }
 
-/// Blocks of `size` that cover n.
+/// The number of blocks of `size` that cover n.
 constexpr unsigned blocks(std::int64_t n, std::int64_t size) {
   return static_cast<unsigned>((n + size - 1) / size);
 }

@@ -6,7 +6,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace cuda {
 
-/// A thread takes an element; a row of blocks a row.
+/// One thread per element; blockIdx.x is the row.
 template <class R, class E>
 __global__ void add(kernels::AddArgs<R, E> a) {
   const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;

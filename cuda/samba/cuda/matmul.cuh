@@ -11,7 +11,7 @@ inline constexpr cudaDataType_t data_type = CUDA_R_32F;
 template <>
 inline constexpr cudaDataType_t data_type<bf16> = CUDA_R_16BF;
 
-/// What cuBLASLt calls a matrix: in columns, `leading` elements apart.
+/// A matrix for cuBLASLt: column major, with columns `leading` elements apart.
 class Layout2d {
  public:
   Layout2d(cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t leading) {
@@ -28,7 +28,7 @@ class Layout2d {
   cublasLtMatrixLayout_t layout_ = nullptr;
 };
 
-/// Adds a bias, in float, to every row.
+/// Adds a float bias to every row.
 template <class E>
 __global__ void add_bias(const float* bias, E* out, std::int64_t stride, std::int64_t n) {
   const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
@@ -40,13 +40,14 @@ __global__ void add_bias(const float* bias, E* out, std::int64_t stride, std::in
 
 namespace kernels {
 
-/// Weights by rows. Sums are float. The library chooses the algorithm by the sizes, which is the same
-/// for one version of it and one model of card.
+/// For row-major weights. Sums are float. The library chooses the algorithm by the sizes; the
+/// choice is the same for one version of the library and one GPU model.
 template <class E>
 void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E>& a) {
   if (a.rows == 0) return;
   using namespace cuda;
-  // In columns: out^T, (N, rows), = w^T^T, (N, K), times x^T, (K, rows).
+  // In column-major terms: out^T, (N, rows), = w, (N, K), the transpose of what is stored, times
+  // x^T, (K, rows).
   constexpr cudaDataType_t type = data_type<E>;
   const Layout2d w(type, a.K, a.N, a.K), x(type, a.K, a.rows, a.x_stride),
       out(type, a.N, a.rows, a.out_stride);
@@ -60,7 +61,7 @@ void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E>& 
   check_call(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                        &device.workspace_bytes, sizeof(device.workspace_bytes));
-  // Rows of any stride: what they are aligned to is told from the addresses.
+  // Rows may have any stride, so the alignment is computed from addresses and strides.
   const auto aligned = [](const void* p, std::int64_t stride) {
     const auto bits =
         reinterpret_cast<std::uintptr_t>(p) | static_cast<std::uintptr_t>(stride) * sizeof(E);

@@ -6,7 +6,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace cuda {
 
-/// A block of 256 threads takes a row.
+/// One block of 256 threads per row.
 template <class R, class E>
 __global__ void rmsnorm(kernels::RmsNormArgs<R, E> a) {
   __shared__ float squares[8];

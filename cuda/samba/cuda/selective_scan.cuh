@@ -6,7 +6,8 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace cuda {
 
-/// A thread takes a channel of a segment, through all of its rows, its N states in registers.
+/// One thread per channel of a segment; it loops over the segment's rows with its N states in
+/// registers.
 template <int N, class E>
 __global__ void selective_scan(const Segment* segments, kernels::SelectiveScanArgs<float, E> a,
                                ArrayData<float> states) {

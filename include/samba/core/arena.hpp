@@ -17,7 +17,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Frees a block of operator new, what the system mapped for it, or memory of a device.
+/// Frees a block: one from operator new, one the system mapped, or device memory.
 struct FreeBlock {
   void* mapped = nullptr;
   std::size_t size = 0;
@@ -35,7 +35,7 @@ struct FreeBlock {
   }
 };
 
-/// Bytes of memory and swap that the machine has, where it tells.
+/// The machine's memory and swap in bytes, where the system reports it.
 [[gnu::cold]] inline std::size_t machine_memory() {
 #ifdef __linux__
   struct ::sysinfo info{};
@@ -46,16 +46,16 @@ struct FreeBlock {
 
 }  // namespace detail
 
-/// One aligned, zeroed block of memory, of the machine or of a device, with a single owner. Types
-/// compute offsets into it. One that was moved from has nothing.
+/// One aligned, zeroed block of host or device memory with a single owner. Types compute offsets
+/// into it. A moved-from arena is empty.
 ///
-/// A large block comes from the system as zero pages, which it fills in when they are first touched
-/// (by the thread that touches them), and in large pages where the system has them: reading weights
-/// in order then hardly misses the TLB.
+/// A large block is mapped as zero pages, each of which becomes resident when a thread first
+/// touches it, and uses large pages where the system has them: reading weights in order then hardly
+/// misses the TLB.
 class Arena {
  public:
   Arena() = default;
-  /// Throws Error, naming what it is for and its size, if the system has no such block.
+  /// Throws Error, naming its purpose and size, if the system cannot provide the block.
   [[gnu::cold, gnu::noinline]] explicit Arena(std::int64_t bytes, const char* what = "Arena")
       : bytes_(bytes) {
     if (bytes == 0) return;
@@ -67,11 +67,11 @@ class Arena {
     if (!data_) fail_no_memory(what, bytes);
   }
 
-  /// Takes over `bytes` bytes from `first` on, of a block that the system mapped.
+  /// Takes over a block that the system mapped; the arena is the `bytes` bytes starting at `first`.
   Arena(void* mapped, std::size_t size, std::byte* first, std::int64_t bytes)
       : data_(first, detail::FreeBlock(mapped, size)), bytes_(bytes) {}
 
-  /// Takes over a block of other memory, a device's, which release(data) frees.
+  /// Takes over a block of other memory, such as a device's; release(data) frees it.
   Arena(std::byte* data, std::int64_t bytes, void (*release)(std::byte*))
       : data_(data, detail::FreeBlock(release)), bytes_(bytes) {}
 
@@ -83,7 +83,7 @@ class Arena {
     return *this;
   }
 
-  /// Not null where there is nothing: std::memcpy and std::memset take no null for 0 bytes either.
+  /// Never null, even when empty: std::memcpy and std::memset do not accept null, even for 0 bytes.
   std::byte* data() const { return data_ ? data_.get() : nothing; }
   std::int64_t bytes() const { return bytes_; }
 
@@ -91,9 +91,9 @@ class Arena {
   static constexpr std::int64_t large = std::int64_t{4} << 20;
   static constexpr std::size_t huge_page = std::size_t{2} << 20;
 
-  /// Takes a block from the system, if it has one, from the beginning of a large page on.
+  /// Maps a block that starts at a large page, if the system can provide one.
   void map(std::size_t size) {
-    // A system that promises more than it has ends the program that uses it.
+    // A system that overcommits would kill the program once it touched the memory.
     if (size > detail::machine_memory()) return;
     void* const mapped = ::mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -111,18 +111,18 @@ class Arena {
   std::int64_t bytes_ = 0;
 };
 
-/// Hands out consecutive aligned places of a block. With a null block it only counts.
+/// Hands out consecutive aligned places in a block. With a null block it only counts.
 struct Placer {
   std::byte* block = nullptr;
   std::int64_t offset = 0;
 
-  /// what: what it is for, if all is more than can be counted, which is an Error.
+  /// what: the purpose, for the Error thrown if the total overflows.
   [[gnu::noinline]] std::byte* take(std::int64_t bytes, const char* what = "a block of memory") {
     std::byte* place = block ? block + offset : nullptr;
     offset = checked_round_up(what, checked_sum(what, offset, bytes), alignment);
     return place;
   }
-  /// A place for n things of `size` bytes.
+  /// A place for n items of `size` bytes each.
   [[gnu::noinline]] std::byte* take_array(std::int64_t n, std::int64_t size,
                                           const char* what = "a block of memory") {
     return take(checked_product(what, n, size), what);

@@ -5,8 +5,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A reference to a callable that takes Args; a plain pointer pair, so that code which calls back
-/// is compiled once. Valid while the callable lives.
+/// A reference to a callable that takes Args: two plain pointers, so that code that takes a
+/// callback is compiled once. Valid as long as the callable is.
 template <class... Args>
 class Callback {
  public:

@@ -1,7 +1,6 @@
 #pragma once
 /// \file
-/// Arithmetic of sizes that callers choose: what is too large to be counted is an Error, never a
-/// wrapped number.
+/// Arithmetic on sizes that callers choose: overflow is an Error and never wraps around.
 #include <samba/core/error.hpp>
 
 #include <cstddef>
@@ -23,33 +22,33 @@ inline constexpr std::int64_t most_bytes = INT64_MAX;
 
 }  // namespace detail
 
-/// The product of two sizes, neither of them negative. Throws Error, naming what they are sizes of,
-/// where it passes 2^63 - 1.
+/// The product of two non-negative sizes. Throws Error, naming what they are sizes of, if it
+/// exceeds 2^63 - 1.
 [[gnu::noinline]] constexpr std::int64_t checked_product(const char* what, std::int64_t a,
                                                          std::int64_t b) {
   if (b > 0 && a > detail::most_bytes / b) detail::fail_too_large(what, a, " x ", b);
   return a * b;
 }
 
-/// Their sum, in the same way.
+/// The sum of two sizes, checked in the same way.
 [[gnu::noinline]] constexpr std::int64_t checked_sum(const char* what, std::int64_t a,
                                                      std::int64_t b) {
   if (a > detail::most_bytes - b) detail::fail_too_large(what, a, " + ", b);
   return a + b;
 }
 
-/// The smallest multiple of `unit` that is not below n, in the same way.
+/// The smallest multiple of `unit` that is at least n, checked in the same way.
 constexpr std::int64_t checked_round_up(const char* what, std::int64_t n, std::int64_t unit) {
   return checked_sum(what, n, unit - 1) / unit * unit;
 }
 
-/// Throws Error: this much memory could not be had.
+/// Throws Error: this much memory is not available.
 [[noreturn, gnu::cold, gnu::noinline]] inline void fail_no_memory(const char* what,
                                                                   std::int64_t bytes) {
-  fail({what, ": the system has no memory for the ", bytes, " bytes that this takes"});
+  fail({what, ": the system cannot provide the ", bytes, " bytes of memory that this takes"});
 }
 
-/// vector.resize(n); too much is an Error that names what it is for and says how much.
+/// vector.resize(n). If there is not enough memory, throws Error with the purpose and the size.
 template <class X>
 [[gnu::cold]] void resize(std::vector<X>& vector, std::int64_t n, const char* what) {
   const std::int64_t bytes = checked_product(what, n, sizeof(X));

@@ -1,9 +1,9 @@
 #pragma once
 /// \file
 /// What a translation unit was compiled for. The instruction set, the floating-point mode and the
-/// presence of OpenMP become part of every name of the library (an inline namespace), so that
+/// presence of OpenMP become part of every name in the library (an inline namespace), so that
 /// translation units built with different flags can be linked together: each keeps its own code.
-/// Programs that link samba::compiled are `compiled`: the library in it chooses at run time.
+/// In programs that link samba::compiled it is `compiled`: that library chooses at run time.
 
 /// \namespace samba
 /// The library: layers and their composition, models, files, sessions, training.
@@ -15,7 +15,7 @@
 #error "samba reports errors by exceptions: compile without -fno-exceptions"
 #define SAMBA_STOP
 #endif
-#ifdef SAMBA_STOP  // at a file that is not there, because no compiler stops at #error
+#ifdef SAMBA_STOP  // with a missing file: compilers carry on after #error
 #define SAMBA_STOP_AT <samba stops here>
 #include SAMBA_STOP_AT
 #endif
@@ -33,7 +33,7 @@
 #define SAMBA_INSTRUCTION_SET avx512
 #endif
 #define SAMBA_VECTOR_FLOATS 16
-#elif defined(__AVX512F__)  // and not all of the four
+#elif defined(__AVX512F__)  // but not all four of them
 #define SAMBA_INSTRUCTION_SET avx512f
 #define SAMBA_VECTOR_FLOATS 16
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -55,7 +55,8 @@
 #error "samba needs a vector instruction set: SSE2, AVX, AVX2, AVX-512 or NEON"
 #endif
 
-// Parts of -ffast-math change bits too. g++ has a macro for each, clang++ for the last.
+// The parts of -ffast-math change results, too. g++ has a macro for each, clang++ only for the
+// last.
 #ifdef __FAST_MATH__
 #define SAMBA_MATH_MODE _fast
 #else
@@ -94,7 +95,7 @@
 #define SAMBA_TEXT_(...) #__VA_ARGS__
 #define SAMBA_TEXT(...) SAMBA_TEXT_(__VA_ARGS__)
 
-/// The inline namespace that holds all of the library, for example `avx512_bf16` or `avx2_fast`.
+/// The inline namespace that contains the whole library, for example `avx512_bf16` or `avx2_fast`.
 #define SAMBA_TARGET SAMBA_JOIN(SAMBA_INSTRUCTION_SET, SAMBA_MATH_MODE, SAMBA_THREADING)
 
 #define SAMBA_VERSION_MAJOR 0
@@ -103,21 +104,21 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Name of the compiled path: the instruction set, then `_fast` under -ffast-math or what there is of
-/// its parts, and `_serial` without OpenMP.
+/// Name of the compiled path: the instruction set, then `_fast` under -ffast-math (or the names of
+/// the parts of it that are on), then `_serial` without OpenMP.
 inline constexpr const char* target = SAMBA_TEXT(SAMBA_TARGET);
 
-/// Floats in one vector register of the compiled path (of samba::compiled, in the widest).
+/// Floats in one vector register of the compiled path (for samba::compiled, of the widest one).
 inline constexpr int vector_floats = SAMBA_VECTOR_FLOATS;
 
-/// Outputs side by side in a packed weight matrix: two of the widest vectors, whatever
-/// the instruction set, so that packed weights are the same for all.
+/// Outputs side by side in a packed weight matrix: two of the widest vectors on every instruction
+/// set, so that packed weights are the same for all of them.
 inline constexpr int panel_width = 32;
 
-/// Bytes to which every tensor in an arena is aligned: a cache line and the widest vector.
+/// Alignment, in bytes, of every tensor in an arena: a cache line, and the widest vector.
 inline constexpr int alignment = 64;
 
-/// Floats of a cache line: threads that share columns take whole lines.
+/// Floats in a cache line: threads that share columns take whole lines.
 inline constexpr int line_floats = 16;
 
 }  // namespace samba::inline SAMBA_TARGET

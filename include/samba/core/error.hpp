@@ -14,7 +14,8 @@
 namespace samba {
 
 /// Everything the library throws. The message names the file, tensor or layer, what was expected
-/// and what was found. Stands outside the inline namespace: one type in a program of mixed flags.
+/// and what was found. Outside the inline namespace, so that there is one type in a program of
+/// mixed flags.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -24,15 +25,15 @@ inline namespace SAMBA_TARGET {
 
 class Shape;
 
-/// Text from a file as a message shows it: a JSON string with its quotes.
+/// Text from a file, shown in messages as a JSON string with its quotes.
 struct Quoted {
   std::string_view text;
 };
 
 namespace detail {
 
-/// A part of a message, by reference: text, a number, or a shape. Plain data, written out in one
-/// place, so that the many places that throw cost little to compile.
+/// A part of a message, by reference: text, a number, or a shape. Plain data, formatted in one
+/// place, so that the many places that throw are cheap to compile.
 class Part {
  public:
   constexpr Part(const char* s) : Part(std::string_view(s)) {}
@@ -100,11 +101,11 @@ class Part {
   }
 
   const void* data_;
-  std::uint64_t number_;  // or the length of what data_ points to
+  std::uint64_t number_;  // the number, or the length of what data_ points to
   Kind kind_;
 };
 
-/// The parts joined. For names and messages: cheaper to compile than a chain of +.
+/// Joins parts into names and messages: cheaper to compile than a chain of +.
 [[gnu::cold, gnu::noinline]] inline std::string join(std::initializer_list<Part> parts) {
   std::string message;
   for (const Part& part : parts) part.append_to(message);
@@ -114,7 +115,7 @@ class Part {
 }  // namespace detail
 
 /// Throws Error with the parts joined; parts are strings, Quoted, numbers and shapes. A list, not a
-/// pack: no place that throws costs a template.
+/// pack, so that callers instantiate no template.
 [[noreturn, gnu::cold, gnu::noinline]] inline void fail(std::initializer_list<detail::Part> parts) {
   throw Error(detail::join(parts));
 }

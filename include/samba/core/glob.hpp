@@ -6,8 +6,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// True if a pattern matches all of a text: `*` matches any characters, also none, `?` one character,
-/// every other character itself.
+/// True if a pattern matches a whole text: `*` matches any number of characters, including none,
+/// `?` matches one, and every other character matches itself.
 constexpr bool glob_match(std::string_view pattern, std::string_view text) {
   std::size_t p = 0, t = 0, star = pattern.npos, taken = 0;  // the last star takes up to `taken`
   while (t < text.size()) {

@@ -10,14 +10,14 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// FNV-1a, 64 bits. Of a text in parts: each part from the hash of those before it.
+/// FNV-1a, 64 bits. To hash a text in parts, pass each part the hash of the parts before it.
 constexpr std::uint64_t fnv1a(std::string_view text, std::uint64_t hash = 0xcbf29ce484222325u) {
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
   return hash;
 }
 
-/// A hash of much data, eight bytes at a time: some eight times as fast as FNV-1a. Not of the data as a
-/// whole, but of the pieces that were added.
+/// A hash for large data, eight bytes at a time: about eight times as fast as FNV-1a. It depends on
+/// how the data was split into calls of add.
 class ContentHash {
  public:
   void add(std::span<const std::byte> bytes) {

@@ -1,27 +1,27 @@
 #pragma once
 /// \file
-/// What a layer says about its tensors besides name and shape, in its list: f("A_log", w.A_log,
-/// init::log_of_column, no_decay).
+/// The attributes of a tensor besides its name and shape. A layer gives them in its list of
+/// tensors: f("A_log", w.A_log, init::log_of_column, no_decay).
 #include <samba/core/config.hpp>
 
 namespace samba::inline SAMBA_TARGET {
 
-/// How the elements of a tensor are drawn to begin training with.
+/// How the elements of a tensor are drawn before training.
 struct Initial {
   enum Kind {
-    by_shape,  ///< of a matrix uniform within +-1/sqrt(inputs), of another tensor 0
-    output,    ///< of a branch's last matrix: the same, divided by sqrt(residual branches)
+    by_shape,  ///< matrices: uniform within +-1/sqrt(inputs); other tensors: 0
+    output,    ///< a branch's last matrix: the same, divided by sqrt(residual branches)
     constant,
-    normal,               ///< of mean 0
+    normal,               ///< with mean 0
     uniform,              ///< within +-a
     uniform_over,         ///< within +-1/sqrt(a)
     log_of_column,        ///< log(1), log(2), ... along every row
-    softplus_log_uniform  ///< softplus of it is log-uniform in [a, b]
+    softplus_log_uniform  ///< such that its softplus is log-uniform in [a, b]
   } kind = by_shape;
-  double a = 0, b = 0;  ///< the constant, the standard deviation, the bounds
+  double a = 0, b = 0;  ///< the constant, the standard deviation, or the bounds
 };
 
-/// How the elements of tensors are drawn.
+/// The values of Initial.
 namespace init {
 inline constexpr Initial output{Initial::output}, zero{Initial::constant, 0},
     one{Initial::constant, 1}, log_of_column{Initial::log_of_column};
@@ -35,21 +35,21 @@ constexpr Initial softplus_log_uniform(double low, double high) {
 }
 }  // namespace init
 
-/// Marks a tensor of two dimensions that, unlike matrices, does not decay.
+/// Marks a two-dimensional tensor that, unlike matrices, is not subject to weight decay.
 struct NoDecay {};
 inline constexpr NoDecay no_decay{};
 
-/// Marks a tensor of a branch that is not its layer's but a norm's.
+/// Marks a tensor that belongs to the branch (its norms) and not to the layer in it.
 struct OfBranch {};
 inline constexpr OfBranch of_branch{};
 
 /// The attributes of a tensor.
-struct TensorSaid {
+struct TensorAttributes {
   Initial initial = {};
-  bool decays = true;  ///< where it has two or more dimensions
+  bool decays = true;  ///< if it has two or more dimensions
   bool of_branch = false;
 
-  constexpr TensorSaid(const auto&... said) { (take(said), ...); }
+  constexpr TensorAttributes(const auto&... attributes) { (take(attributes), ...); }
 
  private:
   constexpr void take(const Initial& x) { initial = x; }

@@ -6,14 +6,14 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// How the matrix of a linear map, (N outputs, K inputs), is packed: in panels of panel_width rows,
-/// within a panel k by k, the rows of the panel side by side. Of types below 32 bits, as many k as
-/// make 32 bits are adjacent, for the instructions that multiply such a group at once. Rows are
-/// padded to whole panels and groups. A one-token step and a long chunk add up over k in this
-/// order.
+/// How the matrix of a linear map, (N outputs, K inputs), is packed: in panels of panel_width rows;
+/// within a panel k by k, with the panel's rows side by side. For types narrower than 32 bits,
+/// enough k are adjacent to fill 32 bits, for the instructions that multiply such a group at once.
+/// Rows are padded to whole panels and groups. A one-token step and a long chunk sum over k in the
+/// same order.
 template <class T>
 struct Packing {
-  static constexpr std::int64_t group = sizeof(T) < 4 ? 4 / sizeof(T) : 1;  // k side by side
+  static constexpr std::int64_t group = sizeof(T) < 4 ? 4 / sizeof(T) : 1;  // adjacent k
 
   static constexpr std::int64_t groups(std::int64_t K) { return (K + group - 1) / group; }
   static constexpr std::int64_t bytes(std::int64_t N, std::int64_t K) {
@@ -27,7 +27,7 @@ struct Packing {
   static void set_row(T* data, std::int64_t row, std::int64_t K, const Real<T>* values) {
     set_part(data, row, K, {0, K}, values);
   }
-  /// Some k of a row, from a multiple of `group` on: values[k - part.begin].
+  /// Sets a range of k in a row to values[k - part.begin]. part.begin is a multiple of `group`.
   static void set_part(T* data, std::int64_t row, std::int64_t K, Range part,
                        const Real<T>* values) {
     T* to = data + index(row, part.begin, K);
@@ -43,8 +43,8 @@ struct Packing {
   }
 };
 
-/// The largest magnitude of n numbers; where one of them is not finite, neither is the result. (By
-/// their bits: magnitudes are in the order of these.)
+/// The largest magnitude of n numbers; not finite if any of them is not. (Compares bits, which are
+/// ordered as magnitudes are.)
 constexpr float largest_magnitude(const float* x, std::int64_t n) {
   std::uint32_t most = 0;
   for (std::int64_t i = 0; i < n; ++i)
@@ -52,12 +52,12 @@ constexpr float largest_magnitude(const float* x, std::int64_t n) {
   return std::bit_cast<float>(most);
 }
 
-/// What turns numbers of at most a magnitude into integers in [-127, 127], and back.
+/// Scales numbers up to a given magnitude to integers in [-127, 127], and back.
 struct Int8Scale {
   float value = 0, inverse = 0;
 
-  /// Numbers too small for an inverse count as zeros. Of numbers that are not all finite the value is
-  /// NaN: products with it show them, whatever the integers are.
+  /// Numbers too small to invert count as zeros. If a number is not finite, the scale is NaN and
+  /// shows in every product, whatever the integers are.
   constexpr explicit Int8Scale(float most) {
     if (!samba::is_finite(most))
       value = std::bit_cast<float>(0x7fc00000u);
@@ -78,8 +78,8 @@ struct Int8Block {
   float scale[panel_width];
 };
 
-/// Weights of one byte, symmetric, one float scale per row and 32 k: the largest magnitude of these
-/// / 127. In memory a sequence of Int8Block, of which `data` is the first.
+/// One-byte weights, symmetric, with one float scale per row and 32 k: their largest magnitude /
+/// 127. In memory a sequence of Int8Block; `data` points to the first.
 template <>
 struct Packing<int8> {
   static constexpr std::int64_t group = Int8Block::size;

@@ -7,7 +7,7 @@
 namespace samba::inline SAMBA_TARGET {
 
 /// SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"): the
-/// same numbers for one seed on every platform.
+/// same numbers for the same seed on every platform.
 class SplitMix64 {
  public:
   constexpr explicit SplitMix64(std::uint64_t seed) : state_(seed) {}
@@ -27,9 +27,9 @@ class SplitMix64 {
   std::uint64_t state_;
 };
 
-/// A random order of 0, ..., n - 1 without a table: element i is computed from the seed. A Feistel
-/// network permutes the numbers of an even count of bits; what it sends beyond n goes through it
-/// again (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+/// A random permutation of 0, ..., n - 1 without a table: element i is computed from the seed. A
+/// Feistel network permutes the numbers with an even count of bits; results of n or more go through
+/// it again (cycle walking; Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
 class Permutation {
  public:
   constexpr Permutation(std::int64_t n, std::uint64_t seed)

@@ -7,7 +7,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// bfloat16: the upper half of a float. Converting to it rounds to nearest, ties to even.
+/// bfloat16: the upper half of a float. Conversion rounds to nearest, ties to even.
 struct bf16 {
   std::uint16_t bits = 0;
 
@@ -22,14 +22,15 @@ struct bf16 {
   }
 };
 
-/// Weights of one byte, quantised in groups; see Packing<int8>.
+/// One-byte weights, quantised in groups; see Packing<int8>.
 using int8 = std::int8_t;
 
-/// Used instead of T: every tensor by rows, as in a file, with elements E; vectors in Real<RowMajor<E>>.
+/// Stands in for T where every tensor is row major, as in a file: matrices of E, vectors of
+/// Real<RowMajor<E>>.
 template <class E>
 struct RowMajor {};
 
-/// The weights that an optimiser changes, their gradients, and what it keeps of them: in R.
+/// The layout, in R, of weights that an optimiser updates, of their gradients and of its own state.
 template <class R>
 using Master = RowMajor<R>;
 
@@ -50,25 +51,25 @@ template <>
 struct Types<int8> {
   using Real = float;
   using Element = int8;
-  using TableElement = bf16;  // scales serve products
+  using TableElement = bf16;  // int8 scales only make sense in products
 };
 template <class E>
 struct Types<RowMajor<E>> : Types<E> {};
 }  // namespace detail
 
-/// The type of vectors, states and sums that go with matrices of type T, and of those of a Policy.
+/// The type of vectors, states and sums for matrices of type T, or for a Policy.
 template <class T>
 using Real = typename detail::Types<T>::Real;
 
-/// The type of a matrix's elements in memory.
+/// The type of a matrix's elements as stored.
 template <class T>
 using Element = typename detail::Types<T>::Element;
 
-/// The type of a look-up table that go with matrices of type T.
+/// The type of a lookup table's elements for matrices of type T.
 template <class T>
 using TableElement = typename detail::Types<T>::TableElement;
 
-/// True for a number that is neither infinite nor NaN; tests bits, so it holds under -ffast-math.
+/// True for a number that is neither infinite nor NaN. Tests bits, so it works under -ffast-math.
 constexpr bool is_finite(float f) {
   return (std::bit_cast<std::uint32_t>(f) & 0x7f800000u) != 0x7f800000u;
 }
@@ -78,7 +79,7 @@ struct Range {
   std::int64_t begin = 0, end = 0;
 };
 
-/// The smallest multiple of `unit` that is not below n.
+/// The smallest multiple of `unit` that is at least n.
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t unit) {
   return (n + unit - 1) / unit * unit;
 }

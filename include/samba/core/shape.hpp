@@ -8,8 +8,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The extents of a tensor in a file; none for a scalar. At most max_rank of them, in place, so
-/// that lists of tensors are plain data.
+/// The extents of a tensor in a file; a scalar has none. At most max_rank of them, stored in place,
+/// so that lists of tensors are plain data.
 class Shape {
  public:
   static constexpr std::size_t max_rank = 8;
@@ -38,7 +38,8 @@ class Shape {
   friend constexpr bool operator==(const Shape&, const Shape&) = default;
 
  private:
-  // A pointer and a number: with -D_GLIBCXX_DEBUG g++ 12 makes no span of a list in a constant.
+  // A pointer and a count: with -D_GLIBCXX_DEBUG, g++ 12 cannot make a span of a list in a constant
+  // expression.
   constexpr Shape(const std::int64_t* extents, std::size_t n) {
     if (n > max_rank) fail({"a shape has at most ", max_rank, " extents, found ", n});
     for (std::size_t i = 0; i < n; ++i) push_back(extents[i]);

@@ -1,9 +1,10 @@
 #pragma once
 /// \file
 /// Views with shapes. A view is a pointer whose extents are in its type; the memory belongs to an
-/// arena, a memory map or a device. Three kinds: activations (Rows), weights (Matrix, Table, Vector,
-/// Transposed, Filter) and states (Array, Ring). What operations take are the same in types without a
-/// default, so that no argument can be forgotten: RowsArgument, Read, Added, Optional.
+/// arena, a memory map or a device. There are three kinds: activations (Rows), weights (Matrix,
+/// Table, Vector, Transposed, Filter) and states (Array, Ring). Operations take them as
+/// RowsArgument, Read, Added or Optional; all but the last have no default, so that no argument can
+/// be forgotten.
 #include <samba/core/arena.hpp>
 #include <samba/core/packing.hpp>
 #include <samba/core/shape.hpp>
@@ -24,7 +25,7 @@ struct Rows {
   R* row(std::int64_t i) const { return data + i * stride; }
 };
 
-/// Rows as an argument. There is no default, and rows that are only read are made of any.
+/// Rows as an argument. It has no default, and mutable rows convert to const ones.
 template <class R, int C>
 struct RowsArgument : Rows<R, C> {
   constexpr RowsArgument(R* first, std::int64_t n, std::int64_t to_next = C)
@@ -51,7 +52,7 @@ struct Optional<RowsArgument<R, C>> : Rows<R, C> {
 template <int First, int Width, class R, int C>
 constexpr Rows<R, Width> slice(Rows<R, C> x) {
   static_assert(First >= 0 && Width > 0 && First + Width <= C, "slice: columns outside the rows");
-  // A view of no rows may be null, to which nothing may be added.
+  // A view of no rows may be null, and offsetting a null pointer is undefined.
   return {x.data ? x.data + First : nullptr, x.rows, x.stride};
 }
 template <int Width, class R, int C>
@@ -70,7 +71,7 @@ enum class Layout {
   columns,  ///< (K, N): kernels that run over N channels read it contiguously
 };
 
-/// data of row r = values, (K), for a tensor of (N, K) in a layout, and the other way round.
+/// Writes values, (K), to row r of an (N, K) tensor in a layout; get_row reads them back.
 template <class T>
 void set_row(T* data, Layout layout, std::int64_t r, std::int64_t N, std::int64_t K,
              const Real<T>* values) {
@@ -90,8 +91,8 @@ void get_row(const T* data, Layout layout, std::int64_t r, std::int64_t N, std::
 
 namespace detail {
 
-/// A weight tensor: a pointer, and the shape it has in a file: `rows` rows of `row_size` elements, one for
-/// each index of its first extent; a vector is one row.
+/// A weight tensor: a pointer, and its shape in a file: `rows` rows of `row_size` elements, one row
+/// for each index of its first extent. A vector is one row.
 template <class T, Layout L, std::int64_t Rows, std::int64_t RowSize>
 struct Stored {
   using value_type = T;
@@ -118,7 +119,7 @@ struct Stored {
 
 }  // namespace detail
 
-/// Weights of a linear map, (N outputs, K inputs), packed in panels; outputs padded with zeros.
+/// Weights of a linear map, (N outputs, K inputs), packed in panels; outputs are padded with zeros.
 template <class T, int N, int K>
 struct Matrix : detail::Stored<T, Layout::packed, N, K> {
   static constexpr bool is_matrix = true;
@@ -131,7 +132,7 @@ struct Matrix<RowMajor<E>, N, K> : detail::Stored<E, Layout::rows, N, K> {
   static constexpr Shape shape{N, K};
 };
 
-/// Row-major (N, K): an embedding that no product uses, or a derived tensor.
+/// Row-major (N, K): an embedding that is not also the head, or a derived tensor.
 template <class T, int N, int K>
 struct Table : detail::Stored<T, Layout::rows, N, K> {
   static constexpr Shape shape{N, K};
@@ -155,14 +156,14 @@ struct Filter : detail::Stored<R, Layout::columns, Channels, Taps> {
   static constexpr Shape shape{Channels, 1, Taps};
 };
 
-/// A weight tensor that an operation reads: a Vector, Table, Transposed or Filter of this shape, or,
-/// for what may be missing, one that has no place.
+/// A weight tensor that an operation reads: a Vector, Table, Transposed or Filter of this shape.
+/// One that may be missing is passed unbound, with null data.
 template <class R, Layout L, std::int64_t N, std::int64_t RowSize>
 struct Read {
   const R* data;
   constexpr Read(const detail::Stored<R, L, N, RowSize>& x) : data(x.data()) {}
 };
-/// A gradient that an operation adds to, in the same way.
+/// A gradient that an operation adds to, under the same rules.
 template <class R, Layout L, std::int64_t N, std::int64_t RowSize>
 struct Added {
   R* data;
@@ -181,8 +182,8 @@ using ReadFilter = Read<R, Layout::columns, Channels, Taps>;
 template <class R, std::int64_t Channels, std::int64_t Taps>
 using AddedFilter = Added<R, Layout::columns, Channels, Taps>;
 
-/// What kernels see of a tensor in the states of sequences: the first state's numbers, whatever
-/// their shape, and the bytes from one state to the next.
+/// What kernels see of a tensor in the sequences' states: the elements in the first state, whatever
+/// their shape, and the number of bytes from one state to the next.
 template <class R>
 struct ArrayData {
   R* data = nullptr;
@@ -195,7 +196,7 @@ struct ArrayData {
   }
 };
 
-/// A tensor of fixed shape in the states of sequences, row major.
+/// A tensor of fixed shape in the sequences' states, row major.
 template <class R, int... Extents>
 struct Array : ArrayData<R> {
   static constexpr Shape shape{Extents...};
@@ -203,7 +204,7 @@ struct Array : ArrayData<R> {
   static constexpr std::int64_t bytes(std::int64_t /*capacity*/) {
     return (std::int64_t{Extents} * ... * static_cast<std::int64_t>(sizeof(R)));
   }
-  /// place: in the first state; to_next: bytes from state to state.
+  /// place: in the first state; to_next: bytes from one state to the next.
   void bind(std::byte* place, std::int64_t to_next, std::int64_t /*capacity*/) {
     this->data = reinterpret_cast<R*>(place);
     this->stride = to_next;
@@ -217,8 +218,8 @@ struct RingData : ArrayData<KV> {
   std::int64_t n_slots = 0;
 };
 
-/// A tensor in the states of sequences that holds, for each head, one row of Width values per
-/// position, in slot `position % slots`. Slots = 0: as many slots as the session has capacity.
+/// A tensor in the sequences' states that holds, for each head, one row of Width values per
+/// position, in slot `position % slots`. Slots = 0: as many slots as the session's capacity.
 template <class KV, int Heads, int Slots, int Width>
 struct Ring : RingData<KV> {
   static constexpr Shape shape{Heads, Slots, Width};
@@ -246,7 +247,7 @@ struct Stateless {
   static constexpr void visit(auto&, auto&&) {}
 };
 
-/// Scratch that each thread has for itself: N values.
+/// Scratch of N values for each thread.
 template <class R, int N>
 struct PerThread {
   static constexpr int size = N;
@@ -256,7 +257,7 @@ struct PerThread {
   R* of(int rank) const { return data + rank * round_up(N, alignment); }
 };
 
-/// Scratch that each thread has for itself: N values per token.
+/// Scratch of N values per token for each thread.
 template <class R, int N>
 struct PerThreadRows {
   R* data = nullptr;
@@ -265,11 +266,11 @@ struct PerThreadRows {
   R* of(int rank) const { return data + rank * round_up(rows * N, alignment); }
 };
 
-/// Gives scratch its place: Rows for `rows` tokens, PerThread for `threads` threads.
+/// Places scratch in memory: Rows for `rows` tokens, PerThread for `threads` threads.
 struct ScratchPlacer {
   Placer placer;
   std::int64_t rows = 0, threads = 1;
-  bool keep_all = false;  ///< what forward computed stays for backward
+  bool keep_all = false;  ///< keep everything that forward computes, for backward
 
   template <class R, int C>
   void operator()(Rows<R, C>& x) {
@@ -284,7 +285,7 @@ struct ScratchPlacer {
   void operator()(PerThreadRows<R, N>& x) {
     x = {reinterpret_cast<R*>(take_rows(N, sizeof(R))), rows};
   }
-  /// Gives x the memory of `used`, which is not needed once x is written, except by a backward pass.
+  /// Lets x reuse the memory of `used`, which only a backward pass needs once x is written.
   template <class R, int C>
   void in_place_of(Rows<R, C>& x, Rows<R, C>& used) {
     if (keep_all)
@@ -296,7 +297,7 @@ struct ScratchPlacer {
  private:
   static constexpr const char* what = "tokens that go through the model together";  // in messages
 
-  /// For each thread `width` values per token. (Compiled once, not for each shape.)
+  /// `width` values per token for each thread. (Compiled once, not for each shape.)
   [[gnu::noinline]] std::byte* take_rows(std::int64_t width, std::int64_t size) {
     const auto values = checked_round_up(what, checked_product(what, rows, width), alignment);
     return placer.take_array(threads, checked_product(what, values, size), what);

@@ -1,8 +1,8 @@
 #pragma once
 /// \file
-/// samba's data for Eigen. `as_eigen` makes maps: the data stay where they are and must outlive the
-/// map, which is read-only where they are const. Packed matrices and numbers of fewer bits cannot be
-/// mapped: `to_eigen` copies them, `from_eigen` puts a matrix in their place. A tensor of weights has
+/// samba's data for Eigen. `as_eigen` makes maps: the data stay in place and must outlive the map,
+/// which is read-only if they are const. Packed matrices and reduced-precision types cannot be
+/// mapped: `to_eigen` copies them, and `from_eigen` replaces them by a matrix. A weight tensor has
 /// the shape that it has in a file, (N, K); a vector is one row. Not part of samba.hpp; needs Eigen
 /// 3.3 or newer.
 #include <samba/io/tensor_names.hpp>
@@ -13,7 +13,7 @@
 #error "samba/interop/eigen.hpp needs Eigen: apt-get install libeigen3-dev, in CMake Eigen3::Eigen"
 #endif
 #if defined(__GNUC__) && !defined(__clang__)
-// As in kernels/simd/vec_type.hpp: g++ 12 warns of its own AVX-512 intrinsics.
+// As in kernels/simd/vec_type.hpp: g++ 12 warns about its own AVX-512 intrinsics.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -31,27 +31,27 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A matrix that owns its numbers, row major as files are.
+/// A matrix that owns its elements, row major like the files.
 template <class R, int Order = Eigen::RowMajor>
 using EigenMatrix = Eigen::Matrix<R, Eigen::Dynamic, Eigen::Dynamic, Order>;
 
 namespace detail {
 
-/// A map of elements, read-only where they are const.
+/// A map of elements, read-only if they are const.
 template <class R, int Order = Eigen::RowMajor, class Stride = Eigen::Stride<0, 0>>
 using EigenMap = Eigen::Map<
     std::conditional_t<std::is_const_v<R>, const EigenMatrix<std::remove_const_t<R>, Order>,
                        EigenMatrix<R, Order>>,
     Eigen::Unaligned, Stride>;
 
-/// A tensor of weights as a layer has it.
+/// A weight tensor in a layer.
 template <class X>
 concept WeightTensor = requires {
   typename X::value_type;
   X::layout, X::rows, X::row_size;
 };
 
-/// The tensor of the weights whose name in files matches a pattern.
+/// The weight tensor whose name in files matches a pattern.
 template <class Model, class T>
 TensorRef<Real<T>> find_tensor(const char* who, const Weights<Model, T>& weights,
                                std::string_view pattern) {
@@ -96,44 +96,44 @@ void set_rows(const auto& matrix, auto& tensor) {
 
 }  // namespace detail
 
-/// Rows, (count, C), with their stride.
+/// Maps rows, (count, C), with their stride.
 template <class R, int C>
 auto as_eigen(Rows<R, C> x) {
   using Stride = Eigen::OuterStride<>;
   return detail::EigenMap<R, Eigen::RowMajor, Stride>(x.data, x.rows, C, Stride(x.stride));
 }
 
-/// Values as one row, for example the logits of a token: (1, values).
+/// Maps values as one row, (1, values), for example the logits of a token.
 template <class R>
 auto as_eigen(std::span<R> x) {
   return detail::EigenMap<R>(x.data(), 1, std::ssize(x));
 }
 
-/// Values in rows of `cols`, for example the logits of many tokens: (values / cols, cols). Throws
-/// Error where the last row is not whole.
+/// Maps values as rows of `cols`, (values / cols, cols), for example the logits of several tokens.
+/// Throws Error if the last row is incomplete.
 template <class R>
 auto as_eigen(std::span<R> x, std::int64_t cols) {
   if (cols < 1 || std::ssize(x) % cols != 0)
-    fail({"as_eigen: expected whole rows of ", cols, " values, found ", x.size(), " values"});
+    fail({"as_eigen: expected complete rows of ", cols, " values, found ", x.size(), " values"});
   return detail::EigenMap<R>(x.data(), std::ssize(x) / cols, cols);
 }
 
-/// A tensor of weights that is not packed, (N, K), even if it is (K, N) in memory. Whoever
-/// changes A_log calls Weights::derive.
+/// Maps a weight tensor that is not packed, as (N, K) even if it is (K, N) in memory. After
+/// changing A_log, call Weights::derive.
 template <detail::WeightTensor X>
 auto as_eigen(X& tensor) {
   static_assert(X::layout != Layout::packed,
                 "as_eigen: this matrix is packed in panels: to_eigen makes a copy, and the "
                 "matrices of Weights<Model, Master<float>> are not packed");
   static_assert(std::is_floating_point_v<typename X::value_type>,
-                "as_eigen: Eigen has no numbers of this type: to_eigen makes a copy in float");
+                "as_eigen: Eigen has no scalar of this type: to_eigen makes a copy in float");
   constexpr int order = X::layout == Layout::columns ? Eigen::ColMajor : Eigen::RowMajor;
   using Element = std::remove_pointer_t<decltype(tensor.data())>;
   return detail::EigenMap<Element, order>(tensor.data(), X::rows, X::row_size);
 }
 
-/// A tensor of master weights, of gradients or of an optimiser's means, (N, K), whose name in files
-/// matches a pattern (see glob_match). Throws Error if none or more than one does.
+/// Maps a tensor of master weights, gradients or an optimiser's means, (N, K), whose name in files
+/// matches a pattern (see glob_match). Throws Error unless exactly one does.
 template <class Model, class R>
 auto as_eigen(Weights<Model, Master<R>>& weights, std::string_view pattern) {
   return detail::map_master<R>(detail::find_tensor("as_eigen", weights, pattern));
@@ -143,8 +143,8 @@ auto as_eigen(const Weights<Model, Master<R>>& weights, std::string_view pattern
   return detail::map_master<const R>(detail::find_tensor("as_eigen", weights, pattern));
 }
 
-/// A tensor of a layer's state, of one of the sequences (Segment::state): all extents but the last are
-/// rows, for example (d_state, d_inner).
+/// Maps a tensor in the state of a layer for one of the sequences (Segment::state). All extents but
+/// the last are rows, for example (d_state, d_inner).
 template <class R, int... Extents>
 auto as_eigen(Array<R, Extents...>& x, std::int64_t state = 0) {
   return detail::map_state<R>(x, state);
@@ -154,10 +154,10 @@ auto as_eigen(const Array<R, Extents...>& x, std::int64_t state = 0) {
   return detail::map_state<const R>(x, state);
 }
 
-/// A tensor of a snapshot by its name in state files: "0.ssm" is the ssm of branch 0. As above; a ring
-/// of keys or values, (heads, slots, width), has heads * slots rows. R: the type of the state, double
-/// where the weights are, else float; KV: that of keys and values. Throws Error if the snapshot is
-/// of another model or other types, and where it has no such tensor of R.
+/// Maps a tensor of a snapshot by its name in state files: "0.ssm" is the ssm of branch 0. As
+/// above; a ring of keys or values, (heads, slots, width), has heads * slots rows. R: the type of
+/// the state, double if the weights are double, else float; KV: that of keys and values. Throws
+/// Error if the snapshot has a different model or types, or no such tensor of R.
 template <class Model, class R = float, class KV = R, class S>
   requires std::is_same_v<std::remove_const_t<S>, Snapshot>
 auto as_eigen(S& snapshot, std::string_view name) {
@@ -193,7 +193,7 @@ auto as_eigen(S& snapshot, std::string_view name) {
   return map;
 }
 
-/// A copy of a tensor of weights of any type and layout, (N, K), in the type of the activations.
+/// Copies a weight tensor of any type and layout, (N, K), in the type of the activations.
 template <class R>
 EigenMatrix<R> to_eigen(const TensorRef<R>& tensor) {
   return detail::copy_rows<R>(tensor);
@@ -202,16 +202,15 @@ template <detail::WeightTensor X>
 EigenMatrix<Real<typename X::value_type>> to_eigen(const X& tensor) {
   return detail::copy_rows<Real<typename X::value_type>>(tensor);
 }
-/// As above, the one whose name in files matches a pattern (see glob_match). Throws Error if none
-/// or more than one does.
+/// As above, for the tensor whose name in files matches a pattern (see glob_match). Throws Error
+/// unless exactly one does.
 template <class Model, class T>
 EigenMatrix<Real<T>> to_eigen(const Weights<Model, T>& weights, std::string_view pattern) {
   return to_eigen(detail::find_tensor("to_eigen", weights, pattern));
 }
 
-/// Puts a matrix, (N, K), into a tensor of weights, replacing it; it is rounded and packed as load does.
-/// Throws Error, and changes nothing, if its sizes are others. Whoever changes A_log calls
-/// Weights::derive.
+/// Replaces a weight tensor by a matrix, (N, K), which is rounded and packed as in load. Throws
+/// Error, and changes nothing, if its size differs. After changing A_log, call Weights::derive.
 template <class Derived, class R>
 void from_eigen(const Eigen::MatrixBase<Derived>& matrix, const TensorRef<R>& tensor) {
   detail::set_rows<R>(matrix, tensor);
@@ -220,8 +219,8 @@ template <class Derived, detail::WeightTensor X>
 void from_eigen(const Eigen::MatrixBase<Derived>& matrix, X& tensor) {
   detail::set_rows<Real<typename X::value_type>>(matrix, tensor);
 }
-/// As above, the tensor whose name in files matches a pattern (see glob_match), and calls
-/// Weights::derive. Throws Error if none or more than one does.
+/// As above, for the tensor whose name in files matches a pattern (see glob_match); also calls
+/// Weights::derive. Throws Error unless exactly one does.
 template <class Derived, class Model, class T>
 void from_eigen(const Eigen::MatrixBase<Derived>& matrix, Weights<Model, T>& weights,
                 std::string_view pattern) {

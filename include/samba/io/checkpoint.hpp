@@ -14,7 +14,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// The format that a checkpoint's names are of; that of this library where they are of no other.
+/// The format of a checkpoint's names; this library's own if they match no other.
 [[gnu::cold]] inline const CheckpointFormat& format_of(const Checkpoint& file) {
   for (const CheckpointFormat* format :
        {&formats::mamba, &formats::fla, &formats::phi3, &formats::llama})
@@ -31,14 +31,15 @@ namespace detail {
   return file;
 }
 
-/// True if two tensors of a file have the same type and bytes.
+/// True if two tensors in a file have the same type and bytes.
 [[gnu::cold]] inline bool same_numbers(const TensorView& a, const TensorView& b) {
   return a.dtype == b.dtype && a.shape == b.shape &&
          std::memcmp(a.data.data(), b.data.data(), a.data.size()) == 0;
 }
 
-/// Where a checkpoint has a model's tensors. File: Checkpoint, or another with tensors(), find() and
-/// path(), whose tensors have a name, a shape, read_floats and same_numbers.
+/// Maps a model's tensors to those in a checkpoint. File: Checkpoint, or another type with
+/// tensors(), find() and path(), for whose tensors (with name and shape) there are read_floats and
+/// same_numbers.
 template <class File>
 class CheckpointMap {
  public:
@@ -53,16 +54,16 @@ class CheckpointMap {
 
   const CheckpointNaming& naming() const { return naming_; }
 
-  /// The tensor of this name, or null. A tied matrix may be there under either name.
+  /// The tensor of this name, or null. A tied matrix may have either name.
   const Tensor* find(std::string_view name) const {
     const Tensor* found = file_.find(name);
     return !found && tied_ && name == naming_.embedding() ? file_.find(naming_.head()) : found;
   }
 
-  /// Records what is wrong with the parts of a tensor.
+  /// Records any errors in the parts of a tensor.
   [[gnu::cold]] void check_tensor(const TensorInfo& tensor) {
     naming_.parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
-      if (part.file_row > 0) return;  // a further part of the same tensor of the file
+      if (part.file_row > 0) return;  // another part of the same tensor in the file
       Shape shape = tensor.shape;
       shape[0] = part.file_rows;
       const Tensor* found = find(part.name);
@@ -75,7 +76,7 @@ class CheckpointMap {
     });
   }
 
-  /// Throws with all that is wrong, after all tensors were checked.
+  /// Throws with all errors, once every tensor has been checked.
   [[gnu::cold]] void check_all(const std::string& structure) {
     const Tensor *embedding = file_.find(naming_.embedding()), *head = file_.find(naming_.head());
     Lines unexpected{"unexpected"};
@@ -93,7 +94,7 @@ class CheckpointMap {
   }
 
  private:
-  /// Lines of a message under a title: their number and the first 20.
+  /// Lines of a message under a title, which gives their number; only the first 20 are listed.
   struct Lines {
     const char* title;
     std::size_t count = 0;
@@ -112,11 +113,11 @@ class CheckpointMap {
   const File& file_;
   CheckpointNaming naming_;
   bool tied_;
-  std::vector<char> used_;  // of file_.tensors()
+  std::vector<char> used_;  // for each of file_.tensors()
   Lines missing_{"missing"}, shapes_{"wrong shape"};
 };
 
-/// Rows [row, row + rows) of a tensor, and where a file has them.
+/// Rows [row, row + rows) of a tensor, and where they are in a file.
 template <class Tensor>
 struct LoadedRows {
   std::size_t tensor;
@@ -126,7 +127,7 @@ struct LoadedRows {
   std::int64_t stored_row(std::int64_t i) const { return file_row + i * file_step; }
 };
 
-/// The first number of a row that is not finite, or its size.
+/// The index of the first number of a row that is not finite, or its size.
 template <class R>
 std::size_t first_not_finite(std::span<const R> row) {
   std::size_t k = 0;
@@ -134,8 +135,9 @@ std::size_t first_not_finite(std::span<const R> row) {
   return k;
 }
 
-/// One thread's part of loading: its share of the rows of every piece, through `values`, which holds
-/// the longest row. Returns the first piece with a number that is not finite, or their number.
+/// One thread's part of loading: reads its share of the rows of every piece through `values`, which
+/// has room for the longest row. Returns the index of the first piece with a number that is not
+/// finite, or the number of pieces.
 template <class R, class Tensor>
 [[gnu::cold]] std::size_t load_rows(const Team& team, const std::vector<TensorRef<R>>& tensors,
                                     const std::vector<LoadedRows<Tensor>>& pieces, R* values) {
@@ -153,7 +155,7 @@ template <class R, class Tensor>
   return pieces.size();
 }
 
-/// Fills the tensors from a checkpoint, on all threads that OpenMP gives.
+/// Fills the tensors from a checkpoint, on all threads that OpenMP provides.
 template <class R, class File>
 [[gnu::cold]] void load_tensors(const File& file, const CheckpointFormat& format,
                                 const std::string& structure, std::vector<BranchInfo> branches,
@@ -164,7 +166,7 @@ template <class R, class File>
   map.check_all(structure);
 
   std::vector<LoadedRows<Tensor>> pieces;
-  std::vector<R> values;  // of a vector whose parts are in several tensors of the file
+  std::vector<R> values;  // of a vector that is spread over several tensors in the file
   std::size_t longest = 0;
   const auto refuse = [&](const Tensor& stored, std::int64_t element) {
     fail({file.path(), ": tensor ", stored.name, ": element ", element, " is not finite"});
@@ -176,7 +178,7 @@ template <class R, class File>
     longest = (std::max)(longest, static_cast<std::size_t>(tensor.row_size));
     map.naming().parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
       const Tensor& stored = *map.find(part.name);
-      read_floats(stored, 0, std::span<R>{});  // throws where the dtype is none of numbers
+      read_floats(stored, 0, std::span<R>{});  // throws if the dtype is not a floating-point type
       const LoadedRows<Tensor> piece{i,         &stored,       part.row,
                                      part.rows, part.file_row, part.file_step};
       if (!vector) return pieces.push_back(piece);
@@ -191,7 +193,7 @@ template <class R, class File>
 
   const int threads = usable_threads(0);
   values.resize(longest * static_cast<std::size_t>(threads));
-  std::atomic<std::size_t> bad{pieces.size()};  // the first piece, of all threads
+  std::atomic<std::size_t> bad{pieces.size()};  // the first bad piece found by any thread
   parallel(threads, [&](const Team& team) {
     R* const own = values.data() + static_cast<std::size_t>(team.rank) * longest;
     const std::size_t found = load_rows(team, tensors, pieces, own);
@@ -264,8 +266,8 @@ template <class R>
 /// bfloat16, float16 or float64, under the names of the public Samba code, of fla's Samba or of
 /// transformers' Llama, Mistral, Phi-3 and Mamba; a tied head may be stored once or twice.
 ///
-/// Throws Error before reading any weight where the file does not fit the type, with all missing
-/// and unexpected tensors and wrong shapes in one message; also where a value is not finite.
+/// If the file does not fit the type, throws Error before reading any weight, with all missing and
+/// unexpected tensors and wrong shapes in one message. Also throws if a value is not finite.
 template <class Model, class T = float>
 Weights<Model, T> load(const std::string& path) {
   Weights<Model, T> weights;
@@ -275,10 +277,10 @@ Weights<Model, T> load(const std::string& path) {
   return weights;
 }
 
-/// Writes weights as one safetensors file under the public code's names; a tied head once. dtype
-/// f32, or bf16, which rounds matrices and embeddings and keeps the other tensors (norms, biases,
-/// convolutions, A_log, D) in float32; of weights in double also f64. Replaces an existing file only
-/// when all is written.
+/// Writes weights as one safetensors file under the public code's names; a tied head is written
+/// once. dtype: f32; or bf16, which rounds matrices and embeddings and keeps the other tensors
+/// (norms, biases, convolutions, A_log, D) in float32; for weights in double also f64. An existing
+/// file is replaced only once everything is written.
 template <class Model, class T>
 void save(const Weights<Model, T>& weights, const std::string& path, Dtype dtype = Dtype::f32) {
   detail::save_tensors(path, branches<Model>(), weights.tensors(), dtype);

@@ -1,56 +1,57 @@
 #pragma once
 /// \file
-/// How the tensors of a model are called in checkpoint files. A format is data: see io/format, and
+/// The names of a model's tensors in checkpoint files. A format is data: see io/format, and
 /// docs/checkpoints.md.
 #include <samba/core/callback.hpp>
 #include <samba/model/structure.hpp>
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Row row + i of a tensor of the model, i < rows, is row file_row + i * file_step of tensor `name` of a
-/// file, which has file_rows rows.
+/// Row row + i of a tensor of the model, i < rows, is row file_row + i * file_step of tensor `name`
+/// in a file, which has file_rows rows.
 struct NamedRows {
   std::string name;
   std::int64_t row = 0, rows = 0, file_row = 0, file_rows = 0, file_step = 1;
 };
 
-/// How a file stores a tensor. Fused rows of attention are grouped by key/value head here: its query
-/// heads, its key head, its value head.
+/// How a file stores a tensor. In this library, fused rows of attention are grouped by key/value
+/// head: its query heads, its key head, its value head.
 enum class StoredAs {
   whole,
   heads_apart,  ///< queries, keys and values in three tensors
-  /// The same, with the halves of each query and key head interleaved (rows 0, n, 1, n + 1, ... of a head
-  /// of 2 n): for a rotation of adjacent pairs, as GGUF files of Llama have it.
+  /// The same, with the halves of each query and key head interleaved (rows 0, n, 1, n + 1, ... of
+  /// a head of 2 n), for a rotation of adjacent pairs, as in GGUF files of Llama.
   heads_apart_in_pairs,
   heads_in_order,  ///< one tensor: all queries, then all keys, then all values
   first_half,      ///< the first half of the rows of a tensor
   second_half      ///< the second half
 };
 
-/// What the tensors of a branch whose names begin with `from` are called instead.
+/// Renames the tensors of a branch whose names begin with `from`.
 struct TensorRule {
   std::string_view from;
   StoredAs stored = StoredAs::whole;
-  std::string_view to[3] = {};  ///< one name, or those of queries, keys and values
+  std::string_view to[3] = {};  ///< one prefix, or those of queries, keys and values
 };
 
-/// The prefix of a layer whose tensors have none within their block.
+/// The prefix for layers whose tensors have none within their block.
 inline constexpr std::string_view no_prefix = "/";
 
-/// A branch of a block: the layers that it may be, by name (none: any), and the prefixes of its norm and
-/// of its layer (empty: the layer's name; or no_prefix).
+/// A branch of a block: the names of the layers that it may contain (none: any), and the prefixes
+/// of its norm and its layer (empty: the layer's name; or no_prefix).
 struct BranchRule {
   std::string_view layers[4] = {};
   std::string_view norm, layer = {};
 };
 
-/// A schedule of branches, block by block, that a format has names for.
+/// A schedule of branches, block by block, for which a format has names.
 struct ScheduleRule {
   std::size_t period = 1;
   BranchRule branches[3];
 };
 
-/// The rows of a table. (With -D_GLIBCXX_DEBUG g++ 12 makes no span of an array in a constant.)
+/// The rows of a table. (With -D_GLIBCXX_DEBUG, g++ 12 cannot make a span of an array in a constant
+/// expression.)
 template <class Rule>
 class Rules {
  public:
@@ -65,9 +66,9 @@ class Rules {
   std::size_t size_ = 0;
 };
 
-/// A checkpoint format. Of its schedules the last that the model follows counts; the first is for all
-/// models. A tensor is called `<block><number>.<prefix>.<name>`. A file is of the format if it has the
-/// tensor `mark`, where that is given, or else the embedding or the norm.
+/// A checkpoint format. The last of its schedules that the model follows applies; the first one
+/// fits every model. A tensor is called `<block><number>.<prefix>.<name>`. A file has this format
+/// if it contains the tensor `mark` or, if that is not given, the embedding or the norm.
 struct CheckpointFormat {
   std::string_view embedding, norm, head, block;
   std::string_view mark = {};
@@ -88,12 +89,13 @@ class CheckpointNaming {
   std::string_view head() const { return format_->head; }
   std::string_view norm() const { return format_->norm; }
 
-  /// What a branch is called in messages; "the model" for embedding, norm and head.
+  /// The name of a branch in messages; "the model" for embedding, norm and head.
   std::string owner(int branch) const {
     return branch < 0 ? "the model" : branches_[static_cast<std::size_t>(branch)].text();
   }
 
-  /// The name of the file tensor that holds a tensor, or of the first that holds a part of it.
+  /// The name of the file's tensor that holds a tensor, or of the first one that holds a part of
+  /// it.
   [[gnu::cold]] std::string name(const TensorInfo& t) const {
     std::string first;
     parts(t, [&](const NamedRows& part) {
@@ -102,7 +104,7 @@ class CheckpointNaming {
     return first;
   }
 
-  /// Calls f for each of the file tensors that hold a tensor: one of the same shape, or parts of
+  /// Calls f for each of the file's tensors that hold a tensor: one of the same shape, or parts of
   /// several.
   [[gnu::cold]] void parts(const TensorInfo& t, Callback<const NamedRows&> f) const {
     NamedRows whole{"", 0, t.shape[0], 0, t.shape[0]};
@@ -115,7 +117,7 @@ class CheckpointNaming {
     const BranchInfo& branch = branches_[i];
     const BranchRule& rule = schedule_->branches[i % schedule_->period];
     const std::string block = detail::join({format_->block, i / schedule_->period, "."});
-    if (t.said.of_branch) {  // "norm.weight", or, of the norm after the layer, "norm_after.weight"
+    if (t.attributes.of_branch) {  // "norm.weight", or "norm_after.weight" after the layer
       const std::size_t dot = name.find('.');
       const std::string_view norm = name.substr(0, dot);
       whole.name = detail::join({block, norm == "norm" ? rule.norm : norm, name.substr(dot)});
@@ -156,14 +158,14 @@ class CheckpointNaming {
     return true;
   }
 
-  /// The parts of rows that are fused here.
+  /// The parts of rows that this library fuses.
   [[gnu::cold]] static void fused_heads(const std::string& prefix, const TensorRule& rule,
                                         std::string_view rest, const BranchInfo& branch,
                                         Callback<const NamedRows&> f) {
     const bool one_tensor = rule.stored == StoredAs::heads_in_order;
     const std::int64_t head = branch.head_dim, kv_heads = branch.n_kv_heads;
     const std::int64_t group = branch.n_heads / kv_heads, all = branch.n_heads + 2 * kv_heads;
-    // Head number h of the queries, keys or values.
+    // Head h of the queries, keys or values.
     const auto part = [&](int which, std::int64_t row, std::int64_t h, std::int64_t heads) {
       const std::int64_t before = which == 0   ? 0
                                   : which == 1 ? branch.n_heads

@@ -10,11 +10,11 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The entries "samba.<key>" in the metadata of a safetensors file, which it outlives. One that is
-/// missing or not what is expected of it is an Error.
+/// The entries "samba.<key>" in the metadata of a safetensors file, which must outlive it. An entry
+/// that is missing or malformed is an Error.
 class FileRecord {
  public:
-  /// kind: what the file has to be, for example "a state file".
+  /// kind: the expected kind of file, for example "a state file".
   FileRecord(const SafetensorsFile& file, const char* kind) : file_(&file), kind_(kind) {}
 
   [[gnu::cold]] std::string text(std::string_view key) const {
@@ -23,14 +23,14 @@ class FileRecord {
     return std::string(*found);
   }
 
-  /// A number as detail::join writes it, to the bit.
+  /// A number as written by detail::join, exact to the bit.
   template <class N>
   [[gnu::cold]] N number(std::string_view key) const {
     const std::string text = this->text(key);
     N n = 0;
     if constexpr (std::integral<N>) {
       std::from_chars(text.data(), text.data() + text.size(), n);
-    } else {  // libc++ has no from_chars for these before version 20
+    } else {  // before version 20, libc++ has no from_chars for floating-point types
       static const locale_t point_not_comma = ::newlocale(LC_ALL_MASK, "C", locale_t{});
       n = ::strtod_l(text.c_str(), nullptr, point_not_comma);
     }

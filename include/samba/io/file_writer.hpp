@@ -18,13 +18,13 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// True for paths of what processes have open, such as /dev/stdout after its first link: a link
-/// there is the file itself, whatever it says.
+/// True for paths of open files of processes, such as what /dev/stdout links to. A link there is
+/// the file itself, whatever its text.
 inline bool is_open_file(std::string_view path) {
   return path.starts_with("/proc/") || path.starts_with("/dev/fd/");
 }
 
-/// The number of what this process has open at a path, -1: the path says none.
+/// The file descriptor of this process that a path names, or -1.
 template <int = 0>
 [[gnu::cold]] int open_number(std::string_view path) {
   for (const std::string_view folder : {"/proc/self/fd/", "/dev/fd/"}) {
@@ -37,11 +37,11 @@ template <int = 0>
   return -1;
 }
 
-/// The path that a path leads to, also where nothing is there yet.
+/// The target of a path after following links, even if nothing exists there yet.
 template <int = 0>
 [[gnu::cold]] std::string follow_links(std::string path) {
   char text[4096];
-  for (int links = 0; links < 40 && !is_open_file(path); ++links) {  // as many as systems follow
+  for (int links = 0; links < 40 && !is_open_file(path); ++links) {  // the limit of Linux
     const ::ssize_t n = ::readlink(path.c_str(), text, sizeof text);
     if (n <= 0 || n == sizeof text) break;
     const std::string_view place(text, static_cast<std::size_t>(n));
@@ -55,21 +55,20 @@ template <int = 0>
 
 /// Writes a file atomically: it appears complete, or not at all.
 ///
-/// Until finish() returns the bytes are in `<path>.tmp-<process>` beside the file (of a name near
-/// the limit a shorter one), and whatever was at `path` stays as it is. A writer that is destroyed
-/// early, or meets an error, removes what it wrote; a program that is killed leaves it. finish()
-/// waits until the bytes are on the disk, gives the file its name, and waits for that; file systems
-/// that cannot wait are taken as they are. (Where the last alone fails, the Error says that the new
-/// file is there.) Of a link the file that it leads to is replaced. A file
-/// that is replaced passes on its mode and, where the system allows it, its owner; its other hard
-/// links stay with the old bytes. One that may not be written is an error. A new file has the mode
-/// that any program gives.
+/// Until finish() returns, the bytes are in `<path>.tmp-<process>` (shortened for names near the
+/// limit) and whatever is at `path` is unchanged. A writer that is destroyed early or fails removes
+/// what it wrote; a program that is killed leaves it. finish() waits until the bytes are on the
+/// disk, renames the file, and waits for that, too; it does not fail on file systems that cannot
+/// wait. (If only the last step fails, the Error says that the new file is there.) For a link, the
+/// file that it points to is replaced. A replaced file passes on its mode and, where the system
+/// allows it, its owner; its other hard links keep the old bytes. A file without write permission
+/// is an error. A new file gets the default mode.
 ///
-/// What is there and is no regular file (a device, a pipe) is written straight into. So is what is
-/// open already, such as /dev/stdout, in place: nothing of a file there is cut off, and one
-/// that was opened to append to is appended to.
+/// Anything at `path` other than a regular file (a device, a pipe) is written to directly. So is a
+/// file that is already open, such as /dev/stdout: it is not truncated, and a file opened for
+/// appending is appended to.
 ///
-/// Errors are Error and name the path; after one, as after finish(), every call is an error.
+/// Errors are Error and name the path. After one, as after finish(), every call is an error.
 /// (A template only so that programs that do not use it need not compile it.)
 template <class = void>
 class BasicFileWriter {
@@ -95,10 +94,10 @@ class BasicFileWriter {
       fail_errno(path_, "cannot write");
     create(exists ? old.st_mode & 0777 : 0666);
     if (exists) {
-      // Before the mode: a change of the owner takes bits from it. Those that lend the rights of an
-      // owner need that owner.
+      // The owner before the mode, because changing the owner clears bits of it. The set-id bits
+      // are kept only if the owner is.
       const bool owned = ::fchown(file_.get(), old.st_uid, old.st_gid) == 0;
-      // Where the system has no such modes, that of the new file is no wider.
+      // If the file system has no modes, the new file's is no wider than the old one's.
       static_cast<void>(::fchmod(file_.get(), old.st_mode & (owned ? 07777 : 0777)));
     }
   }
@@ -108,7 +107,7 @@ class BasicFileWriter {
 
   /// Throws if nothing more can be written.
   void check_open() const {
-    if (file_.get() < 0) fail({path_, ": this writer is finished, or met an error before"});
+    if (file_.get() < 0) fail({path_, ": this writer is finished or has failed"});
   }
 
   /// Appends bytes.
@@ -122,15 +121,15 @@ class BasicFileWriter {
     }
   }
 
-  /// The next bytes go over those from `offset` on. An error for a pipe, and for a file that is open
-  /// already: the file there may belong to someone else.
+  /// The next write overwrites the bytes starting at `offset`. An error for a pipe, and for a file
+  /// that was already open, which may belong to someone else.
   void seek(std::int64_t offset) {
     check_open();
     errno = ESPIPE;
     if (shared_ || ::lseek(file_.get(), offset, SEEK_SET) < 0) give_up("cannot move back");
   }
 
-  /// Waits until all is on the disk, and puts the file in place of what was at `path`.
+  /// Waits until everything is on the disk, and replaces what was at `path`.
   [[gnu::cold]] void finish() {
     check_open();
     if (!sync_to_disk(file_.get()) || !file_.close()) give_up("cannot write");
@@ -138,7 +137,7 @@ class BasicFileWriter {
     if (::renameat(folder_.get(), temporary_.c_str(), folder_.get(), name_.c_str()) != 0)
       give_up("cannot replace");
     temporary_.clear();
-    if (!sync_to_disk(folder_.get()) && errno != EBADF)  // EBADF: opened by O_PATH
+    if (!sync_to_disk(folder_.get()) && errno != EBADF)  // EBADF: opened with O_PATH
       fail_errno(path_, "written, but its name may not be on the disk yet");
   }
 
@@ -149,13 +148,13 @@ class BasicFileWriter {
     constexpr int flags = O_DIRECTORY | O_CLOEXEC;
     folder_ = FileDescriptor(::open(folder.c_str(), O_RDONLY | flags));
 #ifdef O_PATH
-    if (folder_.get() < 0 && errno == EACCES)  // may be written to, but not listed
+    if (folder_.get() < 0 && errno == EACCES)  // perhaps writable but not readable
       folder_ = FileDescriptor(::open(folder.c_str(), O_PATH | flags));
 #endif
     if (folder_.get() < 0) fail_errno(path_, "cannot create");
   }
 
-  /// Opens what is written straight into; on failure there is no file, and errno says why.
+  /// Opens a file that is written to directly. On failure file_ is empty, and errno says why.
   void open_in_place(const std::string& place) {
     if (const int number = detail::open_number(place); number >= 0) {
       const int flags = ::fcntl(number, F_GETFL);
@@ -174,8 +173,8 @@ class BasicFileWriter {
   void create(::mode_t mode) {
     const long found = ::fpathconf(folder_.get(), _PC_NAME_MAX);
     const std::size_t longest = found > 0 ? static_cast<std::size_t>(found) : 255;
-    // A number is added where the name is taken: by another writer of this process, or by one that
-    // was killed in an earlier process of the same number.
+    // Adds a number if the name is taken, by another writer of this process or by a killed process
+    // that had the same id.
     for (int attempt = 0; attempt < 100; ++attempt) {
       std::string ending = detail::join({".tmp-", ::getpid()});
       if (attempt > 0) ending += detail::join({"-", attempt});
@@ -201,11 +200,12 @@ class BasicFileWriter {
     fail_errno(path_, what);
   }
 
-  // The file is `name_` in the folder, and `temporary_` until it is finished; both "" where it is
-  // written straight into. By the folder that was opened: the process may change its own meanwhile.
+  // The file is `temporary_` in the folder until it is finished, then `name_`; both are "" if it is
+  // written to directly. Relative to the open folder, because the process may change its working
+  // directory meanwhile.
   std::string path_, name_, temporary_;
   FileDescriptor folder_, file_;
-  bool shared_ = false;  // a regular file that is written straight into: it is open elsewhere
+  bool shared_ = false;  // a regular file that is written to directly, because it is open elsewhere
 };
 
 using FileWriter = BasicFileWriter<>;

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Folders of the operating system (POSIX). Every Error names the path and what the system said.
+/// Folders of the operating system (POSIX). Every Error gives the path and the system's reason.
 #include <samba/core/callback.hpp>
 #include <samba/io/mapped_file.hpp>
 
@@ -22,7 +22,8 @@ struct CloseFolder {
 };
 using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
 
-/// Adds the names of what is in a folder; false, with errno, where they cannot all be read.
+/// Appends the names of the entries of a folder. Returns false, with errno, if they cannot all be
+/// read.
 [[gnu::cold]] inline bool read_names(DIR* folder, std::vector<std::string>& names) {
   for (errno = 0; const ::dirent* const entry = ::readdir(folder); errno = 0)
     if (const std::string_view name = entry->d_name; name != "." && name != "..")
@@ -32,7 +33,7 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
 
 }  // namespace detail
 
-/// The names of what is in a folder, in no order; none where there is no such folder.
+/// The names of the entries of a folder, in no particular order; none if there is no such folder.
 [[gnu::cold]] inline std::vector<std::string> names_in_folder(const std::string& path) {
   const detail::OpenFolder folder(::opendir(path.c_str()));
   std::vector<std::string> names;
@@ -41,7 +42,7 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
   return names;
 }
 
-/// Makes a folder and those above it, where they are not there.
+/// Creates a folder and its parents, unless they exist.
 [[gnu::cold]] inline void make_folders(const std::string& path) {
   for (std::size_t end = 0; end != path.npos;) {
     end = path.find('/', end + 1);
@@ -50,13 +51,13 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
     const int code = errno;  // before is_directory, which may change it
     if (is_directory(part)) continue;
     errno = code;
-    fail_errno(part, "cannot make the folder");
+    fail_errno(part, "cannot create the folder");
   }
 }
 
-/// Removes a folder and what is in it but folders, or whatever else is at this path. Links are
-/// removed, never followed. What the system refuses to remove stays: stays(path, why) is called for
-/// each.
+/// Removes a folder with everything in it except folders, or whatever else is at this path. Links
+/// are removed, never followed. If something cannot be removed, it stays, and stays(path, why) is
+/// called.
 [[gnu::cold]] inline void remove_folder(const std::string& path,
                                         Callback<const std::string&, int> stays) {
   const int file = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -65,7 +66,7 @@ using OpenFolder = std::unique_ptr<DIR, CloseFolder>;
   bool emptied = !folder || detail::read_names(folder.get(), names);
   if (!emptied) stays(path, errno);
   for (const std::string& name : names)
-    // Of the folder that was opened, whatever has its name by now.
+    // In the folder that was opened, whatever has its name by now.
     if (::unlinkat(file, name.c_str(), 0) != 0) {
       emptied = false;
       stays(detail::join({path, "/", name}), errno);

@@ -1,9 +1,9 @@
 #pragma once
 /// \file
-/// The GGUF format, versions 2 and 3, little-endian: a header; metadata, keys with typed values; what
-/// each tensor is called, its shape, type and place; the tensors' bytes, each tensor at a multiple of
-/// the alignment. Files come from strangers: everything is checked before it is used, and what the
-/// format leaves undefined is an error. Source: docs/gguf.md of ggml.
+/// The GGUF format, versions 2 and 3, little-endian: a header; metadata, which is keys with typed
+/// values; the name, shape, type and place of each tensor; the tensors' bytes, each tensor at a
+/// multiple of the alignment. Files are not trusted: everything is checked before it is used, and
+/// what the format leaves undefined is an error. Source: docs/gguf.md in ggml.
 #include <samba/core/error.hpp>
 #include <samba/core/shape.hpp>
 #include <samba/io/gguf_blocks.hpp>
@@ -31,7 +31,7 @@ namespace samba::inline SAMBA_TARGET {
 
 static_assert(std::endian::native == std::endian::little, "GGUF files are read as little-endian");
 
-/// Types of metadata, with the numbers that they have in a file.
+/// Types of metadata, with their numbers in a file.
 enum class GgufType : std::uint32_t {
   u8,
   i8,
@@ -51,9 +51,9 @@ enum class GgufType : std::uint32_t {
 namespace detail {
 struct GgufTypeRow {
   const char* name;
-  int bytes;  // of a value; a string's and an array's say so themselves
+  int bytes;  // of a value; 0 for strings and arrays, which store their length
 };
-/// In the order of the enumeration.
+/// In the order of the enumerators.
 inline constexpr std::array gguf_type_table{
     GgufTypeRow{"UINT8", 1},   GgufTypeRow{"INT8", 1},   GgufTypeRow{"UINT16", 2},
     GgufTypeRow{"INT16", 2},   GgufTypeRow{"UINT32", 4}, GgufTypeRow{"INT32", 4},
@@ -90,7 +90,7 @@ inline std::int64_t gguf_integer(GgufType type, const std::byte* p) {
   }
 }
 
-/// What metadata is read as: the name of what is expected, which types of a file it takes, and the
+/// A type that metadata is read as: its name in messages, the file's types that it accepts, and the
 /// value at p.
 template <class T>
 struct GgufValue {
@@ -138,8 +138,8 @@ struct GgufValue<std::string_view> {
 
 }  // namespace detail
 
-/// One entry of the metadata. It and the file's bytes that it points to live as long as the file's
-/// object or what it was moved into.
+/// One entry of the metadata. It and the bytes that it points to are valid as long as the file
+/// object, or the one it was moved into, exists.
 struct GgufEntry {
   std::string_view key;
   GgufType type = GgufType::array;     ///< of the value; for an array, `array`
@@ -155,8 +155,8 @@ struct GgufEntry {
   }
 };
 
-/// An array of the metadata, read where it lies in the file: nothing is copied. A range; T is bool,
-/// std::int64_t (any type of integers), float, double (either type of reals) or std::string_view.
+/// An array in the metadata, read in place without copying. A range; T is bool, std::int64_t (any
+/// integer type), float, double (either floating-point type) or std::string_view.
 template <class T>
 class GgufArray {
  public:
@@ -193,14 +193,14 @@ class GgufArray {
     const std::byte* at_ = nullptr;
   };
 
-  /// Of an entry whose elements T takes; GgufMetadata checks that.
+  /// The entry's elements must be of a type that T accepts; GgufMetadata checks that.
   explicit GgufArray(const GgufEntry& entry) : entry_(entry) {}
 
   std::size_t size() const { return static_cast<std::size_t>(entry_.count); }
   bool empty() const { return entry_.count == 0; }
   Iterator begin() const { return {entry_.element, entry_.count, entry_.data}; }
   Iterator end() const { return {entry_.element, 0, nullptr}; }
-  /// Element i < size(). Strings have no index: each must be passed to find the next.
+  /// Element i < size(). Not for strings, which can only be read one after another.
   T operator[](std::size_t i) const
     requires(!std::is_same_v<T, std::string_view>)
   {
@@ -212,12 +212,12 @@ class GgufArray {
   GgufEntry entry_;
 };
 
-/// The metadata of a file. Views and arrays that it returns live as long as the file's object or what
-/// it was moved into.
+/// The metadata of a file. Views and arrays that it returns are valid as long as the file object,
+/// or the one it was moved into, exists.
 class GgufMetadata {
  public:
   GgufMetadata() = default;
-  /// Of entries sorted by key; `file` is the path for messages.
+  /// Takes entries sorted by key; `file` is the path for messages.
   GgufMetadata(std::vector<GgufEntry> entries, std::string_view file)
       : entries_(std::move(entries)), file_(file) {}
 
@@ -236,9 +236,9 @@ class GgufMetadata {
         std::bsearch(&wanted, entries_.data(), entries_.size(), sizeof(GgufEntry), by_key));
   }
 
-  /// The value of this key; T is bool, std::int64_t (any type of integer), float, double (either type
-  /// of real) or std::string_view. Throws Error, naming file, key and types, where the key is missing,
-  /// its type is another, or an integer passes 2^63 - 1.
+  /// The value of this key; T is bool, std::int64_t (any integer type), float, double (either
+  /// floating-point type) or std::string_view. Throws Error, naming file, key and types, if the key
+  /// is missing, has a different type, or is an integer above 2^63 - 1.
   template <class T>
   T get(std::string_view key) const {
     using Value = detail::GgufValue<T>;
@@ -246,13 +246,13 @@ class GgufMetadata {
     if (!entry) fail_missing(key, "", Value::one);
     return read<T>(*entry);
   }
-  /// The same; `fallback` where the key is missing.
+  /// The same, or `fallback` if the key is missing.
   template <class T>
   T get(std::string_view key, T fallback) const {
     const GgufEntry* const entry = find(key);
     return entry ? read<T>(*entry) : fallback;
   }
-  /// The array of this key, in the same way.
+  /// The array of this key, under the same rules.
   template <class T>
   GgufArray<T> array(std::string_view key) const {
     using Value = detail::GgufValue<T>;
@@ -278,7 +278,7 @@ class GgufMetadata {
     return Value::read(entry.type, entry.data);
   }
 
-  /// That UINT64 numbers are at most 2^63 - 1.
+  /// Checks that UINT64 numbers are at most 2^63 - 1.
   void check_range(const GgufEntry& entry) const {
     if (entry.element != GgufType::u64) return;
     for (std::int64_t i = 0; i < entry.count; ++i) {
@@ -303,12 +303,12 @@ class GgufMetadata {
   std::string_view file_;
 };
 
-/// One tensor of a file. All that it points to lives as long as the file's object or what it was
-/// moved into.
+/// One tensor in a file. All that it points to is valid as long as the file object, or the one it
+/// was moved into, exists.
 struct GgufTensor {
   std::string_view name;
   GgmlType type = GgmlType::f32;
-  Shape shape;  ///< 1 to 4 extents, none zero, rows first: the file's in reverse
+  Shape shape;  ///< 1 to 4 extents, none zero, rows first: the reverse of the file's order
   std::span<const std::byte> data;  ///< row after row, each of row_bytes() bytes
   std::string_view file = {};       ///< path it came from, for messages
 
@@ -329,9 +329,9 @@ struct GgufTensor {
 };
 
 /// out = rows [first, first + n) of a tensor of type F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1,
-/// Q4_K, Q5_K or Q6_K: (n, columns) floats, exactly what the file says, with the last rounding to
-/// float. Numbers may be infinite or NaN, as in the file. Throws Error, naming file and tensor, for any
-/// other type, rows out of range, or `out` of another size; nothing is written then.
+/// Q4_K, Q5_K or Q6_K: (n, columns) floats, the exact values in the file rounded once to float.
+/// They may be infinite or NaN, as in the file. Throws Error, naming file and tensor, and writes
+/// nothing, for any other type, rows out of range, or a wrong size of `out`.
 inline void read_rows(const GgufTensor& tensor, std::int64_t first, std::int64_t n,
                       std::span<float> out) {
   const auto wrong = [&](std::initializer_list<detail::Part> parts) {
@@ -353,10 +353,10 @@ inline void read_rows(const GgufTensor& tensor, std::int64_t first, std::int64_t
                   n * (columns / type->block), out.data());
 }
 
-/// What a GGUF file holds.
+/// The content of a GGUF file.
 struct GgufContent {
   std::uint32_t version = 0;
-  std::int64_t alignment = 32;  ///< of tensors in the file, in bytes
+  std::int64_t alignment = 32;  ///< of the tensors in the file, in bytes
   GgufMetadata metadata;
   std::vector<GgufTensor> tensors;    ///< sorted by name
   std::unique_ptr<std::string> path;  ///< what the views of the path point to
@@ -369,7 +369,7 @@ inline int by_gguf_name(const void* a, const void* b) {
   return static_cast<const GgufTensor*>(a)->name.compare(static_cast<const GgufTensor*>(b)->name);
 }
 
-/// Reads the bytes of a GGUF file from front to back. After an error it is not used any more.
+/// Reads the bytes of a GGUF file from front to back. After an error it must not be used any more.
 class GgufReader {
  public:
   GgufReader(std::span<const std::byte> bytes, std::string_view path)
@@ -390,11 +390,12 @@ class GgufReader {
     sort(entries, GgufMetadata::by_key);
     for (std::size_t i = 1; i < entries.size(); ++i)
       if (entries[i].key == entries[i - 1].key)
-        fail({path_, ": metadata ", Quoted{entries[i].key}, " is there twice"});
+        fail({path_, ": metadata ", Quoted{entries[i].key}, " appears twice"});
     content.metadata = GgufMetadata(std::move(entries), path_);
     content.alignment = read_alignment(content.metadata);
 
-    // The shortest has a length, a name of one character, one extent with their number, type, offset.
+    // The shortest has a length, a one-character name, one extent and their number, a type, an
+    // offset.
     check_count("tensors", n_tensors, 8 + 1 + 4 + 8 + 4 + 8);
     std::vector<Place> places;
     for (std::uint64_t i = 0; i < n_tensors; ++i) content.tensors.push_back(read_tensor(i, places));
@@ -407,14 +408,14 @@ class GgufReader {
   }
 
  private:
-  /// What is being read, for messages: the key or name once it is known, before that its number.
+  /// What is being read, for messages: the key or name once it is known, its number before that.
   struct Where {
     const char* kind = "the header";
     std::uint64_t number = 0;
     std::string_view name = {};
     bool numbered = false;
   };
-  /// Where a tensor says that its data is: bytes from the beginning of all data.
+  /// Where a tensor's data is, according to its entry, in bytes from the beginning of all data.
   struct Place {
     std::uint64_t offset = 0, bytes = 0;
   };
@@ -442,7 +443,7 @@ class GgufReader {
   /// The next n bytes.
   const std::byte* take(std::uint64_t n, const char* what) {
     if (n > left())
-      error({"truncated: ", what, " takes ", n, " bytes from byte ", at_, " on, found ", left()});
+      error({"truncated: ", what, " needs ", n, " bytes at byte ", at_, ", found ", left()});
     const std::byte* const p = bytes_.data() + at_;
     at_ += static_cast<std::size_t>(n);
     return p;
@@ -451,7 +452,7 @@ class GgufReader {
   X number(const char* what) {
     return load_unaligned<X>(take(sizeof(X), what));
   }
-  /// A string, which is checked to be UTF-8.
+  /// A string, checked to be UTF-8.
   std::string_view string(const char* what) {
     const auto length = number<std::uint64_t>("a length");
     const std::string_view text(reinterpret_cast<const char*>(take(length, what)),
@@ -464,8 +465,8 @@ class GgufReader {
 
   void check_count(const char* what, std::uint64_t n, std::uint64_t least) const {
     if (n > left() / least)
-      fail({path_, ": the header announces ", n, " ", what, ", each of ", least,
-            " bytes or more, found ", left(), " bytes"});
+      fail({path_, ": the header declares ", n, " ", what, " of at least ", least,
+            " bytes each, found ", left(), " bytes"});
   }
 
   std::uint32_t read_version() {
@@ -475,8 +476,8 @@ class GgufReader {
     at_ = 4;
     const auto version = number<std::uint32_t>("the version");
     if (version != 0 && version << 8 == 0)
-      error({"the file is big-endian (its version is ", version >> 24,
-             " in that order), expected little-endian"});
+      error({"expected a little-endian file, found a big-endian one (of version ", version >> 24,
+             ")"});
     if (version != 2 && version != 3) error({"expected version 2 or 3, found ", version});
     return version;
   }
@@ -490,7 +491,7 @@ class GgufReader {
     where_ = {"metadata entry", i, {}, true};
     GgufEntry entry;
     entry.key = string("the key");
-    // The format asks for lower_snake_case too, which published files do not keep ("gpt-oss.").
+    // The format also asks for lower_snake_case, which published files violate ("gpt-oss.").
     if (entry.key.empty() || entry.key.size() > 65535)
       error({"expected a key of 1 to 65535 characters, found ", entry.key.size()});
     for (const char c : entry.key)
@@ -502,7 +503,7 @@ class GgufReader {
     std::uint64_t count = 1;
     if (entry.is_array()) {
       entry.element = type_of(number<std::uint32_t>("the type of elements"), "type of elements");
-      if (entry.element == GgufType::array) error({"arrays of arrays are not read"});
+      if (entry.element == GgufType::array) error({"arrays of arrays are not supported"});
       count = number<std::uint64_t>("the number of elements");
     }
     read_values(entry, count);
@@ -513,7 +514,7 @@ class GgufReader {
     const bool strings = entry.element == GgufType::string;
     const auto least = static_cast<std::uint64_t>(strings ? 8 : gguf_type_row(entry.element).bytes);
     if (count > left() / least)
-      error({"truncated: ", count, " x ", gguf_type_row(entry.element).name, " take ",
+      error({"truncated: ", count, " x ", gguf_type_row(entry.element).name, " need ",
              strings ? "at least " : "", least, " bytes each, found ", left(), " bytes"});
     entry.count = static_cast<std::int64_t>(count);
     entry.data = bytes_.data() + at_;
@@ -540,7 +541,7 @@ class GgufReader {
     return alignment;
   }
 
-  /// Without its data; where that is goes to `places`.
+  /// Reads a tensor's entry; the place of its data is appended to `places`.
   GgufTensor read_tensor(std::uint64_t i, std::vector<Place>& places) {
     where_ = {"tensor", i, {}, true};
     GgufTensor tensor;
@@ -565,7 +566,7 @@ class GgufReader {
     if (!type)
       error({"expected a type of ggml, such as 0 (F32) or 12 (Q4_K), found ", number_of_type});
     if (tensor.columns() % type->block != 0)
-      error({"expected rows of a multiple of ", type->block, " elements for ", type->name,
+      error({"expected rows with a multiple of ", type->block, " elements for ", type->name,
              ", found shape ", tensor.shape});
     std::int64_t bytes = 1;
     for (const std::int64_t extent : tensor.shape)
@@ -577,12 +578,12 @@ class GgufReader {
     return tensor;
   }
 
-  /// n rounded up to a multiple of the alignment, a power of two below 2^32; n is a place in the file.
+  /// Rounds n, a place in the file, up to a multiple of the alignment, a power of two below 2^32.
   static std::uint64_t align(std::uint64_t n, std::uint64_t alignment) {
     return (n + alignment - 1) & ~(alignment - 1);
   }
 
-  /// Gives the tensors their data, and checks that their names are distinct.
+  /// Sets the tensors' data, and checks that their names are distinct.
   void place(std::vector<GgufTensor>& tensors, const std::vector<Place>& places,
              std::uint64_t alignment) {
     const std::uint64_t begin = align(at_, alignment),
@@ -593,7 +594,7 @@ class GgufReader {
       if (offset % alignment != 0)
         error({"expected an offset that is a multiple of ", alignment, ", found ", offset});
       if (offset > size || bytes > size - offset)
-        error({"its ", bytes, " bytes from offset ", offset, " on end beyond the file's ", size,
+        error({"its ", bytes, " bytes at offset ", offset, " end beyond the file's ", size,
                " bytes of data"});
       tensors[i].data =
           bytes_.subspan(static_cast<std::size_t>(begin + offset), static_cast<std::size_t>(bytes));
@@ -601,11 +602,11 @@ class GgufReader {
     sort(tensors, by_gguf_name);
     for (std::size_t i = 1; i < tensors.size(); ++i)
       if (tensors[i].name == tensors[i - 1].name)
-        fail({path_, ": tensor ", Quoted{tensors[i].name}, " is there twice"});
+        fail({path_, ": tensor ", Quoted{tensors[i].name}, " appears twice"});
   }
 
-  /// Checks that between and after the tensors, sorted by_place, there are only zeros, fewer than
-  /// the alignment. Writers may leave them out at the end.
+  /// Checks that the tensors, sorted with by_place, are separated and followed only by zeros, fewer
+  /// than the alignment. Writers may omit them at the end.
   void check_coverage(const std::vector<GgufTensor>& tensors, std::uint64_t alignment) const {
     std::uint64_t covered = at_;
     const GgufTensor* before = nullptr;
@@ -633,7 +634,8 @@ class GgufReader {
               " in byte ", i});
   }
 
-  /// Blocks of version 1 had other layouts. (It is older than GGUF; a file that says nothing has 2.)
+  /// Version 1 had different block layouts. (It predates GGUF; a file without this entry has
+  /// version 2.)
   void check_quantization_version(const GgufContent& content) {
     constexpr const char* key = "general.quantization_version";
     if (!content.metadata.contains(key)) return;
@@ -652,20 +654,20 @@ class GgufReader {
 
 }  // namespace detail
 
-/// Reads and checks the bytes of a whole GGUF file; the views point into `bytes` and into the result.
-/// `path` is for messages only. Throws Error on anything that the format does not allow, and on what
-/// is not read: version 1, big-endian files, arrays of arrays, and types that no block size is known
-/// of.
+/// Parses and checks the bytes of a whole GGUF file; the views point into `bytes` and into the
+/// result. `path` is for messages only. Throws Error on anything that the format does not allow,
+/// and on what is not supported: version 1, big-endian files, arrays of arrays, and types with an
+/// unknown block size.
 [[gnu::cold]] inline GgufContent parse_gguf(std::span<const std::byte> bytes,
                                             std::string_view path) {
   return detail::GgufReader(bytes, path).read();
 }
 
-/// A GGUF file, memory-mapped; metadata and tensors are views into the map and live as long as the
-/// object or what it was moved into. Move-only.
+/// A memory-mapped GGUF file. Metadata and tensors are views into the map, valid as long as the
+/// object, or the one it was moved into, exists. Move-only.
 class GgufFile {
  public:
-  /// Throws Error if the file cannot be read or breaks the format.
+  /// Throws Error if the file cannot be read or violates the format.
   explicit GgufFile(std::string path)
       : map_(std::move(path)), content_(parse_gguf(map_.bytes(), map_.path())) {}
 

@@ -1,12 +1,12 @@
 #pragma once
 /// \file
-/// The types of a GGUF file's tensors, and their values as floats. Quantised rows are made of blocks,
-/// each of which holds 32 or 256 consecutive numbers. Layouts below are in bytes, in the order of
-/// the file; f16 is an IEEE half, little-endian. Source of the layouts: ggml.
+/// The types of a GGUF file's tensors, and their conversion to float. Quantised rows consist of
+/// blocks of 32 or 256 consecutive numbers. The layouts below are in bytes, in file order; f16 is a
+/// little-endian IEEE half. Source of the layouts: ggml.
 ///
-/// Every product below is exact in float: a scale has 11 significant bits, what it is multiplied with
-/// at most 13. So results are rounded at most once, in the subtraction or addition of an offset, and
-/// have the same bits whether or not the compiler fuses the two.
+/// Every product below is exact in float: a scale has 11 significant bits, and the number it is
+/// multiplied by at most 13. So results are rounded at most once, when an offset is subtracted or
+/// added, and have the same bits whether or not the compiler fuses the two operations.
 #include <samba/core/scalar.hpp>
 #include <samba/io/safetensors.hpp>
 
@@ -17,7 +17,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Types of a tensor's elements, with the numbers that they have in a file.
+/// Types of a tensor's elements, with their numbers in a file.
 enum class GgmlType : std::uint32_t {
   f32 = 0,
   f16 = 1,
@@ -57,7 +57,7 @@ enum class GgmlType : std::uint32_t {
 
 namespace detail {
 
-/// `to_floats` turns n blocks into floats; it is null for types that are stored only.
+/// `to_floats` converts n blocks to floats; it is null for types that are only stored.
 struct GgmlTypeRow {
   GgmlType type;
   const char* name;
@@ -66,22 +66,23 @@ struct GgmlTypeRow {
   void (*to_floats)(const std::uint8_t* __restrict blocks, std::int64_t n, float* __restrict out);
 };
 
-/// The half at p, exactly.
+/// The half at p as a float, exactly.
 inline float half_at(const std::uint8_t* p) {
   std::uint16_t half;
   std::memcpy(&half, p, 2);
   return f16_to_float(half);
 }
 
-/// out[i] = scale * (low four bits of q[i] - zero), out[i + n] the same of the high ones.
+/// out[i] = scale * (low four bits of q[i] - zero), and out[i + n] the same with the high four
+/// bits.
 template <int n, int zero>
 void nibbles(const std::uint8_t* __restrict q, float scale, float* __restrict out) {
   for (int i = 0; i < n; ++i) out[i] = scale * static_cast<float>((q[i] & 15) - zero);
   for (int i = 0; i < n; ++i) out[n + i] = scale * static_cast<float>((q[i] >> 4) - zero);
 }
 
-// Blocks of 32. Nibbles: byte i has element i in its low four bits and element 16 + i in its high ones.
-// Fifth bits: element i has bit i of a little-endian u32.
+// Blocks of 32. Nibbles: byte i has element i in its low four bits and element 16 + i in its high
+// ones. Fifth bits: that of element i is bit i of a little-endian u32.
 
 /// f16 d; i8 q[32]: d * q.
 inline void q8_0_to_floats(const std::uint8_t* __restrict block, float* __restrict out) {
@@ -102,7 +103,7 @@ inline void q4_1_to_floats(const std::uint8_t* __restrict block, float* __restri
   for (int i = 0; i < 32; ++i) out[i] += m;
 }
 
-/// q[i] = the elements of 5 bits, from their fifth bits and nibbles.
+/// q[i] = the 5-bit elements, from their fifth bits and nibbles.
 inline void five_bits(const std::uint8_t* fifth, const std::uint8_t* __restrict low,
                       int* __restrict q) {
   std::uint32_t high;
@@ -130,10 +131,11 @@ inline void q5_1_to_floats(const std::uint8_t* __restrict block, float* __restri
 
 // Blocks of 256.
 
-/// The scales and offsets of the eight groups of 32 of a Q4_K or Q5_K block, 6 bits each, in 12
-/// bytes: 0 to 3 have scales of groups 0 to 3 in their low six bits, and the upper two bits of those
-/// of groups 4 to 7 above; 4 to 7 offsets in the same way; 8 to 11 the low four bits of scales (low)
-/// and offsets (high) of groups 4 to 7.
+/// The scales and offsets of the eight groups of 32 in a Q4_K or Q5_K block, 6 bits each, in 12
+/// bytes. Bytes 0 to 3 have the scales of groups 0 to 3 in their low six bits, and in their high
+/// two bits the upper two bits of the scales of groups 4 to 7. Bytes 4 to 7 have the offsets in the
+/// same way. Bytes 8 to 11 have the low four bits of the scales (low) and offsets (high) of groups
+/// 4 to 7.
 struct GroupsOfK {
   float scale[8], offset[8];
 
@@ -150,8 +152,8 @@ struct GroupsOfK {
   }
 };
 
-/// f16 d, d_offset; u8 packed[12] (GroupsOfK); u8 nibbles[128]: scale * q - offset of the group. Byte
-/// 32 g + i has element i of group 2 g in its low bits, of group 2 g + 1 in its high ones.
+/// f16 d, d_offset; u8 packed[12] (GroupsOfK); u8 nibbles[128]: scale * q - offset, by group. Byte
+/// 32 g + i has element i of group 2 g in its low bits and of group 2 g + 1 in its high bits.
 inline void q4_k_to_floats(const std::uint8_t* __restrict block, float* __restrict out) {
   const GroupsOfK groups(block);
   for (int g = 0; g < 8; ++g) {
@@ -163,8 +165,8 @@ inline void q4_k_to_floats(const std::uint8_t* __restrict block, float* __restri
   }
 }
 
-/// f16 d, d_offset; u8 packed[12]; u8 fifth[32]; u8 nibbles[128]: as Q4_K; the fifth bit of element i
-/// of group g is bit g of fifth[i].
+/// f16 d, d_offset; u8 packed[12]; u8 fifth[32]; u8 nibbles[128]: as Q4_K. The fifth bit of element
+/// i of group g is bit g of fifth[i].
 inline void q5_k_to_floats(const std::uint8_t* __restrict block, float* __restrict out) {
   const GroupsOfK groups(block);
   const std::uint8_t* const fifth = block + 16;
@@ -181,8 +183,8 @@ inline void q5_k_to_floats(const std::uint8_t* __restrict block, float* __restri
 
 /// u8 low[128]; u8 high[64]; i8 scales[16]; f16 d: d * scale * (q - 32), one scale per 16 elements.
 /// Group g of 32 elements, the k-th of half h (g = 4 h + k): element i has its low four bits in
-/// low[64 h + 32 (k % 2) + i], in the low nibble if k < 2, and its upper two in bits 2 k and 2 k + 1
-/// of high[32 h + i].
+/// low[64 h + 32 (k % 2) + i], in the low nibble if k < 2, and its upper two in bits 2 k and 2 k +
+/// 1 of high[32 h + i].
 inline void q6_k_to_floats(const std::uint8_t* __restrict block, float* __restrict out) {
   const float d = half_at(block + 208);
   for (int g = 0; g < 8; ++g) {
@@ -261,7 +263,7 @@ inline constexpr std::array ggml_type_table{
     GgmlTypeRow{GgmlType::nvfp4, "NVFP4", 64, 36, nullptr},
     GgmlTypeRow{GgmlType::q1_0, "Q1_0", 128, 18, nullptr}};
 
-/// The type's row, or null for a number that is no type's.
+/// The type's row, or null for an unknown type.
 constexpr const GgmlTypeRow* find_ggml_type(GgmlType type) {
   for (const GgmlTypeRow& row : ggml_type_table)
     if (row.type == type) return &row;

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Weights from GGUF files.
+/// Reads weights from GGUF files.
 #include <samba/io/checkpoint.hpp>
 #include <samba/io/format/gguf.hpp>
 #include <samba/io/gguf.hpp>
@@ -9,13 +9,14 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// True if two tensors of a file have the same type and bytes.
+/// True if two tensors in a file have the same type and bytes.
 [[gnu::cold]] inline bool same_numbers(const GgufTensor& a, const GgufTensor& b) {
   return a.type == b.type && a.shape == b.shape &&
          std::memcmp(a.data.data(), b.data.data(), a.data.size()) == 0;
 }
 
-/// out[i] = element first + i, row major, of a tensor of a type that read_rows reads. Throws as it.
+/// out[i] = element first + i, row major, of a tensor of a type that read_rows supports. Throws as
+/// read_rows does.
 template <class R>
 void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out) {
   const std::int64_t columns = tensor.columns(), n = std::ssize(out);
@@ -23,7 +24,7 @@ void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out)
     if (first % columns == 0 && n % columns == 0)
       return read_rows(tensor, first / columns, n / columns, out);
   std::vector<float> row(static_cast<std::size_t>(columns));
-  if (n == 0) read_rows(tensor, 0, 0, {});  // refuses types that are not read
+  if (n == 0) read_rows(tensor, 0, 0, {});  // throws for unsupported types
   for (std::int64_t i = 0; i < n;) {
     const std::int64_t at = (first + i) % columns, some = (std::min)(columns - at, n - i);
     read_rows(tensor, (first + i) / columns, 1, row);
@@ -35,7 +36,7 @@ void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out)
 
 namespace detail {
 
-/// The number that a layer gives as this option; NaN: it gives none.
+/// The value of a layer's option, or NaN if it has no such option.
 [[gnu::cold]] inline double option_of(const BranchInfo& branch, std::string_view name) {
   const std::string key = join({name, "="});
   for (std::size_t at = 0; (at = branch.options.find(key, at)) != branch.options.npos; ++at)
@@ -44,9 +45,8 @@ namespace detail {
   return std::nan("");
 }
 
-/// Compares what a file's metadata says of its model with the type. Fields are those of the
-/// architecture `llama`; one that is not known here is an error, for it may change what the model
-/// computes.
+/// Checks the metadata in a file against the model's type. Fields are those of the architecture
+/// `llama`. An unknown field is an error, because it may change what the model computes.
 class GgufConfig {
  public:
   [[gnu::cold]] GgufConfig(const GgufFile& file, const std::vector<BranchInfo>& branches,
@@ -55,7 +55,7 @@ class GgufConfig {
     const std::string_view architecture =
         file.metadata().get<std::string_view>("general.architecture");
     if (architecture != "llama")
-      fail({file.path(), ": general.architecture: expected llama, which is what is read, found ",
+      fail({file.path(), ": general.architecture: expected llama, the only one supported, found ",
             Quoted{architecture}});
     blocks_ = static_cast<std::int64_t>(branches.size()) / 2;
     check("vocab_size", vocab_size);
@@ -74,11 +74,11 @@ class GgufConfig {
     }
     for (const GgufEntry& entry : file.metadata())
       if (entry.key.starts_with("llama.") && !known(entry.key.substr(6)))
-        fail({file.path(), ": ", entry.key, ": this field is not implemented"});
+        fail({file.path(), ": ", entry.key, ": this field is not supported"});
   }
 
  private:
-  // What the type says nothing of: how long texts were in training.
+  // Fields that do not concern the type: the length of texts in training.
   static constexpr std::string_view harmless[] = {"context_length"};
 
   [[gnu::cold]] bool known(std::string_view field) const {
@@ -88,7 +88,7 @@ class GgufConfig {
       if (field == name) return true;
     return false;
   }
-  /// Throws if the file has the field with another number.
+  /// Throws if the file has the field with a different number.
   [[gnu::cold]] void check(const char* field, double expected) {
     if (std::isnan(expected)) return;
     const std::string key = join({"llama.", field});
@@ -109,11 +109,12 @@ class GgufConfig {
 
 }  // namespace detail
 
-/// Reads the weights of a Model from a GGUF file of the architecture `llama` (Llama, Mistral, SmolLM2):
-/// alternating attention and SwiGLU. Quantised tensors become floats, and then what T says.
+/// Reads the weights of a Model from a GGUF file of the architecture `llama` (Llama, Mistral,
+/// SmolLM2): alternating attention and SwiGLU. Quantised tensors are converted to float and then to
+/// T.
 ///
-/// Throws Error before reading any weight where the file does not fit the type: tensors as in load, and
-/// whatever the metadata says of sizes, heads, rotation, window and norms.
+/// Throws Error before reading any weight if the file does not fit the type: its tensors, as in
+/// load, or its metadata about sizes, heads, rotation, window and norms.
 template <class Model, class T = float>
 Weights<Model, T> load_gguf(const std::string& path) {
   const GgufFile file(path);

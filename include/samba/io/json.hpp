@@ -1,8 +1,8 @@
 #pragma once
 /// \file
 /// A strict JSON reader (RFC 8259) for file headers and indices. It builds no tree: the caller asks
-/// for the value it expects next, and anything else is an error with its byte offset and the keys
-/// that lead to it.
+/// for the value it expects next, and anything else is an error that gives the byte offset and the
+/// keys that lead there.
 #include <samba/core/callback.hpp>
 #include <samba/core/error.hpp>
 
@@ -18,7 +18,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Length of the longest beginning of `text` that is valid UTF-8 (RFC 3629); all of it, if it is.
+/// Length of the longest prefix of `text` that is valid UTF-8 (RFC 3629).
 [[gnu::cold]] inline std::size_t valid_utf8_prefix(std::string_view text) {
   const auto byte = [&](std::size_t i) {
     return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
@@ -33,7 +33,7 @@ namespace samba::inline SAMBA_TARGET {
                                                              : 0;
     bool valid = length > 0;
     for (std::size_t i = 1; i < length; ++i) valid = valid && (byte(at + i) & 0xc0u) == 0x80;
-    // Longer forms of shorter codes, surrogates, and codes past U+10FFFF show in the second byte.
+    // The second byte reveals overlong forms, surrogates, and code points above U+10FFFF.
     if (lead == 0xe0) valid = valid && second >= 0xa0;
     if (lead == 0xed) valid = valid && second < 0xa0;
     if (lead == 0xf0) valid = valid && second >= 0x90;
@@ -44,12 +44,12 @@ namespace samba::inline SAMBA_TARGET {
   return at;
 }
 
-/// Reads one JSON text from front to back. Stricter than the RFC where it leaves a choice: keys of
-/// an object are distinct, nesting has a bound, surrogates come in pairs. After an error the reader
-/// is not used any more.
+/// Reads one JSON text from front to back. Where the RFC leaves a choice, the reader is strict: an
+/// object's keys must be distinct, nesting is bounded, and surrogates come in pairs. After an error
+/// it must not be used any more.
 class JsonReader {
  public:
-  static constexpr int max_depth = 32;  ///< objects and arrays within each other
+  static constexpr int max_depth = 32;  ///< of nested objects and arrays
 
   /// Reads `text`, which must outlive the reader; `where` starts every message.
   JsonReader(std::string_view text, std::string where) : text_(text), where_(std::move(where)) {
@@ -58,8 +58,8 @@ class JsonReader {
     at_ = 0;
   }
 
-  /// Reads an object; calls member(key), which must read the value, for each of its members. Two
-  /// with the same key are found at the object's end.
+  /// Reads an object; calls member(key), which must read the value, for each of its members.
+  /// Duplicate keys are detected at the object's end.
   [[gnu::cold]] void object(Callback<const std::string&> member) {
     open('{', "an object");
     std::vector<std::string> keys;
@@ -106,7 +106,7 @@ class JsonReader {
     }
   }
 
-  /// Reads a number that is an integer from 0 to 2^63 - 1, written without fraction and exponent.
+  /// Reads an integer from 0 to 2^63 - 1, written without fraction and exponent.
   [[gnu::cold]] std::int64_t whole_number() {
     skip_space();
     const std::size_t start = at_;
@@ -123,7 +123,7 @@ class JsonReader {
     return value;
   }
 
-  /// Takes null if it is what comes next.
+  /// Consumes null if it comes next; returns whether it did.
   [[gnu::cold]] bool null() {
     skip_space();
     return literal("null");
@@ -146,7 +146,7 @@ class JsonReader {
     }
   }
 
-  /// Checks that nothing but white space follows the value.
+  /// Checks that only white space follows the value.
   void end() {
     skip_space();
     if (at_ != text_.size()) expected("the end");
@@ -157,7 +157,10 @@ class JsonReader {
     std::string message = detail::join({where_, ", byte ", at_});
     const char* separator = ", in ";
     for (const std::string* key : path_)
-      if (key) message += detail::join({separator, Quoted{*key}}), separator = ".";
+      if (key) {
+        message += detail::join({separator, Quoted{*key}});
+        separator = ".";
+      }
     fail({message, ": ", detail::join(parts)});
   }
 
@@ -171,7 +174,7 @@ class JsonReader {
 
   bool is_digit() const { return at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; }
 
-  /// Takes c if it is what comes next after white space.
+  /// Consumes c if it comes next after white space; returns whether it did.
   [[gnu::cold]] bool take(char c) {
     skip_space();
     if (at_ == text_.size() || text_[at_] != c) return false;
@@ -190,7 +193,7 @@ class JsonReader {
     if (++depth_ > max_depth) error({"nested deeper than ", max_depth, " levels"});
   }
 
-  /// After a member or element: true if a comma announces another, false if the bracket closes.
+  /// After a member or element: true if a comma follows, false if the closing bracket does.
   [[gnu::cold]] bool more(char bracket) {
     if (take(',')) return true;
     if (take(bracket)) return false;
@@ -203,7 +206,7 @@ class JsonReader {
     for (std::size_t i = 1; i < sorted.size(); ++i)
       if (sorted[i] == sorted[i - 1]) error({"duplicate key ", Quoted{sorted[i]}});
   }
-  /// By std::qsort, which costs nothing to compile.
+  /// With std::qsort, which costs nothing to compile.
   static void sort(std::vector<std::string_view>& texts) {
     if (texts.empty()) return;
     std::qsort(texts.data(), texts.size(), sizeof(texts[0]), [](const void* a, const void* b) {
@@ -216,7 +219,7 @@ class JsonReader {
     error({"expected ", what, ", found ", found()});
   }
 
-  /// What comes next, for messages.
+  /// Describes what comes next, for messages.
   [[gnu::cold]] std::string found() const {
     if (at_ == text_.size()) return "the end";
     const char c = text_[at_];
@@ -265,7 +268,11 @@ class JsonReader {
     if (c != 'u') error({"unknown escape in a string"});
     std::uint32_t code = utf16_unit();
     if (code >= 0xd800 && code < 0xdc00) {
-      const std::uint32_t low = text_.substr(at_, 2) == "\\u" ? (++at_, utf16_unit()) : 0;
+      std::uint32_t low = 0;
+      if (text_.substr(at_, 2) == "\\u") {
+        ++at_;
+        low = utf16_unit();
+      }
       if (low < 0xdc00 || low > 0xdfff) error({"half a surrogate pair in a string"});
       code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
     } else if (code >= 0xdc00 && code <= 0xdfff) {
@@ -313,7 +320,7 @@ class JsonReader {
   std::string where_;
   std::size_t at_ = 0;
   int depth_ = 0;
-  // Keys that lead to the value being read, by depth; null in an array.
+  // The keys that lead to the value being read, by depth; null within an array.
   const std::string* path_[max_depth] = {};
 };
 

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// Files of the operating system (POSIX): a read-only memory map, and what else readers and writers
-/// of files share. Every error names the path and what the system said.
+/// share. Every error gives the path and the system's reason.
 #include <samba/core/arena.hpp>
 #include <samba/core/error.hpp>
 
@@ -21,11 +21,11 @@ namespace samba::inline SAMBA_TARGET {
 
 /// Throws "<path>: <what>: <text of errno>".
 [[noreturn]] inline void fail_errno(const std::string& path, const char* what) {
-  const int code = errno;  // before anything that could change it
+  const int code = errno;  // before anything can change it
   fail({path, ": ", what, ": ", std::generic_category().message(code)});
 }
 
-/// True for a directory, or a link to one.
+/// True for a directory or a link to one.
 inline bool is_directory(const std::string& path) {
   struct ::stat status{};
   return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
@@ -53,17 +53,17 @@ class FileDescriptor {
 
   int get() const { return number_; }
 
-  /// Closes now; false, with errno, where that reports an error (a write that failed late). A signal
-  /// is none: the file is closed anyway.
+  /// Closes now; returns false, with errno, on an error (such as a write that failed late). EINTR
+  /// does not count: the file is closed anyway.
   bool close() { return ::close(std::exchange(number_, -1)) == 0 || errno == EINTR; }
 
  private:
   int number_ = -1;
 };
 
-/// Waits until what was written to a file, or the names in a folder, are on the disk; false, with
-/// errno, where that fails. What cannot wait (a pipe, a device, some file systems of networks and in
-/// user space) is no failure.
+/// Waits until what was written to a file, or the names in a folder, are on the disk. Returns
+/// false, with errno, if that fails. Files that do not support it (pipes, devices, some network and
+/// user-space file systems) do not count as failures.
 [[gnu::cold]] inline bool sync_to_disk(int file) {
   while (::fsync(file) != 0)
     if (errno != EINTR)
@@ -71,15 +71,15 @@ class FileDescriptor {
   return true;
 }
 
-/// The bytes of a regular file, mapped into memory for reading: pages are read when they are
-/// touched. Move-only; the bytes stay where they are when the object moves, until it is destroyed.
-/// The file must not shrink meanwhile: reads past its new end raise SIGBUS.
+/// The bytes of a regular file, mapped into memory for reading: pages are read when first touched.
+/// Move-only; moving the object does not move the bytes. The file must not shrink meanwhile: reads
+/// past its new end raise SIGBUS.
 class MappedFile {
  public:
-  /// Throws Error if the path is missing, unreadable or no regular file. An empty file has no
+  /// Throws Error if the path is missing, unreadable or not a regular file. An empty file has no
   /// bytes.
   explicit MappedFile(std::string path) : path_(std::move(path)) {
-    // O_NONBLOCK: opening a pipe by mistake returns, and is then refused, instead of waiting.
+    // O_NONBLOCK: opening a pipe by mistake fails below instead of blocking.
     const FileDescriptor file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (file.get() < 0) fail_errno(path_, "cannot open for reading");
     struct ::stat status{};
@@ -107,8 +107,8 @@ class MappedFile {
     if (data_) ::munmap(data_, size_);
   }
 
-  /// Gives the map to an arena over `bytes` bytes from `offset` on. What is written there stays in
-  /// memory: the file does not change.
+  /// Hands the map over to an arena of `bytes` bytes starting at `offset`. Writes stay in memory
+  /// and do not change the file.
   Arena to_arena(std::ptrdiff_t offset, std::int64_t bytes) && {
     if (::mprotect(data_, size_, PROT_READ | PROT_WRITE) != 0) fail_errno(path_, "cannot map");
     std::byte* const map = std::exchange(data_, nullptr);

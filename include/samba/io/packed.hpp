@@ -1,8 +1,9 @@
 #pragma once
 /// \file
-/// Weights in a file as they are in memory: opened by mapping it, without reading or packing. A
-/// safetensors file with one tensor, `samba.packed`, and in its metadata what must fit: the model's
-/// structure, the type of the matrices, the width of a panel. The same for every instruction set.
+/// Weights in a file as they are in memory: opened by mapping, without reading or packing. It is a
+/// safetensors file with one tensor, `samba.packed`. Its metadata has the properties that must
+/// match: the model's structure, the type of the matrices and the width of a panel. The file is the
+/// same for every instruction set.
 #include <samba/io/file_record.hpp>
 #include <samba/model/weights.hpp>
 
@@ -10,7 +11,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// What a packed file must say of weights with matrices of T.
+/// The type entry in a packed file with matrices of T.
 template <class T>
 std::string packed_type() {
   static_assert(!std::is_same_v<T, double>, "packed weights are float, bf16 or int8");
@@ -40,8 +41,8 @@ template <int = 0>
   const auto check_entry = [&](const char* what, const char* key, std::string_view expected) {
     const std::string found = record.text(key);
     if (found != expected)
-      fail(
-          {path, ": packed weights of another ", what, ": expected ", expected, ", found ", found});
+      fail({path, ": packed weights with a different ", what, ": expected ", expected, ", found ",
+            found});
   };
   check_entry("layout version", "packed", "1");
   check_entry("model", "structure", structure);
@@ -62,15 +63,15 @@ template <int = 0>
 
 }  // namespace detail
 
-/// Writes weights for load_packed. Replaces an existing file only when all is written.
+/// Writes weights for load_packed. An existing file is replaced only once everything is written.
 template <class Model, class T>
 void save_packed(const Weights<Model, T>& weights, const std::string& path) {
   detail::save_packed(path, structure<Model>(), detail::packed_type<T>(), weights.memory());
 }
 
-/// Maps a file of save_packed: pages are read when they are first used, and what changes in the
-/// weights stays in memory. Throws Error, naming both, if the file is of another model, type,
-/// group size or panel width. The numbers themselves are taken as they are.
+/// Maps a file written by save_packed: pages are read when first used, and changes to the weights
+/// stay in memory. Throws Error, naming both, if the file has a different model, type, group size
+/// or panel width. The numbers themselves are not checked.
 template <class Model, class T = float>
 Weights<Model, T> load_packed(const std::string& path) {
   return Weights<Model, T>(detail::load_packed(path, structure<Model>(), detail::packed_type<T>(),

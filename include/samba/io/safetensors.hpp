@@ -1,8 +1,8 @@
 #pragma once
 /// \file
 /// The safetensors format: 8 bytes with the length of a JSON header, the header (name, dtype, shape
-/// and place of each tensor), then the tensors' bytes, little-endian, row major. Files come from
-/// strangers: everything is checked before it is used, and what the format leaves undefined is an
+/// and place of each tensor), then the tensors' bytes, little-endian, row major. Files are not
+/// trusted: everything is checked before it is used, and what the format leaves undefined is an
 /// error.
 #include <samba/core/error.hpp>
 #include <samba/core/scalar.hpp>
@@ -32,8 +32,8 @@ namespace samba::inline SAMBA_TARGET {
 
 static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian");
 
-/// Element types of a file. f8 is stored only; arithmetic on it is the caller's. other: any that is
-/// not named here; such tensors have their place in a file, and are neither read nor written.
+/// Element types in a file. f8 is only stored; arithmetic on it is up to the caller. other: any
+/// type not listed here; a file may contain such tensors, but they are neither read nor written.
 enum class Dtype {
   f64,
   f32,
@@ -59,7 +59,7 @@ struct DtypeRow {
   const char* name;
   int bytes;
 };
-/// In the order of the enumeration.
+/// In the order of the enumerators.
 inline constexpr std::array dtype_table{
     DtypeRow{Dtype::f64, "F64", 8},         DtypeRow{Dtype::f32, "F32", 4},
     DtypeRow{Dtype::f16, "F16", 2},         DtypeRow{Dtype::bf16, "BF16", 2},
@@ -76,27 +76,27 @@ constexpr const char* dtype_name(Dtype dtype) {
   return detail::dtype_table[static_cast<std::size_t>(dtype)].name;
 }
 
-/// Of elements of a type: double, bf16, else float.
+/// The dtype of elements of a type: double, bf16, else float.
 template <class R>
 inline constexpr Dtype dtype_of = std::is_same_v<R, double> ? Dtype::f64
                                   : std::is_same_v<R, bf16> ? Dtype::bf16
                                                             : Dtype::f32;
 
-/// Bytes of one element; 0 for other.
+/// Bytes of one element; 0 for `other`.
 constexpr int dtype_bytes(Dtype dtype) {
   return detail::dtype_table[static_cast<std::size_t>(dtype)].bytes;
 }
 
-/// One tensor of a file. All that it points to, its bytes, its name and the path, lives as long as
-/// the file's object; `data` is exactly shape x dtype bytes, at any alignment. (Of another dtype, as
-/// many as the file says.)
+/// One tensor in a file. Its bytes, its name and the path are valid as long as the file object
+/// exists. `data` is exactly shape x dtype bytes, at any alignment. (For dtype `other`, as many as
+/// the file says.)
 struct TensorView {
   std::string_view name;
   Dtype dtype = Dtype::f32;
   Shape shape;
   std::span<const std::byte> data;
   std::string_view file = {};         ///< path it came from, for messages
-  std::string_view other_dtype = {};  ///< what the file calls a dtype that is `other`
+  std::string_view other_dtype = {};  ///< the name in the file of a dtype that is `other`
 
   /// Number of elements.
   std::int64_t size() const {
@@ -110,14 +110,14 @@ struct TensorView {
   }
 };
 
-/// Longest JSON header or index that is read or written, in bytes.
+/// The longest JSON header or index that is read or written, in bytes.
 inline constexpr std::int64_t max_header_bytes = 100'000'000;
 
 namespace detail {
 
-/// Bytes of a tensor of this shape and dtype, or -1 if they, or the product of the extents that are
-/// not zero, pass 2^63 - 1 (so that products of any order and part of the shape are safe). Of
-/// another dtype its elements.
+/// Bytes of a tensor of this shape and dtype, or -1 if they, or the product of the nonzero extents,
+/// exceed 2^63 - 1 (so that any partial product of extents is safe). For dtype `other`, the number
+/// of elements.
 inline std::int64_t tensor_bytes(const Shape& shape, Dtype dtype) {
   std::int64_t bytes = (std::max)(dtype_bytes(dtype), 1);
   bool empty = false;
@@ -132,11 +132,11 @@ inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-// Sorting and searching by the C library, which costs nothing to compile.
+// Sorting and searching with the C library, which costs nothing to compile.
 inline int by_name(const void* a, const void* b) {
   return static_cast<const TensorView*>(a)->name.compare(static_cast<const TensorView*>(b)->name);
 }
-/// By the place of the data in the file.
+/// Orders tensors by the position of their data in the file.
 inline int by_data(const void* a, const void* b) {
   const auto &x = static_cast<const TensorView*>(a)->data,
              &y = static_cast<const TensorView*>(b)->data;
@@ -155,7 +155,7 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
       std::bsearch(&key, sorted.data(), sorted.size(), sizeof(TensorView), by_name));
 }
 
-/// Reads the value of one tensor's key in the header.
+/// Reads the header's entry for one tensor.
 [[gnu::cold]] inline TensorView read_entry(JsonReader& json, std::string_view name,
                                            std::span<const std::byte> data, std::string_view path,
                                            Callback<std::string_view, std::string_view&> keep) {
@@ -214,7 +214,7 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
   return tensor;
 }
 
-/// Checks that the tensors, sorted by_data, cover the data exactly: every byte once.
+/// Checks that the tensors, sorted with by_data, cover every byte of the data exactly once.
 [[gnu::cold]] inline void check_coverage(const std::vector<TensorView>& tensors,
                                          std::span<const std::byte> data, std::string_view path) {
   std::int64_t covered = 0;
@@ -236,8 +236,8 @@ inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std:
 
 }  // namespace detail
 
-/// Pairs of texts from one JSON text, as views into one buffer: a std::map<std::string, std::string>
-/// that costs little to compile.
+/// Pairs of strings from one JSON text, as views into one buffer: a cheaper to compile
+/// std::map<std::string, std::string>.
 class TextPairs {
  public:
   struct Pair {
@@ -245,11 +245,12 @@ class TextPairs {
   };
 
   TextPairs() = default;
-  /// With room for `bytes` of text; what is kept never moves.
+  /// Reserves `bytes` bytes of text, which never move.
   explicit TextPairs(std::size_t bytes)
       : text_(std::make_unique<char[]>(bytes)), end_(text_.get()) {}
 
-  /// A copy of the text, which lives as long as the object or what it was moved into.
+  /// Returns a copy of the text that is valid as long as this object, or the one it was moved into,
+  /// exists.
   std::string_view keep(std::string_view text) {
     if (!text.empty()) std::memcpy(end_, text.data(), text.size());
     end_ += text.size();
@@ -263,7 +264,7 @@ class TextPairs {
     if (!pairs_.empty()) std::qsort(pairs_.data(), pairs_.size(), sizeof(Pair), by_key);
   }
 
-  /// The value of a key, or null; after sort().
+  /// The value of a key, or null. Call sort() first.
   const std::string_view* find(std::string_view key) const {
     const Pair wanted{key, {}};
     if (pairs_.empty()) return nullptr;
@@ -285,13 +286,13 @@ class TextPairs {
   char* end_ = nullptr;
 };
 
-/// What a safetensors file holds.
+/// The content of a safetensors file.
 struct SafetensorsContent {
   std::vector<TensorView> tensors;  ///< sorted by name
-  TextPairs metadata;               ///< `__metadata__`, and the texts of path and names
+  TextPairs metadata;               ///< `__metadata__`; also stores the path and the names
 };
 
-/// Reads and checks the bytes of a whole safetensors file; the views point into `bytes` and into
+/// Parses and checks the bytes of a whole safetensors file; the views point into `bytes` and into
 /// the result. `path` is for messages only. Throws Error on anything that the format does not
 /// allow.
 [[gnu::cold]] inline SafetensorsContent parse_safetensors(std::span<const std::byte> bytes,
@@ -302,16 +303,16 @@ struct SafetensorsContent {
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
   if (length > static_cast<std::uint64_t>(max_header_bytes))
-    fail({path, ": not a safetensors file: its first 8 bytes announce a header of ", length,
+    fail({path, ": not a safetensors file: its first 8 bytes declare a header of ", length,
           " bytes, at most ", max_header_bytes, " are allowed"});
   if (length > bytes.size() - 8)
     fail({path, ": truncated: the header takes ", length, " bytes, found ", bytes.size() - 8});
   std::string_view header = detail::as_text(bytes.subspan(8, static_cast<std::size_t>(length)));
   const auto data = bytes.subspan(8 + static_cast<std::size_t>(length));
-  header = header.substr(0, header.find_last_not_of(' ') + 1);  // the format pads with spaces, only
+  header = header.substr(0, header.find_last_not_of(' ') + 1);  // the format pads with spaces
 
   SafetensorsContent content;
-  // No text is longer than its form in the header.
+  // No decoded text is longer than its JSON form in the header.
   content.metadata = TextPairs(path.size() + header.size());
   path = content.metadata.keep(path);
   const auto keep = [&](std::string_view text, std::string_view& kept) {
@@ -323,7 +324,7 @@ struct SafetensorsContent {
     if (name != "__metadata__")
       content.tensors.push_back(
           detail::read_entry(json, content.metadata.keep(name), data, path, keep));
-    else if (!json.null())  // some writers say so of none
+    else if (!json.null())  // which some writers use for no metadata
       json.object([&](const std::string& key) { content.metadata.add(key, json.string()); });
   });
   content.metadata.sort();
@@ -336,11 +337,11 @@ struct SafetensorsContent {
   return content;
 }
 
-/// A safetensors file, memory-mapped; tensors are views into the map and live as long as the object
-/// or what it was moved into. Move-only.
+/// A memory-mapped safetensors file. Its tensors are views into the map, valid as long as the
+/// object, or the one it was moved into, exists. Move-only.
 class SafetensorsFile {
  public:
-  /// Throws Error if the file cannot be read or breaks the format.
+  /// Throws Error if the file cannot be read or violates the format.
   static SafetensorsFile open(std::string path) { return SafetensorsFile(std::move(path)); }
 
   /// All tensors, sorted by name.
@@ -358,12 +359,12 @@ class SafetensorsFile {
     for (const auto& [key, value] : content_.metadata) all.emplace(key, value);
     return all;
   }
-  /// One entry of it, or null.
+  /// One entry of `__metadata__`, or null.
   const std::string_view* metadata(std::string_view key) const {
     return content_.metadata.find(key);
   }
   const std::string& path() const { return map_.path(); }
-  /// The map itself, which the tensors' data stays in.
+  /// Releases the map, which contains the tensors' data.
   MappedFile release() && { return std::move(map_); }
 
  private:
@@ -382,9 +383,9 @@ constexpr float f16_to_float(std::uint16_t half) {
     exponent = 255 - 112;  // infinity or NaN
   } else if (exponent == 0) {
     if (fraction == 0) return std::bit_cast<float>(sign);
-    const int shift = std::countl_zero(fraction) - 21;  // that makes bit 10 the leading one
+    const int shift = std::countl_zero(fraction) - 21;  // moves the leading one to bit 10
     fraction = fraction << shift & 0x3ffu;
-    exponent = 1u - static_cast<std::uint32_t>(shift);  // may wrap; the bias below brings it back
+    exponent = 1u - static_cast<std::uint32_t>(shift);  // may wrap; adding the bias below undoes it
   }
   return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
 }
@@ -444,12 +445,12 @@ inline void read_floats(const TensorView& tensor, std::int64_t first, std::span<
   detail::read_reals(tensor, first, out);
 }
 
-/// The same in double, exact for all four.
+/// The same in double, which is exact for all four.
 inline void read_floats(const TensorView& tensor, std::int64_t first, std::span<double> out) {
   detail::read_reals(tensor, first, out);
 }
 
-/// out[i] = element first + i of an I64 or I32 tensor. Throws Error as read_floats.
+/// out[i] = element first + i of an I64 or I32 tensor. Throws Error as read_floats does.
 template <int = 0>
 void read_integers(const TensorView& tensor, std::int64_t first, std::span<std::int64_t> out) {
   constexpr auto same = [](auto x) { return x; };
@@ -461,11 +462,11 @@ void read_integers(const TensorView& tensor, std::int64_t first, std::span<std::
   }
 }
 
-/// Writes a safetensors file piece by piece, so that the tensors never need to be in memory
-/// together: declare() every tensor, write() their bytes in the same order, finish(). The file
-/// appears complete, or not at all, as FileWriter writes it. Errors are Error and name the path;
-/// after one, as after finish(), every call is an error.
-/// (A template only so that programs that do not use it need not compile it.)
+/// Writes a safetensors file piece by piece, so that the tensors never need to be in memory at
+/// once: declare() every tensor, write() their bytes in the same order, finish(). The file appears
+/// complete, or not at all; see FileWriter. Errors are Error and name the path. After one, as after
+/// finish(), every call is an error. (A template only so that programs that do not use it need not
+/// compile it.)
 template <class = void>
 class BasicSafetensorsWriter {
  public:
@@ -481,14 +482,14 @@ class BasicSafetensorsWriter {
     header_ += header_.empty() ? "{" : "}";
   }
 
-  /// Announces the next tensor. Not after the first write().
+  /// Declares the next tensor. Must not be called after the first write().
   void declare(std::string_view name, Dtype dtype, const Shape& shape) {
     enter();
     const std::string key = quoted(name),
                       which = detail::join({file_.path(), ": tensor ", key, ": "});
     if (header_written_) fail({which, "declared after data was written"});
     if (name == "__metadata__") fail({which, "this name is reserved"});
-    if (dtype == Dtype::other) fail({which, "its dtype is none that is written"});
+    if (dtype == Dtype::other) fail({which, "this dtype cannot be written"});
     if (!names_.emplace(name, true).second) fail({which, "declared twice"});
     for (const std::int64_t extent : shape)
       if (extent < 0) fail({which, "shape ", shape, " has a negative extent"});
@@ -502,8 +503,8 @@ class BasicSafetensorsWriter {
     closed_ = false;
   }
 
-  /// Appends bytes to a tensor: all of it, or the next piece. Tensors come in the order of their
-  /// declaration; those without elements may be left out.
+  /// Appends bytes to a tensor: all of it, or the next piece. Tensors must come in the order of
+  /// their declaration; those without elements may be left out.
   void write(std::string_view name, std::span<const std::byte> bytes) {
     enter();
     write_header();
@@ -512,7 +513,8 @@ class BasicSafetensorsWriter {
       ++current_;
     }
     if (current_ == tensors_.size() || tensors_[current_].name != name) {
-      fail({file_.path(), ": tensor ", quoted(name), " is not the one to be written next, ",
+      fail({file_.path(), ": tensor ", quoted(name),
+            " is not the next one to be written; expected ",
             current_ == tensors_.size() ? "none" : quoted(tensors_[current_].name)});
     }
     std::int64_t& missing = tensors_[current_].missing;
@@ -525,7 +527,7 @@ class BasicSafetensorsWriter {
     closed_ = false;
   }
 
-  /// Completes the file, waits until it is on the disk, and puts it in place of what was at `path`.
+  /// Completes the file, waits until it is on the disk, and replaces what was at `path`.
   void finish() {
     enter();
     write_header();
@@ -544,13 +546,14 @@ class BasicSafetensorsWriter {
     std::int64_t missing;  // bytes still to be written
   };
 
-  /// Closed while a call runs; an exception leaves it so, because the file may end in half a piece.
+  /// Closes the writer for the duration of a call. After an exception it stays closed, because the
+  /// file may end in the middle of a piece.
   void enter() {
-    if (closed_) fail({file_.path(), ": this writer is finished, or met an error before"});
+    if (closed_) fail({file_.path(), ": this writer is finished or has failed"});
     closed_ = true;
   }
 
-  /// As a JSON string; only valid UTF-8 is allowed in a header.
+  /// Quotes a text as a JSON string. A header must be valid UTF-8.
   std::string quoted(std::string_view text) const {
     if (valid_utf8_prefix(text) != text.size())
       fail({file_.path(), ": a name or metadata is not valid UTF-8"});
@@ -561,7 +564,7 @@ class BasicSafetensorsWriter {
     if (header_written_) return;
     header_written_ = true;
     header_ += '}';
-    // The format does not ask for this; it aligns the data of a mapped file as in an arena.
+    // Not required by the format: aligns the data of a mapped file as in an arena.
     header_.resize(static_cast<std::size_t>(round_up(std::ssize(header_) + 8, alignment)) - 8, ' ');
     if (header_.size() > static_cast<std::size_t>(max_header_bytes)) {
       fail({file_.path(), ": the header takes ", header_.size(), " bytes, at most ",
@@ -576,15 +579,15 @@ class BasicSafetensorsWriter {
   std::string header_;
   std::vector<Declared> tensors_;
   std::map<std::string, bool> names_;  // of tensors_
-  std::int64_t total_ = 0;             // bytes of data declared
-  std::size_t current_ = 0;            // tensor being written
+  std::int64_t total_ = 0;             // declared bytes of data
+  std::size_t current_ = 0;            // the tensor being written
   bool header_written_ = false, closed_ = false;
 };
 
 using SafetensorsWriter = BasicSafetensorsWriter<>;
 
-/// Writes the tensors, in their order, as a safetensors file; their `file` is not used. Replaces
-/// what is at `path` only once all is on the disk.
+/// Writes the tensors, in their order, as a safetensors file; their `file` is not used. What is at
+/// `path` is replaced only once everything is on the disk.
 template <int = 0>
 void write_safetensors(std::string path, std::span<const TensorView> tensors,
                        const std::map<std::string, std::string>& metadata = {}) {

@@ -12,24 +12,24 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The tokens of a SentencePiece model file, with the ids of that file.
+/// Encodes and decodes text with a SentencePiece model file.
 class SentencePieceTokenizer {
  public:
-  /// The first ids of a text, while they are needed to tell how the next one begins.
+  /// The first ids of a text, as long as they affect how the next piece begins.
   struct Context {
     std::vector<int> start;
     std::size_t bytes = 0;  // of the text of `start`
   };
 
-  /// Reads the model at `path`; a file that is absent or is not such a model is an Error.
+  /// Reads the model at `path`. Throws Error if the file is missing or is not such a model.
   explicit SentencePieceTokenizer(const std::string& path)
       : processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
     check_status(processor_->Load(path),
                  path + ": expected a SentencePiece model; the library says: ");
   }
 
-  /// The ids of `text`, after that of the beginning of text if `add_bos`.
-  /// Bytes that are not UTF-8 are read as U+FFFD.
+  /// The ids of `text`, preceded by the beginning-of-text id if `add_bos`. Bytes that are not UTF-8
+  /// are read as U+FFFD.
   std::vector<std::int32_t> encode(std::string_view text, bool add_bos = false) const {
     if (add_bos && bos_id() < 0)
       fail({"SentencePieceTokenizer: the model has no beginning-of-text token"});
@@ -51,14 +51,14 @@ class SentencePieceTokenizer {
   std::string piece(std::int32_t id, Context& context) const {
     if (!contains(id)) fail_id(id, "");
     if (processor_->IsControl(id)) return {};
-    // How a piece begins depends on whether text precedes it, not on which: after the first text,
-    // that same text precedes all that follows it.
+    // How a piece begins depends on whether text precedes it, but not on which text. So after the
+    // first text, that same text is used as the context of everything that follows.
     std::vector<int> ids = context.start;
     ids.push_back(id);
     std::string text = text_of(ids);
     const std::size_t before = context.bytes;
     if (before == 0) {
-      // The model may swallow a leading space; what follows depends on that one, no earlier id.
+      // The model may drop a leading space; what follows depends on this id and on no earlier one.
       if (text.empty()) ids = {id};
       context = {ids, text.size()};
     }
@@ -70,9 +70,9 @@ class SentencePieceTokenizer {
   }
 
   int vocab_size() const { return processor_->GetPieceSize(); }
-  /// Id of the beginning of text, -1 if the model has none.
+  /// The beginning-of-text id, or -1 if the model has none.
   std::int32_t bos_id() const { return processor_->bos_id(); }
-  /// Id of the end of text, -1 if the model has none.
+  /// The end-of-text id, or -1 if the model has none.
   std::int32_t eos_id() const { return processor_->eos_id(); }
 
  private:

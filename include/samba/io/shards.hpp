@@ -1,14 +1,14 @@
 #pragma once
 /// \file
-/// Checkpoints of one safetensors file, or of several and an index.
+/// Checkpoints that consist of one safetensors file, or of several and an index.
 #include <samba/io/safetensors.hpp>
 
 #include <forward_list>
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Reads the text of a `model.safetensors.index.json`: which file, beside the index, holds which
-/// tensor. `path` is for messages only.
+/// Parses a `model.safetensors.index.json`, which maps each tensor to a file in the same folder.
+/// `path` is for messages only.
 [[gnu::cold]] inline TextPairs parse_shard_index(std::string_view text, std::string_view path) {
   if (text.size() > static_cast<std::size_t>(max_header_bytes))
     fail({path, ": an index has at most ", max_header_bytes, " bytes, found ", text.size()});
@@ -40,13 +40,13 @@ namespace samba::inline SAMBA_TARGET {
   return weight_map;
 }
 
-/// The tensors of a model, in one file or in shards. Move-only; views live as long as the object or
-/// what it was moved into.
+/// The tensors of a model, in one file or in shards. Move-only; views are valid as long as the
+/// object, or the one it was moved into, exists.
 class Checkpoint {
  public:
   /// Opens a safetensors file, an index of shards (any name that ends in .json), or a folder with
   /// `model.safetensors` or else `model.safetensors.index.json`. Throws Error unless every file is
-  /// sound and the shards hold exactly the tensors that the index places in them.
+  /// valid and the shards hold exactly the tensors that the index assigns to them.
   static Checkpoint open(std::string path) { return Checkpoint(std::move(path)); }
 
   /// All tensors, sorted by name.
@@ -93,7 +93,7 @@ class Checkpoint {
         if (opened.path() == path) file = &opened;
       if (!file) {
         if (!path_exists(path))
-          fail({path_, ": shard ", Quoted{shard}, ", named for tensor ", Quoted{name},
+          fail({path_, ": shard ", Quoted{shard}, ", listed for tensor ", Quoted{name},
                 ", does not exist"});
         open_file(path);
         file = &files_.front();
@@ -106,7 +106,7 @@ class Checkpoint {
       const std::string_view shard = tensor.file.substr(folder.size());
       const std::string_view* const placed = weight_map.find(tensor.name);
       if (!placed)
-        fail({path_, ": tensor ", Quoted{tensor.name}, " of shard ", Quoted{shard},
+        fail({path_, ": tensor ", Quoted{tensor.name}, " in shard ", Quoted{shard},
               " is not in the index"});
       if (*placed != shard)
         fail({path_, ": tensor ", Quoted{tensor.name}, " is in two shards, ", Quoted{*placed},

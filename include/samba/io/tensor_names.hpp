@@ -1,13 +1,13 @@
 #pragma once
 /// \file
-/// Tensors by the names that files give them.
+/// Tensors by their names in files.
 #include <samba/core/glob.hpp>
 #include <samba/io/format/samba.hpp>
 #include <samba/model/weights.hpp>
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The names of the tensors of Weights::tensors(), in their order, as save() writes them.
+/// The names that save() writes for the tensors of Weights::tensors(), in the same order.
 template <class Model, class T>
 [[gnu::cold]] std::vector<std::string> tensor_names(const Weights<Model, T>& weights) {
   const CheckpointNaming naming(formats::samba, branches<Model>());
@@ -16,8 +16,8 @@ template <class Model, class T>
   return names;
 }
 
-/// The indices of the names that a pattern (see glob_match) matches. If there is none, an
-/// Error that names `option`, the pattern and some of the names.
+/// The indices of the names that a pattern (see glob_match) matches. If there are none, throws
+/// Error with `option`, the pattern and some of the names.
 [[gnu::cold]] inline std::vector<std::size_t> matching_names(
     const char* option, std::string_view pattern, const std::vector<std::string>& names) {
   std::vector<std::size_t> found;

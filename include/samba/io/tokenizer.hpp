@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Text to token ids and back, one byte per token, and text that appears while ids are generated.
+/// Text to token ids and back, one byte per token, and streaming of text while ids are generated.
 #include <samba/core/error.hpp>
 
 #include <algorithm>
@@ -13,13 +13,13 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A token is a byte. Any text, and anything that is not text, comes back unchanged.
+/// Each byte is a token. Text and other data survive the round trip unchanged.
 struct ByteTokenizer {
   static constexpr int vocab_size = 256;
-  /// The ids of a text are those of its pieces, however it is cut.
+  /// The ids of a text are those of its pieces, wherever it is split.
   static constexpr bool splits_anywhere = true;
 
-  /// What a StreamDecoder keeps between two ids: nothing.
+  /// The state a StreamDecoder keeps between ids: none.
   struct Context {};
 
   std::vector<std::int32_t> encode(std::string_view text) const {
@@ -44,7 +44,7 @@ struct ByteTokenizer {
   std::string piece(std::int32_t id, Context&) const { return decode({&id, 1}); }
 };
 
-/// The ids of a text by anything that has encode(text), or is a function of it.
+/// Encodes a text with anything that has encode(text) or is callable with a text.
 template <class Tokenizer>
 std::vector<std::int32_t> encode_text(const Tokenizer& tokenizer, std::string_view text) {
   if constexpr (requires { tokenizer.encode(text); })
@@ -68,7 +68,7 @@ inline int utf8_length(std::string_view bytes) {
   for (int i = 1; i < length; ++i) {
     if (static_cast<std::size_t>(i) == bytes.size()) return 0;
     int low = 0x80, high = 0xbf;
-    // The second byte tells overlong forms, surrogates and code points above U+10FFFF apart.
+    // The second byte reveals overlong forms, surrogates and code points above U+10FFFF.
     if (i == 1 && lead == 0xe0) low = 0xa0;
     if (i == 1 && lead == 0xed) high = 0x9f;
     if (i == 1 && lead == 0xf0) low = 0x90;
@@ -80,36 +80,36 @@ inline int utf8_length(std::string_view bytes) {
 
 }  // namespace detail
 
-/// Text of a growing sequence of ids, complete characters only: a character that is spread over
-/// several ids appears with the last of them. Each byte that is not part of a UTF-8 character
-/// becomes U+FFFD as soon as that is certain. A generated continuation keeps its leading space only
-/// if the ids of the prompt went through the decoder first.
+/// The text of a growing sequence of ids, in complete characters: one that is spread over several
+/// ids appears with the last of them. A byte that is not part of a UTF-8 character becomes U+FFFD
+/// as soon as that is certain. A generated continuation keeps its leading space only if the
+/// prompt's ids went through the decoder first.
 ///
-/// A Tokenizer has a default constructible `Context` and `piece(id, context)`, the bytes that an id
-/// adds to the text so far; a piece without bytes (end of text, say) ends an unfinished character.
-/// The tokenizer is not copied and must live as long as the decoder.
+/// A Tokenizer has a default-constructible `Context` and `piece(id, context)`, which returns the
+/// bytes that an id adds to the text so far. An empty piece (such as end of text) ends an
+/// unfinished character. The tokenizer is not copied and must outlive the decoder.
 template <class Tokenizer>
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
   explicit StreamDecoder(const Tokenizer&&) = delete;
 
-  /// Adds one id and returns the text that it completes, possibly none.
-  /// An id that the tokenizer does not know is an Error and leaves the decoder as it was.
+  /// Adds one id and returns the text that it completes, possibly none. An id that the tokenizer
+  /// does not know is an Error and does not change the decoder.
   std::string operator()(std::int32_t id) {
     const std::string piece = tokenizer_->piece(id, context_);
     pending_ += piece;
     return take(piece.empty());
   }
 
-  /// Ends the text: returns what is left of an unfinished character, as U+FFFD, and starts afresh.
+  /// Ends the text: returns what is left of an unfinished character, as U+FFFD, and starts over.
   std::string finish() {
     context_ = {};
     return take(true);
   }
 
  private:
-  /// Moves the characters of pending_ to the result, all bytes of it if no more can follow.
+  /// Takes the complete characters from pending_, or all of its bytes if at_end.
   std::string take(bool at_end) {
     std::string text;
     std::size_t begin = 0;

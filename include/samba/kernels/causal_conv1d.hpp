@@ -16,11 +16,12 @@ struct CausalConv1dArgs {
   std::int64_t rows, channels;
 };
 
-/// The gradients of causal_conv1d, given dy, the gradient of y: dx is written, dweight and dbias are added to. dpast:
-/// on entry the gradient of past as the forward pass left it, then that of past as it found it.
+/// The gradients of causal_conv1d, given dy, the gradient of y: dx is written; dweight and dbias
+/// are added to. dpast: on entry the gradient of past after the forward pass, on return that of
+/// past before it.
 template <class R, class E = R>
 struct CausalConv1dBackwardArgs {
-  CausalConv1dArgs<R, E> forward;  ///< past as it was before; y is not used
+  CausalConv1dArgs<R, E> forward;  ///< past as it was before the forward pass; y is not used
   const E* dy;                     ///< (rows, channels)
   std::int64_t dy_stride;
   E* dx;  ///< (rows, channels)
@@ -30,10 +31,10 @@ struct CausalConv1dBackwardArgs {
   R* dbias;    ///< (channels)
 };
 
-/// The activation after the sum of a convolution.
+/// The activation applied to a convolution's sum.
 enum class ConvActivation { none, silu };
 
-/// What a launcher takes: the arguments as of the chunk's first row, without past, and the states.
+/// What a launcher takes: the arguments at the chunk's first row, without past, and the states.
 template <int Taps, ConvActivation f, class R, class E>
 struct CausalConv1dChunk {
   CausalConv1dArgs<R, E> args;
@@ -61,10 +62,10 @@ template <class P, int Channels, int Taps>
 struct CausalConv1dBackward {
   ReadFilter<Real<P>, Channels, Taps> weight;
   ReadVector<Real<P>, Channels> bias;
-  ArrayData<Real<P>> past;  ///< each sequence's as the forward pass found it
+  ArrayData<Real<P>> past;  ///< each sequence's, as it was before the forward pass
   In<P, Channels> x;
   In<P, Channels> dy;                            ///< the gradient of y
-  ArrayData<Real<P>> dpast;                      ///< of past as it was left, then as it was found
+  ArrayData<Real<P>> dpast;                      ///< of past after the forward pass; then before it
   Out<P, Channels> dx;                           ///< written
   AddedFilter<Real<P>, Channels, Taps> dweight;  ///< added to
   AddedVector<Real<P>, Channels> dbias;          ///< added to
@@ -72,7 +73,7 @@ struct CausalConv1dBackward {
 
 namespace detail {
 
-/// The arguments of a chunk's first row, without past and y.
+/// The arguments at a chunk's first row, without past and y.
 template <class P, int Channels>
 CausalConv1dArgs<Real<P>, Act<P>> conv_args(const auto& a) {
   return {.weight = a.weight.data,
@@ -88,7 +89,7 @@ CausalConv1dArgs<Real<P>, Act<P>> conv_args(const auto& a) {
 
 }  // namespace detail
 
-/// The causal depthwise convolution of every sequence of the chunk, and f:
+/// The causal depthwise convolution of every sequence in the chunk, followed by f:
 /// y[t] = f(bias + sum_j weight[j] x[t - (Taps - 1) + j]).
 template <int Channels, int Taps, ConvActivation f = ConvActivation::silu, class P>
 void causal_conv1d(const Context<P>& c,

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// What runs every operation on the processor. Sessions and training include it.
+/// The launchers of all operations on the CPU. Sessions and training include it.
 #include <samba/kernels/cpu/attention.hpp>
 #include <samba/kernels/cpu/causal_conv1d.hpp>
 #include <samba/kernels/cpu/cross_entropy.hpp>

@@ -55,7 +55,7 @@ struct AddArgs {
   std::int64_t rows, columns;
 };
 
-/// to = factor * from for every row; from may be null for a factor of 0.
+/// to = factor * from for every row; from may be null if factor is 0.
 template <class R, class E = R>
 struct CopyArgs {
   const E* from;
@@ -211,7 +211,7 @@ void clear(const Context<P>& c, Rows<R, N> x) {
                                           .rows = x.rows,
                                           .columns = N});
 }
-/// The rows of the chunk = 0; x: (rows, columns).
+/// x = 0 for the rows of the chunk. x: (rows, columns).
 template <class P, class R>
 void clear(const Context<P>& c, R* x, std::int64_t columns) {
   samba::detail::launch_on(c, CopyArgs<R>{.from = nullptr,

@@ -3,7 +3,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// out[i] = row tokens[i] of a table of elements T in a layout.
+/// out[i] = row tokens[i] of a table with elements T in a layout.
 template <class T, Layout layout, class R>
 struct EmbeddingArgs {
   const T* table;  ///< (vocab_size, columns)
@@ -19,12 +19,12 @@ struct EmbeddingBackwardArgs {
   const std::int32_t* tokens;
   const R* dx;  ///< (rows, columns)
   std::int64_t dx_stride;
-  R* dtable;  ///< (vocab_size, columns), row by row
+  R* dtable;  ///< (vocab_size, columns), row major
   std::int64_t rows, columns;
 };
 
-/// x[i] = the embedding of tokens[i], in the residual stream. Table: a Table, or the Matrix of a tied
-/// head. tokens: (rows), x: (rows, d_model).
+/// x[i] = the embedding of tokens[i], in the residual stream. Table: a Table, or the Matrix of a
+/// tied head. tokens: (rows), x: (rows, d_model).
 template <class P, class Table, int D>
 void embedding(const Context<P>& c, const Table& table, const std::int32_t* tokens,
                Rows<Residual<P>, D> x) {

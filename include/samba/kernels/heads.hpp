@@ -3,8 +3,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// Heads of activations, some for each key/value head: token i's for key/value head g begin at
-/// data + i * stride + g * head_stride and follow each other.
+/// Heads of activations, grouped by key/value head: token i's heads for key/value head g are
+/// adjacent, starting at data + i * stride + g * head_stride.
 template <class R>
 struct HeadRows {
   R* data = nullptr;
@@ -15,8 +15,8 @@ struct HeadRows {
   }
 };
 
-/// (rows, KvHeads, Group, HeadDim) with any strides between tokens and between key/value heads. Rows
-/// of all heads one after another are such.
+/// (rows, KvHeads, Group, HeadDim) with any strides between tokens and between key/value heads.
+/// Rows in which the heads are adjacent convert to it.
 template <class R, int KvHeads, int Group, int HeadDim>
 struct Heads : HeadRows<R> {
   std::int64_t rows = 0;
@@ -33,8 +33,8 @@ struct Heads : HeadRows<R> {
       : Heads(x.data, x.rows, x.stride, std::int64_t{Group} * HeadDim) {}
 };
 
-/// Queries, keys and values in one row per token: for each key/value head its query heads, its key
-/// head, its value head.
+/// Queries, keys and values in one row per token: for each key/value head its query heads, then its
+/// key head, then its value head.
 template <class R, int KvHeads, int Group, int HeadDim>
 struct FusedHeads {
   Heads<R, KvHeads, Group, HeadDim> q;
@@ -46,7 +46,7 @@ struct FusedHeads {
         v(head(qkv.data, Group + 1), qkv.rows, qkv.stride, width) {}
 
  private:
-  // A view of no rows may be null, to which nothing may be added.
+  // A view of no rows may be null, and offsetting a null pointer is undefined.
   static constexpr R* head(R* row, int i) { return row ? row + i * HeadDim : nullptr; }
 
   static constexpr std::int64_t width = (Group + 2) * HeadDim;

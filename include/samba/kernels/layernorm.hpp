@@ -3,8 +3,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias for every row. R: weights and what is
-/// normed, E: out.
+/// out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias for every row. R: weights and x,
+/// E: out.
 template <class R, class E = R>
 struct LayerNormArgs {
   const R* weight;  ///< (columns)
@@ -38,7 +38,7 @@ struct LayerNormBackwardArgs {
 template <class P, int N>
 struct LayerNorm {
   ReadVector<Real<P>, N> weight;
-  ReadVector<Real<P>, N> bias;           ///< without memory: none
+  ReadVector<Real<P>, N> bias;           ///< unbound: no bias
   float eps;                             ///< added to the variance
   RowsArgument<const Residual<P>, N> x;  ///< (rows, N)
   Out<P, N> out;                         ///< (rows, N); may be x
@@ -53,7 +53,7 @@ struct LayerNormBackward {
   In<P, N> dout;                         ///< (rows, N), the gradient of out
   RowsArgument<Residual<P>, N> dx;       ///< (rows, N), added to
   AddedVector<Real<P>, N> dweight;       ///< added to
-  AddedVector<Real<P>, N> dbias;         ///< added to; without memory: none
+  AddedVector<Real<P>, N> dbias;         ///< added to; unbound: no bias
   RowsArgument<Real<P>, 2> statistics;   ///< (rows, 2), scratch
 };
 

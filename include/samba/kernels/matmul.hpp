@@ -3,12 +3,12 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and the outputs n of panels
-/// [panels.begin, panels.end). x in the type of the weights: bf16 rounds it, int8 quantises 32 k of
-/// a row at a time, symmetrically, by their largest magnitude / 127. E: activations.
+/// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and n < N. x is converted to the type
+/// of the weights: bf16 rounds it; int8 quantises 32 k of a row at a time, symmetrically, by their
+/// largest magnitude / 127. E: activations.
 template <class T, class E = Real<T>>
 struct MatmulArgs {
-  const Element<T>* w;  ///< (N, K), packed (see Packing), or by rows
+  const Element<T>* w;  ///< (N, K), packed (see Packing), or row major
   const Real<T>* bias;  ///< (N), or null
   const E* x;           ///< (rows, K)
   std::int64_t x_stride;
@@ -17,24 +17,24 @@ struct MatmulArgs {
   std::int64_t rows, N, K;
 };
 
-/// The gradients of matmul given dout, the gradient of out: dw and dbias are added to, dx is written, or added
-/// to.
+/// The gradients of matmul given dout, the gradient of out: dw and dbias are added to; dx is
+/// written, or added to.
 template <class T, class E = Real<T>>
 struct MatmulBackwardArgs {
-  const Element<T>* w;  ///< (N, K), packed (see Packing), or by rows
+  const Element<T>* w;  ///< (N, K), packed (see Packing), or row major
   const E* x;           ///< (rows, K)
   std::int64_t x_stride;
   const E* dout;  ///< (rows, N)
   std::int64_t dout_stride;
-  Real<T>* dw;     ///< (N, K), row by row
+  Real<T>* dw;     ///< (N, K), row major
   Real<T>* dbias;  ///< (N), or null
   E* dx;           ///< (rows, K)
   std::int64_t dx_stride;
-  bool add;  ///< to dx
+  bool add;  ///< to dx, instead of overwriting it
   std::int64_t rows, N, K;
 };
 
-/// Rows that an operation writes, or, as add_to(rows), adds to.
+/// Rows that an operation writes or, given as add_to(rows), adds to.
 template <class R, int C>
 struct AddTo : Rows<R, C> {};
 template <class R, int C>
@@ -52,16 +52,17 @@ struct WrittenOrAdded : RowsArgument<R, C> {
 /// The arguments of matmul_backward.
 template <class P, int N, int K>
 struct MatmulBackward {
-  In<P, K> x;                             ///< (rows, K), as matmul read it
-  In<P, N> dout;                          ///< (rows, N), the gradient of what it wrote
+  In<P, K> x;                             ///< (rows, K), the input of matmul
+  In<P, N> dout;                          ///< (rows, N), the gradient of its output
   Added<Real<P>, Layout::rows, N, K> dw;  ///< added to
   Real<P>* dbias = nullptr;               ///< (N), added to; or null
   WrittenOrAdded<Act<P>, K> dx;           ///< (rows, K)
 };
 
-/// out = x w^T (+ bias), the linear map of a chunk. x: (rows, K), out: (rows, N), not overlapping.
-/// x in the type of the weights: bf16 rounds it to bf16, int8 quantises 32 k of each row by their
-/// largest magnitude; sums are float (of int8 within 32 k integers). A bias without memory is none.
+/// out = x w^T (+ bias), a linear map of the chunk's rows. x: (rows, K), out: (rows, N), not
+/// overlapping. x is converted to the type of the weights: bf16 rounds it; int8 quantises 32 k of
+/// each row at a time by their largest magnitude. Sums are float (for int8, integers within 32 k).
+/// An unbound bias is left out.
 template <class P, class T, int N, int K>
 void matmul(const Context<P>& c, const Matrix<T, N, K>& w, const Vector<Real<T>, N>& bias,
             std::type_identity_t<In<P, K>> x, std::type_identity_t<Out<P, N>> out) {
@@ -81,7 +82,7 @@ void matmul(const Context<P>& c, const Matrix<T, N, K>& w, std::type_identity_t<
   matmul(c, w, Vector<Real<T>, N>{}, x, out);
 }
 
-/// The gradients of matmul. Operands have the type of the weights.
+/// The gradients of matmul. Operands are converted to the type of the weights.
 template <class P, class T, int N, int K>
 void matmul_backward(const Context<P>& c, const Matrix<T, N, K>& w,
                      const std::type_identity_t<MatmulBackward<P, N, K>>& a) {

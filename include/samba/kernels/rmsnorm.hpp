@@ -3,7 +3,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// out = x / sqrt(mean(x^2) + eps) * weight for every row. R: weights and what is normed, E: out.
+/// out = x / sqrt(mean(x^2) + eps) * weight for every row. R: weights and x, E: out.
 template <class R, class E = R>
 struct RmsNormArgs {
   const R* weight;  ///< (columns)

@@ -7,14 +7,15 @@
 namespace samba::inline SAMBA_TARGET {
 
 /// Precision of the rotary cosines and sines: `exact`, or rounded to bfloat16 with angles in
-/// float32 (the public Samba code trained its checkpoints with those).
+/// float32 (the public Samba checkpoints were trained with these).
 enum class RopeTable { exact, bfloat16 };
 
 namespace kernels {
 
-/// Lower frequencies for more positions than in the first training, `original` of them (Llama 3.1): a
-/// frequency f with wavelength L = 2 pi / f becomes f / factor where L > original / low, stays where
-/// L < original / high, and is blended in between. original = 0: all stay.
+/// Lower frequencies, for contexts longer than the `original` positions of the first training
+/// (Llama 3.1): a frequency f with wavelength L = 2 pi / f becomes f / factor where L > original /
+/// low, is unchanged where L < original / high, and is interpolated in between. original = 0: no
+/// scaling.
 struct RopeScaling {
   int original = 0;
   float factor = 1, low = 1, high = 4;
@@ -30,13 +31,14 @@ struct RopeScaling {
   }
 };
 
-/// Cosines and sines of rotary embedding (Su et al. 2021) at any position: angle i of position p is
-/// p * theta^(-2 i / Rotary), i < Rotary / 2, or what a scaling makes of it.
+/// Cosines and sines of the rotary embedding (Su et al. 2021) at any position: angle i of position
+/// p is p * theta^(-2 i / Rotary), i < Rotary / 2, with the frequency scaled if there is a
+/// RopeScaling.
 ///
-/// Exact angles: a position is written in digits of 6 bits, cos and sin of every digit's angle are
-/// tabulated in double, and a position's are their complex product. So they are right to 6e-8 +
-/// position * 2^-52 (a float's precision up to 2^28), cost no trigonometry below 2^30, and depend
-/// on nothing but the position.
+/// Exact angles: a position is split into digits of 6 bits. The cos and sin of every digit's angle
+/// are tabulated in double, and their complex product gives those of the position. The results are
+/// accurate to 6e-8 + position * 2^-52 (a float's precision up to 2^28), need no trigonometry below
+/// 2^30, and depend on nothing but the position.
 template <int Rotary>
 class RotaryTable {
  public:
@@ -90,7 +92,7 @@ class RotaryTable {
   struct Turn {
     double cos, sin;
   };
-  /// Written with fma, so that no compiler has a choice: the same bits on every instruction set.
+  /// Written with fma to leave compilers no choice: the same bits on every instruction set.
   static Turn product(Turn a, Turn b) {
     return {std::fma(a.cos, b.cos, -(a.sin * b.sin)), std::fma(a.sin, b.cos, a.cos * b.sin)};
   }
@@ -101,7 +103,7 @@ class RotaryTable {
   Turn digits_[levels][radix][half];
 };
 
-/// The queries and keys of a chunk, or their gradients, which turn by the position of their row. k may
+/// The queries and keys of a chunk, or their gradients, rotated by the position of their row. k may
 /// be null.
 template <int Rotary, class E>
 struct RopeArgs {
@@ -118,12 +120,12 @@ struct Rope {
   static_assert(Rotary % 2 == 0 && Rotary <= HeadDim,
                 "rope: Rotary must be even and at most HeadDim");
   const RotaryTable<Rotary>& angles;
-  Heads<Act<P>, KvHeads, Group, HeadDim> q;             ///< turned in place
-  Optional<Heads<Act<P>, KvHeads, 1, HeadDim>> k = {};  ///< turned in place
+  Heads<Act<P>, KvHeads, Group, HeadDim> q;             ///< rotated in place
+  Optional<Heads<Act<P>, KvHeads, 1, HeadDim>> k = {};  ///< rotated in place
 };
 
-/// Rotates query and key heads in place (Su et al. 2021): the first Rotary channels of each turn with
-/// the row's absolute position.
+/// Rotates query and key heads in place (Su et al. 2021): the first Rotary channels of each, by the
+/// row's absolute position.
 template <int Rotary, int KvHeads, int Group, int HeadDim, class P>
 void rope(const Context<P>& c,
           const std::type_identity_t<Rope<P, Rotary, KvHeads, Group, HeadDim>>& a) {
@@ -131,7 +133,7 @@ void rope(const Context<P>& c,
                            RopeArgs<Rotary, Act<P>>{&a.angles, a.q, a.k, KvHeads, Group, HeadDim});
 }
 
-/// The gradients of what rope rotated, in place of those of its result.
+/// Replaces the gradients of rope's results by those of its inputs.
 template <int Rotary, int KvHeads, int Group, int HeadDim, class P>
 void rope_backward(const Context<P>& c,
                    const std::type_identity_t<Rope<P, Rotary, KvHeads, Group, HeadDim>>& a) {

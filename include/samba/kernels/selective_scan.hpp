@@ -30,18 +30,19 @@ struct SelectiveScanArgs {
   std::int64_t rows, channels;
 };
 
-/// Channels whose gradients of B and C are added up together, whatever the number of threads.
+/// Channels whose gradients of B and C are summed together, whatever the number of threads.
 inline constexpr std::int64_t scan_block = 128;
 
-/// Tokens whose states the backward pass holds at once; it keeps the state before each such piece.
+/// Tokens in a piece: the backward pass holds their states at once, and keeps the state before each
+/// piece.
 inline constexpr std::int64_t scan_piece = 16;
 
-/// The gradients of one sequence's part of a selective scan, given dy, the gradient of y. ddt, dx and dz are
-/// written; dA, dD and ddt_bias are added to. dh: on entry the gradient of the state that the
-/// forward pass left, then that of the state it started from.
+/// The gradients of one sequence's part of a selective scan, given dy, the gradient of y. ddt, dx
+/// and dz are written; dA, dD and ddt_bias are added to. dh: on entry the gradient of the state
+/// after the forward pass, on return that of the state before it.
 template <class R, class E = R>
 struct SelectiveScanBackwardArgs {
-  SelectiveScanArgs<R, E> forward;  ///< h as it was before; y is not used
+  SelectiveScanArgs<R, E> forward;  ///< h as it was before the forward pass; y is not used
   const E* dy;                      ///< (rows, channels)
   std::int64_t dy_stride;
   const E* dbefore_gate;  ///< (rows, channels), or null
@@ -50,9 +51,9 @@ struct SelectiveScanBackwardArgs {
   std::int64_t ddt_stride;
   E* dx;  ///< (rows, channels)
   std::int64_t dx_stride;
-  E* dz;  ///< (rows, channels), or null: not wanted, or no gate
+  E* dz;  ///< (rows, channels), or null: not needed, or no gate
   std::int64_t dz_stride;
-  R* dBC;  ///< (rows, blocks of channels, 2 d_state): of B, then of C, each block's part of the sum
+  R* dBC;  ///< (rows, blocks of channels, 2 d_state): each block's part of dB, then of dC
   std::int64_t dBC_stride;
   R* dh;        ///< (d_state, channels)
   R* dA;        ///< (d_state, channels)
@@ -60,7 +61,7 @@ struct SelectiveScanBackwardArgs {
   R* ddt_bias;  ///< (channels)
 };
 
-/// What a launcher takes: the arguments as of the chunk's first row, without h, and the states.
+/// What a launcher takes: the arguments at the chunk's first row, without h, and the states.
 template <int N, class R, class E>
 struct SelectiveScanChunk {
   SelectiveScanArgs<R, E> args;
@@ -78,8 +79,8 @@ struct SelectiveScanBackwardChunk {
   PerThread<R, (4 * scan_piece + 1) * N * vector_floats> piece;
 };
 
-/// Scratch of the backward pass: every block's part of the gradients of B and C, and of each thread
-/// the states before some tokens and those of a piece.
+/// Scratch of the backward pass: every block's part of the gradients of B and C; for each thread,
+/// the states before each piece and the states within one.
 template <class P, int N, int d_inner>
 struct ScanBackwardScratch {
   static constexpr int blocks = (d_inner + scan_block - 1) / scan_block;
@@ -95,7 +96,7 @@ struct ScanBackwardScratch {
   }
 };
 
-/// The arguments of selective_scan. d_state = N.
+/// The arguments of selective_scan. N is d_state.
 template <class P, int N, int d_inner>
 struct SelectiveScan {
   ReadTable<Real<P>, N, d_inner> A;  ///< negative
@@ -110,7 +111,7 @@ struct SelectiveScan {
   Optional<Out<P, d_inner>> before_gate = {};  ///< (rows, d_inner): C h + D x
 };
 
-/// What selective_scan computed from: its arguments without what it wrote.
+/// The inputs of selective_scan: its arguments without the outputs.
 template <class P, int N, int d_inner>
 struct SelectiveScanForward {
   ReadTable<Real<P>, N, d_inner> A;
@@ -119,7 +120,7 @@ struct SelectiveScanForward {
   In<P, N> B, C;
   In<P, d_inner> x;
   Optional<In<P, d_inner>> z = {};
-  ArrayData<Real<P>> h;  ///< each sequence's as the forward pass found it
+  ArrayData<Real<P>> h;  ///< each sequence's, as it was before the forward pass
 };
 
 /// The arguments of selective_scan_backward.
@@ -128,7 +129,7 @@ struct SelectiveScanBackward {
   SelectiveScanForward<P, N, d_inner> forward;
   In<P, d_inner> dy;                           ///< the gradient of y
   Optional<In<P, d_inner>> dbefore_gate = {};  ///< that of before_gate
-  ArrayData<Real<P>> dh;                       ///< of h as it was left, then as it was found
+  ArrayData<Real<P>> dh;                       ///< of h after the forward pass; then before it
   Out<P, d_inner> ddt;                         ///< written; may be dy
   Out<P, N> dB, dC;                            ///< written
   Out<P, d_inner> dx;                          ///< written
@@ -140,7 +141,7 @@ struct SelectiveScanBackward {
 
 namespace detail {
 
-/// The arguments of a chunk's first row, without h and what is written.
+/// The arguments at a chunk's first row, without h and the outputs.
 template <class P, int N, int d_inner>
 SelectiveScanArgs<Real<P>, Act<P>> scan_args(const auto& a) {
   return {.A = a.A.data,
@@ -167,8 +168,8 @@ SelectiveScanArgs<Real<P>, Act<P>> scan_args(const auto& a) {
 
 }  // namespace detail
 
-/// The selective scan of every sequence of the chunk (Gu & Dao 2023, section 3.2, with the Euler step
-/// for B), gated:
+/// The gated selective scan of every sequence in the chunk (Gu & Dao 2023, section 3.2, with the
+/// Euler step for B):
 ///
 ///   delta = softplus(dt + dt_bias)    h = exp(delta A) h + delta B x    y = (C h + D x) silu(z)
 template <int N, int d_inner, class P>
@@ -214,15 +215,15 @@ void selective_scan_backward(const Context<P>& c,
                                   .piece = a.scratch.piece});
 }
 
-/// A = -exp(A_log), n numbers. Never inlined: there a compiler that may choose another exp
-/// (-ffast-math) would give other bits.
+/// A = -exp(A_log), n numbers. Never inlined: under -ffast-math an inlined copy may use another exp
+/// and give other bits.
 template <class R>
 [[gnu::noinline]] void scan_A(const R* A_log, std::int64_t n, R* A) {
   for (std::int64_t i = 0; i < n; ++i) A[i] = -std::exp(A_log[i]);
 }
 
-/// Adds A dA, the gradient of A_log, to dA_log, and makes dA zero. In two loops: in one, some
-/// compilers round product and sum once and others twice.
+/// Adds A dA, the gradient of A_log, to dA_log, and sets dA to zero. Two loops: in one, some
+/// compilers would round product and sum together and others separately.
 template <class R>
 [[gnu::noinline]] void scan_A_backward(const R* A, std::int64_t n, R* dA, R* dA_log) {
   for (std::int64_t i = 0; i < n; ++i) dA[i] *= A[i];

@@ -5,7 +5,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Options of queries that attend to the keys and values of a channel.
+/// The options for queries that attend to the keys and values of a channel.
 template <class Keys, int D>
 constexpr AttentionOptions cross_attention_options(AttentionOptions o) {
   o.n_kv_heads = Keys::n_kv_heads;
@@ -16,13 +16,13 @@ constexpr AttentionOptions cross_attention_options(AttentionOptions o) {
 
 }  // namespace detail
 
-/// Attention with queries of its own and the keys and values of an earlier layer (YOCO, arXiv
+/// Attention with its own queries and the keys and values of an earlier layer (YOCO, arXiv
 /// 2405.05254, section 2.1; SambaY, arXiv 2507.06607):
 ///
-///   q = W_q u, turned by its position      out = W_o softmax(q k^T / sqrt(head_dim)) v
+///   q = W_q u, rotated by its position      out = W_o softmax(q k^T / sqrt(head_dim)) v
 ///
-/// Keys: the KeyValueChannel that the earlier layer lends; its window is this layer's. Heads are those
-/// of AttentionOptions, with n_kv_heads and head_dim of the channel. No state.
+/// Keys: the KeyValueChannel that the earlier layer lends; its window is also this layer's. Heads
+/// are as in AttentionOptions, with the channel's n_kv_heads and head_dim. No state.
 template <int D, class Keys, AttentionOptions O>
 struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::slots, O> {
   using Sizes = detail::AttentionSizes<D, Keys::slots, O>;
@@ -100,8 +100,8 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::slots, O> {
     matmul(c, w.proj, w.proj_bias, t.y, out);
   }
 
-  /// Gradients given dout, the gradient of out, after forward: du is written, g added to, and so are the gradients
-  /// of the channel and of the rings.
+  /// Gradients, after forward, given dout, the gradient of out: du is written; g and the gradients
+  /// of the channel and of the rings are added to.
   template <class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
                        Weights<Weight<Gradients<P>>>& g, const Stateless&, const Stateless&,

@@ -22,10 +22,10 @@ struct MambaOptions {
 ///   y = C h + D x                                out = W_out (y silu(z))
 ///
 /// with A = -exp(A_log). State per sequence: the last d_conv - 1 inputs of the convolution and h,
-/// d_state x d_inner; constant in the position.
+/// d_state x d_inner; its size does not depend on the position.
 ///
-/// Memory: a channel of width d_inner that y is also written to, before its gate (SambaY's gated memory
-/// units read it); void for none.
+/// Memory: a channel of width d_inner to which y is also written, before the gate (SambaY's gated
+/// memory units read it); void for none.
 template <int D = 0, int N = 16, auto Options = MambaOptions{}, class Memory = void>
 struct Mamba {
   static_assert(detail::are_options<MambaOptions, Options>,
@@ -70,7 +70,7 @@ struct Mamba {
     }
     static constexpr void visit_derived(auto& w, auto&& f) { f("A", w.A); }
     void derive() { kernels::scan_A(A_log.data(), d_state * d_inner, A.data()); }
-    /// Passes the gradient of A on to A_log, once per gradient.
+    /// Propagates the gradient of A to A_log, and clears it.
     void derive_backward(Weights<Master<Real<T>>>& g) const {
       kernels::scan_A_backward(A.data(), d_state * d_inner, g.A.data(), g.A_log.data());
     }
@@ -106,7 +106,7 @@ struct Mamba {
   struct Backward {
     Rows<Act<P>, 2 * d_inner> xz;
     Rows<Act<P>, dt_rank + 2 * d_state> rBC;
-    Rows<Act<P>, d_inner> x, dt;  // of dt: first the gradient of y
+    Rows<Act<P>, d_inner> x, dt;  // dt first holds the gradient of y
     kernels::ScanBackwardScratch<P, d_state, d_inner> scan;
 
     static void visit(auto& t, auto&& f) {
@@ -126,7 +126,7 @@ struct Mamba {
     if constexpr (!std::is_void_v<Memory>) f("memory", Memory::width);
   }
 
-  /// FLOPs per token besides the matrices: convolution, softplus and gate, and the scan.
+  /// FLOPs per token besides the matrices: convolution, softplus, gate and scan.
   static constexpr std::int64_t other_flops(std::int64_t /*position*/) {
     return std::int64_t{d_inner} * (2 * d_conv + 6 * d_state + 10);
   }
@@ -159,8 +159,9 @@ struct Mamba {
     matmul(c, w.out_proj, t.y, out);  // out = W_out y
   }
 
-  /// Gradients given dout, the gradient of out, after forward: du is written, g added to. s: the states as
-  /// forward found them; ds: the gradients of those it left, then of those it found.
+  /// Gradients, after forward, given dout, the gradient of out: du is written, g is added to. s:
+  /// the states before forward; ds: on entry the gradients of the states after forward, on return
+  /// those of the states before it.
   template <class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
                        Weights<Weight<Gradients<P>>>& g, const State<P>& s,

@@ -90,7 +90,7 @@ struct GatedMlp {
     matmul(c, w.w3, w.b3, t.hidden, out);
   }
 
-  /// Gradients given dout, the gradient of out, after forward: du is written, g added to.
+  /// Gradients, after forward, given dout, the gradient of out: du is written, g is added to.
   template <class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
                        Weights<Weight<Gradients<P>>>& g, const Stateless&, const Stateless&,

@@ -7,7 +7,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// 1234567 as "1,234,567".
+/// Formats 1234567 as "1,234,567".
 inline std::string grouped(std::int64_t n) {
   std::string s = std::to_string(n);
   for (auto i = static_cast<std::ptrdiff_t>(s.size()) - 3; i > 0; i -= 3)
@@ -15,9 +15,9 @@ inline std::string grouped(std::int64_t n) {
   return s;
 }
 
-/// Text in lines of at most `width` characters, broken between words; all but the first are indented.
-/// (This, table and describe_text are templates only so that programs that do not use them need not
-/// compile them.)
+/// Breaks text between words into lines of at most `width` characters; all but the first are
+/// indented. (This function, table and describe_text are templates only so that programs that do
+/// not use them need not compile them.)
 template <int = 0>
 std::vector<std::string> lines_of(std::string_view text, std::size_t width) {
   std::vector<std::string> lines{""};
@@ -34,8 +34,8 @@ std::vector<std::string> lines_of(std::string_view text, std::size_t width) {
   return lines;
 }
 
-/// Rows of cells in columns; the first two aligned to the left. The second is as narrow as lines of
-/// 100 characters make it.
+/// Formats rows of cells as columns, the first two left-aligned. The second is narrowed so that
+/// lines fit in 100 characters.
 template <int = 0>
 std::string table(const std::vector<std::vector<std::string>>& rows) {
   constexpr std::size_t longest = 100, narrowest = 24;
@@ -67,7 +67,7 @@ struct ModelSize {
 
 template <int = 0>
 std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& branches) {
-  std::vector<std::vector<std::string>> cells;  // one row a branch
+  std::vector<std::vector<std::string>> cells;  // one row per branch
   for (const BranchInfo& b : branches)
     cells.push_back({b.text() + (b.first_use ? "" : " (shared)"),
                      grouped(b.first_use ? b.parameters : 0), grouped(b.state_bytes),
@@ -100,10 +100,10 @@ std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& bra
 
 }  // namespace detail
 
-/// A table of the model, branch by branch: parameters, bytes of state (KV = float) and FLOPs of one
-/// token at position 0 and far from it, then the sums. A schedule that repeats is shown once. Lines
-/// have at most 100 characters, unless a layer's name or one of its options is longer. A
-/// program that is compiled for the baseline of its processors says so in a last line.
+/// A table of the model, branch by branch: parameters, bytes of state (KV = float), FLOPs of one
+/// token at position 0 and at the last position before the default capacity; then the sums. A
+/// schedule that repeats is shown once. Lines have at most 100 characters, unless a layer's name or
+/// one of its options is longer. If the program is compiled for SSE only, a last line says so.
 template <class Model>
 std::string describe() {
   std::string text = detail::describe_text(

@@ -9,7 +9,8 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Numbers as `initial` says, for a tensor with rows of row_size; depth: residual branches.
+/// Draws numbers as `initial` says, for a tensor with rows of row_size. depth: number of residual
+/// branches.
 class Draw {
  public:
   Draw(Initial initial, bool matrix, std::int64_t row_size, int depth) : how_(initial) {
@@ -44,9 +45,9 @@ class Draw {
 
 }  // namespace detail
 
-/// Random weights to begin training with, the same for one seed, as the layers say in their lists of
-/// tensors. For the layers of the family that is what the public code (microsoft/Samba,
-/// lit_gpt/model.py and mamba_simple.py) does for its Samba models (`mamba_init`):
+/// Random weights before training, the same for the same seed, drawn as the layers say in their
+/// lists of tensors. The layers of the Samba family follow the public code for its Samba models
+/// (microsoft/Samba, lit_gpt/model.py and mamba_simple.py, `mamba_init`):
 ///
 ///   embedding                      normal, standard deviation 0.02
 ///   norms, D of the scan           1
@@ -54,18 +55,19 @@ class Draw {
 ///   out_proj, proj, swiglu.w3      the same, divided by sqrt(residual branches)
 ///   conv1d                         weight uniform within +-1/sqrt(d_conv)
 ///   A_log                          log(1), ..., log(d_state) in every channel
-///   dt_proj.bias                   softplus of it log-uniform in [0.001, 0.1]
+///   dt_proj.bias                   such that its softplus is log-uniform in [0.001, 0.1]
 ///   other biases and vectors       0
 ///
-/// Tensors of which a layer says nothing are drawn as matrices and other tensors above. Two differences: that code
-/// leaves the convolution's bias at PyTorch's default, and counts two branches a block where a block
-/// has three.
+/// Tensors for which a layer specifies nothing are drawn like the matrices and vectors above. There
+/// are two differences: that code leaves the convolution's bias at PyTorch's default, and it counts
+/// two branches per block where a block has three.
 template <class Model, class T>
 void initialize(Weights<Model, T>& weights, std::uint64_t seed) {
   SplitMix64 random(seed);
   std::vector<Real<T>> row;
   for (const auto& tensor : weights.tensors()) {
-    const detail::Draw draw(tensor.said.initial, tensor.is_matrix, tensor.row_size, Model::depth);
+    const detail::Draw draw(tensor.attributes.initial, tensor.is_matrix, tensor.row_size,
+                            Model::depth);
     row.resize(static_cast<std::size_t>(tensor.row_size));
     for (std::int64_t r = 0; r < tensor.rows; ++r) {
       for (std::size_t k = 0; k < row.size(); ++k) row[k] = static_cast<Real<T>>(draw(random, k));

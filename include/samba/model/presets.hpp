@@ -1,8 +1,8 @@
 #pragma once
 /// \file
-/// Published sizes of the family (arXiv 2406.07522; its public code for the 421M, 1.3B, 438M
-/// and 1.3B models, the paper's tables for the others). In a namespace of their own,
-/// samba::presets, so that a program can give its models these names. See docs/presets.md.
+/// Published sizes of the family (arXiv 2406.07522): the 421M, 1.3B and 438M models from its public
+/// code, the others from the paper's tables. They have a namespace of their own, samba::presets, so
+/// that a program can use these names for its own models. See docs/presets.md.
 #include <samba/layers/attention.hpp>
 #include <samba/layers/mamba.hpp>
 #include <samba/layers/swiglu.hpp>
@@ -26,8 +26,8 @@ using Window11_1 = SWA<2048, heads_11_1>;
 using WindowWithoutRope = SWA<2048, without_rope>;
 using Full32_4 = Attention<heads_32_4>;
 
-// Blocks of width D with MLPs of width F. (Attention is a type here: nvcc takes no options as an
-// argument of these.)
+// Blocks of width D with MLPs of width F. (They take attention as a type: nvcc accepts no options
+// as a template argument here.)
 template <int D, int F, class A = Window>
 using SambaBlock = HybridStack<Mamba<D>, SwiGLU<D, F>, A, SwiGLU<D, F>>;
 template <int D, int F, class A = Window>
@@ -35,34 +35,34 @@ using MambaSwaMlpBlock = HybridStack<Mamba<D>, A, SwiGLU<D, F>>;
 template <class Mixer, int D, int F>
 using MixerMlpBlock = HybridStack<DModel<D>, Mixer, SwiGLU<D, F>>;
 
-/// The model that a Size describes, made only where it is used. (Its options are not in the base of
-/// this template, which nvcc would not take.)
+/// The model that a Size describes, instantiated only if used. (Its options are not in the base of
+/// this template, because nvcc rejects that.)
 template <class Size>
 struct Preset : Size::model {};
 }  // namespace detail
 
 namespace sizes {
 
-/// Samba-421M of the public code.
+/// Samba-421M in the public code.
 struct Samba421M {
   using model = LanguageModel<Repeat<6, detail::SambaBlock<1536, 4096>>, detail::tied_32000>;
 };
-/// Samba-1.3B of the public code.
+/// Samba-1.3B in the public code.
 struct Samba1_3B {
   using model = LanguageModel<Repeat<9, detail::SambaBlock<2304, 6144>>, detail::tied_32000>;
 };
-/// Samba 1.7B of the paper; its table prints an MLP width of 8196, which 8192 is taken to mean.
+/// Samba 1.7B in the paper. Its table prints an MLP width of 8196, taken to be a misprint of 8192.
 struct Samba1_7B {
   using model = LanguageModel<Repeat<12, detail::SambaBlock<2048, 8192, detail::Window32_4>>,
                               detail::tied_50304>;
 };
-/// Samba 3.8B of the paper: 11 query heads of 256 on one key/value head.
+/// Samba 3.8B in the paper: 11 query heads of width 256 and one key/value head.
 struct Samba3_8B {
   using model = LanguageModel<Repeat<16, detail::SambaBlock<2816, 9984, detail::Window11_1>>,
                               detail::tied_32064>;
 };
 
-/// Mamba-SWA-MLP of the public code.
+/// Mamba-SWA-MLP in the public code.
 struct MambaSwaMlp400M {
   using model = LanguageModel<Repeat<8, detail::MambaSwaMlpBlock<1536, 4096>>, detail::tied_32000>;
 };
@@ -75,14 +75,14 @@ struct Samba421M_NoPE {
   using model = LanguageModel<Repeat<6, detail::SambaBlock<1536, 4096, detail::WindowWithoutRope>>,
                               detail::tied_32000>;
 };
-/// Samba-421M with a SwiGLU of width 2 d_model in Mamba's place.
+/// Samba-421M with a SwiGLU of width 2 d_model in place of Mamba.
 struct Mlp2SwaMlp417M {
   using model = LanguageModel<Repeat<6, HybridStack<SwiGLU<1536, 3072>, SwiGLU<1536, 4096>,
                                                     detail::Window, SwiGLU<1536, 4096>>>,
                               detail::tied_32000>;
 };
 
-/// Llama-438M of the public code, with full attention and with the window; head not tied.
+/// Llama-438M in the public code, with full attention and with the window; the head is not tied.
 struct Llama438M {
   using model = LanguageModel<Repeat<12, detail::MixerMlpBlock<Attention<>, 1536, 4096>>,
                               detail::untied_32000>;
@@ -92,7 +92,7 @@ struct Llama438M_SWA {
                               detail::untied_32000>;
 };
 
-/// Mamba of the public code.
+/// Mamba in the public code.
 struct Mamba370M {
   using model = LanguageModel<Repeat<48, Mamba<1024>>, detail::tied_32000>;
 };

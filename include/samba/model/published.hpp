@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Models of other families at their published sizes, whose checkpoints load() reads. In samba::presets,
-/// beside the sizes of the Samba family. See docs/presets.md.
+/// Models of other families at their published sizes, whose checkpoints load() reads. In
+/// samba::presets, like the sizes of the Samba family. See docs/presets.md.
 #include <samba/model/presets.hpp>
 
 namespace samba::inline SAMBA_TARGET::presets {
@@ -65,7 +65,8 @@ struct SmolLM2_1_7B {
                               detail::tied_49152>;
 };
 
-/// Llama 2 (arXiv 2307.09288), Llama 3, and 3.1 and 3.2, which scale their rotation (arXiv 2407.21783).
+/// Llama 2 (arXiv 2307.09288), Llama 3, and Llama 3.1 and 3.2 with scaled rotary frequencies (arXiv
+/// 2407.21783).
 struct Llama2_7B {
   using model =
       LanguageModel<detail::Transformer<32, 4096, 11008, detail::Full32>, detail::untied_32000>;
@@ -98,13 +99,14 @@ struct Mistral_7B {
       LanguageModel<detail::Transformer<32, 4096, 14336, detail::Window4096>, detail::untied_32000>;
 };
 
-/// Phi-3-mini-4k (arXiv 2404.14219); also TFM++ of the Samba paper.
+/// Phi-3-mini-4k (arXiv 2404.14219); also TFM++ in the Samba paper.
 struct Phi3Mini_4K {
   using model =
       LanguageModel<detail::Transformer<32, 3072, 8192, detail::Window2047>, detail::untied_32064>;
 };
 
-/// Mamba as its authors published it, trained on the Pile (arXiv 2312.00752); the vocabulary is padded.
+/// Mamba as published by its authors, trained on the Pile (arXiv 2312.00752); the vocabulary is
+/// padded.
 struct PileMamba_130M {
   using model = LanguageModel<Repeat<24, Mamba<768>>, detail::tied_50280>;
 };

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// What a model consists of, as data: for names in files, tables and messages.
+/// The parts of a model as data, for names in files, tables and messages.
 #include <samba/core/error.hpp>
 #include <samba/core/shape.hpp>
 #include <samba/model/language_model.hpp>
@@ -13,23 +13,21 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A tensor as a file has it.
+/// A tensor as it is in a file.
 struct TensorInfo {
-  int branch = -1;   ///< number of its residual branch; -1 for embedding, final norm and head
+  int branch = -1;   ///< index of its residual branch; -1 for embedding, final norm and head
   std::string name;  ///< within its branch, e.g. "norm.weight" or "in_proj.weight"
   Shape shape;
-  TensorSaid said = {};  ///< how it is drawn, and whether it decays
+  TensorAttributes attributes = {};  ///< how it is drawn, and whether it decays
 };
 
 /// A residual branch.
 struct BranchInfo {
-  const char* layer = "";  ///< the layer's name
-  std::string options;     ///< its hyperparameters, "name=value, ..."
-  std::string tensors;     ///< names and shapes, its norm's and its own
-  /// Of its attention, if it has one.
-  int n_heads = 0, n_kv_heads = 0, head_dim = 0;
-  std::string
-      kind;  ///< of the branch, in front of the layer's name: "", "no_norm:", "sandwich:" ...
+  const char* layer = "";                         ///< the layer's name
+  std::string options;                            ///< its hyperparameters, "name=value, ..."
+  std::string tensors;                            ///< names and shapes, those of the norms included
+  int n_heads = 0, n_kv_heads = 0, head_dim = 0;  ///< if its layer is attention
+  std::string kind;          ///< what precedes the layer's name: "", "no_norm:", "sandwich:" ...
   std::string reads;         ///< the channels that its layer reads, by the branches that write them
   std::uint64_t shared = 0;  ///< equal for branches that share weights
   int shared_number = 0;
@@ -43,7 +41,7 @@ struct BranchInfo {
 namespace detail {
 
 // The functions that a generic visitor calls for each option or tensor take plain types and are not
-// inlined: they are compiled once, and cost little at the many places that call them.
+// inlined, so that they are compiled once and their many callers stay cheap.
 [[gnu::cold, gnu::noinline]] inline void add_option(std::string& options, const char* name,
                                                     Part value) {
   options += join({options.empty() ? "" : ", ", name, "=", value});
@@ -53,7 +51,8 @@ namespace detail {
   info.tensors += join({" ", name, shape});
 }
 
-/// A tensor's name as a layer gives it: text, or something that becomes a string.
+/// The text of a tensor's name as given by a layer: a literal, or something that converts to a
+/// string.
 constexpr std::string_view name_text(const char* name) { return name; }
 std::string name_text(const auto& name) { return name; }
 
@@ -96,7 +95,7 @@ std::size_t period(const Items& items) {
   std::vector<std::uint64_t> keys;  // of shared weights, in order of first use
   for (const BranchInfo& branch : branches) {
     std::string part = branch.text();
-    if (branch.options.empty()) part += branch.tensors;  // what else tells such layers apart
+    if (branch.options.empty()) part += branch.tensors;  // nothing else distinguishes such layers
     if (!branch.reads.empty()) part += join({" reads ", branch.reads});
     if (branch.shared) {
       std::size_t key = 0;
@@ -139,8 +138,11 @@ struct BranchLister {
     using N = typename B::Node;
     BranchInfo& info = *next++;
     info.layer = L::name;
-    if constexpr (requires { L::n_heads, L::n_kv_heads, L::head_dim; })
-      info.n_heads = L::n_heads, info.n_kv_heads = L::n_kv_heads, info.head_dim = L::head_dim;
+    if constexpr (requires { L::n_heads, L::n_kv_heads, L::head_dim; }) {
+      info.n_heads = L::n_heads;
+      info.n_kv_heads = L::n_kv_heads;
+      info.head_dim = L::head_dim;
+    }
     OptionLister options{info.options};
     if constexpr (requires { L::visit_options(options); }) L::visit_options(options);
     std::string of_node;
@@ -173,8 +175,8 @@ template <class Model>
   return all;
 }
 
-/// What a model is, in one canonical line: vocabulary, width and every branch with its options; no
-/// C++ names. Models with the same line have the same weights and states.
+/// A canonical one-line description of a model: vocabulary, width and every branch with its
+/// options, without C++ names. Models with the same line have the same weights and states.
 template <class Model>
 std::string structure() {
   return detail::structure_text(

@@ -3,11 +3,11 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// One tensor of some weights, whatever its C++ type: read and written by rows of R, a row being
-/// the elements at one index of the first extent; a vector is one row.
+/// One tensor of the weights, whatever its C++ type, read and written in rows of R. A row is the
+/// elements at one index of the first extent; a vector is one row.
 template <class R>
 struct TensorRef : TensorInfo {
-  bool is_matrix = false;  ///< the operand of a product, or an embedding
+  bool is_matrix = false;  ///< an operand of a product, or an embedding
   Layout layout = Layout::rows;
   std::int64_t rows = 0, row_size = 0;
   void* data = nullptr;
@@ -17,7 +17,7 @@ struct TensorRef : TensorInfo {
   void set_row(std::int64_t r, const R* values) const { set(*this, r, values); }
   void get_row(std::int64_t r, R* values) const { get(*this, r, values); }
 
-  /// Sets what depends on the type of the elements.
+  /// Sets the members that depend on the type of the elements.
   template <class T>
   void bind(T* elements) {
     data = elements;
@@ -30,8 +30,8 @@ struct TensorRef : TensorInfo {
   }
 };
 
-/// The weights of a model, matrices of type T (float, bf16, int8, or double for checking), all
-/// others of Real<T>, in one arena. Sessions share them by reference.
+/// The weights of a model in one arena: matrices of type T (float, bf16, int8, or double for
+/// checking), all other tensors of Real<T>. Sessions share them by reference.
 template <class Model, class T = float>
 class Weights {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, int8> ||
@@ -42,7 +42,7 @@ class Weights {
  public:
   /// All zero; fill them through visit() and then call derive(), or use load().
   Weights() : Weights(Arena(Model::template weight_bytes<T>, "weights")) {}
-  /// In memory that holds them already, weight_bytes<T> as memory() shows them.
+  /// Uses memory that already holds them: weight_bytes<T>, laid out as in memory().
   explicit Weights(Arena arena) : arena_(std::move(arena)) {
     Bind bind{{arena_.data()}};
     if constexpr (!Model::tie_embeddings) bind(0, tree_.embedding);
@@ -55,17 +55,18 @@ class Weights {
 
   const auto& tree() const { return tree_; }
   auto& tree() { return tree_; }
-  /// All of it, packed, derived tensors included: what depends on nothing but Model and T.
+  /// All weights as stored: packed, with the derived tensors. The layout depends only on Model and
+  /// T.
   std::span<const std::byte> memory() const {
     return {arena_.data(), static_cast<std::size_t>(arena_.bytes())};
   }
   std::int64_t bytes() const { return arena_.bytes(); }
 
-  /// Calls f(branch, tag, name, tensor), or f(branch, tag, name, tensor, said...) where f takes what
-  /// core/initial.hpp says of it, for every tensor a file holds, in file order: the
-  /// embedding, the branches, the final norm, the head if it is not tied. branch: number of the
-  /// residual branch, -1 outside; tag: std::type_identity of the Branch, of void outside; shared
-  /// tensors at their first use.
+  /// Calls f(branch, tag, name, tensor), or f(branch, tag, name, tensor, attributes...) if f takes
+  /// the attributes of core/initial.hpp, for every tensor in a file, in file order: the embedding,
+  /// the branches, the final norm, the head if it is not tied. Shared tensors are visited at their
+  /// first use. branch: index of the residual branch, -1 outside; tag: std::type_identity of the
+  /// Branch, of void outside.
   template <class F>
   void visit(F&& f) {
     visit(tree_, f);
@@ -78,27 +79,27 @@ class Weights {
   /// The tensors that visit() visits, in its order.
   std::vector<TensorRef<Real<T>>> tensors() const {
     std::vector<TensorRef<Real<T>>> all;
-    const auto list = [&]<class X>(int branch, auto, auto name, X& x, const auto&... said) {
+    const auto list = [&]<class X>(int branch, auto, auto name, X& x, const auto&... attributes) {
       constexpr bool is_matrix = requires { X::is_matrix; };
       set(all.emplace_back(), branch, detail::name_text(name), X::shape,
           is_matrix || (branch < 0 && X::rows > 1), X::layout, X::rows, X::row_size, x.data());
-      all.back().said = TensorSaid(said...);
+      all.back().attributes = TensorAttributes(attributes...);
     };
     visit(const_cast<typename Model::template Tree<T>&>(tree_), list);
     return all;
   }
 
-  /// Recomputes what layers derive from their weights; call it after changing them.
+  /// Recomputes the tensors that layers derive from their weights; call it after changing them.
   void derive() {
     Derive derive;
     Model::Stack::walk(derive, Use{}, tree_.stack);
   }
 
-  /// All numbers zero.
+  /// Sets all numbers to zero.
   void clear() { std::memset(arena_.data(), 0, static_cast<std::size_t>(arena_.bytes())); }
 
  private:
-  /// The first use of shared weights, which is recorded; later uses refer to it.
+  /// Records the first use of shared weights; later uses refer to it.
   struct SharedWeights {
     detail::SharedSeen seen;
     void* at[detail::SharedSeen::capacity];  // of each use seen
@@ -114,7 +115,7 @@ class Weights {
     }
   };
 
-  /// Gives every tensor its place; shared ones that of their first use.
+  /// Places every tensor in memory; shared ones where their first use is.
   struct Bind {
     Placer placer;
     SharedWeights shared = {};
@@ -135,22 +136,22 @@ class Weights {
     void operator()(auto, Use, auto& weights) const { detail::derive(weights); }
   };
 
-  /// Calls f with a tensor, and with what is said of it, if f takes that.
+  /// Calls f with a tensor, and with its attributes if f takes them.
   static void show(auto& f, int branch, auto tag, const auto& name, auto& tensor,
-                   const auto&... said) {
-    if constexpr (requires { f(branch, tag, name, tensor, said...); })
-      f(branch, tag, name, tensor, said...);
+                   const auto&... attributes) {
+    if constexpr (requires { f(branch, tag, name, tensor, attributes...); })
+      f(branch, tag, name, tensor, attributes...);
     else
       f(branch, tag, name, tensor);
   }
 
-  /// Calls f for the tensors of a branch, and of all branches.
+  /// Call f for the tensors of one branch, and of all branches.
   template <class F, class B>
   struct VisitTensors {
     F& f;
     int number;
-    void operator()(const auto& name, auto& tensor, const auto&... said) const {
-      show(f, number, std::type_identity<B>{}, name, tensor, said...);
+    void operator()(const auto& name, auto& tensor, const auto&... attributes) const {
+      show(f, number, std::type_identity<B>{}, name, tensor, attributes...);
     }
   };
   template <class F>

@@ -20,7 +20,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// What is added to the logit of a token.
+/// A number added to the logit of a token.
 struct LogitBias {
   std::int32_t id = 0;
   float bias = 0;
@@ -29,24 +29,23 @@ struct LogitBias {
 /// How a Sampler chooses. The defaults draw from the model's own distribution.
 struct SamplerOptions {
   float temperature =
-      1;  ///< divides the logits; 0 takes the most likely token, of equal ones the lowest id
+      1;  ///< divides the logits; 0 takes the most likely token, and the lowest id of equal ones
   int top_k = 0;                 ///< keep this many of the most likely; 0 keeps all
   float top_p = 1;               ///< keep the smallest set of the most likely with this probability
   float min_p = 0;               ///< keep those with this fraction of the largest probability
   float repetition_penalty = 1;  ///< above 1 makes the latest tokens less likely
-  int repetition_window = 64;    ///< how many of the latest tokens the penalty looks at
+  int repetition_window = 64;    ///< number of latest tokens that the penalty considers
   std::uint64_t seed = 0;
-  int vocab_size = 0;  ///< ids from here on are never chosen: rows that pad a head; 0: all may be
+  int vocab_size = 0;  ///< ids from here on, which pad a head, are never chosen; 0: no limit
   std::vector<std::int32_t> banned = {};  ///< never chosen
-  std::vector<LogitBias> biases = {};     ///< several of one id add up
+  std::vector<LogitBias> biases = {};     ///< several for one id add up
 };
 
-/// The stages, for samplers of your own. Each takes candidates and returns the first of them, which
-/// it keeps, possibly in another order; none needs another one to run before it. Where a stage
-/// speaks of probabilities, they are those of the candidates it is given (softmax of their logits,
-/// sum 1). Of equal logits the lower id counts as the more likely. An option out of range is an
-/// Error. (Those that sort are templates only so that programs that do not use them need not compile
-/// them.)
+/// The stages, for your own samplers. Each takes candidates, moves those it keeps to the front,
+/// possibly in another order, and returns them. No stage depends on another. Probabilities are
+/// those of the candidates that a stage is given (the softmax of their logits, which sums to 1). Of
+/// equal logits, the lower id counts as more likely. An option out of range is an Error. (Stages
+/// that sort are templates only so that programs that do not use them need not compile them.)
 namespace sampling {
 
 struct Candidate {
@@ -87,12 +86,12 @@ inline bool more_likely(Candidate a, Candidate b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-/// `candidates` is not empty, here and in total_weight.
+/// `candidates` must not be empty, here and in total_weight.
 inline Candidate most_likely(std::span<const Candidate> candidates) {
   return *std::min_element(candidates.begin(), candidates.end(), more_likely);
 }
 
-/// The probability relative to that of the logit `max`.
+/// The probability relative to that of a logit of `max`.
 inline double weight(Candidate c, float max) {
   return std::exp(static_cast<double>(c.logit) - max);
 }
@@ -110,13 +109,14 @@ inline float clamp_to_float(double x) {
 
 }  // namespace detail
 
-/// Candidates for all logits except those that are -inf, by rising id, in `storage`, which has room
-/// for logits.size(). An Error, which leaves `storage` undefined: no logits, a NaN, +inf, all -inf.
+/// Candidates for all logits except those of -inf, in ascending order of id, in `storage`, which
+/// has room for logits.size(). Throws Error, leaving `storage` undefined, if there are no logits,
+/// if one is NaN or +inf, or if all are -inf.
 [[nodiscard]] inline std::span<Candidate> candidates(std::span<const float> logits,
                                                      std::span<Candidate> storage) {
   if (logits.empty()) fail({"sampling: there are no logits"});
   if (storage.size() < logits.size())
-    fail({"sampling: storage for ", logits.size(), " candidates expected, found ", storage.size()});
+    fail({"sampling: expected storage for ", logits.size(), " candidates, found ", storage.size()});
   std::size_t n = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     const auto bits = std::bit_cast<std::uint32_t>(logits[i]);
@@ -129,12 +129,12 @@ inline float clamp_to_float(double x) {
   return storage.first(n);
 }
 
-// C is always Candidate below: algorithms on types that depend on it are compiled only
-// where a stage is called, and not in every program that includes this header.
+// Below, C is always Candidate. As a template argument it delays the compilation of algorithms
+// until a stage is called, so that not every program that includes this header pays for them.
 
 namespace detail {
 
-/// Sorts candidates by rising id, unless they are sorted already.
+/// Sorts candidates by ascending id, unless they are already sorted.
 template <class C>
 void sort_by_id(std::span<C> candidates) {
   const auto by_id = [](C a, C b) { return a.id < b.id; };
@@ -142,7 +142,7 @@ void sort_by_id(std::span<C> candidates) {
     std::sort(candidates.begin(), candidates.end(), by_id);
 }
 
-/// The candidate of an id, among some that are sorted by id; null: none.
+/// The candidate with an id, among candidates sorted by id, or null.
 template <class C>
 C* find(std::span<C> candidates, std::int32_t id) {
   const auto c = std::lower_bound(candidates.begin(), candidates.end(), id,
@@ -152,7 +152,7 @@ C* find(std::span<C> candidates, std::int32_t id) {
 
 }  // namespace detail
 
-/// Those whose ids are not among `ids`, which are sorted; in their order.
+/// Keeps the candidates whose ids are not among `ids`, which must be sorted, in their order.
 template <class C = Candidate>
 [[nodiscard]] std::span<C> leave_out(std::type_identity_t<std::span<C>> candidates,
                                      std::span<const std::int32_t> ids) {
@@ -163,8 +163,8 @@ template <class C = Candidate>
   return candidates.first(static_cast<std::size_t>(end - candidates.begin()));
 }
 
-/// Adds biases to the logits of their ids, and, where there are some, sorts the candidates by rising
-/// id. Ids that are no candidates are ignored.
+/// Adds biases to the logits of their ids. If there are any, sorts the candidates by ascending id.
+/// Ids that are not candidates are ignored.
 template <class C = Candidate>
 [[nodiscard]] std::span<C> bias(std::type_identity_t<std::span<C>> candidates,
                                 std::span<const LogitBias> biases) {
@@ -177,9 +177,10 @@ template <class C = Candidate>
   return candidates;
 }
 
-/// Divides positive logits by `penalty` and multiplies the others by it, once for each id in
-/// `recent` (Keskar et al. 2019, section 4.1, extended to negative logits so that it always lowers
-/// them). Sorts `recent`, and the candidates by rising id. Ids that are no candidates are ignored.
+/// Divides positive logits by `penalty` and multiplies the others by it, once for each distinct id
+/// in `recent` (Keskar et al. 2019, section 4.1, extended to negative logits so that it always
+/// lowers them). Sorts `recent`, and the candidates by ascending id. Ids that are not candidates
+/// are ignored.
 template <class C = Candidate>
 [[nodiscard]] std::span<C> repetition_penalty(std::type_identity_t<std::span<C>> candidates,
                                               std::span<std::int32_t> recent, float penalty) {
@@ -197,8 +198,8 @@ template <class C = Candidate>
   return candidates;
 }
 
-/// Divides the logits by t, after taking the largest from each, which changes no probability and
-/// cannot overflow. t = 0 is the limit: it keeps the most likely candidate alone.
+/// Divides the logits by t, after subtracting the largest from each, which changes no probability
+/// and prevents overflow. t = 0 is the limit: it keeps only the most likely candidate.
 [[nodiscard]] inline std::span<Candidate> temperature(std::span<Candidate> candidates, float t) {
   detail::check_temperature(t);
   if (candidates.empty()) return candidates;
@@ -212,8 +213,8 @@ template <class C = Candidate>
   return candidates;
 }
 
-/// The k most likely, most likely first; all, in their order, if k is 0 or there are no more than
-/// k.
+/// Keeps the k most likely candidates, most likely first; all of them, in their order, if k is 0 or
+/// there are at most k.
 template <class C = Candidate>
 [[nodiscard]] std::span<C> top_k(std::type_identity_t<std::span<C>> candidates, int k) {
   detail::check_top_k(k);
@@ -224,8 +225,9 @@ template <class C = Candidate>
   return candidates.first(count);
 }
 
-/// The nucleus (Holtzman et al. 2020): the fewest of the most likely whose probabilities add up to
-/// p or more, at least one, most likely first. p = 1 keeps all, in their order.
+/// Keeps the nucleus (Holtzman et al. 2020): the smallest number of most likely candidates, at
+/// least one, whose probabilities sum to p or more, most likely first. p = 1 keeps all, in their
+/// order.
 template <class C = Candidate>
 [[nodiscard]] std::span<C> top_p(std::type_identity_t<std::span<C>> candidates, float p) {
   detail::check_top_p(p);
@@ -236,7 +238,7 @@ template <class C = Candidate>
   std::size_t sorted = 0;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     if (i == sorted) {
-      // The nucleus is small as a rule: sort twice as far whenever it turns out to be larger.
+      // The nucleus is usually small: sort twice as far whenever it turns out to be larger.
       sorted = (std::min)(std::max<std::size_t>(64, 2 * i), candidates.size());
       const auto begin = candidates.begin();
       std::partial_sort(begin + static_cast<std::ptrdiff_t>(i),
@@ -249,7 +251,8 @@ template <class C = Candidate>
   return candidates;
 }
 
-/// Those at least p times as probable as the most likely, in their order.
+/// Keeps the candidates that are at least p times as probable as the most likely one, in their
+/// order.
 template <class C = Candidate>
 [[nodiscard]] std::span<C> min_p(std::type_identity_t<std::span<C>> candidates, float p) {
   detail::check_min_p(p);
@@ -260,8 +263,8 @@ template <class C = Candidate>
   return candidates.first(static_cast<std::size_t>(end - candidates.begin()));
 }
 
-/// The id of the candidate at u, uniform in [0, 1), on the line of their probabilities laid end to
-/// end.
+/// Draws an id: that of the candidate at u, uniform in [0, 1), when their probabilities are laid
+/// end to end.
 [[nodiscard]] inline std::int32_t draw(std::span<const Candidate> candidates, double u) {
   if (candidates.empty()) fail({"sampling: there are no candidates to draw from"});
   detail::check_option(u >= 0 && u < 1, "the random number", "in [0, 1)", u);
@@ -270,7 +273,7 @@ template <class C = Candidate>
   double left = u * detail::total_weight(candidates, best.logit);
   for (const Candidate c : candidates) {
     const double weight = detail::weight(c, best.logit);
-    if (weight > 0) id = c.id;  // rounding may leave a rest at the end: then the last one possible
+    if (weight > 0) id = c.id;  // if rounding leaves a remainder at the end, the last possible one
     left -= weight;
     if (left < 0) break;
   }
@@ -279,14 +282,14 @@ template <class C = Candidate>
 
 }  // namespace sampling
 
-/// Chooses tokens: what is banned is left out, then biases, repetition penalty, temperature, top-k,
-/// top-p, min-p, draw, in this order, each on what the one before it kept. One seed gives one
-/// sequence of random numbers on every platform; the probabilities are computed in double, so that
-/// a last digit that differs between two platforms' exp decides a draw about once in 1e15. A copy
+/// Chooses tokens. It drops banned tokens, then applies biases, repetition penalty, temperature,
+/// top-k, top-p and min-p, in this order, each to what the previous one kept, and draws. A seed
+/// gives the same random numbers on every platform. Probabilities are computed in double, so that a
+/// difference in the last digit of exp between platforms changes a draw about once in 1e15. A copy
 /// continues independently from the same state.
 class Sampler {
  public:
-  /// An option out of range is an Error that names it.
+  /// Throws Error, naming the option, if one is out of range.
   template <int = 0>
   explicit Sampler(SamplerOptions given = SamplerOptions{})
       : options_(std::move(given)), generator_(options_.seed) {
@@ -308,9 +311,9 @@ class Sampler {
     resize(scratch_, options_.repetition_window, "repetition_window");
   }
 
-  /// The next token for `logits`, [vocab_size]; -inf excludes a token. Logits that are empty, all
-  /// -inf or banned, or contain a NaN or +inf are an Error that names the index and changes
-  /// nothing. Allocates only when vocab_size is larger than in any call before.
+  /// The next token for `logits`, [vocab_size]; -inf excludes a token. Throws Error, naming the
+  /// index and changing nothing, if logits are empty, all -inf or banned, or contain NaN or +inf.
+  /// Allocates only if vocab_size is larger than in any earlier call.
   template <int = 0>
   std::int32_t operator()(std::span<const float> logits) {
     if (const auto n = static_cast<std::size_t>(options_.vocab_size); n > 0) {
@@ -336,7 +339,7 @@ class Sampler {
     return token;
   }
 
-  /// Tokens that the repetition penalty is to count as used: the prompt. A negative one is an
+  /// Counts tokens, such as the prompt, as used for the repetition penalty. A negative one is an
   /// Error.
   void observe(std::span<const std::int32_t> tokens) {
     for (std::size_t i = 0; i < tokens.size(); ++i)
@@ -345,7 +348,7 @@ class Sampler {
     for (const std::int32_t token : tokens) remember(token);
   }
 
-  /// Returns to the state after construction: the seed, and no token seen.
+  /// Returns to the state after construction: the same seed, and no tokens seen.
   void reset() {
     generator_ = sampling::SplitMix64(options_.seed);
     seen_ = 0;

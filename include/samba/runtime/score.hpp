@@ -14,8 +14,8 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// log softmax(logits)[token], in double. Logits that are -inf count as probability 0.
-/// An Error: a token that is out of range or whose own logit is -inf, a NaN, +inf.
+/// log softmax(logits)[token], in double. Logits of -inf count as probability 0. Throws Error if
+/// the token is out of range, if its own logit is -inf, or if any logit is NaN or +inf.
 inline double log_softmax_at(std::span<const float> logits, std::int32_t token) {
   if (token < 0 || static_cast<std::size_t>(token) >= logits.size())
     fail({"log_softmax_at: token ", token, " is outside [0, ", logits.size(), ")"});
@@ -34,8 +34,8 @@ inline double log_softmax_at(std::span<const float> logits, std::int32_t token) 
   return static_cast<double>(logit) - max - std::log(sum);
 }
 
-/// Negative log-likelihood of predicted tokens, summed, and its usual forms. Scores of parts of a
-/// text add up. A mean over nothing is an Error.
+/// The summed negative log-likelihood of predicted tokens, and its usual forms. Scores of the parts
+/// of a text can be added. A mean over no tokens is an Error.
 struct Score {
   double nll = 0;           ///< nats
   std::int64_t tokens = 0;  ///< predictions
@@ -51,14 +51,14 @@ struct Score {
   }
   double perplexity() const { return std::exp(nats_per_token()); }
   double bits_per_token() const { return nats_per_token() / std::numbers::ln2; }
-  /// `bytes`: the length of the text of the predicted tokens.
+  /// bytes: the length of the text of the predicted tokens.
   double bits_per_byte(std::int64_t bytes) const {
     if (bytes < 1) fail({"Score: bits per byte of ", bytes, " bytes"});
     return nll / std::numbers::ln2 / static_cast<double>(bytes);
   }
 };
 
-/// Tokens that `score` hands to the session at a time.
+/// Tokens that `score` passes to the session at a time.
 inline constexpr int score_chunk = 256;
 
 namespace detail {
@@ -69,18 +69,18 @@ struct NoProgress {
 
 }  // namespace detail
 
-/// Scores tokens[1:], each given those before it and whatever the session has read already (reset
-/// it for a text of its own). The session reads all tokens but the last: the next part of a text,
-/// to be scored by another call, begins with the last token of this one. Calls progress(done,
-/// total), in predictions, after each chunk. Fewer than two tokens or an id outside the vocabulary
-/// is an Error before the session reads anything.
+/// Scores tokens[1:], each given those before it and whatever the session has already read (reset
+/// it to start a new text). The session reads all tokens but the last; to score the next part of a
+/// text with another call, begin that part with the last token of this one. Calls progress(done,
+/// total), in predictions, after each chunk. Throws Error before the session reads anything if
+/// there are fewer than two tokens or if an id is outside the vocabulary.
 ///
 /// S has `static constexpr int vocab_size` and `forward(tokens, logits)`, which continues the
 /// sequence and fills logits, [tokens.size(), vocab_size].
 template <class S, class Progress = detail::NoProgress>
 Score score(S& session, std::span<const std::int32_t> tokens,
             const Progress& progress = Progress{}) {
-  if (tokens.size() < 2) fail({"score: at least 2 tokens expected, found ", tokens.size()});
+  if (tokens.size() < 2) fail({"score: expected at least 2 tokens, found ", tokens.size()});
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || tokens[i] >= S::vocab_size)
       fail({"score: token ", tokens[i], " at index ", i, " is outside [0, ", S::vocab_size, ")"});

@@ -5,14 +5,14 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Stops the compilation with a message where weights are not those of a Session or Batch.
+/// Stops the compilation with a message if weights do not fit a Session or Batch.
 template <class Model, class T, class OtherModel, class OtherT, bool temporary>
 struct CheckWeights {
   static_assert(!temporary,
                 "Session, Batch: the weights must outlive it: give them a name, as in "
                 "const auto weights = load<Model>(path); Session session(weights);");
   static_assert(std::is_same_v<Model, OtherModel>,
-                "Session, Batch: the weights are of another model");
+                "Session, Batch: the weights belong to another model");
   static_assert(
       std::is_same_v<T, OtherT>,
       "Session<Model, T>, Batch<Model, T>: T is the type of the weights' matrices: "
@@ -22,12 +22,12 @@ struct CheckWeights {
 
 }  // namespace detail
 
-/// One sequence that reads tokens and predicts the next: owns its state and scratch memory, shares
-/// the weights, which must outlive it. Copying a session forks it.
+/// One sequence that reads tokens and predicts the next. It owns its state and scratch memory and
+/// refers to the weights, which must outlive it. Copying a session forks it.
 ///
 /// prefill, step and forward continue from the state and advance it. However a sequence is split
 /// between them, and on any number of threads, the logits are the same to the last bit. Bad input
-/// throws Error and changes nothing. After construction only snapshot() and copies allocate.
+/// throws Error and changes nothing. After construction only snapshot() and copying allocate.
 template <class Model, class T = float, class KV = Real<T>>
 class Session {
   using Engine = detail::Engine<Model, T, KV>;
@@ -48,7 +48,7 @@ class Session {
     static_assert(sizeof(detail::CheckWeights<Model, T, M, U, true>) > 0);
   }
 
-  /// Reads tokens (at least one); returns the logits of the last, [vocab_size], valid until the
+  /// Reads tokens (at least one); returns the logits of the last one, [vocab_size], valid until the
   /// next call.
   std::span<const R> prefill(std::span<const std::int32_t> tokens) {
     engine_.check_not_empty(tokens, "prefill");
@@ -65,7 +65,7 @@ class Session {
     return engine_.logits(0);
   }
 
-  /// Reads tokens (at least one) and writes the logits of all: logits, [tokens, vocab_size], row
+  /// Reads tokens (at least one) and writes the logits of all of them, [tokens, vocab_size], row
   /// major.
   void forward(std::span<const std::int32_t> tokens, std::span<R> logits) {
     engine_.check_not_empty(tokens, "forward");
@@ -83,10 +83,10 @@ class Session {
   std::int64_t state_bytes() const { return engine_.state_bytes(); }
   const SessionOptions& options() const { return engine_.options(); }
 
-  // A state does not hold the logits of its last token: after reset, restore and load the next come
-  // with the next token, and spans returned before are not to be read.
+  // A state does not include the logits of its last token: after reset, restore and load, the next
+  // logits come with the next token, and spans returned before must not be read.
 
-  /// Back to the empty sequence.
+  /// Returns to the empty sequence.
   void reset() { engine_.reset(0); }
 
   Snapshot snapshot() const {
@@ -94,14 +94,15 @@ class Session {
     engine_.snapshot(0, s);
     return s;
   }
-  /// Into a snapshot that this session, or one of the same model, made: allocates nothing.
+  /// Copies into a snapshot made by this session or by one of the same model. Allocates nothing.
   void snapshot(Snapshot& into) const { engine_.snapshot(0, into); }
-  /// Throws, and changes nothing, if the snapshot is of another model, type or capacity.
+  /// Throws, and changes nothing, if the snapshot has a different model, type or capacity.
   void restore(const Snapshot& s) { engine_.restore(0, s); }
 
-  /// The state as a safetensors file, written completely or not at all.
+  /// Writes the state as a safetensors file, completely or not at all.
   void save(const std::string& path) const { engine_.save(0, path); }
-  /// Throws, and changes nothing, if the file is damaged or of another model, type or capacity.
+  /// Throws, and changes nothing, if the file is damaged or has a different model, type or
+  /// capacity.
   void load(const std::string& path) { engine_.load(0, path); }
 
  private:
@@ -113,8 +114,8 @@ class Session {
 template <class Model, class T>
 Session(const Weights<Model, T>&, SessionOptions = SessionOptions{}) -> Session<Model, T>;
 
-/// Several sequences that share weights and go through the model together: a weight is read once
-/// for all of them. Each sequence's logits have the same bits as in a Session of its own.
+/// Several sequences that share weights and go through the model together: each weight is read once
+/// for all of them. Every sequence's logits have the same bits as in a separate Session.
 template <class Model, class T = float, class KV = Real<T>>
 class Batch {
   using Engine = detail::Engine<Model, T, KV>;
@@ -136,10 +137,10 @@ class Batch {
     static_assert(sizeof(detail::CheckWeights<Model, T, M, U, true>) > 0);
   }
 
-  /// Sequences.
+  /// The number of sequences.
   int size() const { return engine_.sequences(); }
 
-  /// Reads prompts[i] into sequence i; an empty prompt leaves its sequence alone. Returns the
+  /// Reads prompts[i] into sequence i; an empty prompt leaves its sequence unchanged. Returns the
   /// logits of each sequence's last token, [batch, vocab_size], valid until the next call.
   std::span<const R> prefill(std::span<const Tokens> prompts) {
     if (std::ssize(prompts) != size())
@@ -173,8 +174,8 @@ class Batch {
     return engine_.logits();
   }
 
-  /// Logits of a sequence's last token, [vocab_size]; zeros before its first, and after reset and
-  /// restore until its next.
+  /// The logits of a sequence's last token, [vocab_size]; zeros before its first token, and after
+  /// reset or restore until the next one.
   std::span<const R> logits(int sequence) const {
     engine_.check_sequence(sequence);
     return engine_.logits(sequence);
@@ -187,7 +188,7 @@ class Batch {
     engine_.check_sequence(sequence);
     engine_.reset(sequence);
   }
-  /// Snapshots pass freely between sequences of batches and sessions of the same model.
+  /// Snapshots can be exchanged freely between batches and sessions of the same model.
   Snapshot snapshot(int sequence) const {
     engine_.check_sequence(sequence);
     Snapshot s;

@@ -1,9 +1,8 @@
 #pragma once
 /// \file
-/// What a sequence's state consists of, and its file. That is a safetensors file with one
-/// tensor `<branch>.<name>` for every tensor of the state (rings by slot = position % slots) and in
-/// its metadata the model's structure and hash, the types, capacity and position. The same on every
-/// machine.
+/// The contents of a sequence's state, and its file: a safetensors file with one tensor
+/// `<branch>.<name>` for every tensor of the state (rings by slot = position % slots). Its metadata
+/// has the model's structure and hash, the types, capacity and position. The same on every machine.
 #include <samba/core/error.hpp>
 #include <samba/core/hash.hpp>
 #include <samba/io/file_record.hpp>
@@ -13,7 +12,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// One tensor of a state and its place in the state's block.
+/// One tensor of a state, and its place in the state's block.
 struct StateTensor {
   std::string name;
   Dtype dtype = Dtype::f32;
@@ -21,32 +20,33 @@ struct StateTensor {
   std::int64_t offset = 0, bytes = 0;
 };
 
-/// A state as data.
+/// The properties of a state.
 struct StateInfo {
   std::string structure;      ///< of the model, see structure()
   std::string dtypes;         ///< of the states and of keys and values
-  std::int64_t capacity = 0;  ///< positions that full attention keeps; 0 for a model without
+  std::int64_t capacity = 0;  ///< positions that full attention keeps; 0 if the model has none
   std::int64_t bytes = 0;     ///< of the block
 
-  /// Throws, with `where` and `what` in front, unless a state with these properties is one of this
-  /// kind. (Two parts, because restore allocates nothing.)
+  /// Throws, with a message that starts with `where` and `what`, unless another state's properties
+  /// match these. (Two parts, because restore must not allocate.)
   [[gnu::cold]] void check_fits(std::string_view where, const char* what,
                                 const std::string& other_structure, const std::string& other_dtypes,
                                 std::int64_t other_capacity, std::int64_t position) const {
     if (other_structure != structure)
-      fail(
-          {where, what, " is of another model: expected ", structure, ", found ", other_structure});
+      fail({where, what, " belongs to another model: expected ", structure, ", found ",
+            other_structure});
     if (other_dtypes != dtypes)
       fail({where, what, " has other types: expected ", dtypes, ", found ", other_dtypes});
     if (other_capacity != capacity)
-      fail({where, what, " has another capacity: expected ", capacity, ", found ", other_capacity});
+      fail({where, what, " has a different capacity: expected ", capacity, ", found ",
+            other_capacity});
     // Far from overflow.
     if (position < 0 || position > (capacity ? capacity : std::int64_t{1} << 62))
       fail({where, what, " has an impossible position: ", position});
   }
 };
 
-/// StateInfo::dtypes of a state in R with keys and values in KV.
+/// StateInfo::dtypes for a state in R with keys and values in KV.
 template <class R, class KV>
 [[gnu::cold]] std::string state_dtypes() {
   return detail::join(
@@ -69,8 +69,8 @@ template <int = 0>
   writer.finish();
 }
 
-/// Fills the block and returns the position. Throws, and changes nothing, if the file does not
-/// fit.
+/// Fills the block from a file and returns the position. Throws, and changes nothing, if the file
+/// does not fit.
 template <int = 0>
 [[gnu::cold]] std::int64_t load_state(const std::string& path, const StateInfo& info,
                                       const std::vector<StateTensor>& tensors, std::byte* block) {

@@ -10,9 +10,9 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Takes the tensors that a visit() shows.
+/// Accepts any tensor, to check that visit() compiles.
 struct AnyVisitor {
-  void operator()(const auto& /*name*/, auto& /*tensor*/, const auto&... /*said*/) const {}
+  void operator()(const auto& /*name*/, auto& /*tensor*/, const auto&... /*attributes*/) const {}
 };
 
 /// The policy that layers are checked with.
@@ -56,7 +56,7 @@ concept HasBackward =
              const typename L::template Backward<AnyPolicy>& d, In<AnyPolicy, L::d_model> in,
              Out<AnyPolicy, L::d_model> out) { L::backward(c, w, g, s, ds, t, d, in, in, out); };
 
-/// Stops the compilation with a message where a layer is to be trained and cannot be.
+/// Stops the compilation with a message if a layer cannot be trained.
 template <class L>
 struct CheckTrained {
   static_assert(HasBackwardScratch<L>,
@@ -66,7 +66,7 @@ struct CheckTrained {
                 "Gradient: this layer cannot be trained: it has no backward(context, weights, "
                 "gradients, state, state_gradients, scratch, backward, in, dout, din)");
 };
-/// L::Backward<P>, or nothing where there is none: so that the message is all that the compiler says.
+/// L::Backward<P>, or an empty type if there is none, so that the message is the only error.
 template <class L, class P>
 struct BackwardOf {
   using type = Stateless;
@@ -76,8 +76,9 @@ struct BackwardOf<L, P> {
   using type = typename L::template Backward<P>;
 };
 
-/// Calls f with the tensors that weights of a layer derive from others; derives them; passes their
-/// gradients on to the others. Layers that derive none do nothing.
+/// visit_derived calls f with the tensors that a layer derives from its weights, derive computes
+/// them, and derive_backward adds their gradients to those of the weights. For layers without
+/// derived tensors they do nothing.
 template <class W>
 constexpr void visit_derived(auto& w, auto&& f) {
   if constexpr (requires { W::visit_derived(w, f); }) W::visit_derived(w, f);
@@ -103,28 +104,29 @@ concept IsStack = requires { typename E::StackTag; };
 ///     static constexpr const char* name;     // in checkpoint names and tables
 ///     static constexpr int d_model;
 ///     template <class T> struct Weights;     // T: how matrices are stored; static visit(w, f):
-///                                            //   f(name, tensor) for each, and what core/initial.hpp
-///                                            //   says of it
+///                                            //   f(name, tensor, attributes...) for each;
+///                                            //   attributes: see core/initial.hpp
 ///     template <class P> struct State;       // visit as above; or using State = Stateless
 ///     template <class P> struct Scratch;     // static visit(t, f): f(rows) for each buffer
 ///     template <class P>
 ///     forward(context, weights, state, scratch, in, out)  // out = layer(in), advancing the states
 ///
-/// and, if wanted, visit_options(f): f(name, value) for each hyperparameter, other_flops(position),
-/// and the channels that it uses, `using Reads = Channels<...>` and `using Writes = Channels<...>`.
-/// To be trained it also has
+/// and, optionally, visit_options(f): f(name, value) for each hyperparameter,
+/// other_flops(position), and the channels that it uses, `using Reads = Channels<...>` and `using
+/// Writes = Channels<...>`. For training it also has
 ///
 ///     template <class P> struct Backward;    // scratch of the backward pass, visit as above
 ///     template <class P>
-///     backward(context, weights, gradients, state, state_gradients, scratch, backward, in, dout, din)
+///     backward(context, weights, gradients, state, state_gradients, scratch, backward, in, dout,
+///              din)
 ///
-/// P is a Policy: all types of a pass, see core/context.hpp. Nothing is registered. A type with
-/// `template <int D> using with_d_model` is made a layer by the stack.
+/// P is a Policy, which names all types of a pass; see core/context.hpp. No registration is needed.
+/// A type with `template <int D> using with_d_model` becomes a layer in a stack of width D.
 template <class L>
 concept Layer = detail::HasName<L> && detail::HasDModel<L> && detail::HasWeights<L> &&
                 detail::HasState<L> && detail::HasScratch<L> && detail::HasForward<L>;
 
-/// The d_model of a stack whose layers name none: the first element of HybridStack.
+/// The first element of a HybridStack whose layers do not name their d_model.
 template <int D>
 struct DModel {};
 

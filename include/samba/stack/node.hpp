@@ -7,18 +7,18 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The kinds of branches. A node is any type with
+/// The content of a residual branch. A node is any type with
 ///
 ///     using NodeTag = void;
-///     using Layer = ...;                    // what tables and files call the branch after
+///     using Layer = ...;                    // tables and files name the branch after it
 ///     static constexpr const char* kind;    // in front of the layer's name in tables; "" for Pre
 ///     static constexpr int d_model;
 ///     template <class T> struct Weights;    // visit, and visit_derived, derive, derive_backward
 ///     template <class P> State, Scratch;    // as in a layer
 ///     forward(context, weights, state, scratch, x, out)   // out = node(x); x: the residual stream
 ///
-/// and to be trained `template <class P> struct Backward` and backward(context, weights, gradients,
-/// state, state_gradients, scratch, backward, x, dout, dx), which adds to dx.
+/// and, for training, `template <class P> struct Backward` and backward(context, weights,
+/// gradients, state, state_gradients, scratch, backward, x, dout, dx), which adds to dx.
 template <class N>
 concept Node = requires { typename N::NodeTag; };
 
@@ -26,7 +26,7 @@ concept Node = requires { typename N::NodeTag; };
 template <class L>
 struct NoNorm {};
 
-/// A pre-norm branch: x += layer(norm(x)). What a layer becomes in a stack that says nothing else.
+/// A pre-norm branch: x += layer(norm(x)). The default for a layer in a stack.
 template <class NormType, class L>
 struct Pre {};
 
@@ -34,32 +34,32 @@ struct Pre {};
 template <class Before, class L, class After = Before>
 struct Sandwich {};
 
-/// A branch that also sees the tokens' embeddings e, as they entered the first branch (Zamba, Glorioso
+/// A branch that also sees the tokens' embeddings e, the input of the first branch (Zamba, Glorioso
 /// et al. 2024): x += W layer(norm([x e])). The layer's d_model is twice that of the stack.
 template <class NormType, class L>
 struct OnEmbedding {};
 
-/// Options of Scaled. (A number in an aggregate: clang 14 takes none as a template argument.)
+/// Options of Scaled. (An aggregate, because clang 14 accepts no float as a template argument.)
 struct ScaledOptions {
   float factor = 1;
 };
 
-/// A branch whose result is multiplied by a factor: x += factor * node(x), as Scaled<ScaledOptions{.factor = 0.22f},
-/// L>. Element: a layer or one of the above.
+/// A branch whose result is multiplied by a factor: x += factor * node(x). For example
+/// Scaled<ScaledOptions{.factor = 0.22f}, L>. Element: a layer or one of the above.
 template <auto Options, class Element>
 struct Scaled {
   static_assert(detail::are_options<ScaledOptions, Options>,
                 "Scaled<Options, Element>: write options as ScaledOptions{.factor = 0.22f}");
 };
 
-/// The first element of a HybridStack, or the one after DModel: what its bare layers become. One
-/// norm: Pre<Before, L>; two: Sandwich<Before, L, After>.
+/// The norms of bare layers in a HybridStack, as its first element or the one after DModel. With
+/// one norm they become Pre<Before, L>, with two Sandwich<Before, L, After>.
 template <class Before, class After = void>
 struct Norms {};
 
 namespace detail {
 
-/// The weights of a layer and of its norms. void: no norm.
+/// The weights of a layer and its norms. void: no norm.
 template <class Before, class L, class After, class T>
 struct NodeWeights {
   static constexpr int D = L::d_model;
@@ -98,7 +98,7 @@ struct NodeWeights {
   }
 };
 
-/// What the gradients of a norm need for each row.
+/// Scratch that a norm's backward needs for each row.
 template <class N, class P>
 struct StatisticsOf {
   using type = typename N::template Statistics<P>;
@@ -108,7 +108,7 @@ struct StatisticsOf<void, P> {
   using type = None;
 };
 
-/// after(layer(before(x))); a norm that is void is left out.
+/// after(layer(before(x))). A norm that is void is left out.
 template <class Before, class L, class After>
 struct NormedNode {
   using NodeTag = void;
@@ -181,7 +181,7 @@ struct NormedNode {
       After::template backward<d_model>(c, w.after, g.after, t.y, dout, d.dy, d.after_statistics);
       dy = d.dy;
     }
-    if constexpr (HasBackward<L>)  // or CheckTrained has said that it has not
+    if constexpr (HasBackward<L>)  // otherwise CheckTrained has already failed
       L::backward(c, w.layer, g.layer, s, ds, t.layer, d.layer, layer_in<P>(t, x), dy,
                   Out<P, d_model>(d.du));
     if constexpr (normed)
@@ -198,7 +198,7 @@ struct NormedNode {
       return t.normed_x;
     } else {
       static_assert(std::is_same_v<Act<P>, Residual<P>>,
-                    "NoNorm: the device's activations are not of the residual stream's type");
+                    "NoNorm: activations and residual stream have different types on this device");
       return x;
     }
   }
@@ -210,7 +210,7 @@ struct ScaledNode : N {
   static constexpr float factor = options_of<ScaledOptions, Options>.factor;
 };
 
-/// The factor of a node's result.
+/// The factor by which a node's result is multiplied.
 template <class N>
 inline constexpr float factor_of = [] {
   if constexpr (requires { N::factor; })

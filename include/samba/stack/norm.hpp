@@ -6,7 +6,7 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// What a norm divides by, and what it subtracts first.
+/// The kinds of norms.
 enum class NormKind {
   rms,   ///< RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x^2) + eps)
   layer  ///< LayerNorm (Ba et al. 2016): (x - mean(x)) / sqrt(variance(x) + eps)
@@ -16,16 +16,16 @@ enum class NormKind {
 struct NormOptions {
   NormKind kind = NormKind::rms;
   float eps = 0;          ///< 0: ModelOptions::norm_eps
-  bool plus_one = false;  ///< weights are stored less 1, as Gemma's are
-  bool bias = false;      ///< added to the result; of LayerNorm only
+  bool plus_one = false;  ///< the stored weights are the scale minus 1, as in Gemma
+  bool bias = false;      ///< added to the result; LayerNorm only
 };
 
-/// A norm of every token, times a weight: norm(x) * weight (+ bias).
+/// Normalises every token: norm(x) * weight (+ bias).
 template <auto Options = NormOptions{}>
 struct Norm {
   static_assert(detail::are_options<NormOptions, Options>,
                 "Norm<Options>: write options as NormOptions{.plus_one = true}");
-  // Constants of their own: clang 14 reads an option at run time from the wrong place.
+  // Separate constants: clang 14 reads options at run time from the wrong address.
   static constexpr NormOptions options = detail::options_of<NormOptions, Options>;
   static constexpr bool is_rms = options.kind == NormKind::rms, plus_one = options.plus_one,
                         bias = options.bias;
@@ -49,12 +49,12 @@ struct Norm {
           g.factor.data()[i] = 0;
         }
     }
-    /// What the norm is multiplied by: weight, or 1 + weight.
+    /// The scale: weight, or 1 + weight.
     constexpr const auto& scale() const { return plus_one ? factor : weight; }
     constexpr auto& scale() { return plus_one ? factor : weight; }
   };
 
-  /// Calls f for the tensors of the weights, which are called `weight` and `bias` with a prefix.
+  /// Calls f for the weight and, if there is one, the bias, under the given names.
   static constexpr void visit(auto& w, auto&& f, const char* weight_name, const char* bias_name) {
     f(weight_name, w.weight, of_branch, plus_one ? init::zero : init::one);
     if constexpr (bias) f(bias_name, w.offset, of_branch);
@@ -81,11 +81,11 @@ struct Norm {
           c, {.weight = w.scale(), .bias = w.offset, .eps = eps(c), .x = x, .out = out});
   }
 
-  /// Scratch of backward, for some rows.
+  /// Scratch of backward, for each row.
   template <class P>
   using Statistics = Rows<Real<P>, is_rms ? 1 : 2>;
 
-  /// dx += the gradient of x given dout, the gradient of out; g is added to.
+  /// Given dout, the gradient of out, adds the gradient of x to dx and those of the weights to g.
   template <int D, class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>, D>& w,
                        Weights<Weight<Gradients<P>>, D>& g, RowsArgument<const Residual<P>, D> x,

@@ -4,7 +4,7 @@
 
 namespace samba::inline SAMBA_TARGET::detail {
 
-/// W layer(norm([x e])), where e is what entered the first branch; the layer is 2 d_model wide.
+/// W layer(norm([x e])), where e is the input of the first branch. The layer is 2 d_model wide.
 template <class NormType, class L>
 struct OnEmbeddingNode {
   using NodeTag = void;

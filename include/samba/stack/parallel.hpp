@@ -20,19 +20,19 @@ struct Prefixed {
   }
 };
 
-/// Calls f with the tensors of layer `number`, under their names with its own as prefix.
+/// Calls f with the tensors of layer `number`, with its number and name as a prefix of theirs.
 template <class F>
 struct PrefixedVisitor {
   F& f;
   int number;
   const char* prefix;
 
-  constexpr void operator()(auto name, auto& x, const auto&... said) const {
-    f(Prefixed<decltype(name)>{number, prefix, name}, x, said...);
+  constexpr void operator()(auto name, auto& x, const auto&... attributes) const {
+    f(Prefixed<decltype(name)>{number, prefix, name}, x, attributes...);
   }
 };
 
-/// Calls f("tensor", its name and shape) for every tensor.
+/// Calls f("tensor", name and shape) for every tensor.
 template <class F>
 struct TensorLister {
   F& f;
@@ -69,7 +69,7 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
   static_assert((sizeof(CheckLayer<Layers>) + ...) > 0);
 
  private:
-  // One layer's part of what follows. (Functions, not lambdas in folds: nvcc takes no packs in these.)
+  // One layer's part of the functions below. (Not lambdas in folds: nvcc rejects packs in those.)
   template <std::size_t i, class L, class Part>
   static constexpr void visit_part(auto& parts, auto& f) {
     PrefixedVisitor<std::remove_reference_t<decltype(f)>> prefixed{f, static_cast<int>(i), L::name};
@@ -148,7 +148,7 @@ struct detail::Sum<std::index_sequence<I...>, Layers...> {
     }
   };
 
-  /// Each layer's name and options; a layer that names none is told apart by its tensors.
+  /// Each layer's name and options. A layer without options is identified by its tensors.
   static void visit_options(auto&& f) { (visit_options_of<Layers>(f), ...); }
 
   static constexpr std::int64_t other_flops(std::int64_t position) {

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Three ways to write a layer schedule besides naming every layer: by period and offset, by a
-/// list of indices, and by a string. Each gives a stack; elements are layers or stacks.
+/// Three ways to write a layer schedule without naming every layer: by period and offset, by a list
+/// of indices, and by a string. Each defines a stack; elements are layers or stacks.
 #include <samba/stack/hybrid_stack.hpp>
 
 namespace samba::inline SAMBA_TARGET {
@@ -49,7 +49,7 @@ template <int offset, class At, class Else, class Index>
 struct PeriodOf;
 template <int offset, class At, class Else, std::size_t... i>
 struct PeriodOf<offset, At, Else, std::index_sequence<i...>> {
-  // The width is named: a rest of the schedule may consist of attention alone.
+  // Names the width, because the rest of a schedule may consist of attention alone.
   using type =
       HybridStack<DModel<agreed_d_model<At, Else>()>, std::conditional_t<i == offset, At, Else>...>;
 };

@@ -11,33 +11,33 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Tensors whose weights decay.
+/// The tensors that are subject to weight decay.
 enum class Decay {
-  matrices,  ///< those of two or more dimensions, unless their layer says no_decay: no norms, biases,
-             ///< skips, or A_log
-  all        ///< as the published Samba models were trained
+  matrices,  ///< those of two or more dimensions, unless their layer says no_decay; this excludes
+             ///< norms, biases, skips and A_log
+  all        ///< all tensors, as when the published Samba models were trained
 };
 
-/// Exceptions for the tensors whose names match a pattern. What a group does not set stays as the
-/// groups before it set it.
+/// Exceptions for the tensors whose names match a pattern. What a group does not set stays as set
+/// by earlier groups.
 struct ParameterGroup {
-  std::string pattern = {};                 ///< of the names in files, see glob_match
-  std::optional<double> weight_decay = {};  ///< whatever AdamWOptions::decay says
-  std::optional<double> rate = {};          ///< times the learning rate
-  std::optional<bool> frozen = {};          ///< do not change, and do not count in the norm
+  std::string pattern = {};                 ///< for the names in files, see glob_match
+  std::optional<double> weight_decay = {};  ///< regardless of AdamWOptions::decay
+  std::optional<double> rate = {};          ///< multiplies the learning rate
+  std::optional<bool> frozen = {};          ///< tensors do not change or count in the norm
 };
 
 struct AdamWOptions {
   double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
-  double clip = 1;  ///< the largest norm of all gradients together; 0: any
+  double clip = 1;  ///< limit for the norm of all gradients together; 0: none
   Decay decay = Decay::matrices;
-  int threads = 0;                          ///< at most the processors; 0: what OpenMP gives
-  std::vector<ParameterGroup> groups = {};  ///< if several set the same, the last one counts
+  int threads = 0;  ///< at most the number of processors; 0: OpenMP's default
+  std::vector<ParameterGroup> groups = {};  ///< later groups override earlier ones
 };
 
 namespace detail {
 
-// Not inlined: compiled once, the arithmetic is the same for one thread and for several.
+// Not inlined, so that the arithmetic is compiled once and is the same for any number of threads.
 
 /// The dot product of n pairs of numbers, in several partial sums, so that it can be vectorised.
 template <class R>
@@ -56,7 +56,7 @@ template <class R>
   return sum;
 }
 
-/// Throws Error for options out of range.
+/// Throws Error if an option is out of range.
 [[gnu::cold]] inline void check_options(const AdamWOptions& o) {
   check_option("AdamWOptions::learning_rate", o.learning_rate, 0, 1e3);
   check_option("AdamWOptions::beta1", o.beta1, 0, 0.999999);
@@ -71,16 +71,16 @@ template <class R>
   }
 }
 
-/// The constants of a step of AdamW.
+/// The constants of one AdamW step.
 template <class R>
 struct AdamWStep {
-  /// Larger gradients are clamped to this: its square, and sums of such squares, are finite.
+  /// Larger gradients are clamped to this, so that their squares, and sums of these, are finite.
   static constexpr R largest = static_cast<R>(sizeof(R) == 4 ? 0x1p62 : 0x1p510);
 
   R scale, beta1, beta2, mean_scale, square_scale, eps, rate, keep;
 
-  /// Of step number `steps`, from 1 on, with gradients of this norm, for tensors that learn at this
-  /// rate and decay so.
+  /// For step number `steps`, starting at 1, with gradients of this norm, and for tensors with this
+  /// learning rate and weight decay.
   [[gnu::noinline]] AdamWStep(const AdamWOptions& o, std::int64_t steps, double norm,
                               double learning_rate, double weight_decay)
       : scale(static_cast<R>(o.clip > 0 ? (std::min)(1., o.clip / (norm + 1e-6)) : 1.)),
@@ -95,7 +95,7 @@ struct AdamWStep {
   [[gnu::noinline]] void operator()(const R* __restrict gradient, std::int64_t n,
                                     R* __restrict weight, R* __restrict mean,
                                     R* __restrict square) const {
-    // Roots in a loop of their own: not every compiler vectorises them.
+    // Roots in a separate loop, because not every compiler vectorises them.
     constexpr std::int64_t strip = 64;
     R root[strip];
     for (std::int64_t i = 0; i < n; i += strip) {
@@ -113,8 +113,8 @@ struct AdamWStep {
   }
 
  private:
-  /// What makes up for means that began at 0. Of beta as R has it: near 1 its rounding changes
-  /// 1 - beta, which the means are made with, by percents.
+  /// Corrects for means that started at 0. Uses beta as rounded to R: near 1, rounding changes 1 -
+  /// beta, with which the means are computed, by several percent.
   static R correction(R beta, std::int64_t steps) {
     return static_cast<R>(1 / (1 - std::pow(static_cast<double>(beta), steps)));
   }
@@ -122,28 +122,28 @@ struct AdamWStep {
 
 }  // namespace detail
 
-/// AdamW (Loshchilov & Hutter 2019): Adam with decoupled weight decay, for master weights
-/// and gradients in R. The result has the same bits for any number of threads.
+/// AdamW (Loshchilov & Hutter 2019): Adam with decoupled weight decay, for master weights and
+/// gradients in R. The result has the same bits for any number of threads.
 template <class Model, class R = float>
 class AdamW {
  public:
   using Master = Weights<Model, samba::Master<R>>;
 
-  /// Steps made, and the running means of the gradients and of their squares: with the options all
-  /// a run needs to resume.
+  /// The number of steps made, and the running means of the gradients and of their squares:
+  /// together with the options, all that a run needs to resume.
   struct State {
     std::int64_t steps = 0;
     Master mean, square;
   };
 
-  /// Throws Error for options out of range, for a pattern that matches no tensor, and where all are
-  /// frozen.
+  /// Throws Error if an option is out of range, if a pattern matches no tensor, or if all tensors
+  /// are frozen.
   explicit AdamW(AdamWOptions options = AdamWOptions{}) : options_(std::move(options)) {
     detail::check_options(options_);
     const auto tensors = state_.mean.tensors();
     for (const auto& tensor : tensors) {
       const bool decays =
-          options_.decay == Decay::all || (tensor.shape.size() > 1 && tensor.said.decays);
+          options_.decay == Decay::all || (tensor.shape.size() > 1 && tensor.attributes.decays);
       rules_.push_back({decays ? options_.weight_decay : 0});
     }
     const std::vector<std::string> names = tensor_names(state_.mean);
@@ -159,8 +159,8 @@ class AdamW {
     if (blocks_.empty()) fail({"AdamWOptions::groups: expected a tensor that is not frozen"});
   }
 
-  /// One step with the options' learning rate, or the given one. Gradients stay as they are. Returns
-  /// their norm before clipping; where it is not finite nothing changes.
+  /// One step with the learning rate in the options, or the given one. The gradients do not change.
+  /// Returns their norm before clipping; if it is not finite, nothing changes.
   double step(Master& weights, const Master& gradients) {
     return step(weights, gradients, options_.learning_rate);
   }
@@ -170,7 +170,7 @@ class AdamW {
     return norm;
   }
 
-  /// The norm of all gradients together, those of frozen tensors apart.
+  /// The norm of all gradients together, except those of frozen tensors.
   double norm(const Master& gradients) const {
     const auto g = gradients.tensors();
     std::vector<double> squares(blocks_.size());
@@ -183,7 +183,7 @@ class AdamW {
     return std::sqrt(sum);
   }
 
-  /// A step whose gradients have this norm, which is finite.
+  /// One step with gradients of this norm, which must be finite.
   void update(Master& weights, const Master& gradients, double learning_rate, double norm) {
     const auto w = weights.tensors(), g = gradients.tensors(), m = state_.mean.tensors(),
                v = state_.square.tensors();
@@ -196,7 +196,7 @@ class AdamW {
     });
   }
 
-  /// True for a tensor, by its place in tensors(), that does not change.
+  /// True if a tensor, given by its index in tensors(), does not change.
   bool frozen(std::size_t tensor) const { return rules_[tensor].frozen; }
   const AdamWOptions& options() const { return options_; }
 
@@ -205,9 +205,9 @@ class AdamW {
   State& state() { return state_; }
 
  private:
-  static constexpr std::int64_t block = 1 << 16;  // elements that one thread takes together
+  static constexpr std::int64_t block = 1 << 16;  // elements that a thread takes at a time
 
-  /// How a tensor is treated.
+  /// The settings for a tensor.
   struct Rule {
     double weight_decay = 0, rate = 1;
     bool frozen = false;
@@ -232,7 +232,7 @@ class AdamW {
 
   AdamWOptions options_;
   State state_;
-  std::vector<Rule> rules_;  // of the tensors
+  std::vector<Rule> rules_;  // for each tensor
   std::vector<Block> blocks_;
 };
 

@@ -13,33 +13,34 @@
 namespace samba::inline SAMBA_TARGET {
 
 struct AdapterOptions {
-  std::vector<std::string> patterns = {};  ///< of the projections' names in files, see glob_match
+  std::vector<std::string> patterns = {};  ///< for the projections' names in files, see glob_match
   int rank = 8;                            ///< r
-  double alpha = 16;                       ///< B A counts alpha / r times
+  double alpha = 16;                       ///< B A is scaled by alpha / r
 };
 
 /// Low-rank adapters of projections (LoRA, Hu et al. 2021): a matrix W, (out, in), of weights that
-/// stay as they are becomes
+/// do not change becomes
 ///
 ///   W + alpha / r B A        A: (r, in), B: (out, r)
 ///
-/// for every projection whose name matches a pattern: the matrices of branches, and a head that is
-/// not tied. Models run with the sums, and gradients of A and B follow from those of the sums, so
-/// layers know nothing of adapters. A begins uniform within +-1/sqrt(in), B with zeros. All results
-/// have the same bits for any number of threads.
+/// for every projection whose name matches a pattern. Projections are the matrices of branches, and
+/// the head if it is not tied. Models run with the sums, and the gradients of A and B follow from
+/// those of the sums, so layers know nothing about adapters. A is initialised uniformly within
+/// +-1/sqrt(in), B with zeros. All results have the same bits for any number of threads.
 template <class Model, class R = float>
 class Adapters {
  public:
   using Master = Weights<Model, samba::Master<R>>;
 
-  /// Throws Error for options out of range and for a pattern that matches no projection.
+  /// Throws Error if an option is out of range or a pattern matches no projection.
   explicit Adapters(const AdapterOptions& options, std::uint64_t seed = 0)
       : Adapters(options.rank, options.alpha) {
     const std::vector<Projection> all = projections();
     std::vector<std::string> names;
     for (const Projection& p : all) names.push_back(p.name);
     std::vector<char> chosen(all.size());
-    if (options.patterns.empty()) fail({"AdapterOptions::patterns: expected some, found none"});
+    if (options.patterns.empty())
+      fail({"AdapterOptions::patterns: expected at least one, found none"});
     for (const std::string& pattern : options.patterns)
       for (const std::size_t i : matching_names("AdapterOptions::patterns", pattern, names))
         chosen[i] = true;
@@ -52,8 +53,9 @@ class Adapters {
     }
   }
 
-  /// Reads adapters that save() wrote. Throws Error if the file is none of adapters, or holds a
-  /// tensor of no projection of the model, another shape or a number that is not finite.
+  /// Reads adapters written by save(). Throws Error if the file does not hold adapters, or holds a
+  /// tensor for a projection that the model does not have, a wrong shape, or a number that is not
+  /// finite.
   static Adapters load(const std::string& path) {
     const auto file = SafetensorsFile::open(path);
     const FileRecord record(file, "a file of adapters");
@@ -62,9 +64,9 @@ class Adapters {
     return adapters;
   }
 
-  /// Writes A and B of every projection as float32, `<name without .weight>.lora_A.weight` and
-  /// `.lora_B.weight`; rank and alpha in the metadata. Replaces an existing file only when all is
-  /// written.
+  /// Writes A and B of every projection as float32, under the names `<name without
+  /// .weight>.lora_A.weight` and `.lora_B.weight`, with rank and alpha in the metadata. An existing
+  /// file is replaced only once everything is written.
   void save(const std::string& path) const {
     SafetensorsWriter writer(path, {{"format", "pt"},
                                     {"samba.rank", std::to_string(rank_)},
@@ -82,7 +84,7 @@ class Adapters {
   }
 
   /// Sets the adapted tensors of `weights` to those of `base` with the adapters added; the others
-  /// stay. weights may be base.
+  /// do not change. weights may be base.
   template <class T>
   void apply(const Master& base, Weights<Model, T>& weights, int threads = 0) const {
     static_assert(std::is_same_v<Real<T>, R>);
@@ -95,7 +97,7 @@ class Adapters {
     parallel(threads, [&](const Team& team) {
       R* const row = rows_of_threads.data() + team.rank * longest;
       for (const Adapter& adapter : adapters_) {
-        // Rows of a panel share cache lines.
+        // The rows of a panel share cache lines.
         const Range rows = team.share(adapter.of.out, panel_width);
         for (std::int64_t i = rows.begin; i < rows.end; ++i) {
           from[adapter.of.tensor].get_row(i, row);
@@ -105,10 +107,11 @@ class Adapters {
       }
     });
   }
-  /// Adds the adapters to weights for good.
+  /// Adds the adapters to the weights permanently.
   void merge(Master& weights, int threads = 0) const { apply(weights, weights, threads); }
 
-  /// The gradients of numbers(), in their order, for those of the weights with the adapters added.
+  /// The gradients of numbers(), in the same order, given those of the weights with the adapters
+  /// added.
   std::vector<R> gradients(const Master& dense, int threads = 0) const {
     const auto tensors = dense.tensors();
     std::vector<R> result(numbers_.size());
@@ -120,11 +123,11 @@ class Adapters {
     return result;
   }
 
-  /// All A and B one after another: what there is to train.
+  /// All A and B, one after another: the trainable parameters.
   std::span<R> numbers() { return numbers_; }
   std::span<const R> numbers() const { return numbers_; }
 
-  /// The projections that have an adapter, as files name them.
+  /// The projections that have an adapter, by their names in files.
   std::vector<std::string> names() const {
     std::vector<std::string> all;
     for (const Adapter& adapter : adapters_) all.push_back(adapter.of.name);
@@ -144,7 +147,7 @@ class Adapters {
     Projection of;
     std::size_t a = 0, b = 0;  ///< where A and B begin in numbers_
   };
-  /// A or B as a file has it.
+  /// A or B, as stored in a file.
   struct Factor {
     std::string name;
     Shape shape;
@@ -193,7 +196,10 @@ class Adapters {
       const auto tensors = factors({projection});
       if (!file.find(tensors[0].name) && !file.find(tensors[1].name)) continue;
       add(projection);
-      for (const Factor& factor : factors(adapters_.back())) read(file, factor), ++known;
+      for (const Factor& factor : factors(adapters_.back())) {
+        read(file, factor);
+        ++known;
+      }
     }
     if (file.tensors().empty()) fail({file.path(), ": expected adapters, found no tensor"});
     if (known == file.tensors().size()) return;
@@ -225,7 +231,7 @@ class Adapters {
 
   R scale() const { return static_cast<R>(alpha_ / static_cast<double>(rank_)); }
 
-  // Not inlined, as in AdamW: the arithmetic is compiled once.
+  // Not inlined, so that the arithmetic is compiled once, as in AdamW.
 
   /// row += row i of alpha / r B A.
   [[gnu::noinline]] void add_row(const Adapter& adapter, std::int64_t i, R* __restrict row) const {
@@ -237,7 +243,7 @@ class Adapters {
     }
   }
 
-  /// dB = alpha / r G Aᵀ by rows, dA = alpha / r Bᵀ G by columns, G: (out, in).
+  /// dB = alpha / r G Aᵀ by rows, dA = alpha / r Bᵀ G by columns. G: (out, in).
   [[gnu::noinline]] void add_gradients(const Team& team, const Adapter& adapter, const R* G,
                                        R* __restrict result) const {
     const auto [out, in] = std::pair(adapter.of.out, adapter.of.in);
@@ -261,20 +267,21 @@ class Adapters {
   std::vector<R> numbers_;
 };
 
-/// AdamW of the numbers of adapters; the weights that they adapt stay as they are.
+/// AdamW for the parameters of adapters; the weights that they adapt do not change.
 template <class Model, class R = float>
 class AdapterAdamW {
  public:
-  /// Throws Error for options out of range; groups of tensors are for all weights.
+  /// Throws Error if an option is out of range or groups of tensors are given: those are for
+  /// weights.
   explicit AdapterAdamW(AdamWOptions options = AdamWOptions{}) : options_(std::move(options)) {
     detail::check_options(options_);
     if (!options_.groups.empty())
       fail({"AdapterAdamW: AdamWOptions::groups: expected none, found ", options_.groups.size()});
   }
 
-  /// One step with the options' learning rate, or the given one, from the gradients of the weights
-  /// with the adapters added. Returns the norm of the adapters' gradients before clipping; where it
-  /// is not finite nothing changes.
+  /// One step with the learning rate in the options, or the given one, from the gradients of the
+  /// weights with the adapters added. Returns the norm of the adapters' gradients before clipping;
+  /// if it is not finite, nothing changes.
   double step(Adapters<Model, R>& adapters, const Weights<Model, Master<R>>& dense) {
     return step(adapters, dense, options_.learning_rate);
   }
@@ -302,7 +309,7 @@ class AdapterAdamW {
  private:
   AdamWOptions options_;
   std::int64_t steps_ = 0;
-  std::vector<R> mean_, square_;  // of the gradients, running
+  std::vector<R> mean_, square_;  // running means of the gradients and their squares
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -9,8 +9,8 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Packs rows of a matrix, `rows` from the beginning of a panel on. Rows of a panel share
-/// cache lines, so some elements of each are written in turn.
+/// Packs the rows of a matrix in a range that starts at a panel. The rows of a panel share cache
+/// lines, so a piece of each row is written in turn.
 template <class T>
 void assign_panels(const Real<T>* from, std::int64_t K, Range rows, T* to) {
   constexpr std::int64_t piece = 128;
@@ -24,7 +24,7 @@ void assign_panels(const Real<T>* from, std::int64_t K, Range rows, T* to) {
 
 }  // namespace detail
 
-/// Copies master weights into the weights of a session or a Gradient, converted to their type.
+/// Copies master weights, converted to T, into the weights of a session or a Gradient.
 template <class Model, class T>
 void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& master,
             int threads = 0) {

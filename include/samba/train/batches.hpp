@@ -15,13 +15,13 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A token file and its share of the windows: its weight over the sum of all.
+/// A token file and its weight. Its share of the windows is its weight over the sum of all weights.
 struct DataSource {
   std::shared_ptr<const TokenFile> file;
   double weight = 1;
 };
 
-/// What batches are read from: one token file, or several.
+/// The token file, or files, from which batches are read.
 struct DataSources {
   std::vector<DataSource> all;
 
@@ -34,28 +34,30 @@ struct DataSources {
 };
 
 struct BatchOptions {
-  int sequences = 8;           ///< windows of a batch
-  std::int64_t seq_len = 512;  ///< tokens of a window that are read, and targets
-  std::uint64_t seed = 0;      ///< of the order
-  /// Each document of a window becomes an Example of its own: state and attention start empty. Its
-  /// last token, the separator, is a target like any other; what follows the separator is none.
+  int sequences = 8;           ///< windows per batch
+  std::int64_t seq_len = 512;  ///< tokens, and targets, per window
+  std::uint64_t seed = 0;      ///< for the order
+  /// Each document in a window becomes a separate Example: state and attention start empty. Its
+  /// last token, the separator, is a target like any other; the token after the separator is not.
   bool restart_at_separators = false;
-  /// The windows of sequence i of one batch follow those of the batch before: the file is read in
-  /// as many pieces side by side as there are sequences, from the beginning in every epoch, and
-  /// states can be carried from batch to batch. Of one file, and without restarts.
+  /// Sequence i of each batch continues that of the previous batch, so that states can be carried
+  /// from batch to batch: the file is divided into as many pieces as there are sequences, which are
+  /// read in parallel, from the beginning in every epoch. Only for a single file, and without
+  /// restarts.
   bool in_order = false;
 };
 
-/// What a Gradient is to learn from, batch by batch: windows of a token file at the multiples of
-/// seq_len, with the token after each as its target. Every epoch takes each window once, in an order
-/// that depends on the seed and the epoch; batches continue across the end of an epoch. Tokens at the end of
-/// the file that fill no window (with the target of its last token) are left out.
+/// Training batches for a Gradient: windows of a token file at multiples of seq_len, in which each
+/// token's target is the next token. Every epoch takes each window once, in an order that depends
+/// on the seed and the epoch; batches continue across the end of an epoch. Tokens at the end of the
+/// file that do not fill a window (with the target of its last token) are left out.
 ///
-/// With several files, each has its own epochs, and its share by weight of every 4096 windows.
+/// With several files, each has its own epochs and gets its share, by weight, of every 4096
+/// windows.
 class Batches {
  public:
-  /// Throws, naming the file, where it has no window of that length, or no separator to restart at.
-  /// Restarting reads the whole file once, to count its documents.
+  /// Throws, naming the file, if it has no window of that length, or no separator to restart at.
+  /// With restarts, the whole file is read once to count its documents.
   Batches(DataSources data, BatchOptions options) : options_(options) {
     check_at_least("BatchOptions::sequences", options_.sequences, 1);
     check_at_least("BatchOptions::seq_len", options_.seq_len, 1);
@@ -75,8 +77,8 @@ class Batches {
     resize(examples_, examples, what);
   }
 
-  /// The next batch, valid until the next call: examples() of them, those that it does not need
-  /// empty. An Error if the file is damaged; the position then stays.
+  /// The next batch, valid until the next call. It has examples() examples; unused ones are empty.
+  /// Throws Error if the file is damaged; the position then does not change.
   std::span<const Example> next() {
     std::fill(examples_.begin(), examples_.end(), Example{});
     auto example = examples_.begin();
@@ -95,7 +97,7 @@ class Batches {
       for (std::size_t begin = 0, end; begin < n; begin = end) {
         end = document_end(file, begin);
         if (example == examples_.end())
-          fail({file.path(), ": changed: it has more documents now than when it was opened"});
+          fail({file.path(), ": changed: it has more documents than when it was opened"});
         *example++ = {tokens.subspan(begin, end - begin), targets.subspan(begin, end - begin),
                       weights.empty() ? weights : weights.subspan(begin, end - begin)};
         if (options_.restart_at_separators && tokens[end - 1] == file.separator())
@@ -106,13 +108,13 @@ class Batches {
     return examples_;
   }
 
-  /// Examples of every batch: GradientOptions::sequences to use. With restart_at_separators, no
-  /// fewer than the documents of any batch.
+  /// The number of examples in every batch, for GradientOptions::sequences. With
+  /// restart_at_separators, at least the number of documents in any batch.
   int examples() const { return static_cast<int>(examples_.size()); }
-  /// Tokens of every batch: GradientOptions::tokens to use.
+  /// The number of tokens in every batch, for GradientOptions::tokens.
   std::int64_t tokens() const { return options_.sequences * options_.seq_len; }
 
-  /// Windows handed out since the beginning: all that is needed to resume.
+  /// The number of windows returned since the beginning: all that is needed to resume.
   std::int64_t position() const { return position_; }
   void seek(std::int64_t position) {
     constexpr std::int64_t most = std::int64_t{1} << 62;
@@ -120,20 +122,20 @@ class Batches {
       fail({"Batches::seek: expected a position in [0, ", most, "], found ", position});
     position_ = position;
   }
-  /// Windows of all files together.
+  /// The number of windows of all files together.
   std::int64_t windows() const {
     std::int64_t n = 0;
     for (const Source& source : sources_) n += source.windows;
     return n;
   }
   /// True if the next batch is the first of an epoch of BatchOptions::in_order.
-  bool begins_anew() const {
+  bool begins_epoch() const {
     return options_.in_order && position_ / options_.sequences % piece() == 0;
   }
 
   std::size_t files() const { return sources_.size(); }
   const TokenFile& file(std::size_t i = 0) const { return *sources_[i].file; }
-  /// What is read, as text: the hashes of the files, of several with their shares.
+  /// The data as text: the hashes of the files, and their shares if there are several.
   std::string description() const {
     std::string text;
     for (const Source& source : sources_)
@@ -144,12 +146,13 @@ class Batches {
   const BatchOptions& options() const { return options_; }
 
  private:
-  static constexpr std::int64_t round = 4096;  // windows that the files share
+  static constexpr std::int64_t round = 4096;  // windows that the files share at a time
 
   struct Source {
     std::shared_ptr<const TokenFile> file;
     double weight = 1;
-    std::int64_t windows = 0, share = round, first = 0;  // of a round; those of the files before
+    // share: windows in a round; first: those of the files before it.
+    std::int64_t windows = 0, share = round, first = 0;
   };
   struct Place {
     std::size_t source;
@@ -179,7 +182,7 @@ class Batches {
             " tokens for each of ", options_.sequences, " sequences, found ", windows()});
   }
 
-  /// Shares of a round by the weights, their rests by size.
+  /// Divides a round by the weights, and hands out what rounding leaves to the largest remainders.
   void share_out() {
     double sum = 0;
     for (const Source& source : sources_) sum += source.weight;
@@ -202,7 +205,7 @@ class Batches {
     }
   }
 
-  /// Windows of each sequence in an epoch of in_order.
+  /// The number of windows of each sequence in an epoch, with in_order.
   std::int64_t piece() const { return windows() / options_.sequences; }
 
   /// The window at a position of the endless sequence of epochs.
@@ -211,7 +214,7 @@ class Batches {
       return {0, position % options_.sequences * piece() + position / options_.sequences % piece()};
     std::size_t s = 0;
     if (files() > 1) {
-      // A round has the numbers of all shares one after another, in an order of its own.
+      // The windows of a round, those of one file after another's, in random order.
       const auto seed = SplitMix64(~options_.seed)() + static_cast<std::uint64_t>(position / round);
       const std::int64_t number = Permutation(round, SplitMix64(seed)())(position % round);
       while (number >= sources_[s].first + sources_[s].share) ++s;
@@ -227,20 +230,20 @@ class Batches {
                        [](const Source& source) { return source.file->weighted(); });
   }
 
-  /// The end, within the window in row_, of the document that begins there.
+  /// The end, within the window in row_, of the document that starts at `begin`.
   std::size_t document_end(const TokenFile& file, std::size_t begin) const {
-    const auto last = row_.end() - 1;  // the last target only
+    const auto last = row_.end() - 1;  // is only a target
     if (!options_.restart_at_separators) return row_.size() - 1;
     const auto separator =
         std::find(row_.begin() + static_cast<std::ptrdiff_t>(begin), last, file.separator());
     return static_cast<std::size_t>((std::min)(separator + 1, last) - row_.begin());
   }
 
-  /// The most documents that a batch may have: those of its share of the windows with the most.
+  /// The most documents that a batch may have: those in the windows with the most documents.
   std::int64_t most_documents() {
-    std::vector<std::int64_t> windows_of(row_.size());  // by their number of documents
+    std::vector<std::int64_t> windows_of(row_.size());  // number of windows, by document count
     for (const auto& [file, weight, windows, share, first] : sources_) {
-      // The epochs that a batch may touch: each may give it the same window.
+      // The number of epochs that a batch may span: each may contribute the same window.
       const std::int64_t epochs = (options_.sequences + windows - 2) / windows + 1;
       for (std::int64_t w = 0; w < windows; ++w) {
         file->read(w * options_.seq_len, row_);
@@ -263,7 +266,7 @@ class Batches {
   std::vector<Source> sources_;
   std::int64_t position_ = 0;
   std::vector<std::int32_t> row_, tokens_, targets_;
-  std::vector<float> weights_;  // of the targets; none where no file has any
+  std::vector<float> weights_;  // of the targets; empty if no file has weights
   std::vector<Example> examples_;
 };
 

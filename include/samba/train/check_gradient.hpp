@@ -12,17 +12,16 @@
 namespace samba::inline SAMBA_TARGET {
 
 struct GradientCheckOptions {
-  std::vector<int> lengths = {20,
-                              45};  ///< tokens of the sequences that go through the model together
-  double step = 1e-5;               ///< of the differences, in both directions
-  double tolerance = 1e-6;          ///< relative
-  std::uint64_t seed = 0;           ///< of weights, tokens and directions
+  std::vector<int> lengths = {20, 45};  ///< of the sequences that go through the model together
+  double step = 1e-5;                   ///< of the central differences
+  double tolerance = 1e-6;              ///< relative
+  std::uint64_t seed = 0;               ///< for weights, tokens and directions
 };
 
-/// One thing that was checked.
+/// The result of one check.
 struct GradientCheck {
   std::string what;                ///< a tensor, by its name in files, or a law
-  double expected = 0, found = 0;  ///< of a law the relative error of all gradients, 0 expected
+  double expected = 0, found = 0;  ///< for a law: 0, and the relative error of all gradients
   bool right = false;
 };
 
@@ -30,7 +29,7 @@ struct GradientReport {
   std::vector<GradientCheck> checks = {};
 
   bool right() const { return wrong().empty(); }
-  /// A line for everything that is wrong.
+  /// One line for each failed check.
   std::string wrong() const {
     std::string lines;
     for (const GradientCheck& c : checks)
@@ -42,12 +41,12 @@ struct GradientReport {
 
 namespace detail {
 
-/// Random tokens in sequences, each token's target the next.
+/// Sequences of random tokens, in which each token's target is the next token.
 struct CheckText {
   std::vector<std::vector<std::int32_t>> sequences;
 
   CheckText(const std::vector<int>& lengths, int vocab_size, SplitMix64& random) {
-    if (lengths.empty()) fail({"GradientCheckOptions::lengths: expected some, found none"});
+    if (lengths.empty()) fail({"GradientCheckOptions::lengths: expected at least one, found none"});
     for (const int n : lengths) {
       check_at_least("GradientCheckOptions::lengths", n, 1);
       auto& ids = sequences.emplace_back(static_cast<std::size_t>(n) + 1);
@@ -61,7 +60,7 @@ struct CheckText {
     for (const auto& ids : sequences) n = (std::max)(n, ids.size() - 1);
     return n;
   }
-  /// Tokens [begin, end) of every sequence, as far as it has them.
+  /// Tokens [begin, end) of every sequence, as far as they exist.
   std::vector<Example> examples(std::size_t begin, std::size_t end) const {
     std::vector<Example> all;
     for (const auto& ids : sequences) {
@@ -78,7 +77,7 @@ struct CheckText {
   }
 };
 
-/// ||a - b|| / ||b|| of all gradients; 1e300 where a number is not finite.
+/// ||a - b|| / ||b|| over all gradients; 1e300 if a number is not finite.
 template <class Model>
 double relative_difference(const Weights<Model, Master<double>>& a,
                            const Weights<Model, Master<double>>& b) {
@@ -100,10 +99,10 @@ double relative_difference(const Weights<Model, Master<double>>& a,
 }  // namespace detail
 
 /// Checks the backward passes of a model's layers, in double: the gradient of every tensor along a
-/// random direction against central differences; the gradients of texts read in pieces, which go
-/// back through the states between them, against those of the whole; the same for any number of
-/// threads, and with recompute. The layers have to be smooth. Not while other threads create
-/// sessions or train: it changes most_threads() meanwhile.
+/// random direction against central differences; the gradients of texts read in pieces, which
+/// propagate through the states between them, against those of whole texts; and that they are the
+/// same on several threads and with recompute. The layers must be smooth. Do not call it while
+/// other threads create sessions or train, because it temporarily changes most_threads().
 template <class Model>
 GradientReport check_gradients(const Weights<Model, double>& weights,
                                const GradientCheckOptions& options = GradientCheckOptions{}) {
@@ -176,15 +175,15 @@ GradientReport check_gradients(const Weights<Model, double>& weights,
   threads.threads = 3;
   recompute.recompute = true;
   {
-    // Also where there are fewer processors.
+    // Even if there are fewer processors.
     struct Restore {
       const int most = most_threads();
       ~Restore() { most_threads() = most; }
     } restore;
     most_threads() = (std::max)(restore.most, threads.threads);
-    add_run("gradients on 3 threads beside those on one", threads);
+    add_run("gradients on 3 threads against those on one", threads);
   }
-  add_run("gradients with recompute beside those without", recompute);
+  add_run("gradients with recompute against those without", recompute);
 
   // In three pieces: forward, keeping the states between them, then backward from the last.
   const std::size_t cuts[] = {0, (longest + 4) / 5, (longest + 1) / 2, longest};
@@ -208,11 +207,12 @@ GradientReport check_gradients(const Weights<Model, double>& weights,
     else
       gradient.add_earlier(weights, part, pieces, share);
   }
-  add_law("gradients of texts in pieces, through their states, beside those of the whole", pieces);
+  add_law("gradients of texts in pieces, through their states, against those of whole texts",
+          pieces);
   return report;
 }
 
-/// The same with random weights, none of which is 0.
+/// The same, with random weights that are all nonzero.
 template <class Model>
 GradientReport check_gradients(const GradientCheckOptions& options = GradientCheckOptions{}) {
   Weights<Model, double> weights;
@@ -223,7 +223,7 @@ GradientReport check_gradients(const GradientCheckOptions& options = GradientChe
     row.resize(static_cast<std::size_t>(tensor.row_size));
     for (std::int64_t r = 0; r < tensor.rows; ++r) {
       tensor.get_row(r, row.data());
-      // Embeddings of order one: logits that are far from equal.
+      // Embeddings of order one, so that logits are far from equal.
       for (double& x : row) {
         if (tensor.name == "embedding") x *= 20;
         if (!tensor.is_matrix) x += 0.4 * random.uniform() - 0.2;
@@ -235,7 +235,7 @@ GradientReport check_gradients(const GradientCheckOptions& options = GradientChe
   return check_gradients(weights, options);
 }
 
-/// Checks a layer, in a small model that has it twice.
+/// Checks a layer in a small model that contains it twice.
 template <class Layer>
 GradientReport check_layer_gradients(const GradientCheckOptions& options = GradientCheckOptions{}) {
   struct Model : LanguageModel<Repeat<2, HybridStack<Layer>>,

@@ -7,13 +7,13 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The tokens of one sequence and the target after each: targets[i] after tokens[i]. A negative target
-/// does not count; the others count weights[i] times, or once if there are no weights.
+/// The tokens of one sequence and their targets: targets[i] follows tokens[i]. A negative target
+/// does not count; the others have weight weights[i], or 1 if there are no weights.
 struct Example {
   std::span<const std::int32_t> tokens, targets;
   std::span<const float> weights = {};
 
-  /// The weights of all targets that count together.
+  /// The sum of the weights of all targets that count.
   double weight() const {
     double sum = 0;
     for (std::size_t i = 0; i < targets.size(); ++i)

@@ -7,23 +7,23 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// How a learning rate falls from its peak.
+/// How the learning rate falls from its peak.
 enum class RateCurve {
   cosine,  ///< Loshchilov and Hutter 2017, without restarts
   linear,
-  /// Not at all, then linearly in the last decay_steps (WSD, Hu et al. 2024). With decay_steps = 0 it
+  /// Constant, then linear in the last decay_steps (WSD, Hu et al. 2024). With decay_steps = 0 it
   /// stays at the peak, and is at the floor only after `steps`.
   stable
 };
 
 /// The learning rate of a step: it rises linearly from 0 at step 0 to `peak` at warmup_steps, falls
-/// by the curve to `floor` at `steps`, and stays there. The first step of a training has the number
-/// 1. If no step lies between the peak and the end, the last step takes the peak.
+/// along the curve to `floor` at `steps`, and stays there. The first step of a run is step 1. If no
+/// step lies between the peak and the end, the last step has the peak rate.
 struct LearningRate {
   double peak = 1e-3, floor = 0;
   std::int64_t warmup_steps = 0, steps = 1;
   RateCurve curve = RateCurve::cosine;
-  std::int64_t decay_steps = 0;  ///< of RateCurve::stable
+  std::int64_t decay_steps = 0;  ///< for RateCurve::stable
 
   double at(std::int64_t step) const {
     check_options();
@@ -39,7 +39,7 @@ struct LearningRate {
     return floor + (peak - floor) * (1 + std::cos(std::numbers::pi * part(begin, steps))) / 2;
   }
 
-  /// Throws Error if the numbers make no schedule.
+  /// Throws Error if the options do not form a schedule.
   void check_options() const {
     check_option("LearningRate::peak", peak, 1e-12, 1e3);
     check_option("LearningRate::floor", floor, 0, peak);
@@ -51,7 +51,7 @@ struct LearningRate {
     const std::int64_t most = curve == RateCurve::stable ? steps - warmup_steps : 0;
     if (decay_steps < 0 || decay_steps > most)
       fail({"LearningRate::decay_steps: expected 0 to ", most,
-            most > 0 ? " (steps without warmup_steps)" : " but for RateCurve::stable", ", found ",
+            most > 0 ? " (steps - warmup_steps)" : " except for RateCurve::stable", ", found ",
             decay_steps});
   }
 };

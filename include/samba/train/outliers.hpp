@@ -6,12 +6,12 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Which steps stand out.
+/// When a step counts as an outlier.
 struct OutlierOptions {
-  double z_limit = 6;      ///< standard deviations above the mean; 0: none stands out
-  int horizon = 100;       ///< steps that mean and variance go back, by exponential weights
-  int warmup_steps = 100;  ///< that are only counted
-  bool skip = false;       ///< leave the step out, instead of reporting it only
+  double z_limit = 6;      ///< standard deviations above the mean; 0: no outliers
+  int horizon = 100;       ///< steps over which mean and variance average, exponentially weighted
+  int warmup_steps = 100;  ///< first steps, which only update mean and variance
+  bool skip = false;       ///< skip the step instead of only reporting it
 
   void check_options() const {
     check_option("OutlierOptions::z_limit", z_limit, 0, 1e9);
@@ -20,22 +20,22 @@ struct OutlierOptions {
   }
 };
 
-/// Mean and variance of a number that changes slowly: of all numbers equally until there are
+/// Mean and variance of a slowly changing number: over all numbers equally until there are
 /// `horizon` of them, then with exponential weights (West 1979).
 struct RunningStatistics {
   std::int64_t count = 0;
   double mean = 0, variance = 0;
 
-  /// The difference that rounding alone may make between equal numbers.
+  /// The standard deviation, but no less than the differences that rounding alone may cause.
   double deviation() const { return (std::max)(std::sqrt(variance), 1e-6 * std::abs(mean)); }
 
-  /// Standard deviations that x is above the mean; 0 within the warm-up.
+  /// The number of standard deviations by which x exceeds the mean; 0 during warm-up.
   double z(double x, const OutlierOptions& options) const {
     return count < options.warmup_steps || deviation() == 0 ? 0 : (x - mean) / deviation();
   }
 
-  /// Takes x in; an outlier as the largest number that is none, so that the mean follows where the
-  /// numbers stay.
+  /// Adds x. An outlier counts as the largest number that is not one, so that the mean follows if
+  /// the numbers stay at a new level.
   void add(double x, const OutlierOptions& options) {
     if (options.z_limit > 0 && z(x, options) > options.z_limit)
       x = mean + options.z_limit * deviation();

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Passkey retrieval (Mohtashami & Jaggi 2023, "Landmark Attention"; arXiv 2406.07522): a number is hidden
-/// somewhere in a long text that says nothing, and is asked for at its end.
+/// Passkey retrieval (Mohtashami & Jaggi 2023, "Landmark Attention"; arXiv 2406.07522): a number is
+/// hidden somewhere in a long, meaningless text, which asks for it at the end.
 #include <samba/core/random.hpp>
 #include <samba/io/tokenizer.hpp>
 #include <samba/train/check_option.hpp>
@@ -17,13 +17,13 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// A text up to the answer, and the answer.
+/// A text without its answer, and the answer.
 struct PasskeyText {
   std::string prompt, answer;
 };
 
-/// The text of a key of five digits, which depends on the seed, with this many sentences besides
-/// those that say and ask it; `depth` of them, in [0, 1], come before the key.
+/// The text for a key of five digits, which depends on the seed, with this many filler sentences. A
+/// fraction `depth` of them, in [0, 1], comes before the key.
 [[gnu::cold]] inline PasskeyText passkey_text(std::int64_t sentences, double depth,
                                               std::uint64_t seed) {
   check_at_least("passkey_text: sentences", sentences, 0);
@@ -49,9 +49,9 @@ struct PasskeyText {
 /// A passkey text as ids.
 struct PasskeyTokens {
   std::vector<std::int32_t> tokens;  ///< all of it
-  std::size_t prompt = 0;            ///< how many come before the answer
+  std::size_t prompt = 0;            ///< number of tokens before the answer
 
-  /// The target after each token but the last, for a Gradient: the answer; nothing else counts.
+  /// The targets of all tokens but the last, for a Gradient: only the answer counts.
   std::vector<std::int32_t> targets() const {
     std::vector<std::int32_t> next(tokens.begin() + 1, tokens.end());
     std::fill_n(next.begin(), prompt - 1, -1);
@@ -59,8 +59,9 @@ struct PasskeyTokens {
   }
 };
 
-/// The longest passkey text of at most `length` tokens, the answer included. An Error: a length too
-/// short for the question alone; a tokenizer that joins the end of the question and the answer.
+/// The longest passkey text of at most `length` tokens, including the answer. Throws Error if the
+/// length is too short for the question alone, or if the tokenizer merges the end of the question
+/// with the answer.
 ///
 /// Tokenizer: see encode_text.
 template <class Tokenizer>
@@ -85,19 +86,19 @@ PasskeyTokens passkey_tokens(const Tokenizer& tokenizer, std::int64_t length, do
   if (prompt.empty() || prompt.size() >= result.tokens.size() ||
       !std::equal(prompt.begin(), prompt.end(), result.tokens.begin()))
     fail(
-        {"passkey_tokens: expected a tokenizer that leaves the question's tokens as they are when "
-         "the answer follows"});
+        {"passkey_tokens: expected a tokenizer that does not change the question's tokens when the "
+         "answer follows"});
   return result;
 }
 
 struct PasskeyOptions {
-  std::vector<std::int64_t> lengths = {512, 1024, 2048, 4096};  ///< tokens of a text, at most
+  std::vector<std::int64_t> lengths = {512, 1024, 2048, 4096};  ///< most tokens in a text
   std::vector<double> depths = {0, 0.25, 0.5, 0.75, 1};         ///< where the key is
-  int trials = 10;         ///< texts of each length and depth, every one with a key of its own
-  std::uint64_t seed = 0;  ///< of the keys
+  int trials = 10;         ///< texts for each length and depth, each with a different key
+  std::uint64_t seed = 0;  ///< for the keys
 };
 
-/// How often the answer was right, for each length and depth.
+/// How often the answer was correct, for each length and depth.
 struct PasskeyResult {
   std::vector<std::int64_t> lengths;
   std::vector<double> depths;
@@ -114,7 +115,7 @@ struct PasskeyResult {
   }
 };
 
-/// True if a session answers a passkey text, token for token, with the likeliest token each time.
+/// True if a session answers a passkey text correctly when it always picks the most likely token.
 template <class S>
 bool answers_passkey(S& session, const PasskeyTokens& text) {
   session.reset();
@@ -127,16 +128,16 @@ bool answers_passkey(S& session, const PasskeyTokens& text) {
   }
 }
 
-/// The rates of right answers by length and depth. Calls progress(done, total), in texts, after
-/// each. An Error, before any text is read, where the options are out of range.
+/// The rates of correct answers by length and depth. Calls progress(done, total), in texts, after
+/// each text. Throws Error before any text is read if an option is out of range.
 ///
-/// S has reset(), prefill(tokens) and step(token), which return logits, as a Session.
+/// S has reset(), and prefill(tokens) and step(token), which return logits, like a Session.
 template <class S, class Tokenizer>
 PasskeyResult passkey_retrieval(S& session, const Tokenizer& tokenizer,
                                 const PasskeyOptions& options, const auto& progress) {
   check_at_least("PasskeyOptions::trials", options.trials, 1);
   if (options.lengths.empty() || options.depths.empty())
-    fail({"PasskeyOptions: expected some lengths and depths, found ", options.lengths.size(),
+    fail({"PasskeyOptions: expected at least one length and depth, found ", options.lengths.size(),
           " and ", options.depths.size()});
   const auto shortest = *std::min_element(options.lengths.begin(), options.lengths.end());
   for (const double depth : options.depths)

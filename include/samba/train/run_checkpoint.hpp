@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// Checkpoints of a run: folders `<dir>/step-<number>` with `model.safetensors`, the master weights
-/// as any program reads them, and `training.safetensors`, what else a run needs to resume.
+/// in the common format, and `training.safetensors`, everything else that a run needs to resume.
 #include <samba/core/callback.hpp>
 #include <samba/io/checkpoint.hpp>
 #include <samba/io/file_record.hpp>
@@ -17,7 +17,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// The number of a checkpoint's folder by its name, -1: it is none.
+/// The step number in the name of a checkpoint's folder, or -1 for other names.
 [[gnu::cold]] inline std::int64_t checkpoint_step(std::string_view name) {
   constexpr std::string_view prefix = "step-";
   if (!name.starts_with(prefix)) return -1;
@@ -27,17 +27,18 @@ namespace detail {
   return code == std::errc{} && end == name.data() + name.size() ? step : -1;
 }
 
-/// Suffixes of folders: of one that is not a checkpoint yet, or no longer; and of one that is being
-/// replaced by another of the same step, and is a checkpoint until that has the name.
+/// Suffixes of folders: for one that is not a checkpoint yet, or no longer; and for one that is
+/// being replaced by another of the same step, and remains a checkpoint until the new one has the
+/// name.
 inline constexpr const char *unfinished = ".unfinished", *replaced = ".replaced";
 
-/// Records, once, what cannot be removed.
+/// Records, once each, the paths that cannot be removed.
 [[gnu::cold]] inline void stays(const std::string& path, int code, std::vector<std::string>& left) {
   const auto why = join({path, ": cannot remove: ", std::generic_category().message(code)});
   if (std::find(left.begin(), left.end(), why) == left.end()) left.push_back(why);
 }
 
-/// Adds the numbers of tensors to a hash, row by row as files have them.
+/// Adds the numbers of tensors to a hash, row by row as in files.
 template <class R>
 [[gnu::cold]] void add_tensors(ContentHash& hash, const std::vector<TensorRef<R>>& tensors) {
   std::vector<R> row;
@@ -50,7 +51,7 @@ template <class R>
   }
 }
 
-/// Throws, naming the tensor, where a number of it is not finite.
+/// Throws, naming the tensor, if one of its numbers is not finite.
 template <class R>
 [[gnu::cold]] void check_finite(const std::vector<std::string>& names,
                                 const std::vector<TensorRef<R>>& tensors) {
@@ -68,7 +69,8 @@ template <class R>
 
 }  // namespace detail
 
-/// The folders of all checkpoints in `dir`, by step. A folder gets its name when it is complete; one that a program was replacing when it was killed has the suffix `.replaced`.
+/// The folders of all checkpoints in `dir`, by step. A folder gets its name when it is complete.
+/// One that was being replaced when the program was killed has the suffix `.replaced`.
 [[gnu::cold]] inline std::map<std::int64_t, std::string> checkpoints_in(const std::string& dir) {
   std::map<std::int64_t, std::string> found;
   for (const std::string& name : names_in_folder(dir)) {
@@ -92,19 +94,20 @@ template <class R>
 
 namespace detail {
 
-/// Renames a checkpoint so that it is none, for clean_up to remove: half of it would not be
-/// complete.
+/// Renames a checkpoint so that it no longer is one and clean_up removes it. (Removing it in place
+/// could leave half a checkpoint.)
 [[gnu::cold]] inline void retire(const std::string& folder, std::vector<std::string>& left) {
   if (std::rename(folder.c_str(), (folder + unfinished).c_str()) != 0) stays(folder, errno, left);
 }
 
-/// Removes the oldest checkpoints in `dir` but for `keep` (0: none), and what killed programs left
-/// behind. What cannot be removed stays, and `left` gets a message about it, unless it has one already.
+/// Removes all but the newest `keep` checkpoints in `dir` (0: removes none), and what killed
+/// programs left behind. What cannot be removed stays, and a message about it is added to `left`,
+/// once.
 [[gnu::cold]] inline void clean_up(const std::string& dir, int keep,
                                    std::vector<std::string>& left) try {
   auto all = checkpoints_in(dir);
   for (auto& [step, folder] : all)
-    if (folder.ends_with(replaced)) {  // by one that was never complete
+    if (folder.ends_with(replaced)) {  // but the new one was never completed
       const std::string name = folder.substr(0, folder.rfind('.'));
       if (std::rename(folder.c_str(), name.c_str()) != 0)
         stays(folder, errno, left);
@@ -126,14 +129,14 @@ namespace detail {
 
 }  // namespace detail
 
-/// Adds the folder of a step to `dir`, complete or not at all: write(folder) puts its files onto the
-/// disk (as FileWriter does), in a folder of another name, which then gets the right one, in place of
-/// a folder of this step that was there. Returns the folder. Where anything fails, an Error, and what
-/// was there stays.
+/// Adds the folder of a step to `dir`, completely or not at all: write(folder) writes the files to
+/// disk (as FileWriter does) in a folder with a temporary name, which is then renamed and replaces
+/// any folder for this step. Returns the folder. If anything fails, throws Error, and what was
+/// there stays.
 ///
-/// Afterwards the oldest folders are removed but for `keep` (0: none is), and what is in them, but no
-/// folders; links are removed, never followed. What cannot be removed is no error: it stays, and
-/// `left`, if given, gets a message about it, unless it has one already.
+/// Afterwards all but the newest `keep` folders are removed (0: none are), with their files but not
+/// with folders in them; links are removed, never followed. A failure to remove something is not an
+/// error: it stays, and a message about it is added to `left`, if given, once.
 [[gnu::cold]] inline std::string write_checkpoint(const std::string& dir, std::int64_t step,
                                                   int keep, Callback<const std::string&> write,
                                                   std::vector<std::string>* left = nullptr) {
@@ -166,7 +169,7 @@ class RunCheckpoint {
   static constexpr const char* model_file = "/model.safetensors";
   static constexpr const char* training_file = "/training.safetensors";
 
-  /// Throws if the folder or a part is missing, or the part about the training is damaged.
+  /// Throws if the folder or a part of it is missing, or if the training part is damaged.
   [[gnu::cold]] explicit RunCheckpoint(std::string folder)
       : folder_(std::move(folder)), file_(open(folder_)) {
     if (record().text("training") != version)
@@ -174,8 +177,8 @@ class RunCheckpoint {
             record().text("training")});
   }
 
-  /// Writes a checkpoint with some entries (names and values) and a block of states beside weights
-  /// and means; see write_checkpoint.
+  /// Writes a checkpoint with the weights, the means, entries (names and values) and a block of
+  /// states; see write_checkpoint.
   template <class Model, class R>
   [[gnu::cold]] static std::string write(const std::string& dir, std::int64_t step, int keep,
                                          const Weights<Model, Master<R>>& weights,
@@ -196,22 +199,22 @@ class RunCheckpoint {
   const std::string& folder() const { return folder_; }
   FileRecord record() const { return {file_, "the training part of a checkpoint"}; }
 
-  /// Throws unless the checkpoint is one of this model, trained with master weights in R.
+  /// Throws unless the checkpoint is for this model, with master weights in R.
   template <class Model, class R>
   [[gnu::cold]] void check_model() const {
     expect("model", "structure", structure<Model>());
     expect("type of the master weights", "dtype", dtype_name(dtype_of<R>));
   }
-  /// Throws, naming what is another, unless an entry has this value.
+  /// Throws, naming what differs, unless an entry has this value.
   [[gnu::cold]] void expect(const char* what, std::string_view key,
                             std::string_view expected) const {
     const std::string found = record().text(key);
     if (found != expected)
-      fail({folder_, ": the checkpoint is of another ", what, ": expected ", expected, ", found ",
+      fail({folder_, ": the checkpoint has a different ", what, ": expected ", expected, ", found ",
             found});
   }
 
-  /// Fills weights and means. An Error: they are not those that were written.
+  /// Fills weights and means. Throws Error if they are not what was written.
   template <class Model, class R>
   [[gnu::cold]] void restore(Weights<Model, Master<R>>& weights,
                              typename AdamW<Model, R>::State& optimiser) const {
@@ -224,7 +227,7 @@ class RunCheckpoint {
     optimiser.steps = record().number<std::int64_t>("optimiser_steps");
   }
 
-  /// The block of states that was written, if there was one.
+  /// The block of states that was written; empty if there was none.
   std::span<const std::byte> states() const {
     const TensorView* const found = file_.find(states_name);
     return found ? found->data : std::span<const std::byte>();
@@ -241,7 +244,7 @@ class RunCheckpoint {
     return SafetensorsFile::open(folder + training_file);
   }
 
-  /// f(name in the file, tensor) for the means.
+  /// Calls f(name in the file, tensor) for the means.
   template <class R>
   static void each_mean(const std::vector<std::string>& names,
                         const std::vector<TensorRef<R>>& mean,
@@ -315,7 +318,7 @@ class RunCheckpoint {
     auto metadata = file_.metadata();
     metadata.erase("samba.hash");
     if (hash_of(metadata, weights, mean, square, states()) != record().text("hash"))
-      fail({folder_, ": damaged: its contents are not those that were written"});
+      fail({folder_, ": damaged: its contents are not what was written"});
   }
 
   std::string folder_;

@@ -9,11 +9,11 @@
 namespace samba::inline SAMBA_TARGET {
 
 struct TensorNorm {
-  std::string name;  ///< as files have it
+  std::string name;  ///< its name in files
   double norm;
 };
 
-/// The norm of each tensor of master weights, of their gradients (Trainer::gradients) or of the
+/// The norm of each tensor in master weights, their gradients (Trainer::gradients) or the
 /// optimiser's means.
 template <class Model, class R>
 std::vector<TensorNorm> tensor_norms(const Weights<Model, Master<R>>& weights) {

@@ -1,9 +1,9 @@
 #pragma once
 /// \file
-/// Token ids of texts in a file, for training: memory-mapped, so that a file of any size costs no
-/// memory and opens at once. A header of 48 bytes, then the ids in 1, 2 or 4 bytes each, the least
-/// that the vocabulary fits in, little-endian; in version 2 each followed by its weight as a float. The
-/// .bin files of nanoGPT and llm.c are read too.
+/// Token ids of texts in a file, for training: memory-mapped, so that a file of any size takes no
+/// memory and opens at once. A header of 48 bytes, then the little-endian ids in 1, 2 or 4 bytes
+/// each, the fewest that the vocabulary fits in; in version 2, each is followed by its weight as a
+/// float. The .bin files of nanoGPT and llm.c can be read, too.
 #include <samba/core/error.hpp>
 #include <samba/core/hash.hpp>
 #include <samba/core/scalar.hpp>
@@ -28,7 +28,7 @@ static_assert(std::endian::native == std::endian::little, "token files are littl
 
 namespace detail {
 
-/// What a token file begins with.
+/// The header of a token file.
 struct TokenFileHeader {
   char magic[8] = {'s', 'a', 'm', 'b', 'a', 't', 'o', 'k'};
   std::uint32_t version = 1;
@@ -37,7 +37,7 @@ struct TokenFileHeader {
   std::uint64_t hash = 0;
 
   bool weighted() const { return version == 2; }
-  /// Bytes of an id and its weight.
+  /// Bytes of an id with its weight.
   std::int64_t stride() const { return bytes_per_id + (weighted() ? 4 : 0); }
 };
 static_assert(sizeof(TokenFileHeader) == 48);
@@ -48,7 +48,7 @@ constexpr std::uint32_t bytes_per_id(std::int64_t vocab_size) {
   return vocab_size <= 1 << 8 ? 1 : vocab_size <= 1 << 16 ? 2 : 4;
 }
 
-/// Calls f with a value of the unsigned type of that many bytes.
+/// Calls f with a value of the unsigned type that has this many bytes.
 template <class F>
 decltype(auto) with_id_type(std::uint32_t bytes, F&& f) {
   if (bytes == 1) return f(std::uint8_t{});
@@ -62,9 +62,9 @@ inline std::string_view as_text(const std::byte* bytes, std::size_t n) {
 
 }  // namespace detail
 
-/// The token ids of a file of TokenFileWriter, mapped and read-only. Opening checks the header and
-/// that the file is as long as it says, and reads no more; read() checks the ids it reads; verify()
-/// reads and checks all. Every error is an Error and names the file. Move-only.
+/// The token ids in a file written by TokenFileWriter, mapped and read-only. Opening only checks
+/// the header and that the file is as long as the header says; read() checks the ids it reads;
+/// verify() reads and checks everything. Every error is an Error and names the file. Move-only.
 class TokenFile {
  public:
   explicit TokenFile(std::string path) : map_(std::move(path)) {
@@ -74,26 +74,26 @@ class TokenFile {
     if (bytes < least || std::memcmp(header_.magic, expected.magic, sizeof header_.magic) != 0)
       fail(
           {this->path(),
-           ": not a token file (of TokenFileWriter; TokenFile::from_bin reads those of nanoGPT and "
+           ": not a token file (by TokenFileWriter; TokenFile::from_bin reads those of nanoGPT and "
            "llm.c)"});
     if (header_.version != 1 && header_.version != 2)
       fail({this->path(), ": token file: expected version 1 or 2, found ", header_.version});
     const auto& [magic, version, width, vocab_size, separator, size, hash] = header_;
     if (vocab_size < 1 || vocab_size > detail::max_vocab_size || separator < -1 ||
         separator >= vocab_size || width != detail::bytes_per_id(vocab_size) || size < 1)
-      fail({this->path(), ": token file with a damaged header: vocab_size ", vocab_size,
-            ", separator ", separator, ", ", width, " bytes per id, ", size, " tokens"});
+      fail({this->path(), ": token file: damaged header: vocab_size ", vocab_size, ", separator ",
+            separator, ", ", width, " bytes per id, ", size, " tokens"});
     // Not size * width, which may overflow.
     if (const auto stride = header_.stride();
         (bytes - least) % stride != 0 || (bytes - least) / stride != size)
       fail({this->path(), ": token file: expected ", size, " ids of ", width, " bytes",
-            header_.weighted() ? " and a weight of 4" : "", " behind ", least, " of header, found ",
-            bytes - least, " bytes"});
+            header_.weighted() ? " and a weight of 4" : "", " after ", least,
+            " bytes of header, found ", bytes - least, " bytes"});
   }
 
-  /// A .bin file of nanoGPT, which is ids of two bytes and nothing else, or of llm.c, whose header
-  /// tells. Neither says what vocabulary it is of (0: it ends with the largest id) and which id
-  /// ends a document. Reads the file once.
+  /// A .bin file of nanoGPT, which consists of two-byte ids and nothing else, or of llm.c, which
+  /// has a header. Neither contains the vocabulary size (0: the largest id + 1) or the id that ends
+  /// a document. Reads the file once.
   [[gnu::cold]] static TokenFile from_bin(std::string path, std::int64_t vocab_size = 0,
                                           std::int32_t separator = -1) {
     TokenFile file(MappedFile(std::move(path)));
@@ -101,7 +101,7 @@ class TokenFile {
     return file;
   }
 
-  /// Whether a file begins as token files do.
+  /// Whether a file begins like a token file.
   static bool is_token_file(const std::string& path) {
     const MappedFile file(path);
     const detail::TokenFileHeader expected;
@@ -110,13 +110,13 @@ class TokenFile {
   }
 
   const std::string& path() const { return map_.path(); }
-  /// Tokens; at least 1.
+  /// The number of tokens; at least 1.
   std::int64_t size() const { return header_.size; }
-  /// Ids are below it.
+  /// All ids are less than this.
   std::int64_t vocab_size() const { return header_.vocab_size; }
-  /// The id that ends a document, -1: none.
+  /// The id that ends a document, or -1.
   std::int32_t separator() const { return static_cast<std::int32_t>(header_.separator); }
-  /// Whether each token has a weight, which is what its prediction counts in the loss.
+  /// Whether each token has a weight, that of its prediction in the loss.
   bool weighted() const { return header_.weighted(); }
   /// FNV-1a of the ids (and weights) as they are stored, computed when they were written.
   std::uint64_t hash() const { return header_.hash; }
@@ -141,7 +141,7 @@ class TokenFile {
     });
   }
 
-  /// into[i] = the weight of token begin + i; 1 where the file has none.
+  /// into[i] = the weight of token begin + i; 1 if the file has no weights.
   void read_weights(std::int64_t begin, std::span<float> into) const {
     check_range(begin, std::ssize(into));
     std::fill(into.begin(), into.end(), 1.f);
@@ -155,7 +155,7 @@ class TokenFile {
     }
   }
 
-  /// Reads all: throws where an id is outside the vocabulary or the ids are not those written.
+  /// Reads everything. Throws if an id is outside the vocabulary or the ids are not those written.
   void verify() const {
     each_piece([&](std::int64_t begin, std::span<std::int32_t> ids, std::span<float> weights) {
       read(begin, ids);
@@ -163,8 +163,7 @@ class TokenFile {
     });
     const auto bytes = static_cast<std::size_t>(size() * header_.stride());
     if (fnv1a(detail::as_text(data(), bytes)) != hash())
-      fail(
-          {path(), ": damaged: the ids are not those that the hash in its header was computed of"});
+      fail({path(), ": damaged: the ids do not match the hash in its header"});
   }
 
  private:
@@ -177,7 +176,7 @@ class TokenFile {
       fail({path(), ": holds ", size(), " tokens; asked for ", n, " from ", begin});
   }
 
-  /// f(begin, room for ids, room for weights) for all tokens, some at a time.
+  /// Calls f(begin, buffer for ids, buffer for weights) for all tokens, piece by piece.
   void each_piece(auto&& f) const {
     constexpr std::int64_t piece = 1 << 16;
     std::vector<std::int32_t> ids(static_cast<std::size_t>((std::min)(size(), piece)));
@@ -190,7 +189,7 @@ class TokenFile {
 
   [[gnu::cold]] void read_bin(std::int64_t vocab_size, std::int32_t separator) {
     const std::span<const std::byte> all = map_.bytes();
-    std::int32_t fields[3] = {};  // of llm.c, which has 256: magic number, version, tokens
+    std::int32_t fields[3] = {};  // the first of llm.c's 256: magic number, version, tokens
     constexpr std::size_t llmc_header = 256 * sizeof(std::int32_t);
     if (all.size() >= llmc_header) std::memcpy(fields, all.data(), sizeof fields);
     const auto [magic, version, tokens] = fields;
@@ -204,8 +203,8 @@ class TokenFile {
       fail({path(), ": token file: expected ",
             data_at_ > 0 ? detail::join({static_cast<std::uint32_t>(tokens), " ids"})
                          : "one or more ids",
-            " of ", header_.bytes_per_id, " bytes behind ", data_at_, " of header, found ", bytes,
-            " bytes"});
+            " of ", header_.bytes_per_id, " bytes after ", data_at_, " bytes of header, found ",
+            bytes, " bytes"});
     if (vocab_size < 0 || vocab_size > detail::max_vocab_size)
       fail(
           {path(), ": vocab_size: expected 0 to ", detail::max_vocab_size, ", found ", vocab_size});
@@ -228,12 +227,12 @@ class TokenFile {
   std::size_t data_at_ = sizeof header_;  // where ids begin
 };
 
-/// Writes a token file piece by piece. The file appears complete, after close(), or not at all, as
-/// FileWriter writes it; what was at `path` stays until then. Errors are Error and name the file.
+/// Writes a token file piece by piece. The file appears complete, after close(), or not at all (see
+/// FileWriter); what was at `path` stays until then. Errors are Error and name the file.
 class TokenFileWriter {
  public:
-  /// Ids are to be in [0, vocab_size); separator: the id that ends a document, -1: none. weighted:
-  /// each token has a weight in the loss.
+  /// Ids must be in [0, vocab_size). separator: the id that ends a document, or -1. weighted: each
+  /// token has a weight in the loss.
   TokenFileWriter(std::string path, std::int64_t vocab_size, std::int32_t separator = -1,
                   bool weighted = false)
       : file_(std::move(path)) {
@@ -248,15 +247,15 @@ class TokenFileWriter {
     header_.separator = separator;
     if (weighted) header_.version = 2;
     header_.hash = fnv1a("");
-    file_.seek(0);                                       // as close() will, so not into a pipe
-    file_.write(std::as_bytes(std::span(&header_, 1)));  // in its place, until all is known
+    file_.seek(0);                                       // fails now, not in close(), for a pipe
+    file_.write(std::as_bytes(std::span(&header_, 1)));  // a placeholder until close()
   }
 
-  /// Adds ids, each with the weight 1. One outside the vocabulary is an Error, and none of them is
-  /// added.
+  /// Appends ids, each with weight 1. If one is outside the vocabulary, throws Error and appends
+  /// none.
   void append(std::span<const std::int32_t> ids) { append(ids, std::span<const float>{}); }
-  /// Adds ids with what the prediction of each counts in the loss: 0 for a prompt, say. An Error
-  /// where the file has no weights, or one is negative or not finite.
+  /// Appends ids with the weight of their predictions in the loss, such as 0 for a prompt. Throws
+  /// Error if the file has no weights, or if a weight is negative or not finite.
   void append(std::span<const std::int32_t> ids, float weight) {
     append(ids, std::vector<float>(ids.size(), weight));
   }
@@ -264,8 +263,8 @@ class TokenFileWriter {
     file_.check_open();
     if (!weights.empty() && !header_.weighted())
       fail({file_.path(),
-            ": weights for a file that was begun without; give TokenFileWriter(path, ",
-            "vocab_size, separator, true)"});
+            ": this file has no weights; create it with TokenFileWriter(path, vocab_size, ",
+            "separator, true)"});
     if (!weights.empty() && weights.size() != ids.size())
       fail({file_.path(), ": expected as many weights as tokens (", ids.size(), "), found ",
             weights.size()});
@@ -278,7 +277,7 @@ class TokenFileWriter {
         fail({file_.path(), ": token ", ids[i], " at index ", i, " of ", ids.size(),
               " to be written is outside the vocabulary [0, ", header_.vocab_size, ")"});
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      add(&ids[i], header_.bytes_per_id);  // the lowest come first
+      add(&ids[i], header_.bytes_per_id);  // the low bytes come first
       const float weight = weights.empty() ? 1.f : weights[i];
       if (header_.weighted()) add(&weight, sizeof weight);
       if (buffer_.size() >= buffer_bytes) flush();
@@ -286,14 +285,14 @@ class TokenFileWriter {
     header_.size += std::ssize(ids);
   }
 
-  /// Adds the separator; an Error if there is none.
+  /// Appends the separator. Throws Error if the file has none.
   void end_document() {
     if (separator() < 0) fail({file_.path(), ": end_document() in a file without a separator"});
     const std::int32_t id = separator();
     append({&id, 1});
   }
 
-  /// Completes the file and puts it in place of what was there. At least one token is needed.
+  /// Completes the file and replaces what was there. At least one token is needed.
   void close() {
     file_.check_open();
     if (header_.size == 0) fail({file_.path(), ": expected at least 1 token to write, found none"});
@@ -328,8 +327,8 @@ class TokenFileWriter {
 
 namespace detail {
 
-/// Takes the next document off a text: up to a line that is `separator_line`, which it drops; all of
-/// it where there is no such line, or separator_line is empty.
+/// Splits the next document off a text: up to the next line that equals `separator_line`, which is
+/// dropped, or all of the text if there is no such line or separator_line is empty.
 inline std::string_view take_document(std::string_view& text, std::string_view separator_line) {
   std::size_t line = separator_line.empty() ? text.size() : 0, next = text.size();
   while (line < text.size()) {
@@ -347,14 +346,15 @@ inline std::string_view take_document(std::string_view& text, std::string_view s
 
 }  // namespace detail
 
-/// Appends the tokens of a text file to a token file; returns how many. The text is one document,
-/// or several that end with a line that is just `separator_line` (such as % in fortune files; lines
-/// may end as on Windows), which is not a part of them; empty ones do not count. Each ends with the
-/// separator of the token file, if that has one.
+/// Appends the tokens of a text file to a token file; returns their number. The text is one
+/// document, or several, each ended by a line that equals `separator_line` (such as % in fortune
+/// files; lines may have Windows endings), which is not part of them. Empty documents are ignored.
+/// Each document is followed by the separator of the token file, if it has one.
 ///
-/// Tokenizer: has encode(text), or is a function of text, that returns ids (std::vector<int32_t>).
-/// A document is encoded whole; one of a Tokenizer with `splits_anywhere` piece by piece, in fixed
-/// memory. An Error, naming the text: none in it, or the separator's id among those of a document.
+/// Tokenizer: has encode(text), or is callable with a text, and returns ids (std::vector<int32_t>).
+/// A document is encoded as a whole, or, if the Tokenizer has `splits_anywhere`, piece by piece in
+/// fixed memory. Throws Error, naming the text, if it is empty or if a document contains the
+/// separator's id.
 template <class Tokenizer>
 std::int64_t tokenize(const std::string& text_path, const Tokenizer& tokenizer,
                       TokenFileWriter& into, std::string_view separator_line = {}) {
@@ -370,7 +370,7 @@ std::int64_t tokenize(const std::string& text_path, const Tokenizer& tokenizer,
       const std::vector<std::int32_t> ids = encode_text(tokenizer, document.substr(0, n));
       if (into.separator() >= 0 && std::find(ids.begin(), ids.end(), into.separator()) != ids.end())
         fail({text_path, ": the id of the separator, ", into.separator(),
-              ", is in the text itself; ", into.path(), " needs another"});
+              ", occurs in the text itself; ", into.path(), " needs a different one"});
       into.append(ids);
       document.remove_prefix(n);
     }

@@ -21,55 +21,55 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// What to do where the loss or a gradient is not finite: throw, or leave the step out.
+/// What to do if the loss or a gradient is not finite: throw, or skip the step.
 enum class NonFinite { stop, skip };
 
 struct TrainOptions {
-  int sequences = 8;                   ///< that go through the model together
-  std::int64_t seq_len = 512;          ///< tokens of each
-  int accumulate = 1;                  ///< batches of so many sequences for one step
+  int sequences = 8;                   ///< in a batch, which goes through the model together
+  std::int64_t seq_len = 512;          ///< tokens per sequence
+  int accumulate = 1;                  ///< batches per step
   bool restart_at_separators = false;  ///< see BatchOptions
-  bool carry_states = false;           ///< windows follow each other, and so do states: in_order
-  std::uint64_t seed = 0;              ///< of the first weights and of the order of the data
-  LearningRate learning_rate = {};     ///< and how many steps there are
-  AdamWOptions adamw = {};             ///< its learning rate and threads are those given here
+  bool carry_states = false;           ///< consecutive windows (in_order) continue from each other
+  std::uint64_t seed = 0;              ///< for the initial weights and the order of the data
+  LearningRate learning_rate = {};     ///< also sets the number of steps
+  AdamWOptions adamw = {};             ///< its learning rate and threads are overridden by these
   OutlierOptions outliers = {};
   NonFinite non_finite = NonFinite::stop;
-  int non_finite_limit = 10;             ///< steps in a row that are left out at most
-  int threads = 0;                       ///< at most the processors; 0: what OpenMP gives
+  int non_finite_limit = 10;             ///< most steps in a row that are skipped
+  int threads = 0;                       ///< at most the number of processors; 0: OpenMP's default
   bool recompute = false;                ///< see GradientOptions
-  std::string checkpoints = {};          ///< the folder for them; "": none are written
-  std::int64_t checkpoint_interval = 0;  ///< steps; 0: save() alone writes
-  int keep = 2;                          ///< the newest checkpoints; 0: all
-  /// The checkpoint may come from a run with other options; `change_learning_rate` allows only
-  /// another learning rate, for instance to make more steps.
+  std::string checkpoints = {};          ///< the folder for checkpoints; "": none are written
+  std::int64_t checkpoint_interval = 0;  ///< in steps; 0: only save() writes checkpoints
+  int keep = 2;                          ///< number of newest checkpoints to keep; 0: all
+  /// Allows resuming from a checkpoint with other options; `change_learning_rate` allows only
+  /// another learning rate, for instance to train for more steps.
   bool change_options = false, change_learning_rate = false;
-  /// Or on other data, which is then read from its beginning.
+  /// Allows resuming on other data, which is then read from its beginning.
   bool change_data = false;
 };
 
-/// What a step did.
+/// The results of a step.
 struct TrainStep {
   std::int64_t step = 0;     ///< its number; the first is 1
-  double loss = 0;           ///< before the step, nats per token that counts
+  double loss = 0;           ///< before the step, in nats per counted target
   double gradient_norm = 0;  ///< before clipping
   double learning_rate = 0;
-  std::int64_t tokens = 0;                 ///< that went through the model
-  double seconds = 0;                      ///< without writing a checkpoint
+  std::int64_t tokens = 0;                 ///< number that went through the model
+  double seconds = 0;                      ///< without the time to write a checkpoint
   double loss_z = 0, gradient_norm_z = 0;  ///< standard deviations above their running means
-  bool outlier = false;                    ///< one of these passes OutlierOptions::z_limit
-  bool finite = true;                      ///< both numbers are
-  bool skipped = false;                    ///< the weights stayed as they were
-  std::string checkpoint = {};             ///< the folder that was written after the step, or ""
-  std::string checkpoint_error = {};       ///< why the one that was due could not be, or ""
+  bool outlier = false;                    ///< one of these exceeds OutlierOptions::z_limit
+  bool finite = true;                      ///< loss and gradient_norm are finite
+  bool skipped = false;                    ///< the weights did not change
+  std::string checkpoint = {};             ///< the folder written after the step, or ""
+  std::string checkpoint_error = {};       ///< why a checkpoint that was due failed, or ""
 };
 
-/// What an evaluation found.
+/// The results of an evaluation.
 struct Evaluation {
   std::vector<Validation> losses;     ///< of validate()
-  bool best = false;                  ///< the first of them is below that of the best kept so far
-  std::string checkpoint = {};        ///< the folder that was then written, or ""
-  std::string checkpoint_error = {};  ///< why it could not be, or ""
+  bool best = false;                  ///< the first loss is lower than that of the best so far
+  std::string checkpoint = {};        ///< the folder written for it, or ""
+  std::string checkpoint_error = {};  ///< why writing it failed, or ""
 };
 
 namespace detail {
@@ -89,7 +89,7 @@ inline AdamWOptions adamw_options(const TrainOptions& o) {
   return adamw;
 }
 
-/// The options that a run's results depend on, as text.
+/// The options that affect a run's results, as text.
 [[gnu::cold]] inline std::map<std::string, std::string> options_that_matter(const TrainOptions& o) {
   std::map<std::string, std::string> all;
   const auto set = [&](const char* name, Part value) { all[name] = join({value}); };
@@ -130,10 +130,10 @@ inline AdamWOptions adamw_options(const TrainOptions& o) {
 
 }  // namespace detail
 
-/// The bytes of the arenas that a Trainer of these options takes, counted without taking them: the
-/// master weights, their gradients, two means of these, the weights of the products, and what
-/// Gradient takes, and in addition the tokens of a batch. With restart_at_separators the number of
-/// examples depends on the data: give Batches::examples().
+/// The size in bytes of the arenas of a Trainer with these options, computed without allocating
+/// them: the master weights, their gradients, the optimiser's two means, the weights used in
+/// products, the memory of Gradient, and the tokens of a batch. With restart_at_separators the
+/// number of examples depends on the data: pass Batches::examples().
 template <class Model, class T = float>
 std::int64_t training_bytes(const TrainOptions& options, int examples = 0) {
   const std::int64_t gradient = Gradient<Model, T>::bytes(
@@ -143,19 +143,19 @@ std::int64_t training_bytes(const TrainOptions& options, int examples = 0) {
   return checked_sum("a Trainer", weights, gradient);
 }
 
-/// A training: weights, gradients, optimiser and data. T: the type of the matrices and of the
-/// operands of their products; what the optimiser changes is Real<T>. The weights after a number of
-/// steps have the same bits for any number of threads, with or without recompute, and whether or not
-/// the run was ended and resumed from a checkpoint.
+/// A training run: weights, gradients, optimiser and data. T: the type of the matrices and of the
+/// operands of their products; the optimiser updates weights in Real<T>. The weights after a number
+/// of steps have the same bits for any number of threads, with or without recompute, and whether or
+/// not the run was stopped and resumed from a checkpoint.
 template <class Model, class T = float>
 class Trainer {
  public:
   using R = Real<T>;
   using MasterWeights = Weights<Model, Master<R>>;
 
-  /// Begins with random weights (initialize), or with the given ones. Throws for options out of
-  /// range, data that does not fit them or the model, and a folder that has checkpoints already, or
-  /// that another Trainer writes to (see FolderLock).
+  /// Starts from random weights (initialize), or from the given ones. Throws if an option is out of
+  /// range, if the data does not fit the options or the model, and if the folder already has
+  /// checkpoints or another Trainer writes to it (see FolderLock).
   Trainer(DataSources data, const TrainOptions& options)
       : Trainer(std::move(data), options, MasterWeights(), nullptr) {
     initialize(master_, options_.seed);
@@ -165,19 +165,19 @@ class Trainer {
       : Trainer(std::move(data), options, std::move(weights), nullptr) {
     assign(weights_, master_, options_.threads);
   }
-  /// Goes on from a checkpoint (see latest_checkpoint). Throws if it is of another model, of
-  /// other data, made with other options (but see TrainOptions::change_options), or damaged.
+  /// Continues from a checkpoint (see latest_checkpoint). Throws if the checkpoint is for another
+  /// model, other data or other options (but see TrainOptions::change_options), or damaged.
   static Trainer resume(const std::string& checkpoint, DataSources data,
                         const TrainOptions& options) {
     const RunCheckpoint from(checkpoint);
     return Trainer(std::move(data), options, MasterWeights(), &from);
   }
 
-  /// Gradients of the mean loss over all targets of the next batches, and a step with them. An
-  /// Error leaves everything as it was before. A checkpoint that is due and cannot be written is
-  /// none: the step says so, and the run can continue.
+  /// Computes the gradients of the mean loss over all targets of the next batches, and makes a step
+  /// with them. An Error leaves everything as it was. Failing to write a checkpoint that is due is
+  /// not an Error: the result reports it, and the run can continue.
   TrainStep step() { return step(options_.learning_rate.at(step_ + 1)); }
-  /// As step, with a learning rate of your own schedule.
+  /// As step, with a learning rate from your own schedule.
   TrainStep step(double learning_rate) {
     check_option("Trainer::step: learning_rate", learning_rate, 0, 1e3);
     const auto start = std::chrono::steady_clock::now();
@@ -206,7 +206,7 @@ class Trainer {
     return result;
   }
 
-  /// Writes a checkpoint of the run as it is, if there is none, into TrainOptions::checkpoints;
+  /// Writes a checkpoint of the current step to TrainOptions::checkpoints, unless there is one;
   /// returns its folder.
   std::string save() {
     if (options_.checkpoints.empty())
@@ -220,9 +220,9 @@ class Trainer {
     return last_checkpoint_;
   }
 
-  /// The losses of the weights on held-out tokens (see validate). Where the first of them is the
-  /// lowest of the run so far, a checkpoint of these weights takes the place of the one before in
-  /// `<TrainOptions::checkpoints>/best`, if there are checkpoints. Nothing else changes.
+  /// The losses of the weights on held-out tokens (see validate). If the first of them is the
+  /// lowest of the run so far and checkpoints are written, a checkpoint of these weights replaces
+  /// the one in `<TrainOptions::checkpoints>/best`. Nothing else changes.
   Evaluation evaluate(const TokenFile& held_out,
                       const ValidationOptions& options = ValidationOptions{}) {
     Evaluation result{.losses = validate(weights_, held_out, options)};
@@ -233,35 +233,37 @@ class Trainer {
         result.checkpoint = save_best(loss);
       } catch (const std::exception& error) {
         result.checkpoint_error = error.what();
-        return result;  // the next that is better than what is kept is tried again
+        return result;  // the next evaluation that is better than the kept one tries again
       }
     best_loss_ = loss;
     return result;
   }
-  /// The lowest loss of evaluate(), of the weights that are kept, in this run and in those that it
-  /// goes on from in the same folder, also at steps that these made later; none before the first.
+  /// The lowest loss of evaluate(), that of the kept weights, in this run and in those that it
+  /// continues in the same folder, even if those got to later steps. None before the first
+  /// evaluation.
   std::optional<double> best_loss() const { return best_loss_; }
 
-  /// Steps made, also by the runs that this one goes on from; and whether these are all.
+  /// The number of steps made, including those of the runs that this one continues; and whether
+  /// these are all.
   std::int64_t steps() const { return step_; }
-  /// Tokens that went through the model in these steps.
+  /// The number of tokens that went through the model in these steps.
   std::int64_t tokens() const { return tokens_; }
   bool done() const { return step_ >= options_.learning_rate.steps; }
   /// The newest checkpoint of this run, or "".
   const std::string& last_checkpoint() const { return last_checkpoint_; }
-  /// What could not be removed of old checkpoints when new ones were written, a sentence each, once.
-  /// It stays there.
+  /// Messages about old checkpoints, or parts of them, that could not be removed when new ones were
+  /// written, one each. They are still there.
   const std::vector<std::string>& not_removed() const { return not_removed_; }
 
-  /// What products and sessions use, and what it is rounded from.
+  /// The weights that products and sessions use, and the master weights they are rounded from.
   const Weights<Model, T>& weights() const { return weights_; }
   const MasterWeights& master() const { return master_; }
-  /// Those of the last step, before clipping.
+  /// The gradients of the last step, before clipping.
   const MasterWeights& gradients() const { return gradients_; }
   const AdamW<Model, R>& optimiser() const { return optimiser_; }
   const Batches& batches() const { return batches_; }
   const TrainOptions& options() const { return options_; }
-  /// Bytes of the arenas: training_bytes.
+  /// The size of the arenas in bytes; see training_bytes.
   std::int64_t bytes() const {
     return master_.bytes() + weights_.bytes() + gradients_.bytes() + gradient_.bytes() +
            optimiser_.state().mean.bytes() + optimiser_.state().square.bytes();
@@ -306,19 +308,20 @@ class Trainer {
     return o;
   }
 
-  /// The folder must not have checkpoints that another run would be resumed from.
+  /// Throws if the folder has checkpoints of another run.
   [[gnu::cold]] void check_folder() {
     if (options_.checkpoints.empty()) return;
     for (const auto& [step, folder] : checkpoints_in(options_.checkpoints)) {
       const bool resumed = same_file(folder, last_checkpoint_);
       if (resumed) saved_ = step;
       if (!resumed && (last_checkpoint_.empty() || step >= step_))
-        fail({folder, ": this checkpoint is not of the run that begins here, at step ", step_,
-              "; resume from it, or give another folder"});
+        fail({folder, ": this checkpoint is not from the run that begins here, at step ", step_,
+              "; resume from it, or choose another folder"});
     }
     if (const std::string best = latest_checkpoint(best_folder()); !best.empty()) {
       if (last_checkpoint_.empty())
-        fail({best, ": this checkpoint is not of the run that begins here; give another folder"});
+        fail({best,
+              ": this checkpoint is not from the run that begins here; choose another folder"});
       best_loss_ = RunCheckpoint(best).record().template number<double>("evaluation");
     }
   }
@@ -331,8 +334,8 @@ class Trainer {
     const std::string written =
         RunCheckpoint::write(best_folder(), step_, 0, master_, optimiser_.state(), all,
                              gradient_.states(), &not_removed_);
-    // Not the oldest: there may be one of a later step, of a run that was killed and resumed from
-    // before it.
+    // Not simply the older ones: there may be one of a later step, if a run was killed and resumed
+    // from an earlier one.
     for (const auto& [step, folder] : checkpoints_in(best_folder()))
       if (step != step_) detail::retire(folder, not_removed_);
     detail::clean_up(best_folder(), 0, not_removed_);
@@ -352,7 +355,7 @@ class Trainer {
     s.variance = record.number<double>(name + ".variance");
   }
 
-  /// What a checkpoint records beside weights and means.
+  /// What a checkpoint records besides weights and means.
   [[gnu::cold]] std::map<std::string, std::string> entries() {
     std::map<std::string, std::string> all;
     for (const auto& [name, value] : matter()) all["option." + name] = value;
@@ -371,21 +374,21 @@ class Trainer {
     from.template check_model<Model, R>();
     const bool same_data = record.text("data") == batches_.description();
     if (!same_data && !options_.change_data)
-      fail({from.folder(), ": the checkpoint is of another data file: expected ",
+      fail({from.folder(), ": the checkpoint was made with another data file: expected ",
             batches_.description(), ", found ", record.text("data"),
-            "; TrainOptions{.change_data = true} goes on all the same, from its beginning"});
+            "; TrainOptions{.change_data = true} continues with it, from its beginning"});
     for (const auto& [name, value] : matter())
       if (const std::string found = record.text("option." + name);
           found != value && !options_.change_options &&
           !(options_.change_learning_rate && name.starts_with("learning_rate.")))
         fail({from.folder(), ": the checkpoint was made with another ", name, ": expected ", value,
-              ", found ", found, "; TrainOptions{.change_options = true} goes on all the same"});
+              ", found ", found, "; TrainOptions{.change_options = true} continues anyway"});
     const std::span<std::byte> states = gradient_.states();
     const std::span<const std::byte> found = from.states();
     const bool has_states = same_data && !states.empty() && !found.empty();
     if (has_states && found.size() != states.size())
       fail({from.folder(), ": carried states: expected ", states.size(), " bytes, found ",
-            found.size(), "; TrainOptions::sequences has to be that of the checkpoint"});
+            found.size(), "; TrainOptions::sequences must match the checkpoint"});
     from.restore(master_, optimiser_.state());
     assign(weights_, master_, options_.threads);
     step_ = record.number<std::int64_t>("step");
@@ -406,7 +409,7 @@ class Trainer {
     return all;
   }
 
-  /// The positions of all sequences.
+  /// Sets the positions of all sequences.
   void set_positions(std::int64_t position) {
     const std::span<std::int64_t> all = gradient_.positions();
     std::fill(all.begin(), all.end(), position);
@@ -418,13 +421,13 @@ class Trainer {
       for (const Example& e : examples) sum += e.weight();
       return sum;
     };
-    // Once to count, so that every target has its weight in all of them.
+    // A first pass counts the targets, so that each gets its share of the whole step.
     double counted = 0;
     for (int i = 0; i < options_.accumulate; ++i) counted += targets(batches_.next());
     batches_.seek(position);
     gradients_.clear();
     for (int i = 0; i < options_.accumulate; ++i) {
-      if (batches_.begins_anew()) gradient_.reset();
+      if (batches_.begins_epoch()) gradient_.reset();
       const std::span<const Example> examples = batches_.next();
       const double share = counted > 0 ? targets(examples) / counted : 0;
       s.loss += share * gradient_.add(weights_, examples, gradients_, share);
@@ -438,7 +441,7 @@ class Trainer {
         (options_.non_finite == NonFinite::stop || not_finite_ >= options_.non_finite_limit))
       fail_not_finite(s);
     not_finite_ = s.finite ? 0 : not_finite_ + 1;
-    if (!s.finite) gradient_.reset();  // states that are not finite would stay so
+    if (!s.finite) gradient_.reset();  // otherwise the states would remain non-finite
     const OutlierOptions& outliers = options_.outliers;
     if (s.finite) {
       s.loss_z = loss_.z(s.loss, outliers);
@@ -455,7 +458,7 @@ class Trainer {
   }
 
   [[noreturn, gnu::cold]] void fail_not_finite(const TrainStep& s) const {
-    // Back-propagation goes through the tensors from the last to the first.
+    // From the last tensor to the first, the order of back-propagation.
     const auto names = tensor_names(gradients_);
     const auto tensors = gradients_.tensors();
     std::string where;
@@ -463,15 +466,15 @@ class Trainer {
       if (const auto* const g = static_cast<const R*>(tensors[t].data); !optimiser_.frozen(t)) {
         const std::span all(g, static_cast<std::size_t>(tensors[t].rows * tensors[t].row_size));
         if (detail::first_not_finite<R>(all) < all.size())
-          where = detail::join({", first that of ", names[t]});
+          where = detail::join({", first in ", names[t]});
       }
     fail({"step ", s.step, ": the loss is ", s.loss, ", the norm of the gradients ",
           s.gradient_norm, where, "; ",
           not_finite_ > 0
-              ? detail::join({"as many steps in a row were left out as non_finite_limit allows, ",
-                              not_finite_, "; "})
+              ? detail::join({"the last ", not_finite_,
+                              " steps were skipped, as many as non_finite_limit allows; "})
               : "",
-          "the weights are as before the step; ",
+          "the weights are those before the step; ",
           last_checkpoint_.empty() ? "there is no checkpoint to return to"
                                    : "the checkpoint to return to is ",
           last_checkpoint_});
@@ -485,9 +488,9 @@ class Trainer {
   AdamW<Model, R> optimiser_;
   Gradient<Model, T> gradient_;
   RunningStatistics loss_, norm_;
-  std::int64_t step_ = 0, tokens_ = 0, not_finite_ = 0, saved_ = -1;  // not_finite_: in a row
+  std::int64_t step_ = 0, tokens_ = 0, not_finite_ = 0, saved_ = -1;  // not_finite_: steps in a row
   std::optional<double> best_loss_;
-  std::vector<std::byte> states_before_;  // the last step
+  std::vector<std::byte> states_before_;  // before the last step
   std::string last_checkpoint_;
   std::vector<std::string> not_removed_;
 };

@@ -17,8 +17,8 @@ inline constexpr TensorRule fla_tensors[] = {
 };
 }  // namespace detail
 
-/// Samba as flash-linear-attention has it (github.com/fla-org/flash-linear-attention): mixer and MLP in
-/// turns.
+/// Samba in flash-linear-attention (github.com/fla-org/flash-linear-attention): alternating mixers
+/// and MLPs.
 inline constexpr CheckpointFormat fla{.embedding = "backbone.embeddings.weight",
                                       .norm = "backbone.norm_f.weight",
                                       .head = "lm_head.weight",

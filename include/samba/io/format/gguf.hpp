@@ -16,8 +16,8 @@ inline constexpr TensorRule gguf_llama_tensors[] = {
 };
 }  // namespace detail
 
-/// GGUF files of the architecture `llama`: Llama, Mistral, SmolLM2. Queries and keys are stored for a
-/// rotation of adjacent pairs.
+/// GGUF files with the architecture `llama`: Llama, Mistral, SmolLM2. Queries and keys are stored
+/// for a rotation of adjacent pairs.
 inline constexpr CheckpointFormat gguf_llama{.embedding = "token_embd.weight",
                                              .norm = "output_norm.weight",
                                              .head = "output.weight",

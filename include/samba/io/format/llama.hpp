@@ -25,7 +25,8 @@ inline constexpr TensorRule phi3_tensors[] = {
 };
 }  // namespace detail
 
-/// Llama and what has its names in transformers: Mistral, SmolLM2; attention and MLP in turns.
+/// Llama in transformers, and models with the same names (Mistral, SmolLM2): alternating attention
+/// and MLPs.
 inline constexpr CheckpointFormat llama{.embedding = "model.embed_tokens.weight",
                                         .norm = "model.norm.weight",
                                         .head = "lm_head.weight",
@@ -33,7 +34,7 @@ inline constexpr CheckpointFormat llama{.embedding = "model.embed_tokens.weight"
                                         .schedules = detail::llama_schedules,
                                         .tensors = detail::llama_tensors};
 
-/// Phi-3 in transformers: as Llama, with fused projections.
+/// Phi-3 in transformers: like Llama, with fused projections.
 inline constexpr CheckpointFormat phi3{.embedding = "model.embed_tokens.weight",
                                        .norm = "model.norm.weight",
                                        .head = "lm_head.weight",

@@ -15,8 +15,8 @@ inline constexpr ScheduleRule samba_schedules[] = {
 };
 }  // namespace detail
 
-/// The public Samba code (github.com/microsoft/Samba), whose names follow from the schedule, and every
-/// other stack of this library. Tensors are called as in the layers.
+/// The public Samba code (github.com/microsoft/Samba), whose names follow from the schedule, and
+/// every other stack in this library. Tensors have the names that the layers give them.
 inline constexpr CheckpointFormat samba{.embedding = "transformer.wte.weight",
                                         .norm = "transformer.ln_f.weight",
                                         .head = "lm_head.weight",

@@ -8,7 +8,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// The convolution of every sequence of the chunk. Threads take channels.
+/// The convolution of every sequence in the chunk. Threads share the channels.
 template <int Taps, ConvActivation f, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const CausalConv1dChunk<Taps, f, R, R>& all) {
@@ -28,7 +28,7 @@ template <int Taps, ConvActivation f, class R>
   cpu.team.barrier();
 }
 
-/// Its gradients. Threads take channels.
+/// Its gradients. Threads share the channels.
 template <int Taps, ConvActivation f, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const CausalConv1dBackwardChunk<Taps, f, R, R>& all) {

@@ -10,7 +10,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// Threads take rows.
+/// Threads share the rows.
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const CrossEntropyArgs<R>& a) {
   const Range rows = cpu.team.share(a.rows);

@@ -10,7 +10,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-// Threads take columns; of copies rows.
+// Threads share the columns, or, for copies, the rows.
 
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const SiluMulArgs<R>& a) {

@@ -4,7 +4,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// Threads take rows.
+/// Threads share the rows.
 template <class T, Layout layout, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const EmbeddingArgs<T, layout, R>& a) {
   const Range rows = cpu.team.share(a.rows);
@@ -12,7 +12,7 @@ template <class T, Layout layout, class R>
   cpu.team.barrier();
 }
 
-/// Threads take columns; tokens are added in order.
+/// Threads share the columns; tokens are added in order.
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const EmbeddingBackwardArgs<R>& a) {
   const Range columns = cpu.team.share(a.columns, line_floats);

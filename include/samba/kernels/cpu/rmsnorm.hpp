@@ -8,7 +8,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// Threads take rows.
+/// Threads share the rows.
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const RmsNormArgs<R, R>& a) {
   const Range rows = cpu.team.share(a.rows);
@@ -21,7 +21,7 @@ template <class R>
   cpu.team.barrier();
 }
 
-/// Threads take rows, then columns.
+/// Threads share first the rows, then the columns.
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const RmsNormBackwardArgs<R, R>& a) {
   const Range rows = cpu.team.share(a.rows);

@@ -10,9 +10,9 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 namespace detail {
 
-/// Calls turn(cos, sin, head) for every head of this thread's rows.
-template <int Rotary, class R, class Turn>
-void each_head(const Cpu& cpu, const Chunk& chunk, const RopeArgs<Rotary, R>& a, Turn&& turn) {
+/// Calls rotate(cos, sin, head) for every head in this thread's rows.
+template <int Rotary, class R, class Rotate>
+void each_head(const Cpu& cpu, const Chunk& chunk, const RopeArgs<Rotary, R>& a, Rotate&& rotate) {
   R cos[Rotary / 2], sin[Rotary / 2];
   for (const Segment& s : chunk.segments) {
     const Range rows = cpu.team.share(s.rows);
@@ -20,8 +20,8 @@ void each_head(const Cpu& cpu, const Chunk& chunk, const RopeArgs<Rotary, R>& a,
       a.angles->at(s.position + i, cos, sin);
       for (int g = 0; g < a.n_kv_heads; ++g) {
         for (int h = 0; h < a.group; ++h)
-          turn(cos, sin, a.q.at(s.first_row + i, g) + h * a.head_dim);
-        if (a.k.data) turn(cos, sin, a.k.at(s.first_row + i, g));
+          rotate(cos, sin, a.q.at(s.first_row + i, g) + h * a.head_dim);
+        if (a.k.data) rotate(cos, sin, a.k.at(s.first_row + i, g));
       }
     }
   }
@@ -30,7 +30,7 @@ void each_head(const Cpu& cpu, const Chunk& chunk, const RopeArgs<Rotary, R>& a,
 
 }  // namespace detail
 
-// Threads take rows. Compiled once for all layers that turn so many channels.
+// Threads share the rows. Compiled once for all layers that rotate the same number of channels.
 
 template <int Rotary, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk, const RopeArgs<Rotary, R>& a) {

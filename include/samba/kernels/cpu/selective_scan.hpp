@@ -8,7 +8,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// The scan of every sequence of the chunk. Threads take channels.
+/// The scan of every sequence in the chunk. Threads share the channels.
 template <int N, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const SelectiveScanChunk<N, R, R>& all) {
@@ -33,8 +33,8 @@ template <int N, class R>
   cpu.team.barrier();
 }
 
-/// Its gradients. Threads take blocks of channels; the blocks' parts of dB and dC are added up in
-/// their order.
+/// Its gradients. Threads share the blocks of channels; the blocks' parts of dB and dC are then
+/// summed in order.
 template <int N, class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk& chunk,
                               const SelectiveScanBackwardChunk<N, R, R>& all) {

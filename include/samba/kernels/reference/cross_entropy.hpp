@@ -6,9 +6,9 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::reference {
 
-/// -log softmax(logits)[target]; logits: (n), which become scale times its gradient:
-/// scale (softmax(logits) - onehot(target)). NaN if a logit is not finite, and then the logits
-/// stay.
+/// -log softmax(logits)[target]. The logits, (n), are replaced by scale times its gradient,
+/// scale (softmax(logits) - onehot(target)). If a logit is not finite, returns NaN and leaves the
+/// logits unchanged.
 template <class R>
 R cross_entropy(R* logits, std::int64_t n, std::int64_t target, R scale) {
   for (std::int64_t i = 0; i < n; ++i)

@@ -26,20 +26,20 @@ void silu_mul(const R* gate, const R* up, Range columns, R* out) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) out[i] = silu(gate[i]) * up[i];
 }
 
-/// x += y for some columns of one row.
+/// x += y for a range of columns of one row.
 template <class R>
 void add(const R* y, Range columns, R* x) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += y[i];
 }
 
-/// x += factor * y for some columns of one row.
+/// x += factor * y for a range of columns of one row.
 template <class R>
 void add_scaled(const R* y, R factor, Range columns, R* x) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += factor * y[i];
 }
 
-/// out = factor * x for n numbers. A product of contiguous numbers: compilers make
-/// vectors of it, with the same bits for any.
+/// out = factor * x for n numbers. Compilers vectorise this loop, with the same bits for any vector
+/// width.
 template <class R>
 [[gnu::noinline]] void scale(const R* __restrict x, R factor, std::int64_t n, R* __restrict out) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = factor * x[i];
@@ -52,7 +52,8 @@ R silu_derivative(R x) {
   return s * (R{1} + x * (R{1} - s));
 }
 
-/// The gradients of silu_mul given dout, the gradient of out, some columns of one row. dgate may be dout.
+/// The gradients of silu_mul given dout, the gradient of out, for a range of columns of one row.
+/// dgate may be dout.
 template <class R>
 void silu_mul_backward(const R* gate, const R* up, const R* dout, Range columns, R* dgate, R* dup) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) {

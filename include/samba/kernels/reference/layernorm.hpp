@@ -13,7 +13,7 @@ struct RowStatistics {
 
 namespace reference {
 
-/// In two passes: the variance is that around the mean.
+/// In two passes: the variance is computed around the mean.
 template <class R>
 RowStatistics<R> row_statistics(const R* x, R eps, std::int64_t n) {
   R sum = 0, squares = 0;
@@ -31,7 +31,8 @@ void layernorm(const R* x, const R* weight, const R* bias, R eps, std::int64_t n
     out[i] = (x[i] - mean) * inverse * weight[i] + (bias ? bias[i] : R{0});
 }
 
-/// dx += the gradient of x, given dy, the gradient of out; with y = (x - mean) inverse and g = weight dy:
+/// dx += the gradient of x, given dy, the gradient of out. With y = (x - mean) inverse, g = weight
+/// dy:
 ///   dx = inverse (g - mean(g) - y mean(g y))
 template <class R>
 void layernorm_backward(const R* x, const R* weight, RowStatistics<R> s, std::int64_t n,
@@ -49,7 +50,7 @@ void layernorm_backward(const R* x, const R* weight, RowStatistics<R> s, std::in
   }
 }
 
-/// dweight += y dy and dbias, which may be null, += dy for some columns of one row.
+/// dweight += y dy and dbias += dy for a range of columns of one row. dbias may be null.
 template <class R>
 void layernorm_backward_weight(const R* x, RowStatistics<R> s, const R* dy, Range columns,
                                R* dweight, R* dbias) {

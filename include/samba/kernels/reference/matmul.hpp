@@ -17,7 +17,7 @@ Real<T> dot(const T* w, std::int64_t n, std::int64_t K, const Real<T>* x, Real<T
            static_cast<Real<T>>(w[Packing<T>::index(n, k, K)]);
   return sum;
 }
-/// Sums are integers within 32 k, floats across.
+/// Sums are integers within 32 k and floats across them.
 inline float dot(const int8* w, std::int64_t n, std::int64_t K, const float* x, float start) {
   const auto* block =
       reinterpret_cast<const Int8Block*>(w) + n / panel_width * Packing<int8>::groups(K);
@@ -34,6 +34,7 @@ inline float dot(const int8* w, std::int64_t n, std::int64_t K, const float* x, 
   return sum;
 }
 
+/// For the outputs in a range of panels.
 template <class T>
 void matmul(const MatmulArgs<T>& a, Range panels) {
   const std::int64_t end = (std::min)(panels.end * panel_width, a.N);
@@ -43,8 +44,8 @@ void matmul(const MatmulArgs<T>& a, Range panels) {
           dot(a.w, n, a.K, a.x + i * a.x_stride, a.bias ? a.bias[n] : Real<T>{0});
 }
 
-/// dx[i, k] = sum_n dout[i, n] w[n, k] for the columns k of panels. Operands have the type of
-/// the weights.
+/// dx[i, k] = sum_n dout[i, n] w[n, k] for the columns k of some panels. Operands are converted to
+/// the type of the weights.
 template <class T>
 void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
   using R = Real<T>;
@@ -60,16 +61,16 @@ void matmul_backward_input(const MatmulBackwardArgs<T>& a, Range panels) {
     }
 }
 
-/// dw[n, k] += sum_i dout[i, n] x[i, k] and dbias[n] += sum_i dout[i, n] for some outputs n.
+/// dw[n, k] += sum_i dout[i, n] x[i, k] and dbias[n] += sum_i dout[i, n] for a range of outputs n.
 template <class T>
 void matmul_backward_weight(const MatmulBackwardArgs<T>& a, Range outputs) {
   using R = Real<T>;
-  const auto factor = [](R value) { return static_cast<R>(static_cast<T>(value)); };
+  const auto rounded = [](R value) { return static_cast<R>(static_cast<T>(value)); };
   for (std::int64_t n = outputs.begin; n < outputs.end; ++n) {
     for (std::int64_t i = 0; i < a.rows; ++i) {
-      const R d = factor(a.dout[i * a.dout_stride + n]);
+      const R d = rounded(a.dout[i * a.dout_stride + n]);
       for (std::int64_t k = 0; k < a.K; ++k)
-        a.dw[n * a.K + k] += d * factor(a.x[i * a.x_stride + k]);
+        a.dw[n * a.K + k] += d * rounded(a.x[i * a.x_stride + k]);
     }
     for (std::int64_t i = 0; i < (a.dbias ? a.rows : 0); ++i)
       a.dbias[n] += a.dout[i * a.dout_stride + n];

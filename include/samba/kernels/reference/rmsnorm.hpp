@@ -22,7 +22,7 @@ R rms_inverse(const R* x, R eps, std::int64_t n) {
   return R{1} / std::sqrt(sum / static_cast<R>(n) + eps);
 }
 
-/// dx += the gradient of x, given dy, the gradient of out and s = rms_inverse(x):
+/// dx += the gradient of x, given dy, the gradient of out. With s = rms_inverse(x):
 ///   dx = s (weight dy - s x mean(s x weight dy))
 template <class R>
 void rmsnorm_backward(const R* x, const R* weight, R s, std::int64_t n, const R* dy, R* dx) {
@@ -32,7 +32,7 @@ void rmsnorm_backward(const R* x, const R* weight, R s, std::int64_t n, const R*
   for (std::int64_t i = 0; i < n; ++i) dx[i] += s * (weight[i] * dy[i] - x[i] * s * mean);
 }
 
-/// dweight += x s dy for some columns of one row.
+/// dweight += x s dy for a range of columns of one row.
 template <class R>
 void rmsnorm_backward_weight(const R* x, R s, const R* dy, Range columns, R* dweight) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) dweight[i] += x[i] * s * dy[i];

@@ -5,8 +5,8 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 namespace reference {
 
-/// Rotates one head in place, half-split pairs: channel i < half turns with channel i + half by
-/// angle i. Channels from 2 * half on stay as they are.
+/// Rotates one head in place, in half-split pairs: channels i and i + half, i < half, by angle i.
+/// Channels from 2 * half on are unchanged.
 template <class R>
 void rope(const R* cos, const R* sin, int half, R* head) {
   for (int i = 0; i < half; ++i) {
@@ -16,7 +16,7 @@ void rope(const R* cos, const R* sin, int half, R* head) {
   }
 }
 
-/// Rotates by the negative angles: the transposed map, which takes gradients back.
+/// Rotates by the negative angles: the transposed map, which propagates gradients.
 template <class R>
 void rope_backward(const R* cos, const R* sin, int half, R* head) {
   for (int i = 0; i < half; ++i) {

@@ -6,8 +6,8 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 namespace reference {
 
-/// The recurrence of Mamba-1 (Gu & Dao 2023, section 3.2, with the Euler step for B), for the
-/// channels of the range:
+/// The recurrence of Mamba-1 (Gu & Dao 2023, section 3.2, with the Euler step for B), for a range
+/// of channels:
 ///   delta = softplus(dt + dt_bias)    h = exp(delta A) h + delta B x    y = (C h + D x) silu(z)
 /// Without z there is no gate.
 template <int N, class R>
@@ -30,9 +30,9 @@ void selective_scan(const SelectiveScanArgs<R>& a, Range channels) {
 /// The recurrence backwards, with g the gradient of C h + D x:
 ///   dh_t = C_t g_t + exp(delta_{t+1} A) dh_{t+1}
 ///   ddelta = sum_n dh (A exp(delta A) h_{t-1} + B x)    dB = dh delta x    dC = g h
-/// States are recomputed, piece by piece. Scratch: kept, (pieces - 1, N), for the state before
-/// each but the first, and piece, (scan_piece + 1, N), for those before and after each of its tokens.
-/// Channels of whole blocks.
+/// States are recomputed, piece by piece. Scratch: kept, (pieces - 1, N), holds the state before
+/// each piece but the first; piece, (scan_piece + 1, N), those before and after each of its tokens.
+/// The range consists of whole blocks of channels.
 template <int N, class R>
 void selective_scan_backward(const SelectiveScanBackwardArgs<R>& b, Range channels, R* kept,
                              R* piece) {

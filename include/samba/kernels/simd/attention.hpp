@@ -9,13 +9,13 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 template <class KV>
 struct AttentionBuffers {
   float *out = nullptr, *total = nullptr,
-        *maximum = nullptr;  ///< of the rows: (rows, width), (rows, lanes), (rows)
+        *maximum = nullptr;  ///< per row: (rows, width), (rows, lanes), (rows)
   typename Operand<KV>::Element *query = nullptr,
-                                *weight = nullptr;  ///< rows as operands, and some rows' weights
+                                *weight = nullptr;  ///< queries and some rows' weights, as operands
   KV* rows = nullptr;  ///< keys and values converted to KV, and a row of zeros
   std::int32_t *keys = nullptr, *values = nullptr;  ///< a tile, packed
 
-  /// Places the buffers from `scratch` on, or only counts; returns their bytes.
+  /// Places the buffers in `scratch`, or only counts if it is null; returns their bytes.
   constexpr std::int64_t place(std::byte* scratch, std::int64_t head_dim) {
     const std::int64_t width = round_up(head_dim, panel_width),
                        units = Packing<KV>::groups(head_dim);
@@ -46,13 +46,13 @@ static_assert([] {
 
 namespace detail {
 
-/// A tile's keys packed as a matrix (64 outputs, head_dim inputs). Prefetches
-/// what is `ahead` elements past each row, which is packed next.
+/// Packs a tile's keys as a matrix (64 outputs, head_dim inputs). Prefetches the data `ahead`
+/// elements past each row, which is packed next.
 template <class KV>
 [[gnu::noinline]] void pack_keys(const KV* const* keys, int head_dim,
                                  [[maybe_unused]] std::int64_t ahead, std::int32_t* packed) {
   constexpr int group = static_cast<int>(Packing<KV>::group);
-  const int units = head_dim / group;  // whole ones
+  const int units = head_dim / group;  // complete ones
   const std::int64_t all = Packing<KV>::groups(head_dim);
   for (int panel = 0; panel < attention_tile; panel += panel_width, packed += all * panel_width) {
     int u = 0;
@@ -65,13 +65,13 @@ template <class KV>
       for (int r = 0; r < panel_width; ++r)
         packed[u * panel_width + r] = unit(keys[panel + r] + u * group);
     if constexpr (group > 1)
-      if (u < all)  // one bf16 without a partner
+      if (u < all)  // an odd last bf16
         for (int r = 0; r < panel_width; ++r)
           packed[u * panel_width + r] = keys[panel + r][u * group].bits;
   }
 }
 
-/// A tile's values packed as a matrix (head_dim outputs, 64 inputs).
+/// Packs a tile's values as a matrix (head_dim outputs, 64 inputs).
 template <class KV>
 [[gnu::noinline]] void pack_values(const KV* const* values, int head_dim, std::int64_t ahead,
                                    std::int32_t* packed) {
@@ -98,63 +98,63 @@ template <class KV>
   }
 }
 
-/// Turns a row's scores into weights, 0 outside `seen`; maximum and total (a vector) run on.
-/// Returns what the weights of earlier tiles are to be multiplied by. scale: of the scores, times
-/// log2(e).
-inline float attention_weights(Range seen, float scale, float* score, float& maximum,
+/// Turns a row's scores into weights, 0 outside `visible`, and updates the running maximum and
+/// total (a vector). Returns the factor by which to rescale earlier tiles' weights. scale: that of
+/// the scores, times log2(e).
+inline float attention_weights(Range visible, float scale, float* score, float& maximum,
                                float* total) {
   const vec lowest(-3.0e38f);
-  for (std::int64_t j = 0; j < std::min<std::int64_t>(seen.begin, attention_tile); ++j)
+  for (std::int64_t j = 0; j < std::min<std::int64_t>(visible.begin, attention_tile); ++j)
     score[j] = -3.0e38f;
-  for (std::int64_t j = std::max<std::int64_t>(seen.end, 0); j < attention_tile; ++j)
+  for (std::int64_t j = std::max<std::int64_t>(visible.end, 0); j < attention_tile; ++j)
     score[j] = -3.0e38f;
   vec highest = lowest;
   for (int j = 0; j < attention_tile; j += lanes) highest = (xsimd::max)(highest, load(score + j));
   const float new_maximum = (std::max)(maximum, greatest(highest));
-  const float keep =
+  const float rescale =
       maximum == new_maximum ? 1.f : exp2_below(vec(scale * (maximum - new_maximum))).get(0);
   vec sum(0.f);
   for (int j = 0; j < attention_tile; j += lanes) {
     const vec s = load(score + j);
     const vec w = exp2_below((s - vec(new_maximum)) * vec(scale));
-    const vec seen_only = xsimd::select(s > lowest, w, vec(0.f));
-    sum += seen_only;
-    store(score + j, seen_only);
+    const vec visible_weight = xsimd::select(s > lowest, w, vec(0.f));
+    sum += visible_weight;
+    store(score + j, visible_weight);
   }
-  store(total, fma(load(total), vec(keep), sum));
+  store(total, fma(load(total), vec(rescale), sum));
   maximum = new_maximum;
-  return keep;
+  return rescale;
 }
 
 }  // namespace detail
 
-/// As reference::attention, for the heads of a range, by tiles of keys; at most attention_rows
-/// rows, counting tokens x group x heads. A tile's keys and values are packed as weights are; the
-/// rows' scores and outputs are products with them. scratch: attention_scratch_bytes of this thread.
+/// As reference::attention, for a range of heads, in tiles of keys; at most attention_rows rows,
+/// counting tokens x group x heads. A tile's keys and values are packed like weights, and the
+/// scores and outputs are products with them. scratch: this thread's attention_scratch_bytes.
 template <class KV>
 [[gnu::noinline]] void attention(const AttentionArgs<float, KV>& a, Range heads, Range rows,
                                  std::byte* scratch) {
-  constexpr std::int64_t tile = attention_tile, some = attention_tile_rows,
+  constexpr std::int64_t tile = attention_tile, most_rows = attention_tile_rows,
                          tile_units = tile / Packing<KV>::group;
-  const int D = a.head_dim;
-  const std::int64_t width = round_up(D, panel_width), units = Packing<KV>::groups(D);
+  const int head_dim = a.head_dim;
+  const std::int64_t width = round_up(head_dim, panel_width), units = Packing<KV>::groups(head_dim);
   const std::int64_t per_head = (rows.end - rows.begin) * a.group;
   const std::int64_t all_rows = per_head * (heads.end - heads.begin);
-  const float scale = 1.44269504f / std::sqrt(static_cast<float>(D));
+  const float scale = 1.44269504f / std::sqrt(static_cast<float>(head_dim));
   AttentionBuffers<KV> t;
-  t.place(scratch, D);
+  t.place(scratch, head_dim);
   std::fill_n(t.out, all_rows * width, 0.f);
   std::fill_n(t.total, all_rows * lanes, 0.f);
   std::fill_n(t.maximum, all_rows, -3.0e38f);
-  KV* const zeros = t.rows + 2 * tile * D;
-  std::fill_n(zeros, D, KV(0.f));
-  // Row r of a head: token r / group, its head r % group.
+  KV* const zeros = t.rows + 2 * tile * head_dim;
+  std::fill_n(zeros, head_dim, KV(0.f));
+  // Row r of a key/value head is query head r % group of token r / group.
   const auto place = [&](std::int64_t g, std::int64_t r) {
     return (g - heads.begin) * per_head + r;
   };
   for (std::int64_t g = heads.begin; g < heads.end; ++g)
     for (std::int64_t r = 0; r < per_head; ++r)
-      Operand<KV>::prepare(a.q.at(rows.begin + r / a.group, g) + r % a.group * D, D,
+      Operand<KV>::prepare(a.q.at(rows.begin + r / a.group, g) + r % a.group * head_dim, head_dim,
                            t.query + place(g, r) * units);
 
   const std::int64_t end = a.position + rows.end;
@@ -164,45 +164,46 @@ template <class KV>
       const KV *keys[tile], *values[tile];
       std::int64_t next = start % a.n_slots;
       for (std::int64_t at = 0; at < tile; ++at) {
-        const std::int64_t j = start + at, slot = (g * a.n_slots + next) * D;
+        const std::int64_t j = start + at, slot = (g * a.n_slots + next) * head_dim;
         if (++next == a.n_slots) next = 0;
-        if (j < begin || j >= end) {  // out of sight
+        if (j < begin || j >= end) {  // not visible
           keys[at] = values[at] = zeros;
         } else if (j < a.position) {
           keys[at] = a.ring_k + slot;
           values[at] = a.ring_v + slot;
         } else {
-          const float *const key = a.k.at(j - a.position, g), *const value =
-                                                                  a.v.at(j - a.position, g);
+          const float* const key = a.k.at(j - a.position, g);
+          const float* const value = a.v.at(j - a.position, g);
           if constexpr (std::is_same_v<KV, float>) {
             keys[at] = key;
             values[at] = value;
           } else {
-            KV* const copy = t.rows + 2 * at * D;
-            round_to_bf16(key, D, copy);
-            round_to_bf16(value, D, copy + D);
+            KV* const copy = t.rows + 2 * at * head_dim;
+            round_to_bf16(key, head_dim, copy);
+            round_to_bf16(value, head_dim, copy + head_dim);
             keys[at] = copy;
-            values[at] = copy + D;
+            values[at] = copy + head_dim;
           }
         }
       }
-      const std::int64_t ahead = tile * D;
-      detail::pack_keys(keys, D, ahead, t.keys);
-      // Rows of floats that follow each other are packed already.
-      const bool in_place = std::is_same_v<KV, float> && D % panel_width == 0 && start >= begin &&
-                            start + tile <= a.position && start % a.n_slots + tile <= a.n_slots;
-      if (!in_place) detail::pack_values(values, D, ahead, t.values);
+      const std::int64_t ahead = tile * head_dim;
+      detail::pack_keys(keys, head_dim, ahead, t.keys);
+      // Contiguous rows of floats already have the packed layout.
+      const bool in_place = std::is_same_v<KV, float> && head_dim % panel_width == 0 &&
+                            start >= begin && start + tile <= a.position &&
+                            start % a.n_slots + tile <= a.n_slots;
+      if (!in_place) detail::pack_values(values, head_dim, ahead, t.values);
       const auto* const value_panels = in_place ? reinterpret_cast<const std::byte*>(values[0])
                                                 : reinterpret_cast<const std::byte*>(t.values);
 
       for (std::int64_t r = 0, n; r < per_head; r += n) {
-        n = (std::min)(some, per_head - r);
-        const auto seen = [&](std::int64_t i) {
+        n = (std::min)(most_rows, per_head - r);
+        const auto visible = [&](std::int64_t i) {
           const std::int64_t position = a.position + rows.begin + (r + i) / a.group;
           return Range{first_visible(position, a.window) - start, position + 1 - start};
         };
-        if (seen(n - 1).end <= 0 || seen(0).begin >= tile) continue;
-        alignas(alignment) float score[some * tile];
+        if (visible(n - 1).end <= 0 || visible(0).begin >= tile) continue;
+        alignas(alignment) float score[most_rows * tile];
         std::fill_n(score, n * tile, 0.f);
         accumulate<KV>({.x = t.query + place(g, r) * units,
                         .x_stride = units,
@@ -216,11 +217,11 @@ template <class KV>
                        tile / panel_width, n);
         for (std::int64_t i = 0; i < n; ++i) {
           const std::int64_t row = place(g, r + i);
-          const float keep = detail::attention_weights(seen(i), scale, score + i * tile,
-                                                       t.maximum[row], t.total + row * lanes);
-          if (keep != 1.f)
+          const float rescale = detail::attention_weights(visible(i), scale, score + i * tile,
+                                                          t.maximum[row], t.total + row * lanes);
+          if (rescale != 1.f)
             for (float* o = t.out + row * width; o < t.out + (row + 1) * width; o += lanes)
-              store(o, load(o) * vec(keep));
+              store(o, load(o) * vec(rescale));
           Operand<KV>::prepare(score + i * tile, tile, t.weight + i * tile_units);
         }
         accumulate<KV>(
@@ -232,7 +233,7 @@ template <class KV>
              .out = t.out + place(g, r) * width,
              .out_panel = panel_width,
              .out_stride = width,
-             .w_group = in_place ? 4 * D : Operand<KV>::group_bytes,
+             .w_group = in_place ? 4 * head_dim : Operand<KV>::group_bytes,
              .cached = true},
             width / panel_width, n);
       }
@@ -241,14 +242,14 @@ template <class KV>
   for (std::int64_t g = heads.begin; g < heads.end; ++g)
     for (std::int64_t r = 0; r < per_head; ++r) {
       const float* const from = t.out + place(g, r) * width;
-      float* const to =
-          a.out + (rows.begin + r / a.group) * a.out_stride + (g * a.group + r % a.group) * D;
+      float* const to = a.out + (rows.begin + r / a.group) * a.out_stride +
+                        (g * a.group + r % a.group) * head_dim;
       const float total = sum(load(t.total + place(g, r) * lanes));
       const vec scale_out(1.f / total);
       if (a.log_sum)
         a.log_sum[(rows.begin + r / a.group) * a.n_kv_heads * a.group + g * a.group + r % a.group] =
-            t.maximum[place(g, r)] / std::sqrt(static_cast<float>(D)) + std::log(total);
-      for_each_vec({0, D}, [&](std::int64_t d, std::int64_t m) {
+            t.maximum[place(g, r)] / std::sqrt(static_cast<float>(head_dim)) + std::log(total);
+      for_each_vec({0, head_dim}, [&](std::int64_t d, std::int64_t m) {
         store_part(to + d, load(from + d) * scale_out, m);
       });
     }

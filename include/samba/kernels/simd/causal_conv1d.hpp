@@ -6,7 +6,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// Some rows, a vector of channels at a time: its taps, bias and last inputs stay in registers.
+/// A few rows, a vector of channels at a time: its taps, bias and last inputs stay in registers.
 template <int Taps, bool Silu>
 void causal_conv1d_rows(const CausalConv1dArgs<float>& a, Range channels) {
   for_each_vec(channels, [&](std::int64_t c, std::int64_t n) {
@@ -14,7 +14,7 @@ void causal_conv1d_rows(const CausalConv1dArgs<float>& a, Range channels) {
     for (int j = 0; j < Taps; ++j) weight[j] = load_part(a.weight + j * a.channels + c, n);
     for (int j = 0; j < Taps - 1; ++j) window[j] = load_part(a.past + j * a.channels + c, n);
     const vec bias = load_part(a.bias + c, n);
-    // Copies: the compiler must assume that a store to y changes a.
+    // Copied, because the compiler must assume that a store to y may change a.
     const float* const x = a.x + c;
     float* const y = a.y + c;
     const std::int64_t rows = a.rows, x_stride = a.x_stride, y_stride = a.y_stride;
@@ -33,24 +33,24 @@ void causal_conv1d_rows(const CausalConv1dArgs<float>& a, Range channels) {
 
 }  // namespace detail
 
-/// Eight rows at a time: rows are often a multiple of 4 KB apart, so that the lines of all share a few
-/// places of the cache, and of more rows the second half of a line is gone when it is wanted.
+/// Eight rows at a time: rows are often a multiple of 4 KB apart and then map to the same few cache
+/// sets. With more rows, a line is evicted before its second half is read.
 template <int Taps, bool Silu>
 void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels) {
   constexpr std::int64_t most = 8;
-  CausalConv1dArgs<float> some = a;
+  CausalConv1dArgs<float> part = a;
   for (std::int64_t row = 0; row < a.rows; row += most) {
-    some.rows = (std::min)(most, a.rows - row);
-    some.x = a.x + row * a.x_stride;
-    some.y = a.y + row * a.y_stride;
-    detail::causal_conv1d_rows<Taps, Silu>(some, channels);
+    part.rows = (std::min)(most, a.rows - row);
+    part.x = a.x + row * a.x_stride;
+    part.y = a.y + row * a.y_stride;
+    detail::causal_conv1d_rows<Taps, Silu>(part, channels);
   }
 }
 
 /// As reference::causal_conv1d_backward, a vector of channels at a time.
 template <int Taps, bool Silu>
 void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels) {
-  if (b.forward.rows == 0) return;  // nothing changes, and buffers of no rows may be null
+  if (b.forward.rows == 0) return;  // no change, and buffers without rows may be null
   for_each_vec(channels, [&](std::int64_t c, std::int64_t n) {
     const CausalConv1dArgs<float> a = b.forward;
     vec weight[Taps], window[Taps], d[Taps], dweight[Taps], dbias(0.f);
@@ -62,9 +62,9 @@ void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range chan
     const vec bias = load_part(a.bias + c, n);
     const float *const x = a.x + c, *const dy = b.dy + c;
     float *const dx = b.dx + c, *const dpast = b.dpast + c;
-    // Input i, counted from the first of past on: of past, or of x.
+    // Stores the gradient of input i, counted from the first one in past.
     vec past[Taps];
-    const auto give = [&](std::int64_t i, vec gradient) {
+    const auto put = [&](std::int64_t i, vec gradient) {
       if (i < Taps - 1)
         past[i] = gradient;
       else
@@ -82,14 +82,14 @@ void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range chan
         dweight[j] = fma(dsum, window[j], dweight[j]);
         d[j] = fma(weight[j], dsum, d[j]);
       });
-      give(t, d[0]);
+      put(t, d[0]);
       unroll<Taps - 1>([&](auto j) __attribute__((always_inline)) {
         window[j] = window[j + 1];
         d[j] = d[j + 1];
       });
     }
     const auto at = [&](float* tensor, int j) { return tensor + j * a.channels; };
-    for (int j = 0; j < Taps - 1; ++j) give(a.rows + j, d[j] + load_part(at(dpast, j), n));
+    for (int j = 0; j < Taps - 1; ++j) put(a.rows + j, d[j] + load_part(at(dpast, j), n));
     for (int j = 0; j < Taps - 1; ++j) store_part(at(dpast, j), past[j], n);
     for (int j = 0; j < Taps; ++j)
       store_part(at(b.dweight + c, j), load_part(at(b.dweight + c, j), n) + dweight[j], n);

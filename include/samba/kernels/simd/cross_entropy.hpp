@@ -8,7 +8,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 [[gnu::noinline]] inline float cross_entropy(float* logits, std::int64_t n, std::int64_t target,
                                              float scale) {
-  const ints exponent(0x7f800000);  // all ones: no finite number
+  const ints exponent(0x7f800000);  // all ones if the number is not finite
   vec highest(logits[0]), total(0.f);
   ints exponents(0);
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {

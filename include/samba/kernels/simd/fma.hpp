@@ -3,8 +3,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// a * b + c, rounded once where the instruction set can. Spelled out for AVX-512, where xsimd 8.1
-/// leaves product and sum to the compiler's contraction: g++ contracts them, clang does not.
+/// a * b + c, rounded once if the instruction set has such an instruction. Spelled out for AVX-512,
+/// where xsimd 8.1 relies on the compiler to contract product and sum: g++ does, clang does not.
 inline vec fma(vec a, vec b, vec c) {
 #ifdef __AVX512F__
   return _mm512_fmadd_ps(a, b, c);

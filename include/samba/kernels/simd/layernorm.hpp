@@ -10,7 +10,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) { total += load_part(x + i, m); });
   const float mean = sum(total) / static_cast<float>(n);
   for_each_vec({0, n}, [&](std::int64_t i, std::int64_t m) {
-    // Lanes past the end of the row hold -mean: they must not count.
+    // Lanes past the end of the row are set to the mean, so that they do not count.
     const vec away = m == lanes ? load(x + i) - vec(mean) : part_and(x + i, m, mean) - vec(mean);
     squares = fma(away, away, squares);
   });

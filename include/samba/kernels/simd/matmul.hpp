@@ -7,16 +7,17 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// Rows that go over the weights together, panels that they go over before the next rows come, and
-/// bytes of a piece of the rows, which stay in the nearest cache.
+/// Rows that pass over the weights together, the panels they pass over before the next rows, and
+/// the bytes of a piece of the rows, which stay in the L1 cache.
 inline constexpr std::int64_t matmul_rows = 48, matmul_piece_bytes = 48 * 1024;
 template <class T>
 inline constexpr std::int64_t matmul_panels = std::min<std::int64_t>(16, 32 / sizeof(T));
 
 }  // namespace detail
 
-/// The loops, from the outside: some panels, some rows, pieces of K (where the rows are
-/// converted to the type of the weights), panels, tiles of rows. Sums are kept from piece to piece.
+/// For the outputs in a range of panels. The loops, outermost first: blocks of panels, blocks of
+/// rows, pieces of K (in which the rows are converted to the type of the weights), panels, tiles of
+/// rows. Sums carry over from piece to piece.
 template <class T>
 [[gnu::noinline]] void matmul(const MatmulArgs<T>& a, Range panels) {
   using Element = typename Operand<T>::Element;
@@ -30,11 +31,11 @@ template <class T>
   const std::int64_t groups = Packing<T>::groups(a.K), tile = (std::min)(a.rows, most_rows);
   const std::int64_t pieces = is_float ? 1 : groups * tile / (capacity + 1) + 1;
   const std::int64_t piece = (groups + pieces - 1) / pieces;
-  const std::int64_t some = detail::matmul_panels<T> * most_rows / tile;
-  for (std::int64_t panel = panels.begin; panel < panels.end; panel += some)
+  const std::int64_t panel_block = detail::matmul_panels<T> * most_rows / tile;
+  for (std::int64_t panel = panels.begin; panel < panels.end; panel += panel_block)
     for (std::int64_t row = 0; row < a.rows; row += tile) {
       const std::int64_t n = (std::min)(tile, a.rows - row),
-                         end = (std::min)(panel + some, panels.end);
+                         end = (std::min)(panel + panel_block, panels.end);
       const auto each_panel = [&](auto f) {
         for (std::int64_t p = panel; p < end; ++p) {
           const std::int64_t outputs = std::min<std::int64_t>(a.N - p * panel_width, panel_width);

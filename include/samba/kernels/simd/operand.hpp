@@ -1,17 +1,18 @@
 #pragma once
 /// \file
-/// The two operands of a matrix product in vectors: rows of numbers in the type of the weights, and
+/// The two operands of a vectorised matrix product: rows of numbers in the type of the weights, and
 /// a panel of packed weights. Operand<T> has
 ///
 ///   Element           one group of k of a row in memory (see Packing<T>)
 ///   rows              rows of a tile: as many as the registers hold sums for
-///   rows_from         the fewest rows for which that tile pays where weights come from memory
-///   piece             groups of a panel that stay in the nearest cache while all rows pass over them
-///   single_ahead      bytes that one row alone prefetches ahead of the panel it reads; or 0: it reads
-///                     several panels at once, which keeps enough loads in flight when few
+///   rows_from         the fewest rows for which that tile pays off when weights come from memory
+///   piece             groups of a panel that stay in a near cache while all rows pass over them
+///   single_ahead      bytes that a single row prefetches ahead of the panel it reads; or 0, if it
+///                     reads several panels at once, which keeps enough loads in flight when few
 ///                     instructions separate them
 ///   prepare           fills the elements of a row
-///   multiply          adds the products of one group to the sums of some rows and vectors of outputs
+///   multiply          adds the products of one group to the sums of several rows and vectors of
+///                     outputs
 #include <samba/kernels/simd/vec.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
@@ -19,7 +20,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 template <class T>
 struct Operand;
 
-/// Where vector v of the outputs from c on is in a group, 32 bits each: panel by panel.
+/// The address of vector v of the outputs starting at c in a group, 32 bits each, panel by panel.
 template <int v>
 [[gnu::always_inline]] inline const std::byte* weights_at(const std::byte* w, std::int64_t w_panel,
                                                           int c) {
@@ -27,9 +28,9 @@ template <int v>
   return w + at / panel_width * w_panel + 4 * (c + at % panel_width);
 }
 
-/// sum[i][v] += x(i) weight(v): x gives numbers and weight gives vectors, each once. The registers hold
-/// little beside the sums: of the two, the fewer stay in them. (The inner loops are unrolled by a
-/// pragma, which compiles faster than templates.)
+/// sum[i][v] += x(i) weight(v). x returns numbers and weight vectors; each is called once per
+/// index. The sums fill most registers, so only the smaller of the two operands is kept in the
+/// rest. (The inner loops are unrolled by a pragma, which compiles faster than templates.)
 template <int Rows, int vecs>
 [[gnu::always_inline]] inline void multiply_add(auto&& x, auto&& weight, vec (&sum)[Rows][vecs]) {
   if constexpr (Rows < vecs) {
@@ -64,8 +65,8 @@ struct Operand<float> {
     std::memcpy(x, row, static_cast<std::size_t>(n) * sizeof(float));
   }
 
-  /// sum[i][v] += x[i] w[v] for vectors v from output c on, which may reach into the next panels;
-  /// x: one element per row, x_stride apart.
+  /// sum[i][v] += x[i] w[v] for vectors v starting at output c, which may extend into the next
+  /// panels. x: one element per row, x_stride apart.
   template <int Rows, int vecs>
   [[gnu::always_inline]] static void multiply(const float* x, std::int64_t x_stride,
                                               const std::byte* w, std::int64_t w_panel, int c,
@@ -79,12 +80,12 @@ struct Operand<float> {
   }
 };
 
-/// A product that is added to `out`: of rows of operands and panels of packed weights.
+/// A product of rows and panels of packed weights, added to `out`.
 template <class T>
 struct Product {
   const typename Operand<T>::Element* x;  ///< (rows, groups)
   std::int64_t x_stride;
-  const std::byte* w;    ///< (panels, groups), each group of panel_width outputs
+  const std::byte* w;    ///< (panels, groups), each group with panel_width outputs
   std::int64_t w_panel;  ///< bytes from panel to panel
   std::int64_t groups;
   float* out;  ///< (panels, rows, panel_width)
@@ -92,23 +93,23 @@ struct Product {
   std::int64_t w_group = Operand<T>::group_bytes;  ///< bytes from group to group
   std::int64_t x_group = 1;                        ///< elements from group to group
   bool cached = false;                             ///< the weights are in a near cache
-  const std::byte* next = w;  ///< weights to prefetch meanwhile, `next_step` bytes with each group
+  const std::byte* next = w;  ///< weights to prefetch meanwhile, `next_step` bytes per group
   std::int64_t next_step = 0;
 };
 
-/// Vectors of outputs that a tile of rows takes at a time: as many sums as hide the latency of an
-/// instruction, and as the registers hold.
+/// Vectors of outputs that a tile of rows computes at a time: enough sums to hide the latency of an
+/// instruction, and no more than fit in registers.
 constexpr int tile_vecs(int rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
 
-/// Passes of a tile over a panel.
+/// Passes of a tile of rows over a panel.
 constexpr int tile_passes(int rows) { return (std::max)(1, panel_width / lanes / tile_vecs(rows)); }
 
-/// Panels of a tile: one, or several where its rows are fewer than the vectors of one panel need.
+/// Panels of a tile: one, or several if the tile takes more vectors of outputs than one panel has.
 constexpr int tile_panels(int rows) { return (std::max)(1, tile_vecs(rows) * lanes / panel_width); }
 
-/// out[p, i] += sum_g x[i, g] w[p, g] for Rows rows from `row` on and some panels at once. Each output
-/// has one sum over the groups in order, whatever Rows and panels are and wherever the sum is
-/// interrupted: hence the same bits for any number of rows and any pieces of K.
+/// out[p, i] += sum_g x[i, g] w[p, g] for Rows rows starting at `row` and several panels at once.
+/// Each output is one sum over the groups in order, whatever Rows and panels are and wherever the
+/// sum is interrupted: the bits are the same for any number of rows and any split of K.
 template <class T, int Rows, int panels>
 [[gnu::noinline]] void accumulate(const Product<T>& a, std::int64_t panel, std::int64_t row) {
   constexpr int all = panels * panel_width / lanes;
@@ -122,7 +123,7 @@ template <class T, int Rows, int panels>
     const std::int64_t p = panel + first * lanes / panel_width;
     const std::byte* w = a.w + p * a.w_panel;
     float* const out = a.out + p * a.out_panel + row * a.out_stride + c;
-    // Vector v of row i; `vecs` vectors may reach over several panels.
+    // Vector v of row i; `vecs` vectors may span several panels.
     const auto at = [&](int i, int v) __attribute__((always_inline)) {
       return out + v * lanes / panel_width * a.out_panel + v * lanes % panel_width +
              i * a.out_stride;
@@ -149,8 +150,8 @@ template <class T, int Rows, int panels>
 
 namespace detail {
 
-/// Prefetches the sums of some rows of a panel that are added to next: rows that are far apart, not
-/// in a buffer that the caches hold.
+/// Prefetches the sums that are added to next, some rows of a panel. For rows that are far apart
+/// and not in a cached buffer.
 inline void prefetch_outputs(const float* out, std::int64_t stride, std::int64_t rows) {
   for (std::int64_t r = 0; r < rows; ++r)
     for (int c = 0; c < panel_width; c += 16) __builtin_prefetch(out + r * stride + c, 1);
@@ -158,27 +159,27 @@ inline void prefetch_outputs(const float* out, std::int64_t stride, std::int64_t
 
 }  // namespace detail
 
-/// accumulate for any number of rows and panels. All rows pass over one piece of a panel before the next
-/// piece is taken. Meanwhile each tile of rows prefetches its share of that next piece, so that weights
-/// from memory have arrived when they are needed.
+/// accumulate for any number of rows and panels. All rows pass over one piece of a panel before the
+/// next piece. Meanwhile each tile of rows prefetches its share of that next piece, so that weights
+/// from memory have arrived by the time they are needed.
 template <class T>
 void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t all_rows) {
-  using Factor = Operand<T>;
+  using Op = Operand<T>;
   std::int64_t p = 0;
   if (all_rows == 1) {
-    constexpr int panels = Factor::single_ahead ? 1 : tile_panels(1);
+    constexpr int panels = Op::single_ahead ? 1 : tile_panels(1);
     Product<T> row = a;
     for (; p + panels <= n_panels; p += panels) {
-      const bool ahead = Factor::single_ahead && !a.cached && p + 1 < n_panels;
-      row.next_step = ahead ? Factor::group_bytes : 0;
-      row.next = a.w + p * a.w_panel + (ahead ? Factor::single_ahead : 0);
+      const bool ahead = Op::single_ahead && !a.cached && p + 1 < n_panels;
+      row.next_step = ahead ? Op::group_bytes : 0;
+      row.next = a.w + p * a.w_panel + (ahead ? Op::single_ahead : 0);
       accumulate<T, 1, panels>(row, p, 0);
     }
   }
-  const bool from_memory = !a.cached && a.w_group == Factor::group_bytes;
+  const bool from_memory = !a.cached && a.w_group == Op::group_bytes;
   for (; p < n_panels; ++p)
     for (std::int64_t g = 0, n; g < a.groups; g += n) {
-      n = (std::min)(Factor::piece, a.groups - g);
+      n = (std::min)(Op::piece, a.groups - g);
       Product<T> piece = a;
       piece.groups = n;
       piece.w += g * a.w_group;
@@ -187,11 +188,11 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t all_row
           g + n < a.groups ? piece.w + p * a.w_panel + n * a.w_group : a.w + (p + 1) * a.w_panel;
       const bool prefetch = from_memory && (g + n < a.groups || p + 1 < n_panels);
       std::int64_t row = 0;
-      // Tiles of `rows` rows, until fewer than `until` rows are left.
+      // Processes tiles of `rows` rows until fewer than `until` rows are left.
       const auto tiles = [&]<int rows>(std::integral_constant<int, rows>, int until = rows) {
-        piece.next_step = prefetch ? Factor::group_bytes * rows / tile_passes(rows) / all_rows : 0;
+        piece.next_step = prefetch ? Op::group_bytes * rows / tile_passes(rows) / all_rows : 0;
         for (; all_rows - row >= until; row += rows) {
-          if (prefetch) piece.next = next + n * Factor::group_bytes * row / all_rows;
+          if (prefetch) piece.next = next + n * Op::group_bytes * row / all_rows;
           const bool last = row + rows == all_rows;
           if (a.out_stride > 4 * panel_width && (!last || p + 1 < n_panels))
             detail::prefetch_outputs(
@@ -200,12 +201,11 @@ void accumulate(const Product<T>& a, std::int64_t n_panels, std::int64_t all_row
           accumulate<T, rows, 1>(piece, p, row);
         }
       };
-      if (all_rows >= (from_memory ? Factor::rows_from : Factor::rows))
-        tiles(std::integral_constant<int, Factor::rows>{});
-      if constexpr (Factor::rows > 8) tiles(std::integral_constant<int, 8>{});
+      if (all_rows >= (from_memory ? Op::rows_from : Op::rows))
+        tiles(std::integral_constant<int, Op::rows>{});
+      if constexpr (Op::rows > 8) tiles(std::integral_constant<int, 8>{});
       if constexpr (lanes == 16) tiles(std::integral_constant<int, 4>{});
-      if constexpr (lanes >
-                    4) {  // fewer kinds of tiles with vectors of four floats: less to compile
+      if constexpr (lanes > 4) {  // with vectors of four floats, fewer kinds of tiles to compile
         tiles(std::integral_constant<int, 3>{}, 5);
         if (all_rows - row == 3) tiles(std::integral_constant<int, 3>{});
         tiles(std::integral_constant<int, 2>{});

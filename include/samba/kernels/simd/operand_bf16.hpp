@@ -5,7 +5,7 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 #ifdef __AVX512BF16__
 
-/// Pairs of bf16, which the processor multiplies and adds up in float.
+/// Pairs of bf16, which the processor multiplies and sums in float.
 template <>
 struct Operand<bf16> {
   using Element = std::int32_t;
@@ -13,7 +13,7 @@ struct Operand<bf16> {
   static constexpr std::int64_t group_bytes = panel_width * 2 * sizeof(bf16), piece = 2048,
                                 single_ahead = 0;
 
-  /// The pairs of n values of a row, rounded; a last one without a partner is paired with 0.
+  /// The n values of a row as pairs, rounded; an odd last one is paired with 0.
   static void prepare(const float* row, std::int64_t n, Element* x) {
     const auto half = [&](std::int64_t j) {
       return j >= n ? vec(0.f) : load_part(row + j, std::min<std::int64_t>(n - j, lanes));
@@ -48,8 +48,8 @@ struct Operand<bf16> {
 
 #else
 
-/// Pairs of bf16 weights are widened: the upper half of 32 bits is a float as it is, the lower
-/// half after a shift. Rows are rounded to bf16 too, but stay floats.
+/// Pairs of bf16 weights are widened to float: each is the upper half of a float, the lower one
+/// after a shift. Rows are rounded to bf16, too, but stored as floats.
 template <>
 struct Operand<bf16> {
   struct Element {
@@ -72,7 +72,7 @@ struct Operand<bf16> {
                                               const std::byte* w, std::int64_t w_panel, int c,
                                               vec (&sum)[Rows][vecs]) {
     unroll<2>([&](auto half) __attribute__((always_inline)) {
-      // Loaded once for each half: what is loaded for both would take registers from the sums.
+      // Load again for the second half: keeping the first load would take registers from the sums.
       if constexpr (half == 1) __asm__("" : "+r"(w));
       multiply_add<Rows, vecs>(
           [&](int i) __attribute__((always_inline)) { return x[i * x_stride].x[half]; },

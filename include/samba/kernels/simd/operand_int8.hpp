@@ -3,8 +3,9 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
-/// 32 quantised numbers of a row, their scale, and what takes the 128 off the weights: -128 times the
-/// sum of the numbers. The sums of a block are integers, the same on every path; floats across blocks.
+/// 32 quantised numbers of a row, their scale, and an offset that cancels the 128 in the weights:
+/// -128 times the sum of the numbers. Sums within a block are integers, the same on every path;
+/// sums across blocks are floats.
 struct Int8Row {
 #if defined(__AVX512VNNI__)
   std::int32_t quads[8];  ///< four bytes each
@@ -28,7 +29,7 @@ inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
   std::memcpy(x.quads + 4, &high, sizeof(high));
 }
 
-/// sum[i][v] = the products of a block, integers as floats.
+/// product[i][v] = the sums of a block's products, integers converted to float.
 template <int Rows, int vecs>
 [[gnu::always_inline]] inline void multiply_int8(const Int8Row* x, std::int64_t x_stride,
                                                  const std::byte* w, std::int64_t w_panel, int c,
@@ -82,36 +83,36 @@ inline ints multiply_add_pairs(ints a, ints b) { return ints(_mm_madd_epi16(a, b
 inline ints odd_bytes(ints a) { return ints(_mm_srli_epi16(a, 8)); }
 #endif
 
-/// For vectors [first, first + some): what the registers hold beside what they are multiplied by.
-template <int first, int some, int Rows, int vecs>
-[[gnu::always_inline]] inline void multiply_int8_some(const Int8Row* x, std::int64_t x_stride,
+/// For vectors [first, first + count), as many as fit in registers beside the operands.
+template <int first, int count, int Rows, int vecs>
+[[gnu::always_inline]] inline void multiply_int8_part(const Int8Row* x, std::int64_t x_stride,
                                                       const std::byte* w, std::int64_t w_panel,
                                                       int c, vec (&product)[Rows][vecs]) {
-  ints sum[Rows][some];
-  unroll<Rows * some>([&](auto i) __attribute__((always_inline)) {
-    sum[i / some][i % some] = ints(x[i / some * x_stride].offset);
+  ints sum[Rows][count];
+  unroll<Rows * count>([&](auto i) __attribute__((always_inline)) {
+    sum[i / count][i % count] = ints(x[i / count * x_stride].offset);
   });
 #pragma GCC unroll 1
   for (std::size_t j = 0; j < Int8Block::size / 4; ++j, w += sizeof(Int8Block::q[0])) {
     unroll<2>([&](auto odd) __attribute__((always_inline)) {
-      // Loaded once for each: what is loaded for both would take registers from the sums.
+      // Load again for the odd bytes: keeping the first load would take registers from the sums.
       if constexpr (odd == 1) __asm__("" : "+r"(w));
-      ints weight[some];
-      unroll<some>([&](auto v) __attribute__((always_inline)) {
+      ints weight[count];
+      unroll<count>([&](auto v) __attribute__((always_inline)) {
         const ints four = load_ints(weights_at<first + v>(w, w_panel, c));
         weight[v] = odd == 1 ? odd_bytes(four) : four & ints(0x00ff00ff);
       });
       unroll<Rows>([&](auto i) __attribute__((always_inline)) {
         const Int8Row& row = x[i * x_stride];
         const ints pairs(odd == 1 ? row.odd[j] : row.even[j]);
-        unroll<some>([&](auto v) __attribute__((always_inline)) {
+        unroll<count>([&](auto v) __attribute__((always_inline)) {
           sum[i][v] = in_register(sum[i][v] + multiply_add_pairs(weight[v], pairs));
         });
       });
     });
   }
-  unroll<Rows * some>([&](auto i) __attribute__((always_inline)) {
-    product[i / some][first + i % some] = xsimd::to_float(sum[i / some][i % some]);
+  unroll<Rows * count>([&](auto i) __attribute__((always_inline)) {
+    product[i / count][first + i % count] = xsimd::to_float(sum[i / count][i % count]);
   });
 }
 
@@ -119,9 +120,9 @@ template <int Rows, int vecs>
 [[gnu::always_inline]] inline void multiply_int8(const Int8Row* x, std::int64_t x_stride,
                                                  const std::byte* w, std::int64_t w_panel, int c,
                                                  vec (&product)[Rows][vecs]) {
-  constexpr int some = (std::min)(vecs, Rows == 1 ? 8 : Rows == 2 ? 4 : 2);
-  unroll<vecs / some>([&](auto i) __attribute__((always_inline)) {
-    multiply_int8_some<i * some, some>(x, x_stride, w, w_panel, c, product);
+  constexpr int count = (std::min)(vecs, Rows == 1 ? 8 : Rows == 2 ? 4 : 2);
+  unroll<vecs / count>([&](auto i) __attribute__((always_inline)) {
+    multiply_int8_part<i * count, count>(x, x_stride, w, w_panel, c, product);
   });
 }
 
@@ -131,7 +132,7 @@ inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
   for (int k = 0; k < Int8Block::size; ++k) x.x[k] = static_cast<float>(q[k]);
 }
 
-/// In floats, which hold these integers: they are below 2^24.
+/// In floats, which represent these integers exactly: they are below 2^24.
 template <int Rows, int vecs>
 [[gnu::always_inline]] inline void multiply_int8(const Int8Row* x, std::int64_t x_stride,
                                                  const std::byte* w, std::int64_t w_panel, int c,
@@ -163,8 +164,8 @@ struct Operand<int8> {
   static constexpr std::int64_t piece = lanes == 16 ? 256 : 7, single_ahead = 8192;
   static constexpr std::int64_t group_bytes = sizeof(Int8Block);
 
-  /// The blocks of n values of a row, each quantised by its largest magnitude; then zeros. A block with
-  /// a number that is not finite has a scale of NaN, which its products show.
+  /// The n values of a row in blocks, each quantised by its largest magnitude, padded with zeros. A
+  /// block with a non-finite number has a scale of NaN, which shows in its products.
   static void prepare(const float* row, std::int64_t n, Element* x) {
     std::int64_t k = 0;
     for (; k + Int8Block::size <= n; k += Int8Block::size, ++x) set_block(row + k, *x);
@@ -196,7 +197,7 @@ struct Operand<int8> {
     ints most(0), total(0);
     unroll<vecs>([&](auto v) __attribute__((always_inline)) {
       value[v] = load(values + v * lanes);
-      // Magnitudes are in the order of their bits.
+      // Bits are ordered as magnitudes are.
       most = (xsimd::max)(most, std::bit_cast<ints>(value[v]) & ints(0x7fffffff));
     });
     const Int8Scale scale(std::bit_cast<float>(greatest(most)));

@@ -6,37 +6,38 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 
 namespace detail {
 
-/// States that are computed side by side. (With vectors of four floats one: four would be more code
-/// than they are worth.)
+/// The number of states computed side by side. (One with vectors of four floats: more would not be
+/// worth the code.)
 constexpr int scan_side_by_side(int N) {
   return lanes == 4 ? 1 : N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1;
 }
 
-/// Calls f(n) for every `some` of N states, with constants where N vectors fit the registers.
-template <int N, int some, class F>
+/// Calls f(n) for every group of `count` of the N states, with compile-time constants if N vectors
+/// fit in registers.
+template <int N, int count, class F>
 [[gnu::always_inline]] inline void each_states(F&& f) {
   if constexpr (N <= lanes)
-    unroll<N / some>([&](auto i) __attribute__((always_inline)) { f(i * some); });
+    unroll<N / count>([&](auto i) __attribute__((always_inline)) { f(i * count); });
   else
-    for (int n = 0; n < N; n += some) f(n);
+    for (int n = 0; n < N; n += count) f(n);
 }
 
-/// The decays of some states: 2^(delta A), A from the first of them on.
-template <int some>
-[[gnu::always_inline]] inline void scan_decays(vec delta, const vec* A, vec (&decay)[some]) {
+/// The decays of `count` states: 2^(delta A), where A points to the first of them.
+template <int count>
+[[gnu::always_inline]] inline void scan_decays(vec delta, const vec* A, vec (&decay)[count]) {
 #pragma GCC unroll 8
-  for (int i = 0; i < some; ++i) decay[i] = delta * A[i];
+  for (int i = 0; i < count; ++i) decay[i] = delta * A[i];
   exp2_below(decay);
 }
 
 }  // namespace detail
 
-/// A vector of channels at a time; its N states stay in registers or the nearest cache over all tokens.
-/// exp(delta A) is 2^(delta A log2(e)).
+/// A vector of channels at a time; its N states stay in registers or in the L1 cache for all
+/// tokens. exp(delta A) is computed as 2^(delta A log2(e)).
 template <int N>
 void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
-  constexpr int some = detail::scan_side_by_side(N);
-  // One loop for whole vectors and the rest: it is long, and compiled once.
+  constexpr int count = detail::scan_side_by_side(N);
+  // One loop for whole vectors and the remainder, because it is long and this compiles it once.
   for (std::int64_t c = channels.begin; c < channels.end; c += lanes) {
     const std::int64_t m = (std::min<std::int64_t>)(channels.end - c, lanes);
     vec A[N], h[N];
@@ -55,10 +56,10 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
       const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + dt_bias);
       const vec delta_x = delta * x;
       vec y = D * x;
-      detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
-        vec decay[some];
+      detail::each_states<N, count>([&](int n) __attribute__((always_inline)) {
+        vec decay[count];
         detail::scan_decays(delta, A + n, decay);
-        unroll<some>([&](auto i) __attribute__((always_inline)) {
+        unroll<count>([&](auto i) __attribute__((always_inline)) {
           h[n + i] = fma(decay[i], h[n + i], delta_x * vec(B[n + i]));
           y = fma(vec(C[n + i]), h[n + i], y);
         });
@@ -72,13 +73,13 @@ void selective_scan(const SelectiveScanArgs<float>& a, Range channels) {
 }
 
 /// As reference::selective_scan_backward, a vector of channels at a time. kept: (pieces - 1, N,
-/// scan_block); piece: of each of its tokens the state, the decay, and for each lane the sums over
-/// the block's channels that dB and dC are.
+/// scan_block); piece: for each of its tokens the state, the decay and, lane by lane, dB and dC
+/// summed over the block's channels.
 template <int N>
 void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range channels, float* kept,
                              float* piece) {
   constexpr std::int64_t states = std::int64_t{N} * lanes;
-  constexpr int some = detail::scan_side_by_side(N);
+  constexpr int count = detail::scan_side_by_side(N);
   constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
   const SelectiveScanArgs<float>& a = b.forward;
   const std::int64_t pieces = (a.rows + scan_piece - 1) / scan_piece;
@@ -89,7 +90,7 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
     const auto kept_at = [&](std::int64_t p, int n, std::int64_t c) {
       return kept + ((p - 1) * N + n) * scan_block + c - first;
     };
-    // What does not change along the tokens.
+    // What is the same for all tokens.
     struct Constants {
       vec A[N], dt_bias;
     };
@@ -104,16 +105,16 @@ void selective_scan_backward(const SelectiveScanBackwardArgs<float>& b, Range ch
         h[n] = p ? load(kept_at(p, n, c)) : load_part(a.h + n * a.channels + c, m);
     };
 
-    // The forward pass's step of a token: returns delta, calls done(n, decay) when h[n] is done.
+    // The forward step of one token: returns delta, and calls done(n, decay) when h[n] is updated.
     const auto advance = [&](std::int64_t t, std::int64_t c, std::int64_t m, const Constants& k,
                              vec(&h)[N], auto&& done) __attribute__((always_inline)) {
       const float* const B = a.B + t * a.B_stride;
       const vec delta = softplus(load_part(a.dt + t * a.dt_stride + c, m) + k.dt_bias);
       const vec delta_x = delta * load_part(a.x + t * a.x_stride + c, m);
-      detail::each_states<N, some>([&](int n) __attribute__((always_inline)) {
-        vec decay[some];
+      detail::each_states<N, count>([&](int n) __attribute__((always_inline)) {
+        vec decay[count];
         detail::scan_decays(delta, k.A + n, decay);
-        unroll<some>([&](auto i) __attribute__((always_inline)) {
+        unroll<count>([&](auto i) __attribute__((always_inline)) {
           h[n + i] = fma(decay[i], h[n + i], delta_x * vec(B[n + i]));
           done(n + i, decay[i]);
         });

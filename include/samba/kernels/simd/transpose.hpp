@@ -11,7 +11,7 @@ std::int32_t unit(const KV* p) {
   return bits;
 }
 
-/// Rows and units that transpose_units takes; 0 where there is none.
+/// The number of rows and of units that transpose_units takes; 0 where there is no such function.
 #if defined(__AVX512F__)
 inline constexpr int transpose_size = 16;
 #elif defined(__AVX__)
@@ -20,8 +20,8 @@ inline constexpr int transpose_size = 8;
 inline constexpr int transpose_size = 0;
 #endif
 
-/// Rows of units to columns: to[u * stride + r] = rows[r][first + u] for r, u < transpose_size. Prefetches
-/// what is `ahead` elements later.
+/// Transposes units: to[u * stride + r] = rows[r][first + u] for r, u < transpose_size. Prefetches
+/// the data `ahead` elements later.
 #if defined(__AVX512F__)
 template <class KV>
 void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahead,
@@ -37,7 +37,7 @@ void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahe
     b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
   });
   unroll<4>([&](auto i) __attribute__((always_inline)) {
-    constexpr int r = i * 4;  // a[r + k]: unit k of every lane of four, of rows r to r + 3
+    constexpr int r = i * 4;  // a[r + k]: unit k of each 128-bit lane, for rows r to r + 3
     a[r] = _mm512_unpacklo_epi64(b[r], b[r + 2]);
     a[r + 1] = _mm512_unpackhi_epi64(b[r], b[r + 2]);
     a[r + 2] = _mm512_unpacklo_epi64(b[r + 1], b[r + 3]);
@@ -68,7 +68,7 @@ void transpose_units(const KV* const* rows, std::int64_t first, std::int64_t ahe
     b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
   });
   unroll<2>([&](auto i) __attribute__((always_inline)) {
-    constexpr int r = i * 4;  // a[r + k]: units k and k + 4 of rows r to r + 3
+    constexpr int r = i * 4;  // a[r + k]: units k and k + 4 for rows r to r + 3
     const auto pairs = [&](int from)
                            __attribute__((always_inline)) { return _mm256_castps_pd(b[r + from]); };
     a[r] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs(0), pairs(2)));

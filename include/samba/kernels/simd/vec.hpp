@@ -1,8 +1,8 @@
 #pragma once
 /// \file
-/// Functions on vectors that the kernels share.
-/// A remainder of fewer than vec::size elements goes through load_part and store_part and the same
-/// arithmetic, so a value does not depend on its place in a vector.
+/// Vector functions that the kernels share. A remainder of fewer than vec::size elements goes
+/// through load_part, store_part and the same arithmetic, so that a value does not depend on its
+/// place in a vector.
 #include <samba/kernels/simd/fma.hpp>
 
 #include <algorithm>
@@ -15,14 +15,14 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
 inline vec load(const float* p) { return vec::load_unaligned(p); }
 inline void store(float* p, vec v) { v.store_unaligned(p); }
 
-/// The first n floats at p (0 < n <= lanes), the rest of the vector zero.
+/// The first n floats at p (0 < n <= lanes); the rest of the vector is zero.
 inline vec load_part(const float* p, std::int64_t n) {
   if (n == lanes) return load(p);
   alignas(alignment) float buffer[lanes] = {};
   std::memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(float));
   return load(buffer);
 }
-/// As load_part, the rest of the vector being `rest`.
+/// As load_part, but the rest of the vector is `rest`.
 inline vec part_and(const float* p, std::int64_t n, float rest) {
   alignas(alignment) float buffer[lanes];
   store(buffer, vec(rest));
@@ -36,8 +36,8 @@ inline void store_part(float* p, vec v, std::int64_t n) {
   std::memcpy(p, buffer, static_cast<std::size_t>(n) * sizeof(float));
 }
 
-/// Calls f(i, n) for vectors of n elements from i that cover [begin, end); n < lanes at most once,
-/// last.
+/// Calls f(i, n) for the vectors of n elements starting at i that cover the range; only the last
+/// may have n < lanes.
 template <class F>
 inline void for_each_vec(Range r, F&& f) {
   std::int64_t i = r.begin;
@@ -45,8 +45,8 @@ inline void for_each_vec(Range r, F&& f) {
   if (i < r.end) f(i, r.end - i);
 }
 
-/// Calls f(0), ..., f(n - 1) with constants: arrays of vectors that it indexes stay in registers,
-/// which a loop does not promise at -O2.
+/// Calls f(0), ..., f(n - 1) with compile-time constants, so that arrays of vectors that f indexes
+/// stay in registers. A loop does not guarantee that at -O2.
 template <int n, class F>
 [[gnu::always_inline]] inline void unroll(F&& f) {
   [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
@@ -54,8 +54,8 @@ template <int n, class F>
   }(std::make_integer_sequence<int, n>{});
 }
 
-/// The vector in a register: g++ takes a loaded one for memory, and loads it again for each use; and
-/// it adds integers in an order of its own, for which it needs more registers.
+/// Forces a vector into a register. Otherwise g++ treats a loaded vector as memory and loads it
+/// again for each use, and it reorders integer sums so that they need more registers.
 template <class V>
 [[gnu::always_inline]] inline V in_register(V v) {
 #ifdef __x86_64__
@@ -64,15 +64,15 @@ template <class V>
   return v;
 }
 
-/// Asks for the columns that a loop over rows will read four rows later, or in the last one: rows are
-/// often more than a page long, and no processor guesses an address in another page.
+/// Prefetches the columns that a loop over rows will read four rows later, or in the last row: rows
+/// are often longer than a page, and hardware prefetchers do not cross page boundaries.
 inline void prefetch_row(const float* x, std::int64_t row, std::int64_t rows, std::int64_t stride,
                          std::int64_t columns = 1) {
   const float* const later = x + (std::min)(row + 4, rows - 1) * stride;
   for (std::int64_t c = 0; c < columns; c += 16) __builtin_prefetch(later + c);  // a cache line
 }
 
-/// Sum of the lanes, halves added to halves.
+/// The sum of the lanes, adding halves repeatedly.
 inline float sum(vec v) {
 #ifdef __AVX512F__
   return _mm512_reduce_add_ps(v);
@@ -96,7 +96,7 @@ inline float greatest(vec v) {
 #endif
 }
 
-/// Integers of 32 bits, as many as a vec has floats.
+/// A vector of as many 32-bit integers as a vec has floats.
 using ints = xsimd::batch<std::int32_t>;
 
 inline std::int32_t sum(ints v) {
@@ -122,12 +122,12 @@ inline std::int32_t greatest(ints v) {
 #endif
 }
 
-/// The 32 bits times `lanes` at p, whatever they are.
+/// `lanes` times 32 bits at p, of whatever type.
 inline ints load_ints(const void* p) {
   return ints::load_unaligned(static_cast<const std::int32_t*>(p));
 }
 
-/// The nearest numbers that bf16 holds, as bf16(float) rounds: ties to even, NaN quiet.
+/// The nearest bf16 values as floats, rounded as bf16(float) does: ties to even, NaN quiet.
 inline vec rounded_to_bf16(vec x) {
   const ints bits = std::bit_cast<ints>(x);
   const ints rounded = bits + ints(0x7fff) + ((bits >> 16) & ints(1));
@@ -144,7 +144,7 @@ inline void round_to_bf16(const float* from, std::int64_t n, bf16* to) {
 #ifdef __AVX512F__
     const __m256i halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
 #elif defined(__AVX2__)
-    const __m256i upper = _mm256_srli_epi32(bits, 16);  // packed lane by lane, then lanes joined
+    const __m256i upper = _mm256_srli_epi32(bits, 16);  // pack each lane, then join the lanes
     const __m256i halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(upper, upper), 0x08);
 #else
     std::int32_t numbers[lanes];
@@ -174,9 +174,9 @@ inline ints nearest_ints(vec x) {
 #endif
 }
 
-/// The nearest integer, to be made a float by as_float, and p 2^n for such an n. (The sum of two
-/// exponents where there is no instruction: -ffast-math would spread a product over the terms of p,
-/// and flush small ones to 0.)
+/// The nearest integer, which as_float converts to float, and p 2^n for such an n. (Without an
+/// instruction for it, times_exp2 adds exponents: -ffast-math would distribute a product over the
+/// terms of p and flush small ones to 0.)
 #ifdef __AVX512F__
 inline vec nearest(vec t) { return _mm512_roundscale_ps(t, 0); }
 inline vec as_float(vec n) { return n; }
@@ -189,10 +189,10 @@ inline vec times_exp2(vec p, ints n) {
 }
 #endif
 
-// Of a number and a NaN, min and max of x86 give the second: x is the second, so that a NaN comes
-// through to the loss.
+// Given a number and a NaN, x86's min and max return the second operand. x is the second, so that a
+// NaN propagates to the loss.
 
-/// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it stays at e^-87.3 (1e-38).
+/// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it is e^-87.3 (1e-38).
 inline vec exp_below(vec x) {
   x = (xsimd::max)(vec(-87.3f), x);
   const auto n = nearest(x * vec(1.44269504f));
@@ -205,14 +205,14 @@ inline vec exp_below(vec x) {
   q = fma(f, q, vec(0.5f));
   return times_exp2(fma(f, fma(f, q, vec(1.f)), vec(1.f)), n);
 }
-/// As exp_below for any x; above 88.3 it stays at e^88.3.
+/// As exp_below, but for any x; above 88.3 it is e^88.3.
 inline vec exp(vec x) { return exp_below((xsimd::min)(vec(88.3f), x)); }
 
-/// t = 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it stays at 2^-126. Some
-/// vectors side by side: one alone is a chain of instructions each of which waits for the one before.
+/// t = 2^t for t up to 127, relative error 9e-8 before rounding; below -126 it is 2^-126. Takes
+/// several vectors: a single one would be a chain of instructions, each waiting for the one before.
 template <int size>
 [[gnu::always_inline]] inline void exp2_below(vec (&t)[size]) {
-  // (Loops of this kind are unrolled; templates that unroll take longer to compile.)
+  // (Pragmas rather than unroll(): templates take longer to compile.)
   decltype(nearest(t[0])) n[size];
   vec f[size];
 #pragma GCC unroll 8

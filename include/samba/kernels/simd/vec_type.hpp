@@ -1,18 +1,17 @@
 #pragma once
 #include <samba/core/tensor.hpp>
 
-#ifdef __CUDACC__  // hands "#pragma GCC unroll" on to g++, and says that it does not know it
+#ifdef __CUDACC__  // nvcc passes "#pragma GCC unroll" to g++, but warns that it does not know it
 #pragma nv_diag_suppress 1675
 #endif
 
-// Macros of other people would be taken for functions of xsimd.
+// Macros named min and max, if any, would break xsimd.
 #pragma push_macro("min")
 #pragma push_macro("max")
 #undef min
 #undef max
 #if defined(__GNUC__) && !defined(__clang__)
-// g++ 12 takes the undefined operands inside its own AVX-512 intrinsics for uninitialised
-// variables.
+// g++ 12 mistakes the undefined operands in its own AVX-512 intrinsics for uninitialised variables.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
