@@ -10,7 +10,7 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-// Threads take columns; of copies rows.
+// Threads take columns, or rows in copies.
 
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const SiluMulArgs<R>& a) {

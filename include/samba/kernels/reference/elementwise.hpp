@@ -36,8 +36,8 @@ void add_scaled(const R* y, R factor, Range columns, R* x) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] += factor * y[i];
 }
 
-/// out = factor * x for n numbers. A product of contiguous numbers: compilers make
-/// vectors of it, with the same bits for any.
+/// out = factor * x for n numbers. Compilers vectorise this loop, and a product has the same bits
+/// in vectors of any width.
 template <class R>
 [[gnu::noinline]] void scale(const R* __restrict x, R factor, std::int64_t n, R* __restrict out) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = factor * x[i];
@@ -50,7 +50,8 @@ R silu_derivative(R x) {
   return s * (R{1} + x * (R{1} - s));
 }
 
-/// The gradients of silu_mul given dout, the gradient of out, some columns of one row. dgate may be dout.
+/// The gradients of silu_mul, given dout, the gradient of out, for some columns of one row. dgate
+/// may be dout.
 template <class R>
 void silu_mul_backward(const R* gate, const R* up, const R* dout, Range columns, R* dgate, R* dup) {
   for (std::int64_t i = columns.begin; i < columns.end; ++i) {
