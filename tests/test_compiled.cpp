@@ -20,8 +20,8 @@ std::vector<std::string> present_sets() {
       sets.push_back(name);
     } catch (const Error& error) {
       CHECK(std::string(error.what())
-                .find("use_instruction_set: expected one that "
-                      "samba::compiled holds and this processor has (") == 0);
+                .find("use_instruction_set: expected a set that "
+                      "samba::compiled contains and this processor supports (") == 0);
     }
   return sets;
 }

@@ -18,5 +18,5 @@ elif "$compiled" "$folder" 4 "$set" >/dev/null 2>&1; then
   diff <(echo "$expected") <(echo "$found")
 else
   # The processor lacks it, and the library says so.
-  "$compiled" "$folder" 4 "$set" 2>&1 | grep "expected one that samba::compiled holds and this processor has"
+  "$compiled" "$folder" 4 "$set" 2>&1 | grep "expected a set that samba::compiled contains and this processor supports"
 fi

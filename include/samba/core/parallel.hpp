@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Threads. This is the one header that knows OpenMP; without it everything runs on one thread.
+/// Threads. This is the only header that uses OpenMP; without OpenMP everything runs on one thread.
 #include <samba/core/scalar.hpp>
 
 #include <unistd.h>
@@ -15,8 +15,8 @@
 
 namespace samba {
 
-/// The process in which the calling thread first ran a team, 0: in none. Outside the inline
-/// namespace: all code of a program has OpenMP's threads in common.
+/// The process in which the calling thread first ran a team, or 0 if it has run none. Outside the
+/// inline namespace, because all code of a program shares OpenMP's threads.
 inline thread_local ::pid_t team_process = 0;
 
 }  // namespace samba
@@ -32,10 +32,11 @@ inline std::int64_t nanoseconds() {
   return seconds * 1'000'000'000 + now.tv_nsec;
 }
 
-/// How often a waiting thread polls before it sleeps: for about as long as the system takes to wake it.
+/// How often a waiting thread polls before it sleeps: for about as long as the system takes to wake
+/// it.
 inline constexpr int barrier_spins = 50000;
 
-/// What the threads of a team wait at.
+/// The state of a team's barrier.
 struct Barrier {
   std::atomic<int> arrived{0};
   std::atomic<unsigned> passed{0};
@@ -55,8 +56,9 @@ struct Team {
     return {(std::min)(begin, n), (std::min)(end, n)};
   }
 
-  /// Returns when every thread of the team has called it. Threads spin for about as long as the system
-  /// takes to wake one, then sleep: on a busy machine the thread they wait for may need the processor.
+  /// Returns when every thread of the team has called it. Threads spin for about as long as the
+  /// system takes to wake one, then sleep: on a busy machine the thread they wait for may need the
+  /// processor.
   void barrier() const {
     if (size > 1) wait();
   }
@@ -109,8 +111,8 @@ inline int& most_threads() {
   return most;
 }
 
-/// The number of threads for an option `threads`: at most most_threads(). 0 means OpenMP's maximum, or 1
-/// inside a parallel region.
+/// The number of threads for an option `threads`: at most most_threads(). 0 means OpenMP's maximum,
+/// or 1 inside a parallel region.
 inline int usable_threads(int asked) {
 #ifdef _OPENMP
   if (asked == 0) asked = omp_in_parallel() ? 1 : omp_get_max_threads();
@@ -123,9 +125,9 @@ inline int usable_threads(int asked) {
 #ifdef _OPENMP
 namespace detail {
 
-/// Notes that the calling thread runs teams in this process. False if it already did so in the process
-/// that this one was forked from: those threads do not exist here, and GCC's runtime would wait for them
-/// forever.
+/// Records that the calling thread runs teams in this process. False if it already did so in the
+/// process that this one was forked from: those threads do not exist here, and GCC's runtime would
+/// wait for them forever.
 [[gnu::noinline]] inline bool has_threads() {
   const ::pid_t process = ::getpid();
   if (team_process == 0) team_process = process;
@@ -135,9 +137,9 @@ namespace detail {
 }  // namespace detail
 #endif
 
-/// Calls f(team) once on each of `threads` threads, waits for all of them, and returns the total time
-/// that they slept at barriers, in nanoseconds. f must not throw. If the runtime grants fewer threads,
-/// the team is smaller; in a forked process whose parent ran teams it has one thread.
+/// Calls f(team) once on each of `threads` threads, waits for all of them, and returns the total
+/// time that they slept at barriers, in nanoseconds. f must not throw. If the runtime grants fewer
+/// threads, the team is smaller; in a forked process whose parent ran teams it has one thread.
 template <class F>
 std::int64_t parallel(int threads, F&& f) {
 #ifdef _OPENMP
@@ -153,19 +155,20 @@ std::int64_t parallel(int threads, F&& f) {
   return 0;
 }
 
-/// Chooses the number of threads for each of many similar calls: all of them, or fewer while another
-/// program keeps one of the processors busy, because then every thread waits for the one that shares
-/// it. Learns from each call. While fewer are used, all are tried again from time to time, less and less
-/// often if that does not help; where fewer are no faster, they are tried less and less often too. (GCC's
-/// OpenMP ends the threads that a smaller team does not need and starts them again for a larger one.)
+/// Chooses the number of threads for each of many similar calls: all of them, or fewer while
+/// another program keeps one of the processors busy, because then every thread waits for the one
+/// that shares it. Learns from each call. While fewer are used, all are tried again from time to
+/// time, less and less often if that does not help; where fewer are no faster, they are tried less
+/// and less often too. (GCC's OpenMP ends the threads that a smaller team does not need and starts
+/// them again for a larger one.)
 class TeamSize {
  public:
   explicit TeamSize(int most) : most_(most), size_(most) {}
 
   int next() const { return size_; }
 
-  /// Reports a call on next() threads: its work (only calls of equal work are compared), its time in
-  /// seconds, and the total time its threads slept, in nanoseconds.
+  /// Reports a call on next() threads: its work (only calls of equal work are compared), its time
+  /// in seconds, and the total time its threads slept, in nanoseconds.
   void ran(std::int64_t work, double seconds, std::int64_t slept) {
     if (most_ == 1) return;
     // At least one thread does not sleep.
@@ -211,7 +214,8 @@ class TeamSize {
     if (faster && disturbed && size_ > 1) size_ = fewer(size_);
   }
 
-  // size_ is for the next calls_left_ calls. After them all threads run, to see whether they are disturbed.
+  // size_ is for the next calls_left_ calls. After them all threads run, to see whether they are
+  // disturbed.
   int most_, size_, calls_left_ = 0, pause_ = shortest_pause;
   std::int64_t work_ = 0;  // of the last such call
   double seconds_ = 0, seconds_left_ = 0;

@@ -1,9 +1,9 @@
 #pragma once
 /// \file
-/// The kernels of the library `samba::compiled`, instead of those in kernels/simd: it holds them once
-/// per instruction set and takes the best that the processor has. Programs that link it get these
-/// declarations instead of the headers in simd/, which say what each does; they need no -march and
-/// no xsimd.
+/// The kernels of the library `samba::compiled`. It contains those of kernels/simd once per
+/// instruction set and uses the best set that the processor supports. Programs that link it include
+/// these declarations instead of the headers in simd/, which document them, and need neither -march
+/// nor xsimd.
 #include <samba/kernels/compiled/sizes.hpp>
 #include <samba/kernels/reference/attention.hpp>
 #include <samba/kernels/reference/causal_conv1d.hpp>
@@ -19,8 +19,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// What the library defines, for T float, bf16 and, forward, int8, for KV float and bf16, and for the
-/// sizes below.
+/// Defined by the library for T = float, bf16 and (forward only) int8, for KV = float and bf16, and
+/// for the sizes in compiled/sizes.hpp.
 namespace compiled {
 
 template <class T>
@@ -103,16 +103,16 @@ using compiled::row_statistics;
 using compiled::silu_mul;
 using compiled::silu_mul_backward;
 
-/// Stops the compilation for a size that the library lacks.
+/// Stops the compilation for a size that the library does not have.
 template <int N>
 constexpr void check_d_state() {
-  static_assert(compiled::holds(compiled::DStates{}, N),
+  static_assert(compiled::contains(compiled::DStates{}, N),
                 "samba::compiled has the scan for d_state " SAMBA_TEXT(
                     SAMBA_COMPILED_D_STATES) "; for others use samba::samba and samba::native");
 }
 template <int Taps>
 constexpr void check_d_conv() {
-  static_assert(compiled::holds(compiled::DConvs{}, Taps),
+  static_assert(compiled::contains(compiled::DConvs{}, Taps),
                 "samba::compiled has the convolution for d_conv " SAMBA_TEXT(
                     SAMBA_COMPILED_D_CONVS) "; for others use samba::samba and samba::native");
 }

@@ -20,7 +20,7 @@ template <class P>
 struct CrossEntropy {
   const std::int32_t* targets;     ///< (rows); negative: no loss
   const float* weights = nullptr;  ///< (rows): weight of each row's loss and gradient; null: 1
-  Real<P> scale;                   ///< of the gradients
+  Real<P> scale;                   ///< multiplies the gradients
   Real<P>* losses;                 ///< (rows), written
 };
 

@@ -13,7 +13,7 @@ struct EmbeddingArgs {
   std::int64_t rows, vocab_size, columns;
 };
 
-/// dtable += the gradient of the table given dx, the gradient of the embeddings.
+/// dtable += the gradient of the table, given dx, the gradient of the embeddings.
 template <class R>
 struct EmbeddingBackwardArgs {
   const std::int32_t* tokens;
@@ -40,7 +40,7 @@ void embedding(const Context<P>& c, const Table& table, const std::int32_t* toke
                                                                         .columns = D});
 }
 
-/// dtable += the gradient of the table given dx, the gradient of the embeddings of tokens.
+/// dtable += the gradient of the table, given dx, the gradient of the tokens' embeddings.
 template <class P, class Table, int D>
 void embedding_backward(const Context<P>& c, const std::int32_t* tokens, Rows<Residual<P>, D> dx,
                         Table& dtable) {

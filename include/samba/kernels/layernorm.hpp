@@ -17,7 +17,7 @@ struct LayerNormArgs {
   std::int64_t rows, columns;
 };
 
-/// The gradients of layernorm given dout, the gradient of out: dx, dweight and dbias are added to.
+/// The gradients of layernorm, given dout, the gradient of out. dx, dweight and dbias are added to.
 template <class R, class E = R>
 struct LayerNormBackwardArgs {
   const R* weight;  ///< (columns)

@@ -30,7 +30,7 @@ struct MatmulBackwardArgs {
   Real<T>* dbias;  ///< (N), or null
   E* dx;           ///< (rows, K)
   std::int64_t dx_stride;
-  bool add;  ///< to dx, instead of overwriting it
+  bool add;  ///< add to dx, instead of overwriting it
   std::int64_t rows, N, K;
 };
 

@@ -15,7 +15,7 @@ struct RmsNormArgs {
   std::int64_t rows, columns;
 };
 
-/// The gradients of rmsnorm given dout, the gradient of out: dx and dweight are added to.
+/// The gradients of rmsnorm, given dout, the gradient of out. dx and dweight are added to.
 template <class R, class E = R>
 struct RmsNormBackwardArgs {
   const R* weight;  ///< (columns)

@@ -12,17 +12,19 @@ namespace samba::inline SAMBA_TARGET {
 /// Options of Session and Batch.
 struct SessionOptions {
   std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
-  /// At most the processors (most_threads()); 0: what OpenMP gives, or 1 inside a parallel region.
-  /// While another program keeps one of them busy, calls run on fewer. The result is the same.
+  /// At most most_threads(), the number of processors. 0: OpenMP's maximum, or 1 inside a parallel
+  /// region. While another program keeps a processor busy, calls use fewer threads. Results do not
+  /// depend on any of this.
   int threads = 0;
-  /// Tokens that go through the model together; sets the scratch memory, not the result.
+  /// The most tokens that go through the model together. It determines the size of scratch memory,
+  /// not the results.
   int chunk = 256;
 };
 
 namespace detail {
 
-/// What Session and Batch share: the states of some sequences, scratch memory, and the walk of a
-/// chunk through the model. Checks its input; `who` in messages is the caller's name.
+/// What Session and Batch have in common: the states of some sequences, scratch memory, and running
+/// chunks through the model. Checks its input; messages start with `who`, the caller's name.
 template <class Model, class T, class KV>
 class Engine {
   using P = Policy<T, KV>;
@@ -64,7 +66,7 @@ class Engine {
     normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
     memory_ = scratch_.data() + rows.offset;
 
-    // Touched here, so that no step waits for the system to find pages.
+    // Touch all pages now, so that no step has to wait for page faults.
     for (const Arena* arena : {&block_, &scratch_})
       if (arena->bytes() > 0)
         std::memset(arena->data(), 0, static_cast<std::size_t>(arena->bytes()));
@@ -111,15 +113,15 @@ class Engine {
     if constexpr (Model::has_capacity)
       if (static_cast<std::int64_t>(tokens.size()) > options_.capacity - position(i))
         fail({who_, "::", call, ": ", "position ", position(i), " and ", tokens.size(),
-              " tokens pass the capacity of ", options_.capacity,
+              " tokens exceed the capacity of ", options_.capacity,
               " positions; give SessionOptions{.capacity = ...}"});
   }
   void check_not_empty(Tokens tokens, const char* call) const {
     if (tokens.empty()) fail({who_, "::", call, ": expected at least one token, found none"});
   }
 
-  /// Reads the next tokens of every sequence; prompts[i] may be empty. The logits of each
-  /// sequence's last token go to logits(i); those of the others stay.
+  /// Reads the next tokens of every sequence and writes the logits of its last token to logits(i).
+  /// prompts[i] may be empty; sequence i then keeps its logits.
   void read(std::span<const Tokens> prompts) {
     std::size_t first = 0;  // sequences before it are done
     std::int64_t done = 0;  // tokens of `first` that are done
@@ -161,7 +163,7 @@ class Engine {
 
   void reset(int i) {
     std::memset(block_of(i), 0, static_cast<std::size_t>(info_.bytes));
-    stand_at(i, 0);
+    set_position(i, 0);
   }
 
   void snapshot(int i, Snapshot& into) const {
@@ -180,14 +182,14 @@ class Engine {
       fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ",
             s.block.bytes()});
     std::memcpy(block_of(i), s.block.data(), static_cast<std::size_t>(info_.bytes));
-    stand_at(i, s.position);
+    set_position(i, s.position);
   }
 
   void save(int i, const std::string& path) const {
     save_state(path, info_, tensors(), block_of(i), position(i));
   }
   void load(int i, const std::string& path) {
-    stand_at(i, load_state(path, info_, tensors(), block_of(i)));
+    set_position(i, load_state(path, info_, tensors(), block_of(i)));
   }
 
  private:
@@ -217,8 +219,7 @@ class Engine {
     return o;
   }
 
-  /// Places what the engine keeps beside states and scratch, or only counts, if block is null;
-  /// returns the bytes.
+  /// Places all other arrays in `block`, or only counts if it is null; returns their size in bytes.
   std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
@@ -233,15 +234,15 @@ class Engine {
     return placer.offset;
   }
 
-  /// After the state was replaced: no token of it was read here, so there are no logits.
-  void stand_at(int i, std::int64_t position) {
+  /// For a state that was replaced. None of its tokens was read here, so logits are cleared.
+  void set_position(int i, std::int64_t position) {
     positions_[i] = position;
     std::fill_n(logits_ + std::ptrdiff_t{i} * Model::vocab_size, Model::vocab_size, R{0});
   }
 
   std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }
 
-  /// The tensors of a state in their order, for a file.
+  /// Lists the tensors of a state, in order, for a file.
   struct ListTensors {
     const Engine& engine;
     std::vector<StateTensor> list = {};
@@ -279,8 +280,8 @@ class Engine {
       if (extent == 0) extent = options_.capacity;
   }
 
-  /// Takes the first `rows` of tokens_ through the model. Logits of the wanted rows go where they say;
-  /// if `all` is given, those of every row go there instead.
+  /// Runs the first `rows` of tokens_ through the model. Writes the logits of every row to `all`,
+  /// or, if it is null, those of the wanted rows to their places.
   void run(std::span<const Segment> segments, std::int64_t rows, std::span<const Wanted> wanted,
            R* all) {
     const auto& w = weights_->tree();
@@ -296,7 +297,7 @@ class Engine {
         Model::logits(c, w, x, normed, {all, rows});
         return;
       }
-      // Consecutive rows whose logits are consecutive too share a product.
+      // One product for consecutive rows whose logits are consecutive, too.
       for (std::size_t begin = 0, end; begin < wanted.size(); begin = end) {
         const auto [row, logits] = wanted[begin];
         for (end = begin + 1; end < wanted.size(); ++end) {
@@ -319,7 +320,7 @@ class Engine {
   SessionOptions options_;
   TeamSize team_size_{options_.threads};
   StateInfo info_;
-  // The states of all sequences; x_, normed_, memory_; what follows.
+  // The states of all sequences; x_, normed_ and memory_; the arrays declared below.
   Arena block_, scratch_, own_;
   R *x_ = nullptr, *normed_ = nullptr;
   std::byte* memory_ = nullptr;

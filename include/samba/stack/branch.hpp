@@ -5,13 +5,14 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// Where a branch's weights are shared: a key and the branch's number under it; 0 if they are not.
+/// The shared weights that a branch uses: their key, or 0 if it shares none, and the branch's
+/// number under that key.
 struct Use {
   std::uint64_t shared = 0;
   int number = 0;
 };
 
-/// What a tree of a stack holds at each branch: its weights, its states, or nothing.
+/// What a tree of a stack has at each branch: the branch's weights, its states, or nothing.
 template <class T>
 struct WeightsOf {
   template <class B>
@@ -27,20 +28,20 @@ struct NothingOf {
   struct of {};
 };
 
-/// Scratch memory of a chunk; each branch lays its buffers out from the beginning.
+/// Scratch memory for a chunk. Every branch places its buffers at the beginning.
 struct ScratchMemory {
   std::byte* block = nullptr;
   std::int64_t rows = 0, threads = 1;
 };
 
-/// Where a forward pass leaves what its backward pass needs: of each branch in turn its input, and
-/// what its layer computed from it. With `recompute` only the input, and the backward pass computes
-/// the rest again. With `fresh` every sequence starts from an empty state: those of all branches may
-/// then be in one place, where each branch clears what it uses.
+/// What a forward pass records for its backward pass: for each branch in turn, its input and what
+/// its layer computed from it. With `recompute` it records only the input, and the backward pass
+/// recomputes the rest. With `fresh` every sequence starts from an empty state; the states of all
+/// branches may then share the same memory, and each branch clears what it uses.
 struct Tape {
   std::byte* block = nullptr;
   std::int64_t offset = 0;
-  std::byte* scratch = nullptr;  ///< of one branch
+  std::byte* scratch = nullptr;  ///< for one branch at a time
   std::int64_t rows = 0, threads = 1;
   bool recompute = false, fresh = false;
 };
@@ -72,7 +73,7 @@ struct Branch {
     Rows<Act<P>, d_model> out;
     typename N::template Scratch<P> node;
 
-    /// Places the buffers in the memory; returns the bytes they take.
+    /// Places the buffers in `memory`; returns their size in bytes.
     std::int64_t place(const ScratchMemory& memory, bool keep_all = false) {
       ScratchPlacer place{{memory.block}, memory.rows, memory.threads, keep_all};
       place(out);
@@ -90,25 +91,25 @@ struct Branch {
     run<P>(c, w, s, t, x, x);
   }
 
-  /// A branch's part of a tape: its input, and what its layer computed.
+  /// A branch's part of a tape: its input, and what its layer computed from it.
   template <class P>
   struct Record {
     Rows<Residual<P>, d_model> x;
     Scratch<P> scratch;
 
-    /// Places it at the end of the tape; returns its bytes there.
+    /// Places it at the end of the tape; returns the number of bytes it takes there.
     std::int64_t place(const Tape& tape) {
       ScratchPlacer input{{tape.block ? tape.block + tape.offset : nullptr}, tape.rows};
       input(x);
       std::int64_t bytes = input.placer.offset;
-      std::byte* const behind = tape.block ? tape.block + tape.offset + bytes : nullptr;
+      std::byte* const next = tape.block ? tape.block + tape.offset + bytes : nullptr;
       const std::int64_t kept =
-          scratch.place({tape.recompute ? tape.scratch : behind, tape.rows, tape.threads}, true);
+          scratch.place({tape.recompute ? tape.scratch : next, tape.rows, tape.threads}, true);
       return checked_sum("tokens", bytes, tape.recompute ? 0 : kept);
     }
   };
 
-  /// What the backward pass of a branch needs besides its record.
+  /// What the backward pass of a branch needs in addition to its record.
   template <class P>
   struct BackwardScratch {
     Rows<Act<P>, d_model> dout;
@@ -122,7 +123,7 @@ struct Branch {
     }
   };
 
-  /// Bytes that tape.scratch needs for this branch.
+  /// The bytes of tape.scratch that this branch needs.
   template <class P>
   static std::int64_t scratch_bytes(Tape tape) {
     tape.block = tape.scratch = nullptr;
@@ -133,7 +134,7 @@ struct Branch {
                        d.place({nullptr, tape.rows, tape.threads}));
   }
 
-  /// forward, leaving its record on the tape.
+  /// Runs forward and records it on the tape.
   template <class P>
   static void record(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
                      Tape& tape, Rows<Residual<P>, d_model> x) {
@@ -144,9 +145,9 @@ struct Branch {
     run<P>(c, w, s, record.scratch, record.x, x);
   }
 
-  /// dx: the gradient of what the branch left, then of what it found; g is added to. s: the states
-  /// that the branch found; again: a copy, which recomputing advances; ds: the gradients of the
-  /// states that it left, then of those that it found.
+  /// dx: on entry the gradient of the stream after the branch, on return that before it. g is added
+  /// to. s: the states before the forward pass; again: a copy, which recomputation advances; ds: on
+  /// entry the gradients of the states after the forward pass, on return of those before it.
   template <class P>
   static void backward(const Context<P>& c, const Weights<Weight<P>>& w,
                        Weights<Weight<Gradients<P>>>& g, const State<P>& s, const State<P>& again,
@@ -174,12 +175,12 @@ struct Branch {
   }
 
  private:
-  /// Empties the states of the sequences that have rows.
+  /// Clears the states of the sequences that have rows in this chunk.
   template <class P>
   static void clear(const auto& c, const State<P>& state) {
     if constexpr (!std::is_empty_v<State<P>>) {
       const Team& team = c.device.team;
-      team.barrier();  // their memory has been read
+      team.barrier();  // until no thread reads this memory any more
       for (const Segment& segment : c.segments)
         if (segment.rows > 0)
           State<P>::visit(state, [&](const auto&, const auto& x) {

@@ -14,21 +14,21 @@ namespace samba::inline SAMBA_TARGET {
 
 struct GradientOptions {
   int sequences = 1;             ///< that go through the model together
-  std::int64_t tokens = 0;       ///< of all sequences together, at most
+  std::int64_t tokens = 0;       ///< the most tokens of all sequences together
   std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
-  /// At most the processors; 0: what OpenMP gives, or 1 inside a parallel region.
+  /// At most the number of processors. 0: OpenMP's maximum, or 1 inside a parallel region.
   int threads = 0;
-  bool recompute = false;  ///< keep only the input of each branch, and compute the rest again
-  int loss_rows = 512;     ///< tokens whose logits exist at one time, made even
-  /// Every example starts from an empty state, and none is kept: a sequence takes the place of one
-  /// layer's state, without earlier keys and values, and not of all.
+  bool recompute = false;  ///< keep only each branch's input, and recompute the rest
+  int loss_rows = 512;     ///< tokens whose logits are in memory at a time, rounded up to even
+  /// Every example starts from an empty state, and no state is kept. A sequence then takes memory
+  /// for the state of one layer only, without earlier keys and values.
   bool fresh = false;
 };
 
-/// The mean cross entropy of sequences, by the weights of targets, and its gradients, by
-/// back-propagation through all of their tokens, and through the states that they start from and
-/// end in. The gradients have the same bits for any number of threads, any loss_rows, and with or
-/// without recompute.
+/// The mean cross entropy of sequences, weighted by the weights of their targets, and its
+/// gradients. Back-propagates through all tokens, and through the states that the sequences start
+/// from and end in. The gradients have the same bits for any number of threads, any loss_rows, and
+/// with or without recompute.
 ///
 /// T: the type of the matrices and of the operands of their products; gradients are Real<T>.
 template <class Model, class T = float, class KV = Real<T>>
@@ -38,7 +38,7 @@ class Gradient {
  public:
   using R = Real<T>;
 
-  explicit Gradient(GradientOptions options) : Gradient(options, Counted{}) {
+  explicit Gradient(GradientOptions options) : Gradient(options, SizesOnly{}) {
     blocks_ = Arena(sizes_.blocks, for_states);
     tape_ = Arena(sizes_.tape, "GradientOptions::tokens: what the backward pass needs");
     scratch_ = Arena(sizes_.scratch, "GradientOptions::tokens, threads: what is computed");
@@ -50,21 +50,21 @@ class Gradient {
     lay_out(own_.data());
   }
 
-  /// Bytes that a Gradient of these options takes, counted without taking them.
+  /// The bytes that a Gradient with these options would allocate.
   static std::int64_t bytes(GradientOptions options) {
-    const Sizes s = Gradient(options, Counted{}).sizes_;
+    const Sizes s = Gradient(options, SizesOnly{}).sizes_;
     constexpr const char* what = "a Gradient";
     return checked_sum(what, checked_sum(what, s.blocks, s.tape),
                        checked_sum(what, s.scratch, s.own));
   }
-  /// Bytes that this one took.
+  /// The bytes that this one has allocated.
   std::int64_t bytes() const {
     return blocks_.bytes() + tape_.bytes() + scratch_.bytes() + own_.bytes();
   }
 
   /// Adds scale times the gradients of the mean loss of the examples (one per sequence; some may be
-  /// empty) to g; returns the mean loss over the targets that count. The sequences continue from their
-  /// states; carry() advances these.
+  /// empty) to g. Returns the mean loss over the targets that count. The sequences start from their
+  /// states, which only carry() advances.
   double add(const Weights<Model, T>& weights, std::span<const Example> examples,
              Weights<Model, Master<R>>& g, double scale = 1) {
     const double counted = load(examples);
@@ -79,21 +79,21 @@ class Gradient {
     return run(weights, g, load(examples), scale);
   }
 
-  /// All sequences start again from empty states.
+  /// Lets all sequences start from empty states.
   void reset() {
     std::fill_n(blocks_.data(), blocks_.bytes(), std::byte{0});
     std::fill(positions_.begin(), positions_.end(), 0);
   }
-  /// The next examples continue where the last ones ended (truncated back-propagation).
+  /// Lets the next examples continue where the last ones ended (truncated back-propagation).
   void carry() {
     check_kept("carry");
     std::copy_n(found() + all_states(), all_states(), found());
     for (std::size_t i = 0; i < segments_.size(); ++i) positions_[i] += lengths_[i];
   }
 
-  /// The states that the sequences continue from, as blocks of bytes that may be copied out and in, with
-  /// their positions; and the gradients of the last call's loss with respect to them. None with
-  /// GradientOptions::fresh.
+  /// The states that the sequences start from, as bytes that may be copied out and back in; the
+  /// gradients of the last call's loss with respect to them; and the sequences' positions. States
+  /// and gradients are empty with GradientOptions::fresh.
   std::span<std::byte> states() { return {found(), static_cast<std::size_t>(all_states())}; }
   std::span<std::byte> state_gradients() {
     if (options_.fresh) return {};
@@ -106,15 +106,15 @@ class Gradient {
   using P = Policy<T, KV>;
   using Stream = Rows<R, Model::d_model>;
 
-  /// Of the arenas.
+  /// The arenas' sizes in bytes.
   struct Sizes {
     std::int64_t blocks, tape, scratch = 0, own;
   };
-  struct Counted {};
+  struct SizesOnly {};
   static constexpr const char* for_states = "GradientOptions::capacity, sequences: states";
 
-  /// Without its arenas.
-  Gradient(GradientOptions options, Counted) : options_(check_options(options)) {
+  /// Computes the sizes of the arenas, but does not allocate them.
+  Gradient(GradientOptions options, SizesOnly) : options_(check_options(options)) {
     state_bytes_ = place<P>(found_, nullptr, 0);
     gradient_bytes_ = place<Gradients<P>>(state_gradients_, nullptr, 0);
     const auto times = [](std::int64_t n, std::int64_t bytes) {
@@ -140,11 +140,11 @@ class Gradient {
     o.threads = usable_threads(o.threads);
     constexpr std::int64_t most = (std::numeric_limits<int>::max)() - 1;
     o.loss_rows = static_cast<int>((std::min)({std::int64_t{o.loss_rows}, o.tokens, most}));
-    o.loss_rows += o.loss_rows % 2;  // products in bf16 take tokens two by two
+    o.loss_rows += o.loss_rows % 2;  // bf16 products take tokens in pairs
     return o;
   }
 
-  /// Bytes that the tape and one branch need.
+  /// Counts the bytes that the tape and a single branch need.
   struct CountTape {
     Tape tape;
     std::int64_t scratch = 0;
@@ -171,17 +171,17 @@ class Gradient {
       place<Gradients<P>>(state_gradients_, at, gradient_bytes_);
       return;
     }
-    // All sequences find one state, which stays empty; what a branch leaves, what it leaves when it
-    // is computed again, and the gradients follow each other in one place.
+    // All sequences start from one state, which stays empty. The states that a branch advances,
+    // those that its recomputation advances, and the gradients use the same memory in turn.
     place<P>(found_, at, 0);
     at += state_bytes_;
     place<P>(states_, at, branch_bytes());
     place<P>(again_, at, branch_bytes());
     place<Gradients<P>>(state_gradients_, at, branch_bytes());
   }
-  /// Bytes of what one sequence has of a branch where it is fresh.
+  /// With `fresh`, bytes of one sequence's states and gradients of a branch.
   std::int64_t branch_bytes() const { return (std::max)(state_bytes_, gradient_bytes_); }
-  /// Bytes of the states that are kept.
+  /// Bytes of all states that are kept from call to call.
   std::int64_t all_states() const { return options_.fresh ? 0 : state_bytes_ * options_.sequences; }
   void check_kept(const char* call) const {
     if (options_.fresh)
@@ -218,7 +218,7 @@ class Gradient {
     return of_loss.placer.offset;
   }
 
-  /// Takes over the examples; returns the weight of all targets that count.
+  /// Checks and copies the examples; returns the total weight of the targets that count.
   double load(std::span<const Example> examples) {
     if (std::ssize(examples) != options_.sequences)
       fail({"Gradient::add: expected ", options_.sequences, " examples, found ", examples.size()});
@@ -255,7 +255,7 @@ class Gradient {
       if constexpr (Model::has_capacity)
         if (std::ssize(tokens) > options_.capacity - positions_[s])
           fail({"Gradient::add: example ", s, ": position ", positions_[s], " and ", tokens.size(),
-                " tokens pass the capacity of ", options_.capacity,
+                " tokens exceed the capacity of ", options_.capacity,
                 " positions; give GradientOptions{.capacity = ...}"});
     }
     if (rows > options_.tokens)
@@ -277,10 +277,10 @@ class Gradient {
     return counted;
   }
 
-  /// Forward and backward; returns the mean loss.
+  /// Runs forward and backward; returns the mean loss.
   double run(const Weights<Model, T>& weights, Weights<Model, Master<R>>& g, double counted,
              double scale_of_mean) {
-    // Without a target the mean is 0, but states move on and their gradients go back.
+    // Without targets the mean is 0, but states still advance and their gradients still propagate.
     const double targets = counted > 0 ? counted : 1;
     const R scale = static_cast<R>(scale_of_mean / targets);
     const auto& w = weights.tree();
@@ -323,8 +323,8 @@ class Gradient {
   GradientOptions options_;
   std::int64_t state_bytes_ = 0, gradient_bytes_ = 0, rows_ = 0;
   Sizes sizes_{};
-  // The states found, those advanced, those advanced again, and the gradients; the record of a
-  // forward pass, what one branch needs, and the following.
+  // found_, states_, again_ and state_gradients_; the record of a forward pass; scratch of one
+  // branch; the arrays declared below.
   Arena blocks_, tape_, scratch_, own_;
   typename Model::template States<P> found_, states_, again_;
   typename Model::template States<Gradients<P>> state_gradients_;
@@ -335,7 +335,7 @@ class Gradient {
   std::array<detail::ChannelPlace, Model::n_channels> channels_;
   std::int32_t *tokens_, *targets_;
   float* weights_;
-  bool weighted_ = false;  // some example of the last call is
+  bool weighted_ = false;  // an example of the last call has weights
 };
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -1,5 +1,5 @@
-// samba::compiled: the functions that programs call. Each calls that of the best instruction set which
-// the processor has, or of the one that the program asked for.
+// samba::compiled: the functions that programs call. Each forwards to the version for the best
+// instruction set that the processor supports, or for the one that the program chose.
 #include <samba/core/build_info.hpp>
 #include <samba/kernels/compiled/entries.hpp>
 
@@ -41,11 +41,11 @@ namespace {
 struct InstructionSet {
   std::string_view name;
   void (*list_kernels)(Entry*);
-  bool present;  ///< in this processor
+  bool present;  ///< this processor supports it
   Entry entries[Kernels::size];
 };
 
-/// All that the library holds, from the least to the best.
+/// All sets that the library contains, in ascending order.
 struct InstructionSets {
 #if defined(__x86_64__)
   static constexpr std::size_t size = 5;
@@ -95,9 +95,9 @@ struct InstructionSets {
 /// Calls the chosen version of `function`.
 template <auto function>
 auto call(auto&&... args) {
-  static_assert(Kernels::number<function> < Kernels::size, "not in the list of entries.hpp");
+  static_assert(Kernels::index<function> < Kernels::size, "not in the list of entries.hpp");
   const InstructionSet* const set = InstructionSets::get().used.load(std::memory_order_relaxed);
-  return reinterpret_cast<decltype(function)>(set->entries[Kernels::number<function>])(args...);
+  return reinterpret_cast<decltype(function)>(set->entries[Kernels::index<function>])(args...);
 }
 
 }  // namespace
@@ -197,7 +197,7 @@ float cross_entropy(float* logits, std::int64_t n, std::int64_t target, float sc
   return call<&cross_entropy>(logits, n, target, scale);
 }
 
-/// Makes the templates of the list.
+/// Never called: it instantiates the templates of the list.
 void list_kernels(Entry* entries) { Kernels::copy_to(entries); }
 
 }  // namespace kernels::compiled
@@ -216,8 +216,10 @@ void use_instruction_set(std::string_view name) {
     }
     if (set.present) present += (present.empty() ? "" : ", ") + std::string(set.name);
   }
-  fail({"use_instruction_set: expected one that samba::compiled holds and this processor has (",
-        present, "), found ", Quoted{name}});
+  fail(
+      {"use_instruction_set: expected a set that samba::compiled contains and this processor "
+       "supports (",
+       present, "), found ", Quoted{name}});
 }
 
 }  // namespace samba::inline SAMBA_TARGET

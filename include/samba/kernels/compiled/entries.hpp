@@ -1,9 +1,9 @@
 #pragma once
 /// \file
-/// The functions that the library `samba::compiled` holds once per instruction set, in one order:
-/// kernels.cpp has the addresses of those of simd/, choose.cpp calls them by their numbers. The two
-/// see the same declarations in different inline namespaces. What passes between them are numbers,
-/// pointers and structures of these, which are alike on both sides.
+/// The list of functions that the library `samba::compiled` contains once per instruction set.
+/// kernels.cpp takes their addresses, in simd/; choose.cpp calls them by their index in the list.
+/// The two see the same declarations in different inline namespaces. Only numbers, pointers and
+/// structs of these pass between them, and both sides lay these out alike.
 #ifdef SAMBA_COMPILED
 #include <samba/kernels/compiled.hpp>
 #else
@@ -53,19 +53,20 @@ using simd::silu_mul_backward;
 
 namespace samba::inline SAMBA_TARGET::kernels::compiled {
 
-/// A function of the list, whatever its type.
+/// A function of the list, its type erased.
 using Entry = void (*)();
 
 template <auto>
 struct Constant {};
 
-/// Functions and their numbers.
+/// A list of functions.
 template <auto... functions>
 struct List {
   static constexpr std::size_t size = sizeof...(functions);
 
+  /// The index of a function; `size` if the list does not contain it.
   template <auto function>
-  static constexpr std::size_t number = [] {
+  static constexpr std::size_t index = [] {
     std::size_t n = 0;
     const bool found = ((std::is_same_v<Constant<function>, Constant<functions>> || !++n) || ...);
     return found ? n : size;
@@ -79,7 +80,7 @@ constexpr List<a..., b...> operator+(List<a...>, List<b...>) {
   return {};
 }
 
-/// A function of a number for each of some numbers.
+/// The kernels that are instantiated for each size in a list.
 template <int... N>
 constexpr auto scans(std::integer_sequence<int, N...>) {
   return List<&selective_scan<N>..., &selective_scan_backward<N>...>{};
@@ -100,7 +101,7 @@ using Kernels = decltype(  //
     scans(DStates{}) + convolutions<true>(DConvs{}) + convolutions<false>(DConvs{}));
 
 /// Fills in the functions of the instruction set that this was compiled for. (A function, not a
-/// table: nothing compiled for an instruction set runs before the processor was asked for it.)
+/// table: no code compiled for an instruction set may run before the processor has been checked.)
 void list_kernels(Entry* entries);
 
 }  // namespace samba::inline SAMBA_TARGET::kernels::compiled

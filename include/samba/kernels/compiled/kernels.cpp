@@ -1,9 +1,9 @@
-// The kernels of samba::compiled for one instruction set: compiled once for each, with its flags.
+// The kernels of samba::compiled for one instruction set. Compiled once per set, with its flags.
 #include <samba/kernels/compiled/entries.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::compiled {
 
-// Scratch that depends on the width of vectors comes from the program, which takes the widest.
+// The program allocates scratch that depends on the vector width, and assumes the widest vectors.
 static_assert(2 * vector_floats <= panel_width);
 
 void list_kernels(Entry* entries) { Kernels::copy_to(entries); }

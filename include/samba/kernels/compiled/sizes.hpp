@@ -1,7 +1,8 @@
 #pragma once
 /// \file
-/// The sizes in which the library `samba::compiled` has its templates. The list of its functions, the
-/// check of a program's sizes and the message of that check follow from these two lines.
+/// The sizes for which the library `samba::compiled` instantiates its templates. The list of its
+/// functions, the check of a program's sizes and that check's message all follow from these two
+/// lines.
 #include <samba/core/config.hpp>
 
 #include <utility>
@@ -14,9 +15,9 @@ namespace samba::inline SAMBA_TARGET::kernels::compiled {
 using DStates = std::integer_sequence<int, SAMBA_COMPILED_D_STATES>;
 using DConvs = std::integer_sequence<int, SAMBA_COMPILED_D_CONVS>;
 
-/// Whether a size is in a list.
+/// True if a list contains a size.
 template <int... sizes>
-constexpr bool holds(std::integer_sequence<int, sizes...>, int size) {
+constexpr bool contains(std::integer_sequence<int, sizes...>, int size) {
   return ((size == sizes) || ...);
 }
 

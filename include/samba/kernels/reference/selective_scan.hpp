@@ -27,7 +27,7 @@ void selective_scan(const SelectiveScanArgs<R>& a, Range channels) {
     }
 }
 
-/// The recurrence backwards, with g the gradient of C h + D x:
+/// Back-propagation through the recurrence, with g the gradient of C h + D x:
 ///   dh_t = C_t g_t + exp(delta_{t+1} A) dh_{t+1}
 ///   ddelta = sum_n dh (A exp(delta A) h_{t-1} + B x)    dB = dh delta x    dC = g h
 /// States are recomputed, piece by piece. Scratch: kept, (pieces - 1, N), holds the state before
