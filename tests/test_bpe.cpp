@@ -146,6 +146,32 @@ TEST_CASE("the ids are those of the package tokenizers") {
   }
 }
 
+TEST_CASE("the words are those of the package tokenizers") {
+  const auto check = [](const char* name, auto cut) {
+    const std::vector<std::string> all = texts();
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      CAPTURE(name, i, all[i]);
+      std::vector<std::size_t> lengths;
+      std::string joined;
+      cut(all[i], [&](std::string_view word) {
+        lengths.push_back(word.size());
+        joined += word;
+      });
+      CHECK(lengths == expected()[name]["words"][i].get<std::vector<std::size_t>>());
+      CHECK(joined == all[i]);
+    }
+  };
+  check("gpt2", [](const std::string& text, auto word) {
+    detail::cut_words<BpePattern::gpt2>(text, word);
+  });
+  check("smollm", [](const std::string& text, auto word) {
+    detail::cut_words<BpePattern::smollm>(text, word);
+  });
+  check("llama3", [](const std::string& text, auto word) {
+    detail::cut_words<BpePattern::llama3>(text, word);
+  });
+}
+
 TEST_CASE("texts come back from their ids") {
   const std::vector<std::string> all = texts();
   for (const std::string& name : names) {
@@ -419,6 +445,11 @@ TEST_CASE("a word that is a token needs no merges where these are ignored") {
   made.parts.ignore_merges = true;
   CHECK(BpeTokenizer(made.parts).encode("abcd") == Ids{258});
   CHECK(BpeTokenizer(made.parts).encode("abcda") == Ids{256, 257, 'a'});
+  // Only tokens that are no special ones: text never becomes one of these by itself.
+  const BpeAddedToken added[] = {{.id = 258}};
+  made.parts.added = added;
+  CHECK(BpeTokenizer(made.parts).encode("abcd") == Ids{258});
+  CHECK(BpeTokenizer(made.parts).encode("abcd", {.parse_special = false}) == Ids{256, 257});
 }
 
 TEST_CASE("parts as GGUF files have them") {
@@ -500,8 +531,8 @@ TEST_CASE("parts that contradict each other are refused") {
   const BpeAddedToken outside[] = {{.id = 257}};
   special.parts.added = outside;
   contains(special.error(), "added tokens: expected an id in [0, 257), found 257");
-  const BpeAddedToken none[] = {{}};
-  special.parts.added = none;
+  const BpeAddedToken without_id[] = {{}};
+  special.parts.added = without_id;
   contains(special.error(), "added tokens: expected an id, found -1");
 
   Made types = made({"ab"}, {});

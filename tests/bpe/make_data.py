@@ -4,8 +4,9 @@
 usage: make_data.py [FOLDER]    (default: ../data/bpe; pip install tokenizers==0.23.3)
 
   <name>.json      tokenizer.json of gpt2, smollm, llama3 and neox, with the chains of the real ones
-  expected.json    texts; by name their ids, with and without special tokens in the text; what the regular
-                   expressions of tokenizers take for letters, numbers and white space; texts and their form NFC
+  expected.json    texts; by name their ids, with and without special tokens in the text, and the bytes of their words;
+                   what the regular expressions of tokenizers take for letters, numbers and white space; the texts in
+                   normalisation form C
 """
 
 import json
@@ -58,7 +59,7 @@ TEXTS = [
     "सभी मनुष्यों को गौरव", "جميع الناس أحرارا", "כל בני האדם", "มนุษย์ทั้งหลาย", "Tiếng Việt có dấu", "ქართული ენა Հայերեն አማርኛ ᏣᎳᎩ",
     "e\u0301 a\u0308 o\u0302\u0323 c\u0327 x\u0301\u0323\u0327 \u0301", "\u1112\u1161\u11ab\u1100\u1173\u11af \uac00\u11a8 \uac01\u11a8",
     "\u0958\u0929\u0931 \u0928\u093c \ufb2c \u2126\u212b\u2000 \uf900\U0002f800 \u0344 \u1e9b\u0323",
-    "a\u0323\u0302 a\u0302\u0323 q\u0307\u0323 \u0b47\u0b3e \u0cc6\u0cc2\u0cd5", "\U00011099\U000110ba \U0001d157\U0001d165 \U0001d15e",
+    "a\u0323\u0302 a\u0302\u0323 q\u0307\u0323 \u0b47\u0b3e \u0cc6\u0cc2\u0cd5", "a\u0310\u0301 o\u0313\u0308 \u1100\u0301\u1161 \uac00\u11a7 \uac00\u0301\u11a8", "\U00011099\U000110ba \U0001d157\U0001d165 \U0001d15e",
     "😀😃🎉 👍👍🏽 👩\u200d👩\u200d👧\u200d👦 🏳️\u200d🌈 🇩🇪🇫🇷 ❤️ 1️⃣ #️⃣", "\u200b\u200c\u200d\u2060\ufeff x\u200by \u00ad \u202eabc\u202c",
     "\x00\x01\x02 \x1b[31m\x7f \x80\x9f", "\ue000\uf8ff \U000f0000\U0010ffff \ufffd\ufffe\uffff", "𝒳𝔘𝕏 𐍈 𒀀 𓀀 \U00020000\U0002a6df",
     "\u0378\u0380 \U000e0001\U000e0100", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -165,6 +166,7 @@ def main():
         parsed = encoded(tokenizer, TEXTS, False)
         expected[make.__name__] = {"ids": parsed, "bos": tokenizer.encode("").ids,
                                    # null where special tokens as text change nothing
+                                   "words": [[len(word) for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)] for text in TEXTS],
                                    "plain": [a if a != b else None for a, b in zip(encoded(tokenizer, TEXTS, True), parsed)]}
     for name, expression in {"letters": r"\p{L}", "numbers": r"\p{N}", "white_space": r"\s"}.items():
         expected[name] = bounds(expression)

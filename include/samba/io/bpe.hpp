@@ -318,7 +318,7 @@ class AddedTokens {
       std::size_t begin = at, end = at + found->text.size();
       at = end;
       if (found->what.special && !parse_special) continue;
-      if (found->what.lstrip) begin = (std::max)(before_spaces(text, begin), done);
+      if (found->what.lstrip) begin = before_spaces(text, begin);
       if (found->what.rstrip) end = after_spaces(text, end);
       if (done < begin) part(text.substr(done, begin - done));
       token(found->what.id);

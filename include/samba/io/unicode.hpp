@@ -183,10 +183,10 @@ inline std::string nfc(std::string_view text) {
   }
   // Each character joins the last starter unless one of its class or a higher one stands between.
   std::vector<Mark> composed;
-  constexpr std::size_t none = static_cast<std::size_t>(-1);
-  std::size_t starter = none;
+  constexpr std::size_t nowhere = static_cast<std::size_t>(-1);
+  std::size_t starter = nowhere;
   for (const Mark m : marks) {
-    if (starter != none) {
+    if (starter != nowhere) {
       const bool adjacent = starter + 1 == composed.size();
       if (adjacent || composed.back().combining < m.combining) {
         if (const char32_t both = normalization::compose(composed[starter].code, m.code)) {
