@@ -75,7 +75,11 @@ add_executable(real_smollm2 ${PROJECT_SOURCE_DIR}/tests/real/smollm2.cpp)
 target_link_libraries(real_smollm2 PRIVATE samba_program nlohmann_json::nlohmann_json)
 samba_matrix_test(real.smollm2 bash ${PROJECT_SOURCE_DIR}/tests/real/run.sh smollm2 $<TARGET_FILE:real_smollm2>
   ${samba_matrix_folder}/models ${PROJECT_SOURCE_DIR}/tests/data/real/smollm2.json)
-set_tests_properties(matrix.real.smollm2 PROPERTIES SKIP_RETURN_CODE 77)
+samba_matrix_test(real.smollm2_chat bash ${PROJECT_SOURCE_DIR}/tests/real/run.sh smollm2 $<TARGET_FILE:12_chat>
+  ${samba_matrix_folder}/models --no-table)
+set_tests_properties(matrix.real.smollm2 matrix.real.smollm2_chat PROPERTIES SKIP_RETURN_CODE 77)
+set_tests_properties(matrix.real.smollm2_chat PROPERTIES DEPENDS matrix.real.smollm2
+  FAIL_REGULAR_EXPRESSION "error: " PASS_REGULAR_EXPRESSION "The capital of France is Paris\\." )
 
 samba_matrix_test(compile_time ALONE
   Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/../compile_time/check_compile_time.py ${SAMBA_GXX})
