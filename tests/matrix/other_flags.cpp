@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 #define slots
 #define signals
@@ -24,6 +25,9 @@
 
 #include "../consumers/tiny_model.hpp"
 
+#include <samba/io/gguf_checkpoint.hpp>
+#include <samba/io/gguf_tokenizer.hpp>
+#include <samba/model/published.hpp>
 #include <samba/train/adapters.hpp>
 #include <samba/train/outliers.hpp>
 #include <samba/train/passkey.hpp>

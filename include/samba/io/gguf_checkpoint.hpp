@@ -58,19 +58,19 @@ class GgufConfig {
       fail({file.path(), ": general.architecture: expected llama, the only one supported, found ",
             Quoted{architecture}});
     blocks_ = static_cast<std::int64_t>(branches.size()) / 2;
-    check("vocab_size", vocab_size);
-    check("block_count", static_cast<double>(blocks_));
-    check("embedding_length", d_model);
-    check("attention.layer_norm_rms_epsilon", static_cast<double>(norm_eps));
+    compare("vocab_size", vocab_size);
+    compare("block_count", static_cast<double>(blocks_));
+    compare("embedding_length", d_model);
+    compare("attention.layer_norm_rms_epsilon", static_cast<double>(norm_eps));
     for (const BranchInfo& branch : branches) {
-      check("feed_forward_length", option_of(branch, "d_ff"));
-      check("attention.head_count", option_of(branch, "n_heads"));
-      check("attention.head_count_kv", option_of(branch, "n_kv_heads"));
-      check("attention.key_length", option_of(branch, "head_dim"));
-      check("attention.value_length", option_of(branch, "head_dim"));
-      check("attention.sliding_window", option_of(branch, "window"));
-      check("rope.dimension_count", option_of(branch, "rotary"));
-      check("rope.freq_base", option_of(branch, "rope_theta"));
+      compare("feed_forward_length", option_of(branch, "d_ff"));
+      compare("attention.head_count", option_of(branch, "n_heads"));
+      compare("attention.head_count_kv", option_of(branch, "n_kv_heads"));
+      compare("attention.key_length", option_of(branch, "head_dim"));
+      compare("attention.value_length", option_of(branch, "head_dim"));
+      compare("attention.sliding_window", option_of(branch, "window"));
+      compare("rope.dimension_count", option_of(branch, "rotary"));
+      compare("rope.freq_base", option_of(branch, "rope_theta"));
     }
     for (const GgufEntry& entry : file.metadata())
       if (entry.key.starts_with("llama.") && !known(entry.key.substr(6)))
@@ -89,7 +89,7 @@ class GgufConfig {
     return false;
   }
   /// Throws if the file has the field with a different number.
-  [[gnu::cold]] void check(const char* field, double expected) {
+  [[gnu::cold]] void compare(const char* field, double expected) {
     if (std::isnan(expected)) return;
     const std::string key = join({"llama.", field});
     checked_.emplace_back(field);

@@ -122,7 +122,7 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
   using Writes = Channels<Lends>;
   using Rings = std::conditional_t<lends, Lends, KeyValueChannel<n_kv_heads, head_dim, Window>>;
   static_assert(Rings::n_kv_heads == n_kv_heads && Rings::head_dim == head_dim &&
-                    Rings::slots == Window,
+                    Rings::n_slots == Window,
                 "SWA, Attention: the KeyValueChannel that it lends must have its n_kv_heads, "
                 "head_dim and window");
 

@@ -24,8 +24,8 @@ constexpr AttentionOptions cross_attention_options(AttentionOptions o) {
 /// Keys: the KeyValueChannel that the earlier layer lends; its window is also this layer's. Heads
 /// are as in AttentionOptions, with the channel's n_kv_heads and head_dim. No state.
 template <int D, class Keys, AttentionOptions O>
-struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::slots, O> {
-  using Sizes = detail::AttentionSizes<D, Keys::slots, O>;
+struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
+  using Sizes = detail::AttentionSizes<D, Keys::n_slots, O>;
   static constexpr const char* name = "cross_attention";
   using Sizes::n_heads, Sizes::n_kv_heads, Sizes::head_dim, Sizes::group, Sizes::rotary,
       Sizes::bias;

@@ -19,7 +19,7 @@ struct KeyValueChannel : Channel<2 * KvHeads * HeadDim> {
                 "KeyValueChannel<n_kv_heads, head_dim, window>: expected positive heads and width, "
                 "and a window of 0 (all tokens) or more");
   static constexpr bool lends_state = true;
-  static constexpr int n_kv_heads = KvHeads, head_dim = HeadDim, slots = Slots;
+  static constexpr int n_kv_heads = KvHeads, head_dim = HeadDim, n_slots = Slots;
 
   template <class P>
   struct State {

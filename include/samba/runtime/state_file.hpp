@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The contents of a sequence's state, and its file: a safetensors file with one tensor
-/// `<branch>.<name>` for every tensor of the state (rings by slot = position % slots). Its metadata
+/// The contents of a sequence's state, and its file: a safetensors file with a tensor called
+/// "<branch>.<name>" for every tensor of the state (rings by slot = position % slots). Its metadata
 /// has the model's structure and hash, the types, capacity and position. The same on every machine.
 #include <samba/core/error.hpp>
 #include <samba/core/hash.hpp>
