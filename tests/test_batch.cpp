@@ -98,24 +98,24 @@ TEST_CASE("snapshots pass between sequences, batches and sessions") {
 TEST_CASE("after reset and restore a sequence has no logits until its next token") {
   const auto weights = random_weights<Model>(5);
   Batch batch(weights, 3);
-  const std::vector<float> none(Model::vocab_size);
-  CHECK(same_bits(batch.logits(1), none));  // as before the first
+  const std::vector<float> zeros(Model::vocab_size);
+  CHECK(same_bits(batch.logits(1), zeros));  // as before the first
   batch.step(std::array{1, 2, 3});
   const Snapshot after_one = batch.snapshot(0);
   batch.step(std::array{4, 5, 6});
   const auto first = copy(batch.logits(0)), last = copy(batch.logits(2));
-  CHECK_FALSE(same_bits(last, none));
+  CHECK_FALSE(same_bits(last, zeros));
   CHECK_THROWS_AS(batch.restore(2, Snapshot{}), Error);  // changes nothing
   batch.reset(0);
   batch.restore(1, after_one);
-  CHECK(same_bits(batch.logits(0), none));
-  CHECK(same_bits(batch.logits(1), none));
+  CHECK(same_bits(batch.logits(0), zeros));
+  CHECK(same_bits(batch.logits(1), zeros));
   CHECK(same_bits(batch.logits(2), last));
   // Nor where others read.
   const std::array others{7, 8};
   batch.prefill(std::array<Tokens, 3>{Tokens{}, Tokens{}, others});
-  CHECK(same_bits(batch.logits(0), none));
-  CHECK(same_bits(batch.logits(1), none));
+  CHECK(same_bits(batch.logits(0), zeros));
+  CHECK(same_bits(batch.logits(1), zeros));
   // A token read again gives the logits that a snapshot before it does not hold.
   CHECK(same_result(batch.prefill(1, std::array{4}), first));
 }

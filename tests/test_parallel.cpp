@@ -154,8 +154,8 @@ TEST_CASE("usable_threads: at most the processors, or what is set instead") {
     CHECK(usable_threads(1 << 30) == 1);
 #endif
   }
-  for (const int none : {0, -3}) {
-    most_threads() = none;
+  for (const int wrong : {0, -3}) {
+    most_threads() = wrong;
     CHECK(usable_threads(0) == 1);
     CHECK(usable_threads(4) == 1);
   }

@@ -146,8 +146,8 @@ TEST_CASE("safetensors: every dtype survives a round trip through a file") {
 TEST_CASE("safetensors: what the format allows is read") {
   SECTION("no tensors") {
     CHECK(parse_safetensors(as_bytes(file_of("{}")), "f").tensors.empty());
-    for (const std::string none : {"{}", " null "}) {
-      const std::string bytes = file_of("{\"__metadata__\":" + none + "}");
+    for (const std::string empty : {"{}", " null "}) {
+      const std::string bytes = file_of("{\"__metadata__\":" + empty + "}");
       CHECK(parse_safetensors(as_bytes(bytes), "f").metadata.size() == 0);
     }
   }
@@ -625,13 +625,13 @@ TEST_CASE("safetensors: reading another dtype or beyond the end is an error with
     const bool real =
         dtype == Dtype::f64 || dtype == Dtype::f32 || dtype == Dtype::f16 || dtype == Dtype::bf16;
     const bool integer = dtype == Dtype::i64 || dtype == Dtype::i32;
-    const std::string none = "<nothing was thrown>", name = dtype_name(dtype);
+    const std::string nothing = "<nothing was thrown>", name = dtype_name(dtype);
     CHECK(as_floats ==
-          (real ? none
+          (real ? nothing
                 : "a.st: tensor \"x.y\": expected dtype F64, F32, F16 or BF16, found " + name));
     CHECK(as_doubles == as_floats);
     CHECK(as_integers ==
-          (integer ? none : "a.st: tensor \"x.y\": expected dtype I64 or I32, found " + name));
+          (integer ? nothing : "a.st: tensor \"x.y\": expected dtype I64 or I32, found " + name));
   }
   const TensorView view{"x", Dtype::f32, {3}, std::span(buffer).first(12), "a.st"};
   std::vector<float> two(2, 5.0f);

@@ -369,8 +369,8 @@ TEST_CASE("the penalty looks at the last tokens of the prompt and its own") {
   const auto greedy = [&](int window) {
     return Sampler({.temperature = 0, .repetition_penalty = 10, .repetition_window = window});
   };
-  Sampler none = greedy(0), one = greedy(1), two = greedy(2), many = greedy(64);
-  CHECK(run(none, logits, 4) == Ids{0, 0, 0, 0});
+  Sampler zero = greedy(0), one = greedy(1), two = greedy(2), many = greedy(64);
+  CHECK(run(zero, logits, 4) == Ids{0, 0, 0, 0});
   CHECK(run(one, logits, 4) == Ids{0, 1, 0, 1});
   CHECK(run(two, logits, 6) == Ids{0, 1, 2, 0, 1, 2});
   CHECK(run(many, logits, 6) == Ids{0, 1, 2, 3, 0, 0});
@@ -493,8 +493,8 @@ TEST_CASE("tokens that are left out are never chosen, and biases count") {
   CHECK(sample(logits) < 30);
   CHECK(message_of([&] { sample(std::span(logits).first(29)); }) ==
         "Sampler: vocab_size: expected at most the number of logits, 29, found 30");
-  Sampler none({.banned = {0, 1}});
-  CHECK(message_of([&] { none(std::vector<float>{1, 2}); }) ==
+  Sampler all_banned({.banned = {0, 1}});
+  CHECK(message_of([&] { all_banned(std::vector<float>{1, 2}); }) ==
         "Sampler: every token that its logits allow is banned");
 
   std::vector<Candidate> some = make({5, 6, 7, 8});

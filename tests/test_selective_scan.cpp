@@ -143,9 +143,10 @@ void check_backward(const Case& c, Random& rng) {
              dh_end = rng.values(N * C);
   const auto dA0 = rng.values(N * C), dD0 = rng.values(C), ddt_bias0 = rng.values(C);
 
-  const std::vector<Sized> none(T * C);
-  std::vector<Sized> ddt = none, dx = none, dz = none, dBC(T * blocks * 2 * N), dh = sized(dh_end),
-                     dA = sized(dA0), dD = sized(dD0), ddt_bias = sized(ddt_bias0);
+  const std::vector<Sized> zeros(T * C);
+  std::vector<Sized> ddt = zeros, dx = zeros, dz = zeros, dBC(T * blocks * 2 * N),
+                     dh = sized(dh_end), dA = sized(dA0), dD = sized(dD0),
+                     ddt_bias = sized(ddt_bias0);
   for (std::size_t i = 0; i < C; ++i) {
     std::vector<Sized> h;  // (T + 1, N): before each token, and at the end
     for (std::size_t n = 0; n < N; ++n) h.push_back(double{h0[n * C + i]});
