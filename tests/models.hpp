@@ -108,6 +108,21 @@ struct Phi3
   static constexpr const char* folder = "phi3-tiny";
 };
 
+/// Scaled embeddings, norms that multiply by 1 + weight, heads not of d_model / n_heads, GeGLU.
+struct Gemma
+    : LanguageModel<
+          Repeat<2, HybridStack<
+                        DModel<48>, Norms<Norm<NormOptions{.plus_one = true}>>,
+                        Attention<AttentionOptions{.n_heads = 4, .n_kv_heads = 1, .head_dim = 20}>,
+                        GeGLU<48, 112>>>,
+          ModelOptions{.vocab_size = 128,
+                       .tie_embeddings = true,
+                       .norm_eps = 1e-6f,
+                       .embedding_scale = EmbeddingScale::sqrt_d_model,
+                       .final_norm = NormOptions{.plus_one = true}}> {
+  static constexpr const char* folder = "gemma-tiny";
+};
+
 template <class Model>
 std::string path(const std::string& file) {
   return data_path("golden/" + std::string(Model::folder) + "/" + file);

@@ -38,10 +38,11 @@ struct TensorRule {
 inline constexpr std::string_view no_prefix = "/";
 
 /// A branch of a block: the names of the layers that it may contain (none: any), and the prefixes
-/// of its norm and its layer (empty: the layer's name; or no_prefix).
+/// of its norm and its layer (empty: the layer's name; or no_prefix); and, for a sandwich, of the norm
+/// after the layer.
 struct BranchRule {
   std::string_view layers[4] = {};
-  std::string_view norm, layer = {};
+  std::string_view norm, layer = {}, norm_after = "norm_after";
 };
 
 /// A schedule of branches, block by block, for which a format has names.
@@ -110,7 +111,10 @@ class CheckpointNaming {
     NamedRows whole{"", 0, t.shape[0], 0, t.shape[0]};
     const std::string_view name = t.name;
     if (t.branch < 0) {
-      whole.name = name == "embedding" ? embedding() : name == "norm" ? norm() : head();
+      whole.name = name == "embedding"   ? std::string(embedding())
+                   : name == "norm"      ? std::string(norm())
+                   : name == "norm_bias" ? bias_of(norm())
+                                         : std::string(head());
       return f(whole);
     }
     const auto i = static_cast<std::size_t>(t.branch);
@@ -120,7 +124,11 @@ class CheckpointNaming {
     if (t.attributes.of_branch) {  // "norm.weight", or "norm_after.weight" after the layer
       const std::size_t dot = name.find('.');
       const std::string_view norm = name.substr(0, dot);
-      whole.name = detail::join({block, norm == "norm" ? rule.norm : norm, name.substr(dot)});
+      whole.name = detail::join({block,
+                                 norm == "norm"         ? rule.norm
+                                 : norm == "norm_after" ? rule.norm_after
+                                                        : norm,
+                                 name.substr(dot)});
       return f(whole);
     }
     const std::string prefix =
@@ -146,6 +154,11 @@ class CheckpointNaming {
   }
 
  private:
+  /// The name of the bias beside a weight.
+  [[gnu::cold]] static std::string bias_of(std::string_view weight) {
+    return detail::join({weight.substr(0, weight.rfind('.')), ".bias"});
+  }
+
   [[gnu::cold]] bool follows(const ScheduleRule& schedule) const {
     if (branches_.size() % schedule.period != 0) return false;
     for (std::size_t i = 0; i < branches_.size(); ++i) {

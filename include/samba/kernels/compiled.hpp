@@ -53,6 +53,8 @@ void gelu_mul_backward(const float* gate, const float* up, const float* dout, Ra
                        Gelu form, float* dgate, float* dup);
 void silu_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
                        float* dgate, float* dup);
+void soft_cap(float cap, Range columns, float* x);
+void soft_cap_backward(float cap, const float* x, Range columns, float* dx);
 void add(const float* y, Range columns, float* x);
 void add_scaled(const float* y, float factor, Range columns, float* x);
 
@@ -102,6 +104,8 @@ using compiled::rope_backward;
 using compiled::row_statistics;
 using compiled::silu_mul;
 using compiled::silu_mul_backward;
+using compiled::soft_cap;
+using compiled::soft_cap_backward;
 
 /// Stops the compilation for a size that the library does not have.
 template <int N>

@@ -44,6 +44,26 @@ struct GeluMulBackwardArgs : SiluMulBackwardArgs<E> {
   Gelu form;
 };
 
+/// x = cap * tanh(x / cap) for every row.
+template <class R>
+struct SoftCapArgs {
+  R cap;
+  R* x;
+  std::int64_t x_stride;
+  std::int64_t rows, columns;
+};
+
+/// dx = the gradient of soft_cap's input, given dx, that of its output x.
+template <class R>
+struct SoftCapBackwardArgs {
+  R cap;
+  const R* x;
+  std::int64_t x_stride;
+  R* dx;
+  std::int64_t dx_stride;
+  std::int64_t rows, columns;
+};
+
 /// to += factor * term for every row. R: of `to`, E: of `term`.
 template <class R, class E = R>
 struct AddArgs {
@@ -154,6 +174,28 @@ void silu_mul_backward(const Context<P>& c, const std::type_identity_t<SiluMulBa
 template <int N, Gelu form, class P>
 void gelu_mul_backward(const Context<P>& c, const std::type_identity_t<SiluMulBackward<P, N>>& a) {
   samba::detail::launch_on(c, GeluMulBackwardArgs<Act<P>>{detail::gate_backward_args(a), form});
+}
+
+/// x = cap * tanh(x / cap), in place. x: (rows, N).
+template <int N, class P>
+void soft_cap(const Context<P>& c, RowsArgument<Real<P>, N> x, float cap) {
+  samba::detail::launch_on(c, SoftCapArgs<Real<P>>{.cap = static_cast<Real<P>>(cap),
+                                                   .x = x.data,
+                                                   .x_stride = x.stride,
+                                                   .rows = x.rows,
+                                                   .columns = N});
+}
+/// Replaces dx, the gradient of soft_cap's result x, by that of its input. x, dx: (rows, N).
+template <int N, class P>
+void soft_cap_backward(const Context<P>& c, RowsArgument<const Real<P>, N> x,
+                       RowsArgument<Real<P>, N> dx, float cap) {
+  samba::detail::launch_on(c, SoftCapBackwardArgs<Real<P>>{.cap = static_cast<Real<P>>(cap),
+                                                           .x = x.data,
+                                                           .x_stride = x.stride,
+                                                           .dx = dx.data,
+                                                           .dx_stride = dx.stride,
+                                                           .rows = x.rows,
+                                                           .columns = N});
 }
 
 /// to += factor * term, of activations.

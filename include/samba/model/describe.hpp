@@ -61,7 +61,8 @@ std::string table(const std::vector<std::vector<std::string>>& rows) {
 }
 
 struct ModelSize {
-  std::int64_t vocab_size, d_model, default_capacity, parameters, state_bytes, flops, far_flops;
+  std::int64_t vocab_size, d_model, default_capacity, parameters, norm_parameters, state_bytes, flops,
+      far_flops;
   bool tied, has_capacity;
 };
 
@@ -87,7 +88,7 @@ std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& bra
     rows.push_back(row);
   }
   rows.push_back({"", "norm, head" + shape + (m.tied ? " (tied)" : ""),
-                  grouped(m.d_model + (m.tied ? 0 : embedding)), "0", grouped(2 * embedding),
+                  grouped(m.norm_parameters + (m.tied ? 0 : embedding)), "0", grouped(2 * embedding),
                   grouped(2 * embedding)});
   rows.push_back({"sum",
                   std::to_string(branches.size()) + " branches" +
@@ -108,6 +109,7 @@ template <class Model>
 std::string describe() {
   std::string text = detail::describe_text(
       {Model::vocab_size, Model::d_model, Model::default_capacity, Model::parameters,
+       (Model::FinalNorm::bias ? 2 : 1) * std::int64_t{Model::d_model},
        Model::template state_bytes<float>, Model::flops_per_token(0),
        Model::flops_per_token(Model::default_capacity - 1), Model::tie_embeddings,
        Model::has_capacity},

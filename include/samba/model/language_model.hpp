@@ -1,22 +1,33 @@
 #pragma once
 #include <samba/core/options.hpp>
 #include <samba/kernels/cross_entropy.hpp>
+#include <samba/kernels/elementwise.hpp>
 #include <samba/kernels/embedding.hpp>
 #include <samba/kernels/matmul.hpp>
-#include <samba/kernels/rmsnorm.hpp>
 #include <samba/stack/parallel.hpp>
 #include <samba/stack/schedule.hpp>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 namespace samba::inline SAMBA_TARGET {
+
+/// What embeddings are multiplied by before the first branch.
+enum class EmbeddingScale {
+  one,
+  sqrt_d_model,      ///< sqrt(d_model) (Gemma)
+  sqrt_d_model_bf16  ///< the same, rounded to bfloat16 (RecurrentGemma)
+};
 
 /// Options of LanguageModel.
 struct ModelOptions {
   int vocab_size = 0;           ///< rows of embedding and head
   bool tie_embeddings = false;  ///< the head is the embedding
   float norm_eps = 1e-5f;       ///< added to the mean square in every RMSNorm
+  EmbeddingScale embedding_scale = EmbeddingScale::one;
+  NormOptions final_norm = {};  ///< of the norm before the head
+  float logit_cap = 0;          ///< logits become cap * tanh(logits / cap); 0: they stay
 };
 
 /// What a session allocates for KV = `KV`: a number of bytes, or for a model with full attention a
@@ -350,7 +361,7 @@ struct BackwardPass {
 
 }  // namespace detail
 
-/// Embedding, stack, final RMSNorm and head: tokens in, logits out. All of its sizes are constants.
+/// Embedding, stack, final norm and head: tokens in, logits out. All of its sizes are constants.
 /// Derive a model from it to give it a short name: struct Mine : LanguageModel<...> {};
 template <class S, auto Options = ModelOptions{}>
 struct LanguageModel {
@@ -364,15 +375,27 @@ struct LanguageModel {
   static constexpr float norm_eps = options.norm_eps;
   static constexpr std::int64_t default_capacity = 4096;
   static_assert(vocab_size > 0, "LanguageModel: give ModelOptions{.vocab_size = ...}, at least 1");
+  static constexpr float logit_cap = options.logit_cap;
+  static constexpr EmbeddingScale embedding_scale = options.embedding_scale;
+  static constexpr NormOptions final_norm_options = options.final_norm;
+  using FinalNorm = Norm<final_norm_options>;
   static_assert(norm_eps > 0, "LanguageModel: norm_eps must be positive");
+  static_assert(logit_cap >= 0, "LanguageModel: logit_cap must not be negative");
 
   /// Views of all weights.
   template <class T>
   struct Tree {
     Table<TableElement<T>, tie_embeddings ? 1 : vocab_size, d_model> embedding;  // not used if tied
     typename Stack::template Tree<WeightsOf<T>> stack;
-    Vector<Real<T>, d_model> norm;
+    typename FinalNorm::template Weights<T, d_model> norm;
     Matrix<T, vocab_size, d_model> head;  // the embedding too if tied
+
+    static constexpr void visit_norm(auto& tree, auto&& f) {
+      FinalNorm::visit(tree.norm, f, "norm", "norm_bias");
+    }
+    static constexpr void visit_norm_derived(auto& tree, auto&& f) {
+      FinalNorm::visit_derived(tree.norm, f, "norm_factor");
+    }
   };
 
   /// Views of the states of sequences: of the first one's, with the bytes from one to the next.
@@ -389,7 +412,7 @@ struct LanguageModel {
   /// Trainable numbers; shared and tied ones once.
   static constexpr std::int64_t parameters = [] {
     detail::CountParameters count{std::int64_t{tie_embeddings ? 1 : 2} * vocab_size * d_model +
-                                  d_model};
+                                  (FinalNorm::bias ? 2 : 1) * d_model};
     for_each_branch<Stack>(count);
     return count.n;
   }();
@@ -401,7 +424,8 @@ struct LanguageModel {
     detail::CountBranchWeights<T> all;
     constexpr Tree<T> tree{};
     if (!tie_embeddings) all.count(0, tree.embedding);
-    all.count(0, tree.norm);
+    tree.visit_norm(tree, all.count);
+    tree.visit_norm_derived(tree, all.count);
     all.count(0, tree.head);
     for_each_branch<Stack>(all);
     return all.count.bytes;
@@ -489,11 +513,11 @@ struct LanguageModel {
   template <class P>
   using Logits = Rows<Real<P>, vocab_size>;
 
-  /// x = the embeddings of the tokens, (rows).
+  /// x = the scaled embeddings of the tokens, (rows).
   template <class P>
   static void embed(const Context<P>& c, const Tree<Weight<P>>& w, const std::int32_t* tokens,
                     Stream<P> x) {
-    kernels::embedding(c, embedding_of(w), tokens, x);
+    kernels::embedding(c, embedding_of(w), tokens, x, scale_of_embedding<Residual<P>>());
     if constexpr (channels.reads_embedding)
       kernels::copy<d_model>(c, {.from = x, .to = c.template write<Embedding<d_model>>()});
   }
@@ -519,27 +543,29 @@ struct LanguageModel {
   template <class P>
   static void logits(const Context<P>& c, const Tree<Weight<P>>& w, Stream<P> x,
                      Rows<Act<P>, d_model> normed, Logits<P> logits) {
-    kernels::rmsnorm<d_model>(c, {.weight = w.norm, .eps = norm_eps, .x = x, .out = normed});
+    FinalNorm::template forward<d_model>(c, w.norm, x, normed);
     kernels::matmul(c, w.head, normed, logits);
+    if constexpr (logit_cap > 0) kernels::soft_cap<vocab_size>(c, logits, logit_cap);
   }
 
   /// Scratch of loss(), for some rows.
   template <class P>
   struct LossScratch {
     Rows<Act<P>, d_model> normed, dnormed;
-    Rows<Real<P>, 1> inverse;
-    Logits<P> logits;
+    typename FinalNorm::template Statistics<P> statistics;
+    Logits<P> logits, capped;
 
     static void visit(auto& t, auto&& f) {
       f(t.normed);
       f(t.dnormed);
-      f(t.inverse);
+      f(t.statistics);
       f(t.logits);
+      if constexpr (logit_cap > 0) f(t.capped);
     }
     /// Of the first n rows.
     LossScratch of(std::int64_t n) const {
       LossScratch t = *this;
-      t.normed.rows = t.dnormed.rows = t.inverse.rows = t.logits.rows = n;
+      t.normed.rows = t.dnormed.rows = t.statistics.rows = t.logits.rows = t.capped.rows = n;
       return t;
     }
   };
@@ -550,17 +576,15 @@ struct LanguageModel {
                    const kernels::CrossEntropy<P>& targets, const LossScratch<P>& t, Stream<P> x,
                    Stream<P> dx) {
     logits(c, w, x, t.normed, t.logits);
+    if constexpr (logit_cap > 0)
+      kernels::copy<vocab_size>(c, {.from = t.logits, .to = t.capped});
     kernels::cross_entropy<vocab_size>(c, targets, t.logits);
+    if constexpr (logit_cap > 0)
+      kernels::soft_cap_backward<vocab_size>(c, t.capped, t.logits, logit_cap);
     kernels::matmul_backward(c, w.head,
                              {.x = t.normed, .dout = t.logits, .dw = g.head, .dx = t.dnormed});
     kernels::clear(c, dx);
-    kernels::rmsnorm_backward<d_model>(c, {.weight = w.norm,
-                                           .eps = norm_eps,
-                                           .x = x,
-                                           .dout = t.dnormed,
-                                           .dx = dx,
-                                           .dweight = g.norm,
-                                           .inverse = t.inverse});
+    FinalNorm::template backward<d_model>(c, w.norm, g.norm, x, t.dnormed, dx, t.statistics);
   }
 
   /// The branches' gradients in reverse order, then those of the embedding: g is added to. dx: the
@@ -585,7 +609,7 @@ struct LanguageModel {
     if constexpr (channels.reads_embedding)
       kernels::add_to_residual<d_model>(
           c, {.term = c.template gradient<Embedding<d_model>>(), .to = dx});
-    kernels::embedding_backward(c, tokens, dx, embedding_of(g));
+    kernels::embedding_backward(c, tokens, dx, embedding_of(g), scale_of_embedding<Residual<P>>());
   }
 
  private:
@@ -600,6 +624,13 @@ struct LanguageModel {
       const detail::UpdateLent<P> update{c};
       Stack::walk(update, Use{}, states);
     }
+  }
+  template <class R>
+  static R scale_of_embedding() {
+    const R root = std::sqrt(static_cast<R>(d_model));
+    return embedding_scale == EmbeddingScale::one            ? R{1}
+           : embedding_scale == EmbeddingScale::sqrt_d_model ? root
+                                                             : static_cast<R>(bf16(static_cast<float>(root)));
   }
   static auto& embedding_of(auto& w) {
     if constexpr (tie_embeddings)

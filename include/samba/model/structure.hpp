@@ -165,6 +165,26 @@ struct BranchLister {
 
 }  // namespace detail
 
+namespace detail {
+
+/// The options of a model that have not their defaults, besides those that every structure line has.
+template <class Model>
+[[gnu::cold]] std::string model_options() {
+  std::string options, norm;
+  OptionLister add{options};
+  if constexpr (Model::embedding_scale != EmbeddingScale::one)
+    add("embedding_scale", Model::embedding_scale == EmbeddingScale::sqrt_d_model
+                               ? "sqrt_d_model"
+                               : "sqrt_d_model_bf16");
+  OptionLister add_to_norm{norm};
+  Model::FinalNorm::visit_options(add_to_norm);
+  if (!norm.empty()) options += join({options.empty() ? "" : ", ", "final_norm(", norm, ")"});
+  if constexpr (Model::logit_cap > 0) add("logit_cap", Model::logit_cap);
+  return options;
+}
+
+}  // namespace detail
+
 /// The residual branches of a model in order; state_bytes for KV = float and the default capacity,
 /// far_flops at the last position before it.
 template <class Model>
@@ -179,10 +199,12 @@ template <class Model>
 /// options, without C++ names. Models with the same line have the same weights and states.
 template <class Model>
 std::string structure() {
-  return detail::structure_text(
+  std::string model =
       detail::join({"vocab_size=", Model::vocab_size, ", d_model=", Model::d_model,
-                    ", tie_embeddings=", Model::tie_embeddings, ", norm_eps=", Model::norm_eps}),
-      branches<Model>());
+                    ", tie_embeddings=", Model::tie_embeddings, ", norm_eps=", Model::norm_eps});
+  const std::string more = detail::model_options<Model>();
+  if (!more.empty()) model += detail::join({", ", more});
+  return detail::structure_text(model, branches<Model>());
 }
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -46,7 +46,8 @@ class Weights {
   explicit Weights(Arena arena) : arena_(std::move(arena)) {
     Bind bind{{arena_.data()}};
     if constexpr (!Model::tie_embeddings) bind(0, tree_.embedding);
-    bind(0, tree_.norm);
+    tree_.visit_norm(tree_, bind);
+    tree_.visit_norm_derived(tree_, bind);
     bind(0, tree_.head);
     Model::Stack::walk(bind, Use{}, tree_.stack);
   }
@@ -93,6 +94,7 @@ class Weights {
   void derive() {
     Derive derive;
     Model::Stack::walk(derive, Use{}, tree_.stack);
+    detail::derive(tree_.norm);
   }
 
   /// Sets all numbers to zero.
@@ -190,7 +192,8 @@ class Weights {
       show(f, -1, model, "embedding", tree.embedding, init::normal(0.02));
     VisitBranches<std::remove_reference_t<F>> branches{f};
     Model::Stack::walk(branches, Use{}, tree.stack);
-    show(f, -1, model, "norm", tree.norm, init::one);
+    VisitTensors<std::remove_reference_t<F>, void> visit{f, -1};
+    tree.visit_norm(tree, visit);
     if constexpr (!Model::tie_embeddings) f(-1, model, "head", tree.head);
   }
 

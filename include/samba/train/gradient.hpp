@@ -310,6 +310,7 @@ class Gradient {
     });
     DeriveBackward derive;
     Model::Stack::walk(derive, Use{}, w.stack, dw.stack);
+    detail::derive_backward(w.norm, dw.norm);
     double sum = 0;
     for (std::int64_t i = 0; i < rows_; ++i) sum += static_cast<double>(losses_[i]);
     return sum / targets;

@@ -154,6 +154,10 @@ void silu_mul_backward(const float* gate, const float* up, const float* dout, Ra
                        float* dgate, float* dup) {
   call<&silu_mul_backward>(gate, up, dout, columns, dgate, dup);
 }
+void soft_cap(float cap, Range columns, float* x) { call<&soft_cap>(cap, columns, x); }
+void soft_cap_backward(float cap, const float* x, Range columns, float* dx) {
+  call<&soft_cap_backward>(cap, x, columns, dx);
+}
 void add(const float* y, Range columns, float* x) { call<&add>(y, columns, x); }
 void add_scaled(const float* y, float factor, Range columns, float* x) {
   call<&add_scaled>(y, factor, columns, x);

@@ -69,6 +69,30 @@ template <class R>
 }
 
 template <class R>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const SoftCapArgs<R>& a) {
+  const Range columns = cpu.team.share(a.columns, line_floats);
+  for (std::int64_t i = 0; i < a.rows; ++i)
+    if constexpr (std::is_same_v<R, float>)
+      simd::soft_cap(a.cap, columns, a.x + i * a.x_stride);
+    else
+      reference::soft_cap(a.cap, columns, a.x + i * a.x_stride);
+  cpu.team.barrier();
+}
+
+template <class R>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const SoftCapBackwardArgs<R>& a) {
+  const Range columns = cpu.team.share(a.columns, line_floats);
+  for (std::int64_t i = 0; i < a.rows; ++i) {
+    const R* const x = a.x + i * a.x_stride;
+    if constexpr (std::is_same_v<R, float>)
+      simd::soft_cap_backward(a.cap, x, columns, a.dx + i * a.dx_stride);
+    else
+      reference::soft_cap_backward(a.cap, x, columns, a.dx + i * a.dx_stride);
+  }
+  cpu.team.barrier();
+}
+
+template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const AddArgs<R, R>& a) {
   const Range columns = cpu.team.share(a.columns, line_floats);
   for (std::int64_t i = 0; i < a.rows; ++i) {

@@ -99,4 +99,16 @@ void gelu_mul_backward(const R* gate, const R* up, const R* dout, Range columns,
   }
 }
 
+/// x = cap * tanh(x / cap) for some columns of one row.
+template <class R>
+void soft_cap(R cap, Range columns, R* x) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) x[i] = cap * std::tanh(x[i] / cap);
+}
+/// Its gradient, where x is the result: tanh'(t) = 1 - tanh(t)^2.
+template <class R>
+void soft_cap_backward(R cap, const R* x, Range columns, R* dx) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i)
+    dx[i] *= R{1} - (x[i] / cap) * (x[i] / cap);
+}
+
 }  // namespace samba::inline SAMBA_TARGET::kernels::reference

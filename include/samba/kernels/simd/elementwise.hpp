@@ -64,4 +64,18 @@ inline vec gelu_gate(vec x, Gelu form) {
   });
 }
 
+[[gnu::noinline]] inline void soft_cap(float cap, Range columns, float* x) {
+  for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
+    store_part(x + i, vec(cap) * xsimd::tanh(load_part(x + i, n) / vec(cap)), n);
+  });
+}
+
+[[gnu::noinline]] inline void soft_cap_backward(float cap, const float* x, Range columns,
+                                                float* dx) {
+  for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
+    const vec t = load_part(x + i, n) / vec(cap);
+    store_part(dx + i, load_part(dx + i, n) * (vec(1.f) - t * t), n);
+  });
+}
+
 }  // namespace samba::inline SAMBA_TARGET::kernels::simd
