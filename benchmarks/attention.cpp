@@ -84,6 +84,9 @@ struct Case {
             .n_kv_heads = KvHeads,
             .group = Group,
             .head_dim = HeadDim,
+            .divisor = std::sqrt(static_cast<float>(HeadDim)),
+            .cap = 0,
+            .sinks = nullptr,
             .out = out.data(),
             .out_stride = width,
             .log_sum = nullptr};

@@ -24,6 +24,8 @@ struct Case {
   std::int64_t rows;
   int n_kv_heads = 1, group = 1;
   double scale = 1;  ///< size of queries and keys
+  float divisor = 0, cap = 0;  ///< of the scores; 0: sqrt(head_dim), none
+  bool sinks = false;
   std::size_t qkv_offset = 0, ring_offset = 0, out_offset = 0, gap = 0;
 };
 
@@ -46,7 +48,7 @@ class Problem {
         heads_(c.n_kv_heads * (c.group + 2)),
         tokens_(c.position + c.rows),
         slots_(c.window == all_keys ? tokens_ + 1 : c.window),
-        root_(std::sqrt(double{1} * head_dim)) {
+        divisor_(c.divisor > 0 ? double{c.divisor} : std::sqrt(double{1} * head_dim)) {
     for (std::int64_t token = 0; token < tokens_; ++token)
       for (int head = 0; head < heads_; ++head) {
         const int place = head % (c.group + 2);
@@ -54,6 +56,7 @@ class Problem {
         for (const float x : rng.values(count(D_), -size, size))
           qkv_.push_back(static_cast<float>(KV(x)));  // so that rounding makes no difference
       }
+    if (c.sinks) sinks_ = rng.values(count(c.n_kv_heads * c.group), -2, 2);
     dout_ = rng.values(count(c.rows * out_width()));
     for (auto* dring : {&dring_k_, &dring_v_}) *dring = rng.values(count(slots_ * kv_width()));
   }
@@ -63,7 +66,7 @@ class Problem {
   Named<Sized> solve() {
     std::vector<Sized> out, log_sum;
     each_query([&](std::int64_t, int g, int, std::int64_t begin, const std::vector<double>& weight,
-                   double sum) {
+                   const std::vector<double>&, double sum) {
       for (int d = 0; d < D_; ++d) {
         Sized value;
         for (std::size_t j = 0; j < weight.size(); ++j)
@@ -89,8 +92,10 @@ class Problem {
         for (int d = 0; d < D_; ++d)
           for (auto [place, ring] : {std::pair{c_.group, &dk}, {c_.group + 1, &dv}})
             gradient(i, g, place, d) = std::exchange((*ring)[slot(i, g) + count(d)], Sized());
+    std::vector<Sized> dsinks(sinks_.size());
     each_query([&](std::int64_t i, int g, int h, std::int64_t begin,
-                   const std::vector<double>& weight, double) {
+                   const std::vector<double>& weight, const std::vector<double>& slope,
+                   double sum) {
       const auto dout = [&](int d) {
         return double{dout_[count((i - c_.position) * out_width() + (g * c_.group + h) * D_ + d)]};
       };
@@ -101,9 +106,13 @@ class Problem {
           dp[j] += dout(d) * at(begin + static_cast<std::int64_t>(j), g, c_.group + 1, d);
         mean += weight[j] * dp[j];
       }
+      if (c_.sinks) {
+        const std::size_t head = count(g * c_.group + h);
+        dsinks[head] += -std::exp(double{sinks_[head]} - sum) * mean;
+      }
       for (std::size_t j = 0; j < dp.size(); ++j) {
         const std::int64_t token = begin + static_cast<std::int64_t>(j);
-        const Sized ds = weight[j] * (dp[j] - mean) * (1 / root_);
+        const Sized ds = weight[j] * (dp[j] - mean) * slope[j];
         for (int d = 0; d < D_; ++d) {
           gradient(token, g, c_.group + 1, d) += weight[j] * dout(d);
           gradient(token, g, c_.group, d) += ds * at(i, g, h, d);
@@ -111,7 +120,7 @@ class Problem {
         }
       }
     });
-    return {{"dqkv", dqkv}, {"dring_k", dk}, {"dring_v", dv}};
+    return {{"dqkv", dqkv}, {"dring_k", dk}, {"dring_v", dv}, {"dsinks", dsinks}};
   }
 
   /// The results of a forward kernel, in R.
@@ -129,7 +138,8 @@ class Problem {
     const Guarded<R> dout(convert<R>(dout_), count(c_.rows), c_.gap, c_.out_offset);
     const Guarded<R> dqkv(count(c_.rows), count(width()), count(width()) + c_.gap, c_.qkv_offset);
     const Guarded<R> dk(convert<R>(dring_k_), c_.ring_offset),
-        dv(convert<R>(dring_v_), c_.ring_offset);
+        dv(convert<R>(dring_v_), c_.ring_offset), dsinks(sinks_.size());
+    std::fill_n(dsinks.data(), sinks_.size(), R{0});
     forward(m.args);
     backward(
         AttentionBackwardArgs<R, typename Memory<R>::Stored>{.forward = m.args,
@@ -140,9 +150,13 @@ class Problem {
                                                              .dv = head_rows<R>(dqkv, c_.group + 1),
                                                              .dring_k = dk.data(),
                                                              .dring_v = dv.data(),
+                                                             .dsinks = dsinks.data(),
                                                              .update_rings = true});
-    CHECK((m.guarded() && dqkv.guarded() && dk.guarded() && dv.guarded()));
-    return {{"dqkv", dqkv.values()}, {"dring_k", dk.values()}, {"dring_v", dv.values()}};
+    CHECK((m.guarded() && dqkv.guarded() && dk.guarded() && dv.guarded() && dsinks.guarded()));
+    return {{"dqkv", dqkv.values()},
+            {"dring_k", dk.values()},
+            {"dring_v", dv.values()},
+            {"dsinks", dsinks.values()}};
   }
 
   double scores = 0;
@@ -154,7 +168,7 @@ class Problem {
   struct Memory {
     using Stored = std::conditional_t<std::is_same_v<R, double>, double, KV>;
     Guarded<Stored> ring_k, ring_v;
-    Guarded<R> qkv, out, log_sum;
+    Guarded<R> qkv, out, log_sum, sinks;
     AttentionArgs<R, Stored> args;
 
     explicit Memory(const Problem& p)
@@ -166,6 +180,7 @@ class Problem {
           out(count(p.c_.rows), count(p.out_width()), count(p.out_width()) + p.c_.gap,
               p.c_.out_offset),
           log_sum(count(p.c_.rows * p.c_.n_kv_heads * p.c_.group)),
+          sinks(convert<R>(p.sinks_), 1),
           args{.q = p.head_rows<const R>(qkv, 0),
                .k = p.head_rows<const R>(qkv, p.c_.group),
                .v = p.head_rows<const R>(qkv, p.c_.group + 1),
@@ -178,6 +193,9 @@ class Problem {
                .n_kv_heads = p.c_.n_kv_heads,
                .group = p.c_.group,
                .head_dim = p.D_,
+               .divisor = p.c_.divisor > 0 ? R{p.c_.divisor} : std::sqrt(static_cast<R>(p.D_)),
+               .cap = R{p.c_.cap},
+               .sinks = p.c_.sinks ? sinks.data() : nullptr,
                .out = out.data(),
                .out_stride = out.stride(),
                .log_sum = log_sum.data()} {
@@ -193,30 +211,34 @@ class Problem {
     }
     bool guarded() const {
       return ring_k.guarded() && ring_v.guarded() && qkv.guarded() && out.guarded() &&
-             log_sum.guarded();
+             log_sum.guarded() && sinks.guarded();
     }
   };
 
-  /// Calls f(token, group, head of the group, first key in sight, softmax weights, log of their
-  /// sum) for every query.
+  /// Calls f(token, group, head of the group, first key in sight, softmax weights, derivatives of the
+  /// scores by the products of query and key, log of the sum of exponentials) for every query.
   template <class F>
   void each_query(F f) {
     for (std::int64_t i = c_.position; i < tokens_; ++i)
       for (int head = 0; head < c_.n_kv_heads * c_.group; ++head) {
         const int g = head / c_.group, h = head % c_.group;
         const std::int64_t begin = c_.window > i ? 0 : i - c_.window + 1;
-        std::vector<double> weight;
+        std::vector<double> weight, slope;
         for (std::int64_t j = begin; j <= i; ++j) {
           Sized dot;
           for (int d = 0; d < D_; ++d) dot += Sized(at(i, g, h, d)) * at(j, g, c_.group, d);
-          weight.push_back(dot.value / root_);
-          scores = std::max(scores, dot.size / root_);
+          const double score = dot.value / divisor_, cap = double{c_.cap};
+          weight.push_back(cap > 0 ? cap * std::tanh(score / cap) : score);
+          const double t = cap > 0 ? weight.back() / cap : 0;
+          slope.push_back((1 - t * t) / divisor_);
+          scores = std::max(scores, dot.size / divisor_);
         }
-        const double most = *std::max_element(weight.begin(), weight.end());
-        double total = 0;
+        const double sink = c_.sinks ? double{sinks_[count(head)]} : -1e300;
+        const double most = std::max(sink, *std::max_element(weight.begin(), weight.end()));
+        double total = std::exp(sink - most);
         for (double& w : weight) total += w = std::exp(w - most);
         for (double& w : weight) w /= total;
-        f(i, g, h, begin, weight, most + std::log(total));
+        f(i, g, h, begin, weight, slope, most + std::log(total));
       }
   }
 
@@ -242,9 +264,9 @@ class Problem {
   Case c_;
   int D_, heads_;
   std::int64_t tokens_, slots_;
-  double root_;
+  double divisor_;
   std::vector<float> qkv_, dout_;  // (tokens, heads, D), (rows, query heads, D)
-  std::vector<float> dring_k_, dring_v_;
+  std::vector<float> dring_k_, dring_v_, sinks_;
 };
 
 constexpr auto naive_forward = [](const auto& args) {
@@ -267,7 +289,7 @@ auto fast_forward(const Guarded<float>& scratch, std::int64_t together) {
 template <class KV = float>
 void check(int head_dim, const Case& c, Random& rng) {
   CAPTURE(rng.seed, head_dim, sizeof(KV), c.window, c.position, c.rows, c.n_kv_heads, c.group,
-          c.scale, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
+          c.scale, c.divisor, c.cap, c.sinks, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
   Problem<KV> problem(head_dim, c, rng);
   const auto exact = problem.solve();
 
@@ -287,7 +309,7 @@ void check(int head_dim, const Case& c, Random& rng) {
 template <class KV = float>
 void check_backward(int head_dim, const Case& c, Random& rng) {
   CAPTURE(rng.seed, head_dim, sizeof(KV), c.window, c.position, c.rows, c.n_kv_heads, c.group,
-          c.scale, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
+          c.scale, c.divisor, c.cap, c.sinks, c.qkv_offset, c.ring_offset, c.out_offset, c.gap);
   Problem<KV> problem(head_dim, c, rng);
   const auto exact = problem.solve_backward();
   const Guarded<float> forward_scratch(
@@ -295,11 +317,14 @@ void check_backward(int head_dim, const Case& c, Random& rng) {
       scratch(static_cast<std::size_t>(attention_backward_scratch(head_dim)));
   const auto fast = [&](const auto& args) {
     for (int g = 0; g < c.n_kv_heads; ++g) {
+      if (c.sinks) reference::attention_backward_sinks(args, g);
       reference::attention_backward_start(args, g, {0, c.rows});
       simd::attention_backward(args, g, {}, scratch.data());
     }
   };
   const auto naive = [&](const auto& args) {
+    for (int g = 0; c.sinks && g < c.n_kv_heads; ++g)
+      reference::attention_backward_sinks(args, g);
     reference::attention_backward(args, {0, c.n_kv_heads});
   };
   // As in the forward pass. Of bf16, the mean of dp comes from its rounded weights.
@@ -587,6 +612,25 @@ TEST_CASE("attention: a window sees position - window < j <= position") {
          {std::int64_t{0}, std::int64_t{1}, window - 1, window, window + 1, 3 * window + 7})
       for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{2}, window + 3})
         check(8, {.window = window, .position = position, .rows = rows}, rng);
+}
+
+TEST_CASE("attention: other scales, capped scores, sinks") {
+  Random rng;
+  for (const int head_dim : {4, 20, 128})
+    for (const Case& sizes : cases_of_sizes)
+      for (const float cap : {0.f, 0.5f, 30.f})
+        for (const float divisor : {0.f, 1.5f})
+          for (const bool sinks : {false, true}) {
+            Case c = sizes;
+            c.cap = cap;
+            c.divisor = divisor;
+            c.sinks = sinks;
+            c.scale = 2;
+            check(head_dim, c, rng);
+            check<bf16>(head_dim, c, rng);
+            check_backward(head_dim, c, rng);
+            check_backward<bf16>(head_dim, c, rng);
+          }
 }
 
 TEST_CASE("attention: every number of keys around the vector width and the tile") {

@@ -1,6 +1,8 @@
 #pragma once
 #include <samba/kernels/heads.hpp>
 
+#include <cmath>
+
 namespace samba::inline SAMBA_TARGET::kernels {
 
 /// One sequence's queries, its new keys and values, and its rings of earlier ones. KV: the type to which
@@ -16,7 +18,10 @@ struct AttentionArgs {
   std::int64_t position;  ///< of row 0
   std::int64_t rows;
   int n_kv_heads, group, head_dim;
-  R* out;  ///< (rows, n_kv_heads * group * head_dim)
+  R divisor;       ///< of the scores
+  R cap;           ///< scores s become cap * tanh(s / cap); 0: they stay
+  const R* sinks;  ///< (n_kv_heads, group), scores of a key without a value; or null
+  R* out;          ///< (rows, n_kv_heads * group * head_dim)
   std::int64_t out_stride;
   R* log_sum;  ///< (rows, n_kv_heads * group), of the exponentials of scores; or null
 };
@@ -33,6 +38,7 @@ struct AttentionBackwardArgs {
   HeadRows<R> dk, dv;  ///< (rows, n_kv_heads, head_dim)
   R* dring_k;          ///< (n_kv_heads, slots, head_dim)
   R* dring_v;
+  R* dsinks;  ///< (n_kv_heads, group), added to; null without sinks
   /// attention also updated the rings. Otherwise dk and dv are added to, and so is dring, the gradient
   /// of the rings as the chunk found them.
   bool update_rings;
@@ -118,6 +124,16 @@ struct UpdateRingsBackwardChunk {
   RingData<R> dring_k, dring_v;
 };
 
+/// How scores become weights, besides the softmax.
+template <class R>
+struct AttentionScores {
+  float scale = 0;  ///< of q k^T; 0: 1 / sqrt(head_dim)
+  float cap = 0;    ///< scores s become cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118); 0: none
+  /// (n_heads) or null: for each query head the score of a key without a value, which every query
+  /// sees (gpt-oss, arXiv 2508.10925), so that the weights of the others add up to less than 1.
+  const R* sinks = nullptr;
+};
+
 /// The arguments of attention.
 template <class P, int KvHeads, int Group, int HeadDim>
 struct GroupedAttention {
@@ -126,6 +142,7 @@ struct GroupedAttention {
   /// Each sequence's rings of earlier keys and values.
   const RingData<KeyValue<P>>&ring_k, &ring_v;
   std::int64_t window;  ///< keys a query sees, its own included
+  AttentionScores<Real<P>> scores = {};
   Out<P, KvHeads * Group * HeadDim> out;
   Optional<Out<P, KvHeads * Group>> log_sum = {};  ///< log(sum(exp(scores))), for the backward pass
   bool update_rings = true;  ///< false: the rings stay as they are; see update_rings
@@ -139,6 +156,7 @@ struct GroupedAttentionBackward {
   Heads<const Act<P>, KvHeads, 1, HeadDim> k, v;
   const RingData<KeyValue<P>>&ring_k, &ring_v;  ///< as the forward pass found them
   std::int64_t window;
+  AttentionScores<Real<P>> scores = {};
   In<P, KvHeads * Group * HeadDim> out;           ///< as attention wrote it
   RowsArgument<Act<P>, KvHeads * Group> log_sum;  ///< as attention wrote it
   In<P, KvHeads * Group * HeadDim> dout;          ///< the gradient of out
@@ -148,6 +166,7 @@ struct GroupedAttentionBackward {
   /// to.
   const RingData<Real<P>>&dring_k, &dring_v;
   bool update_rings = true;  ///< as attention had it
+  Real<P>* dsinks = nullptr;  ///< (n_heads), added to, with sinks
   const AttentionBackwardScratch<HeadDim, Real<P>>& scratch;
 };
 
@@ -181,6 +200,10 @@ AttentionArgs<Act<P>, KeyValue<P>> attention_args(const auto& a) {
           .n_kv_heads = KvHeads,
           .group = Group,
           .head_dim = HeadDim,
+          .divisor = a.scores.scale > 0 ? 1 / static_cast<Act<P>>(a.scores.scale)
+                                        : std::sqrt(static_cast<Act<P>>(HeadDim)),
+          .cap = static_cast<Act<P>>(a.scores.cap),
+          .sinks = a.scores.sinks,
           .out = const_cast<Act<P>*>(a.out.data),
           .out_stride = a.out.stride,
           .log_sum = a.log_sum.data};
@@ -189,7 +212,7 @@ AttentionArgs<Act<P>, KeyValue<P>> attention_args(const auto& a) {
 }  // namespace detail
 
 /// Grouped-query attention of every sequence of the chunk, causal, over the last `window` keys with
-/// including the query's own: softmax(q k^T / sqrt(HeadDim)) v. If KV is bf16, all operands are rounded to it:
+/// including the query's own: softmax(q k^T / sqrt(HeadDim)) v, or as AttentionScores says. If KV is bf16, all operands are rounded to it:
 /// queries, the chunk's own keys and values, softmax weights.
 template <int KvHeads, int Group, int HeadDim, class P>
 void attention(const Context<P>& c,
@@ -220,6 +243,7 @@ void attention_backward(
                       .dv = a.dv,
                       .dring_k = nullptr,
                       .dring_v = nullptr,
+                      .dsinks = a.scores.sinks ? a.dsinks : nullptr,
                       .update_rings = a.update_rings},
              .ring_k = a.ring_k,
              .ring_v = a.ring_v,

@@ -126,6 +126,12 @@ template <class R, class KV>
     return b;
   };
   const std::int64_t tasks = std::ssize(chunk.segments) * heads;
+  if (all.args.dsinks != nullptr) {
+    const Range own = team.share(heads);
+    for (std::int64_t task = 0; task < tasks; ++task)
+      if (task % heads >= own.begin && task % heads < own.end)
+        reference::attention_backward_sinks(args(task), task % heads);
+  }
   if constexpr (std::is_same_v<R, float>) {
     const std::int64_t whole = tasks / team.size * team.size;
     const Range own = team.share(whole);

@@ -9,8 +9,21 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 namespace reference {
 
-/// softmax(q k^T / sqrt(head_dim)) v over the keys j with position - window < j <= position, for the
-/// query rows of the range and all query heads of some key/value heads. One pass with a running
+/// The score of a query and a key with product qk, and its derivative.
+template <class R>
+R attention_score(R qk, R divisor, R cap) {
+  const R score = qk / divisor;
+  return cap > 0 ? cap * std::tanh(score / cap) : score;
+}
+template <class R>
+R attention_score_slope(R score, R divisor, R cap) {
+  const R t = cap > 0 ? score / cap : R{0};
+  return (R{1} - t * t) / divisor;
+}
+
+/// softmax(q k^T / divisor) v over the keys j with position - window < j <= position, for the query
+/// rows of the range and all query heads of some key/value heads, with cap and sinks as
+/// AttentionArgs says. One pass with a running
 /// maximum (Milakov & Gimelshein 2018); no scores are stored. All operands are rounded to KV: queries,
 /// new keys and values, and weights; their sum is of the weights before rounding.
 template <class R, class KV>
@@ -22,7 +35,8 @@ void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
       const std::int64_t g = head / a.group;
       const R* const q = a.q.at(i, g) + head % a.group * D;
       R* out = a.out + i * a.out_stride + head * D;
-      R maximum = 0, total = 0;
+      const bool sink = a.sinks != nullptr;
+      R maximum = sink ? a.sinks[head] : R{0}, total = sink;
       for (int d = 0; d < D; ++d) out[d] = 0;
 
       const std::int64_t begin = first_visible(a.position + i, a.window);
@@ -39,9 +53,9 @@ void attention(const AttentionArgs<R, KV>& a, Range heads, Range rows) {
 
         R score = 0;
         for (int d = 0; d < D; ++d) score += rounded(q[d]) * key(d);
-        score /= std::sqrt(static_cast<R>(D));
-        const R new_maximum = j == begin || score > maximum ? score : maximum;
-        const R keep = j == begin ? R{0} : std::exp(maximum - new_maximum);
+        score = attention_score(score, a.divisor, a.cap);
+        const R new_maximum = total == 0 || score > maximum ? score : maximum;
+        const R keep = total == 0 ? R{0} : std::exp(maximum - new_maximum);
         const R weight = std::exp(score - new_maximum);
         for (int d = 0; d < D; ++d) out[d] = keep * out[d] + rounded(weight) * value(d);
         total = keep * total + weight;
@@ -98,15 +112,30 @@ void attention_backward_start(const AttentionBackwardArgs<R, KV>& b, std::int64_
   if (b.update_rings) update_rings_backward(b, head, rows);
 }
 
+/// The gradients of the sinks of one key/value head: each is a key with a value of 0, so that its
+/// score's gradient is -p sum(p dp), and sum(p dp) = dout out.
+template <class R, class KV>
+void attention_backward_sinks(const AttentionBackwardArgs<R, KV>& b, std::int64_t g) {
+  const AttentionArgs<R, KV>& a = b.forward;
+  for (std::int64_t i = 0; i < a.rows; ++i)
+    for (std::int64_t head = g * a.group; head < (g + 1) * a.group; ++head) {
+      const R* const out = a.out + i * a.out_stride + head * a.head_dim;
+      const R* const dout = b.dout + i * b.dout_stride + head * a.head_dim;
+      R mean = 0;
+      for (int d = 0; d < a.head_dim; ++d) mean += out[d] * dout[d];
+      const R p = std::exp(a.sinks[head] - a.log_sum[i * a.n_kv_heads * a.group + head]);
+      b.dsinks[head] -= p * mean;
+    }
+}
+
 /// The gradients for the query heads of some key/value heads. With p the softmax weights of a query,
-/// dp = dout v and ds = p (dp - sum(p dp)) / sqrt(head_dim):
+/// dp = dout v and ds = p (dp - sum(p dp)) score'(qk), score' = 1 / divisor without a cap:
 ///   dv += p dout    dq += ds k    dk += ds q
 /// Scores are recomputed; none is stored. Rounding to KV counts as the identity.
 template <class R, class KV>
 void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
   const AttentionArgs<R, KV>& a = b.forward;
   const int D = a.head_dim;
-  const R scale = R{1} / std::sqrt(static_cast<R>(D));
   const auto rounded = [](R x) { return static_cast<R>(static_cast<KV>(x)); };
   for (std::int64_t g = heads.begin; g < heads.end; ++g) {
     attention_backward_start(b, g, {0, a.rows});
@@ -131,11 +160,13 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
               score += rounded(q[d]) * key(d);
               dp += dout[d] * (old ? static_cast<R>(a.ring_v[at + d]) : rounded(own_v[d]));
             }
-            f(score * scale, dp, key, old ? b.dring_k + at : b.dk.at(j - a.position, g),
+            f(attention_score(score, a.divisor, a.cap), dp, key, old ? b.dring_k + at : b.dk.at(j - a.position, g),
               old ? b.dring_v + at : b.dv.at(j - a.position, g));
           }
         };
-        R maximum = 0, total = 0, mean = 0;  // of the scores; of the weights; of dp
+        const bool sink = a.sinks != nullptr;
+        R maximum = sink ? a.sinks[g * a.group + head] : R{0};  // of the scores
+        R total = sink, mean = 0;                               // of the weights; of dp
         each_key([&](R score, R dp, auto, R*, R*) {
           const R new_maximum = total == 0 || score > maximum ? score : maximum;
           const R keep = total == 0 ? R{0} : std::exp(maximum - new_maximum);
@@ -146,7 +177,7 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
         });
         mean /= total;
         each_key([&](R score, R dp, auto key, R* dkey, R* dvalue) {
-          const R p = std::exp(score - maximum) / total, ds = p * (dp - mean) * scale;
+          const R p = std::exp(score - maximum) / total, ds = p * (dp - mean) * attention_score_slope(score, a.divisor, a.cap);
           for (int d = 0; d < D; ++d) {
             dvalue[d] += p * dout[d];
             dq[d] += ds * key(d);

@@ -98,6 +98,12 @@ template <class KV>
   }
 }
 
+/// A row's scores become cap * tanh(score / cap).
+[[gnu::noinline]] inline void cap_scores(float cap, float* score) {
+  for (int j = 0; j < attention_tile; j += lanes)
+    store(score + j, vec(cap) * xsimd::tanh(load(score + j) / vec(cap)));
+}
+
 /// Turns a row's scores into weights, 0 outside `visible`, and updates the running maximum and
 /// total (a vector). Returns the factor by which to rescale earlier tiles' weights. scale: that of
 /// the scores, times log2(e).
@@ -140,12 +146,17 @@ template <class KV>
   const std::int64_t width = round_up(head_dim, panel_width), units = Packing<KV>::groups(head_dim);
   const std::int64_t per_head = (rows.end - rows.begin) * a.group;
   const std::int64_t all_rows = per_head * (heads.end - heads.begin);
-  const float scale = 1.44269504f / std::sqrt(static_cast<float>(head_dim));
+  const float scale = 1.44269504f / a.divisor, cap = a.cap * a.divisor;
   AttentionBuffers<KV> t;
   t.place(scratch, head_dim);
   std::fill_n(t.out, all_rows * width, 0.f);
   std::fill_n(t.total, all_rows * lanes, 0.f);
   std::fill_n(t.maximum, all_rows, -3.0e38f);
+  if (a.sinks != nullptr)
+    for (std::int64_t r = 0; r < all_rows; ++r) {
+      t.maximum[r] = a.divisor * a.sinks[(heads.begin + r / per_head) * a.group + r % a.group];
+      t.total[r * lanes] = 1;
+    }
   KV* const zeros = t.rows + 2 * tile * head_dim;
   std::fill_n(zeros, head_dim, KV(0.f));
   // Row r of a key/value head is query head r % group of token r / group.
@@ -217,6 +228,7 @@ template <class KV>
                        tile / panel_width, n);
         for (std::int64_t i = 0; i < n; ++i) {
           const std::int64_t row = place(g, r + i);
+          if (cap > 0) detail::cap_scores(cap, score + i * tile);
           const float rescale = detail::attention_weights(visible(i), scale, score + i * tile,
                                                           t.maximum[row], t.total + row * lanes);
           if (rescale != 1.f)
@@ -248,7 +260,7 @@ template <class KV>
       const vec scale_out(1.f / total);
       if (a.log_sum)
         a.log_sum[(rows.begin + r / a.group) * a.n_kv_heads * a.group + g * a.group + r % a.group] =
-            t.maximum[place(g, r)] / std::sqrt(static_cast<float>(head_dim)) + std::log(total);
+            t.maximum[place(g, r)] / a.divisor + std::log(total);
       for_each_vec({0, head_dim}, [&](std::int64_t d, std::int64_t m) {
         store_part(to + d, load(from + d) * scale_out, m);
       });

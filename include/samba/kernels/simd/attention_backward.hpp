@@ -70,7 +70,7 @@ template <class KV>
   const AttentionArgs<float, KV>& a = b.forward;
   const int D = a.head_dim;
   const std::int64_t width = round_up(D, panel_width);
-  const float scale = 1.f / std::sqrt(static_cast<float>(D));
+  const float scale = 1.f / a.divisor, cap = a.cap * a.divisor;
   detail::AttentionBackwardBuffers t;
   t.place(scratch, D);
 
@@ -154,12 +154,14 @@ template <class KV>
         const vec mean(sum(products)),
             log_sum(-log2e * a.log_sum[token * a.n_kv_heads * a.group + h]);
         float *const p = t.p + i * tile, *const ds = t.ds + i * tile;
+        if (cap > 0) detail::cap_scores(cap, p);
         for (int j = 0; j < tile; j += lanes) {
+          const vec tanh = cap > 0 ? load(p + j) / vec(cap) : vec(0.f);  // of score / cap
           // At most 1, even where scores are so large that log_sum has no digits left for the rest.
           const vec weight =
               exp2_below((xsimd::min)(vec(0.f), fma(load(p + j), vec(scale * log2e), log_sum)));
           store(p + j, weight);
-          store(ds + j, weight * (load(ds + j) - mean) * vec(scale));
+          store(ds + j, weight * (load(ds + j) - mean) * vec(scale) * (vec(1.f) - tanh * tanh));
         }
         const auto hide = [&](std::int64_t from, std::int64_t to) {
           for (std::int64_t j = std::max<std::int64_t>(from, 0); j < (std::min)(to, tile); ++j)
