@@ -110,16 +110,15 @@ struct Phi3
 
 /// Scaled embeddings, norms that multiply by 1 + weight, heads not of d_model / n_heads, GeGLU.
 struct Gemma
-    : LanguageModel<
-          Repeat<2, HybridStack<
-                        DModel<48>, Norms<Norm<NormOptions{.plus_one = true}>>,
-                        Attention<AttentionOptions{.n_heads = 4, .n_kv_heads = 1, .head_dim = 20}>,
-                        GeGLU<48, 112>>>,
-          ModelOptions{.vocab_size = 128,
-                       .tie_embeddings = true,
-                       .norm_eps = 1e-6f,
-                       .embedding_scale = EmbeddingScale::sqrt_d_model,
-                       .final_norm = NormOptions{.plus_one = true}}> {
+    : LanguageModel<Repeat<2, HybridStack<DModel<48>, Norms<Norm<NormOptions{.plus_one = true}>>,
+                                          Attention<AttentionOptions{
+                                              .n_heads = 4, .n_kv_heads = 1, .head_dim = 20}>,
+                                          GeGLU<48, 112>>>,
+                    ModelOptions{.vocab_size = 128,
+                                 .tie_embeddings = true,
+                                 .norm_eps = 1e-6f,
+                                 .embedding_scale = EmbeddingScale::sqrt_d_model,
+                                 .final_norm = NormOptions{.plus_one = true}}> {
   static constexpr const char* folder = "gemma-tiny";
 };
 
@@ -185,6 +184,31 @@ struct LongWindow
     : LanguageModel<
           HybridStack<SWA<100, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>, SwiGLU<32, 40>>,
           tied(40)> {};
+/// The options of attention, norms and models that the others leave off.
+struct Optioned
+    : LanguageModel<
+          HybridStack<
+              DModel<32>,
+              Norms<Norm<NormOptions{.plus_one = true}>, Norm<NormOptions{.plus_one = true}>>,
+              SWA<20, AttentionOptions{.n_heads = 4,
+                                       .n_kv_heads = 2,
+                                       .proj_bias = true,
+                                       .qk_norm = QkNorm::head,
+                                       .qk_norm_plus_one = true,
+                                       .scale = 0.6f,
+                                       .score_cap = 2,
+                                       .sinks = true}>,
+              GeGLU<32, 40>,
+              Attention<AttentionOptions{.n_heads = 3,
+                                         .head_dim = 10,
+                                         .qkv_bias = true,
+                                         .qk_norm = QkNorm::token,
+                                         .gate = true}>>,
+          ModelOptions{
+              .vocab_size = 41,
+              .embedding_scale = EmbeddingScale::sqrt_d_model_bf16,
+              .final_norm = NormOptions{.kind = NormKind::layer, .plus_one = true, .bias = true},
+              .logit_cap = 3}> {};
 /// Nothing in it depends on the position but through the window.
 struct NoPosition
     : LanguageModel<HybridStack<Mamba<32>, SWA<24, AttentionOptions{.n_heads = 2, .rope = false}>,

@@ -23,7 +23,7 @@ struct Case {
   std::int64_t position;  ///< of the first row; the keys before it are in the ring
   std::int64_t rows;
   int n_kv_heads = 1, group = 1;
-  double scale = 1;  ///< size of queries and keys
+  double scale = 1;            ///< size of queries and keys
   float divisor = 0, cap = 0;  ///< of the scores; 0: sqrt(head_dim), none
   bool sinks = false;
   std::size_t qkv_offset = 0, ring_offset = 0, out_offset = 0, gap = 0;
@@ -323,8 +323,7 @@ void check_backward(int head_dim, const Case& c, Random& rng) {
     }
   };
   const auto naive = [&](const auto& args) {
-    for (int g = 0; c.sinks && g < c.n_kv_heads; ++g)
-      reference::attention_backward_sinks(args, g);
+    for (int g = 0; c.sinks && g < c.n_kv_heads; ++g) reference::attention_backward_sinks(args, g);
     reference::attention_backward(args, {0, c.n_kv_heads});
   };
   // As in the forward pass. Of bf16, the mean of dp comes from its rounded weights.

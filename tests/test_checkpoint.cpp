@@ -140,7 +140,7 @@ TEST_CASE("names of any other schedule") {
 }
 
 TEMPLATE_TEST_CASE("save and load keep every bit", "", tiny::Samba, tiny::MambaOnly,
-                   tiny::AttentionOnly, tiny::Mixed, tiny::Odd) {
+                   tiny::AttentionOnly, tiny::Mixed, tiny::Odd, tiny::Optioned) {
   const TempDir folder;
   const auto weights = random_weights<TestType>(1);
   save(weights, folder.file("model.safetensors"));

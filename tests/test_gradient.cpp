@@ -159,7 +159,7 @@ TEST_CASE("gradients: golden trajectory of AdamW") {
 
 TEMPLATE_TEST_CASE("gradients: central differences", "", tiny::Samba, tiny::MambaOnly,
                    tiny::AttentionOnly, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::NoPosition,
-                   tiny::MambaSwaMlp, tiny::MlpSwaMlp, tiny::MambaMlp, tiny::Llama,
+                   tiny::MambaSwaMlp, tiny::MlpSwaMlp, tiny::MambaMlp, tiny::Llama, tiny::Optioned,
                    golden::SambaBf16Rope) {
   using Model = TestType;
   Random rng;
@@ -271,7 +271,8 @@ TEST_CASE("gradients: the check of a layer finds what is wrong in its backward p
 }
 
 TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss and recomputing",
-                   "", tiny::Samba, tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::Odd) {
+                   "", tiny::Samba, tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::Odd,
+                   tiny::Optioned) {
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);
@@ -298,7 +299,7 @@ TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss
 
 TEMPLATE_TEST_CASE(
     "gradients: examples that all start anew, with the states of one layer at a time", "",
-    tiny::Samba, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::Llama) {
+    tiny::Samba, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::Llama, tiny::Optioned) {
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);
@@ -341,7 +342,8 @@ TEMPLATE_TEST_CASE(
 }
 
 TEMPLATE_TEST_CASE("gradients: segments whose state gradients are carried", "", tiny::Samba,
-                   tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::LongWindow) {
+                   tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::LongWindow,
+                   tiny::Optioned) {
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);

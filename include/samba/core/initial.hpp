@@ -43,11 +43,16 @@ inline constexpr NoDecay no_decay{};
 struct OfBranch {};
 inline constexpr OfBranch of_branch{};
 
+/// Marks the weights of a norm that are its scale minus 1. Some files store the scale itself.
+struct LessOne {};
+inline constexpr LessOne less_one{};
+
 /// The attributes of a tensor.
 struct TensorAttributes {
   Initial initial = {};
   bool decays = true;  ///< if it has two or more dimensions
   bool of_branch = false;
+  bool less_one = false;
 
   constexpr TensorAttributes(const auto&... attributes) { (take(attributes), ...); }
 
@@ -55,6 +60,7 @@ struct TensorAttributes {
   constexpr void take(const Initial& x) { initial = x; }
   constexpr void take(NoDecay) { decays = false; }
   constexpr void take(OfBranch) { of_branch = true; }
+  constexpr void take(LessOne) { less_one = true; }
 };
 
 }  // namespace samba::inline SAMBA_TARGET

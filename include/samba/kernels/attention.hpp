@@ -165,7 +165,7 @@ struct GroupedAttentionBackward {
   /// The gradients of the rings as they were left, then as they were found; without update_rings added
   /// to.
   const RingData<Real<P>>&dring_k, &dring_v;
-  bool update_rings = true;  ///< as attention had it
+  bool update_rings = true;   ///< as attention had it
   Real<P>* dsinks = nullptr;  ///< (n_heads), added to, with sinks
   const AttentionBackwardScratch<HeadDim, Real<P>>& scratch;
 };

@@ -53,6 +53,9 @@ void gelu_mul_backward(const float* gate, const float* up, const float* dout, Ra
                        Gelu form, float* dgate, float* dup);
 void silu_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
                        float* dgate, float* dup);
+void sigmoid_mul(const float* gate, const float* up, Range columns, float* out);
+void sigmoid_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
+                          float* dgate, float* dup);
 void soft_cap(float cap, Range columns, float* x);
 void soft_cap_backward(float cap, const float* x, Range columns, float* dx);
 void add(const float* y, Range columns, float* x);
@@ -102,6 +105,8 @@ using compiled::rmsnorm_backward_weight;
 using compiled::rope;
 using compiled::rope_backward;
 using compiled::row_statistics;
+using compiled::sigmoid_mul;
+using compiled::sigmoid_mul_backward;
 using compiled::silu_mul;
 using compiled::silu_mul_backward;
 using compiled::soft_cap;

@@ -34,6 +34,12 @@ struct SiluMulBackwardArgs {
 /// The two forms of GELU (Hendrycks & Gimpel 2016): x Phi(x), and its approximation by a tanh.
 enum class Gelu { exact, tanh };
 
+/// out = sigmoid(gate) * up, as SiluMulArgs; and its gradients.
+template <class E>
+struct SigmoidMulArgs : SiluMulArgs<E> {};
+template <class E>
+struct SigmoidMulBackwardArgs : SiluMulBackwardArgs<E> {};
+
 /// out = gelu(gate) * up, as SiluMulArgs; and its gradients.
 template <class E>
 struct GeluMulArgs : SiluMulArgs<E> {
@@ -86,13 +92,13 @@ struct CopyArgs {
   std::int64_t rows, columns;
 };
 
-/// The arguments of silu_mul and gelu_mul. All (rows, N).
+/// The arguments of silu_mul, sigmoid_mul and gelu_mul. All (rows, N).
 template <class P, int N>
 struct SiluMul {
   In<P, N> gate, up;
   Out<P, N> out;  ///< may be gate or up
 };
-/// The arguments of silu_mul_backward and gelu_mul_backward. All (rows, N).
+/// The arguments of silu_mul_backward, sigmoid_mul_backward and gelu_mul_backward. All (rows, N).
 template <class P, int N>
 struct SiluMulBackward {
   In<P, N> gate, up;
@@ -160,16 +166,26 @@ template <int N, class P>
 void silu_mul(const Context<P>& c, const std::type_identity_t<SiluMul<P, N>>& a) {
   samba::detail::launch_on(c, detail::gate_args(a));
 }
+/// out = sigmoid(gate) * up.
+template <int N, class P>
+void sigmoid_mul(const Context<P>& c, const std::type_identity_t<SiluMul<P, N>>& a) {
+  samba::detail::launch_on(c, SigmoidMulArgs<Act<P>>{detail::gate_args(a)});
+}
 /// out = gelu(gate) * up.
 template <int N, Gelu form, class P>
 void gelu_mul(const Context<P>& c, const std::type_identity_t<SiluMul<P, N>>& a) {
   samba::detail::launch_on(c, GeluMulArgs<Act<P>>{detail::gate_args(a), form});
 }
 
-/// The gradients of silu_mul, and of gelu_mul.
+/// The gradients of silu_mul, sigmoid_mul and gelu_mul.
 template <int N, class P>
 void silu_mul_backward(const Context<P>& c, const std::type_identity_t<SiluMulBackward<P, N>>& a) {
   samba::detail::launch_on(c, detail::gate_backward_args(a));
+}
+template <int N, class P>
+void sigmoid_mul_backward(const Context<P>& c,
+                          const std::type_identity_t<SiluMulBackward<P, N>>& a) {
+  samba::detail::launch_on(c, SigmoidMulBackwardArgs<Act<P>>{detail::gate_backward_args(a)});
 }
 template <int N, Gelu form, class P>
 void gelu_mul_backward(const Context<P>& c, const std::type_identity_t<SiluMulBackward<P, N>>& a) {
@@ -223,15 +239,15 @@ void copy(const Context<P>& c, const std::type_identity_t<Copy<Residual<P>, Resi
 }
 
 /// The arguments of copy_heads.
-template <class P, int KvHeads, int HeadDim>
+template <class P, int KvHeads, int Group, int HeadDim>
 struct CopyHeads {
-  Heads<const Act<P>, KvHeads, 1, HeadDim> from;
-  Heads<Act<P>, KvHeads, 1, HeadDim> to;
+  Heads<const Act<P>, KvHeads, Group, HeadDim> from;
+  Heads<Act<P>, KvHeads, Group, HeadDim> to;
 };
-/// to = from, of keys or values.
-template <int KvHeads, int HeadDim, class P>
+/// to = from, of queries, keys or values.
+template <int KvHeads, int Group, int HeadDim, class P>
 void copy_heads(const Context<P>& c,
-                const std::type_identity_t<CopyHeads<P, KvHeads, HeadDim>>& a) {
+                const std::type_identity_t<CopyHeads<P, KvHeads, Group, HeadDim>>& a) {
   for (int head = 0; head < KvHeads; ++head)
     samba::detail::launch_on(c, CopyArgs<Act<P>>{.from = a.from.at(0, head),
                                                  .from_stride = a.from.stride,
@@ -239,7 +255,7 @@ void copy_heads(const Context<P>& c,
                                                  .to_stride = a.to.stride,
                                                  .factor = 1,
                                                  .rows = a.to.rows,
-                                                 .columns = HeadDim});
+                                                 .columns = Group * HeadDim});
 }
 
 /// x = 0.

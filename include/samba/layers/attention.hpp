@@ -1,110 +1,16 @@
 #pragma once
 #include <samba/core/initial.hpp>
-#include <samba/core/options.hpp>
 #include <samba/kernels/elementwise.hpp>
 #include <samba/kernels/matmul.hpp>
-#include <samba/kernels/rope.hpp>
 #include <samba/layers/key_value_channel.hpp>
-
-#include <limits>
+#include <samba/layers/query_key_norms.hpp>
 
 namespace samba::inline SAMBA_TARGET {
 
-/// In n_heads, n_kv_heads and head_dim 0 means derived: head_dim is d_model / n_heads if n_heads is
-/// given, else 128; n_heads is d_model / head_dim; n_kv_heads is n_heads.
-struct AttentionOptions {
-  int n_heads = 0;
-  int n_kv_heads = 0;
-  int head_dim = 0;
-  bool rope = true;             ///< rotary position embedding of queries and keys
-  float rope_theta = 10000.f;   ///< base of the rotary frequencies
-  float rotary_fraction = 1.f;  ///< share of each head's channels that turn, from the first on
-  RopeTable rope_table = RopeTable::exact;
-  bool bias = false;  ///< biases of the qkv and output projections
-  /// Positions of the first training, for the scaled frequencies of Llama 3.1; 0: they are not scaled.
-  int rope_original_positions = 0;
-  float rope_factor = 8.f;            ///< that low frequencies are divided by
-  float rope_low_freq_factor = 1.f;   ///< frequencies with fewer turns in those positions are low
-  float rope_high_freq_factor = 4.f;  ///< and with more turns they stay
-};
-
-namespace detail {
-
-/// The sizes of a layer of attention, and what is said of them.
-template <int D, int Window, AttentionOptions O>
-struct AttentionSizes {
-  static constexpr int d_model = D, window = Window;
-  static constexpr int head_dim = O.head_dim ? O.head_dim : O.n_heads ? D / O.n_heads : 128;
-  static constexpr int n_heads = O.n_heads ? O.n_heads : D / head_dim;
-  static constexpr int n_kv_heads = O.n_kv_heads ? O.n_kv_heads : n_heads;
-  static constexpr int group = n_heads / n_kv_heads;
-  static constexpr int rotary =
-      O.rope ? static_cast<int>(O.rotary_fraction * static_cast<float>(head_dim)) : 0;
-  static constexpr bool bias = O.bias, unbounded = Window == 0;
-  // Constants of their own: clang 14 reads an option at run time from the wrong place in O.
-  static constexpr float rope_theta = O.rope_theta;
-  static constexpr RopeTable rope_table = O.rope_table;
-  static constexpr kernels::RopeScaling rope_scaling{
-      O.rope_original_positions, O.rope_factor, O.rope_low_freq_factor, O.rope_high_freq_factor};
-  static_assert(O.head_dim || O.n_heads == 0 || D % O.n_heads == 0,
-                "SWA, Attention: n_heads must divide d_model, or give head_dim");
-  static_assert(O.n_heads || D % head_dim == 0,
-                "SWA, Attention: head_dim (128 unless given) must divide d_model, or give n_heads");
-  static_assert(n_heads > 0 && n_kv_heads > 0 && head_dim > 0,
-                "SWA, Attention: n_heads, n_kv_heads and head_dim must be positive");
-  static_assert(n_heads % n_kv_heads == 0,
-                "SWA, Attention: n_heads must be a multiple of n_kv_heads");
-  static_assert(O.rope_original_positions >= 0 &&
-                    (O.rope_original_positions == 0 ||
-                     (O.rope_factor > 0 && O.rope_low_freq_factor > 0 &&
-                      O.rope_low_freq_factor < O.rope_high_freq_factor)),
-                "SWA, Attention: rope_original_positions and rope_factor must be positive, and "
-                "rope_low_freq_factor below rope_high_freq_factor");
-  static_assert(
-      O.rotary_fraction >= 0 && O.rotary_fraction <= 1 && rotary % 2 == 0,
-      "SWA, Attention: rotary_fraction must lie in [0, 1] and make an even number of channels");
-
-  static constexpr void visit_options(auto&& f) {
-    f("n_heads", n_heads);
-    f("n_kv_heads", n_kv_heads);
-    f("head_dim", head_dim);
-    if constexpr (!unbounded) f("window", window);
-    f("rotary", rotary);
-    if constexpr (rotary > 0) {
-      f("rope_theta", rope_theta);
-      f("rope_table", rope_table == RopeTable::exact ? "exact" : "bfloat16");
-      if constexpr (rope_scaling.original > 0) {
-        f("rope_original_positions", rope_scaling.original);
-        f("rope_factor", rope_scaling.factor);
-        f("rope_low_freq_factor", rope_scaling.low);
-        f("rope_high_freq_factor", rope_scaling.high);
-      }
-    }
-    f("bias", bias);
-  }
-
-  /// FLOPs of the token at `position` besides the matrices: scores and weighted values of its keys.
-  static constexpr std::int64_t other_flops(std::int64_t position) {
-    const std::int64_t keys = unbounded || position < window ? position + 1 : window;
-    return keys * (4 * n_heads * head_dim);
-  }
-
- protected:
-  static constexpr std::int64_t keys_in_sight =
-      unbounded ? (std::numeric_limits<std::int64_t>::max)() : window;
-
-  static const auto& angles() {
-    static const kernels::RotaryTable<rotary> table(rope_theta, rope_table, rope_scaling);
-    return table;
-  }
-};
-
-}  // namespace detail
-
 /// Causal attention with grouped queries on d_model channels; Window = 0: over all earlier tokens.
 ///
-///   [q k v] = W_qkv u      q, k turned by their position
-///   out = W_o softmax(q k^T / sqrt(head_dim)) v
+///   [q k v] = W_qkv u      q, k normalised if there is a qk_norm, and turned by their position
+///   out = W_o (softmax(q k^T / sqrt(head_dim)) v [* sigmoid(W_g u)])
 ///
 /// The query at position i sees the keys j with i - Window < j <= i. The rows of W_qkv are grouped
 /// by key/value head: its query heads, its key head, its value head. State per sequence: two rings
@@ -115,11 +21,12 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
   using Sizes = detail::AttentionSizes<D, Window, O>;
   static constexpr const char* name = Window ? "swa" : "attention";
   using Sizes::n_heads, Sizes::n_kv_heads, Sizes::head_dim, Sizes::group, Sizes::rotary,
-      Sizes::bias;
-  static constexpr int d_model = D, kv_width = n_kv_heads * head_dim;
+      Sizes::sinks, Sizes::gate;
+  static constexpr int d_model = D, kv_width = n_kv_heads * head_dim, y_width = n_heads * head_dim;
   static constexpr int qkv_width = (n_heads + 2 * n_kv_heads) * head_dim;
   static constexpr bool lends = !std::is_void_v<Lends>;
   using Writes = Channels<Lends>;
+  using Norms = detail::QueryKeyNorms<Sizes>;
   using Rings = std::conditional_t<lends, Lends, KeyValueChannel<n_kv_heads, head_dim, Window>>;
   static_assert(Rings::n_kv_heads == n_kv_heads && Rings::head_dim == head_dim &&
                     Rings::n_slots == Window,
@@ -129,16 +36,27 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
   template <class T>
   struct Weights {
     Matrix<T, qkv_width, d_model> qkv;
-    Matrix<T, d_model, n_heads * head_dim> proj;
+    Matrix<T, d_model, y_width> proj;
     Vector<Real<T>, qkv_width> qkv_bias;
     Vector<Real<T>, d_model> proj_bias;
+    Matrix<T, y_width, d_model> gate_proj;
+    Vector<Real<T>, n_heads> sink;
+    typename Norms::template Weights<T> norms;
 
     static constexpr void visit(auto& w, auto&& f) {
       f("attn.weight", w.qkv);
-      if constexpr (bias) f("attn.bias", w.qkv_bias);
+      if constexpr (Sizes::qkv_bias) f("attn.bias", w.qkv_bias);
       f("proj.weight", w.proj, init::output);
-      if constexpr (bias) f("proj.bias", w.proj_bias);
+      if constexpr (Sizes::proj_bias) f("proj.bias", w.proj_bias);
+      if constexpr (gate) f("gate_proj.weight", w.gate_proj);
+      if constexpr (sinks) f("sinks", w.sink);
+      Norms::template Weights<T>::visit(w.norms, f);
     }
+    static constexpr void visit_derived(auto& w, auto&& f) {
+      Norms::template Weights<T>::visit_derived(w.norms, f);
+    }
+    void derive() { norms.derive(); }
+    void derive_backward(Weights<Master<Real<T>>>& g) const { norms.derive_backward(g.norms); }
   };
 
   template <class P>
@@ -147,27 +65,38 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
   template <class P>
   struct Scratch {
     Rows<Act<P>, qkv_width> qkv;
-    Rows<Act<P>, n_heads * head_dim> y;
+    Rows<Act<P>, y_width> y, g, gated;
     Rows<Act<P>, n_heads> log_sum;
+    typename Norms::template Scratch<P> norms;
     kernels::AttentionScratch<head_dim, Real<P>> tile;
 
     static void visit(auto& t, auto&& f) {
       f(t.qkv);
       f(t.y);
+      if constexpr (gate) {
+        f(t.g);
+        f(t.gated);
+      }
       f(t.log_sum);
+      Norms::template Scratch<P>::visit(t.norms, f);
       f(t.tile);
     }
+    /// What the output projection reads.
+    const auto& projected() const { return gate ? gated : y; }
   };
 
   template <class P>
   struct Backward {
     Rows<Act<P>, qkv_width> qkv;
-    Rows<Act<P>, n_heads * head_dim> y;
+    Rows<Act<P>, y_width> y, g;  // g first holds the gradient of gated
+    typename Norms::template Backward<P> norms;
     kernels::AttentionBackwardScratch<head_dim, Real<P>> tile;
 
     static void visit(auto& t, auto&& f) {
       f(t.qkv);
       f(t.y);
+      if constexpr (gate) f(t.g);
+      Norms::template Backward<P>::visit(t.norms, f);
       f(t.tile);
     }
   };
@@ -177,15 +106,17 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
   static void forward(const Context<P>& c, const Weights<Weight<P>>& w, const State<P>& s,
                       const Scratch<P>& t, In<P, D> u, Out<P, D> out) {
     using namespace kernels;
-    const auto [q, k, v] = Fused<Act<P>>(t.qkv);
+    const Fused<Act<P>> fused(t.qkv);
+    const auto v = fused.v;
 
     matmul(c, w.qkv, w.qkv_bias, u, t.qkv);
+    const auto [q, k] = Norms::forward(c, w.norms, t.norms, {fused.q, fused.k});
     if constexpr (rotary > 0)
       rope<rotary, n_kv_heads, group, head_dim>(c, {.angles = Sizes::angles(), .q = q, .k = k});
     if constexpr (lends) {
       const auto shared = typename Lends::template Views<Act<P>>(c.template write<Lends>());
-      copy_heads<n_kv_heads, head_dim>(c, {.from = k, .to = shared.k});
-      copy_heads<n_kv_heads, head_dim>(c, {.from = v, .to = shared.v});
+      copy_heads<n_kv_heads, 1, head_dim>(c, {.from = k, .to = shared.k});
+      copy_heads<n_kv_heads, 1, head_dim>(c, {.from = v, .to = shared.v});
     }
     attention<n_kv_heads, group, head_dim>(c, {.q = q,
                                                .k = k,
@@ -193,11 +124,16 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
                                                .ring_k = s.k,
                                                .ring_v = s.v,
                                                .window = Sizes::keys_in_sight,
+                                               .scores = scores(w),
                                                .out = t.y,
                                                .log_sum = t.log_sum,
                                                .update_rings = !lends,
                                                .scratch = t.tile});
-    matmul(c, w.proj, w.proj_bias, t.y, out);
+    if constexpr (gate) {
+      matmul(c, w.gate_proj, u, t.g);
+      sigmoid_mul<y_width>(c, {.gate = t.g, .up = t.y, .out = t.gated});
+    }
+    matmul(c, w.proj, w.proj_bias, t.projected(), out);
   }
 
   /// Gradients given dout, the gradient of out, after forward: du is written, g added to. s: the states as
@@ -208,15 +144,26 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
                        const State<Gradients<P>>& ds, const Scratch<P>& t, const Backward<P>& d,
                        In<P, D> u, In<P, D> dout, Out<P, D> du) {
     using namespace kernels;
-    const auto [q, k, v] = Fused<Act<P>>(t.qkv);
-    const auto [dq, dk, dv] = Fused<Act<P>>(d.qkv);
+    const Fused<Act<P>> fused(t.qkv), dfused(d.qkv);
+    const auto v = fused.v, dv = dfused.v;
+    const auto [q, k] =
+        Norms::results(t.norms, typename Norms::template Pair<Act<P>>{fused.q, fused.k});
+    const auto [dq, dk] =
+        Norms::results(d.norms, typename Norms::template Pair<Act<P>>{dfused.q, dfused.k});
 
     matmul_backward(c, w.proj,
-                    {.x = t.y, .dout = dout, .dw = g.proj, .dbias = g.proj_bias.data(), .dx = d.y});
+                    {.x = t.projected(),
+                     .dout = dout,
+                     .dw = g.proj,
+                     .dbias = g.proj_bias.data(),
+                     .dx = gate ? d.g : d.y});
+    if constexpr (gate)
+      sigmoid_mul_backward<y_width>(
+          c, {.gate = t.g, .up = t.y, .dout = d.g, .dgate = d.g, .dup = d.y});
     if constexpr (lends) {  // their gradients from readers and rings
       const auto shared = typename Lends::template Views<Act<P>>(c.template gradient<Lends>());
-      copy_heads<n_kv_heads, head_dim>(c, {.from = shared.k, .to = dk});
-      copy_heads<n_kv_heads, head_dim>(c, {.from = shared.v, .to = dv});
+      copy_heads<n_kv_heads, 1, head_dim>(c, {.from = shared.k, .to = dk});
+      copy_heads<n_kv_heads, 1, head_dim>(c, {.from = shared.v, .to = dv});
     }
     attention_backward<n_kv_heads, group, head_dim>(c, {.q = q,
                                                         .k = k,
@@ -224,6 +171,7 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
                                                         .ring_k = s.k,
                                                         .ring_v = s.v,
                                                         .window = Sizes::keys_in_sight,
+                                                        .scores = scores(w),
                                                         .out = t.y,
                                                         .log_sum = t.log_sum,
                                                         .dout = d.y,
@@ -233,17 +181,27 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
                                                         .dring_k = ds.k,
                                                         .dring_v = ds.v,
                                                         .update_rings = !lends,
+                                                        .dsinks = g.sink.data(),
                                                         .scratch = d.tile});
     if constexpr (rotary > 0)
       rope_backward<rotary, n_kv_heads, group, head_dim>(
           c, {.angles = Sizes::angles(), .q = dq, .k = dk});
+    Norms::backward(c, w.norms, g.norms, t.norms, d.norms, {fused.q, fused.k},
+                    {dfused.q, dfused.k});
     matmul_backward(c, w.qkv,
                     {.x = u, .dout = d.qkv, .dw = g.qkv, .dbias = g.qkv_bias.data(), .dx = du});
+    if constexpr (gate)
+      matmul_backward(c, w.gate_proj, {.x = u, .dout = d.g, .dw = g.gate_proj, .dx = add_to(du)});
   }
 
  private:
   template <class R>
   using Fused = kernels::FusedHeads<R, n_kv_heads, group, head_dim>;
+  template <class T>
+  static kernels::AttentionScores<Real<T>> scores(const Weights<T>& w) {
+    return {
+        .scale = Sizes::scale, .cap = Sizes::score_cap, .sinks = sinks ? w.sink.data() : nullptr};
+  }
 };
 
 /// Sliding-window attention over the last Window tokens, the token's own included (Beltagy et al.

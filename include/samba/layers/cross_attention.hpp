@@ -27,10 +27,11 @@ template <int D, class Keys, AttentionOptions O>
 struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
   using Sizes = detail::AttentionSizes<D, Keys::n_slots, O>;
   static constexpr const char* name = "cross_attention";
-  using Sizes::n_heads, Sizes::n_kv_heads, Sizes::head_dim, Sizes::group, Sizes::rotary,
-      Sizes::bias;
+  using Sizes::n_heads, Sizes::n_kv_heads, Sizes::head_dim, Sizes::group, Sizes::rotary;
   static constexpr int d_model = D, q_width = n_heads * head_dim;
   using Reads = Channels<Keys>;
+  static_assert(Sizes::qk_norm == QkNorm::off && !Sizes::sinks && !Sizes::gate,
+                "CrossAttention: qk_norm, sinks and gate are options of SWA and Attention only");
 
   template <class T>
   struct Weights {
@@ -41,9 +42,9 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
 
     static constexpr void visit(auto& w, auto&& f) {
       f("q.weight", w.q);
-      if constexpr (bias) f("q.bias", w.q_bias);
+      if constexpr (Sizes::qkv_bias) f("q.bias", w.q_bias);
       f("proj.weight", w.proj, init::output);
-      if constexpr (bias) f("proj.bias", w.proj_bias);
+      if constexpr (Sizes::proj_bias) f("proj.bias", w.proj_bias);
     }
   };
 
@@ -83,6 +84,7 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
     using namespace kernels;
     const auto keys = typename Keys::template Views<const Act<P>>(c.template read<Keys>());
     const auto& rings = c.template lent<Keys>();
+    const AttentionScores<Real<P>> scores{.scale = Sizes::scale, .cap = Sizes::score_cap};
 
     matmul(c, w.q, w.q_bias, u, t.q);
     if constexpr (rotary > 0)
@@ -93,6 +95,7 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
                                                .ring_k = rings.k,
                                                .ring_v = rings.v,
                                                .window = Sizes::keys_in_sight,
+                                               .scores = scores,
                                                .out = t.y,
                                                .log_sum = t.log_sum,
                                                .update_rings = false,
@@ -112,6 +115,7 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
     const auto dkeys = typename Keys::template Views<Act<P>>(c.template gradient<Keys>());
     const auto& rings = c.template lent<Keys>();
     const auto& drings = c.template lent_gradient<Keys>();
+    const AttentionScores<Real<P>> scores{.scale = Sizes::scale, .cap = Sizes::score_cap};
 
     matmul_backward(c, w.proj,
                     {.x = t.y, .dout = dout, .dw = g.proj, .dbias = g.proj_bias.data(), .dx = d.y});
@@ -121,6 +125,7 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
                                                         .ring_k = rings.k,
                                                         .ring_v = rings.v,
                                                         .window = Sizes::keys_in_sight,
+                                                        .scores = scores,
                                                         .out = t.y,
                                                         .log_sum = t.log_sum,
                                                         .dout = d.y,

@@ -61,8 +61,8 @@ std::string table(const std::vector<std::vector<std::string>>& rows) {
 }
 
 struct ModelSize {
-  std::int64_t vocab_size, d_model, default_capacity, parameters, norm_parameters, state_bytes, flops,
-      far_flops;
+  std::int64_t vocab_size, d_model, default_capacity, parameters, norm_parameters, state_bytes,
+      flops, far_flops;
   bool tied, has_capacity;
 };
 
@@ -88,8 +88,8 @@ std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& bra
     rows.push_back(row);
   }
   rows.push_back({"", "norm, head" + shape + (m.tied ? " (tied)" : ""),
-                  grouped(m.norm_parameters + (m.tied ? 0 : embedding)), "0", grouped(2 * embedding),
-                  grouped(2 * embedding)});
+                  grouped(m.norm_parameters + (m.tied ? 0 : embedding)), "0",
+                  grouped(2 * embedding), grouped(2 * embedding)});
   rows.push_back({"sum",
                   std::to_string(branches.size()) + " branches" +
                       (times > 1 ? ", i = 0 .. " + std::to_string(times - 1) : "") +

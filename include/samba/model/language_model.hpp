@@ -576,8 +576,7 @@ struct LanguageModel {
                    const kernels::CrossEntropy<P>& targets, const LossScratch<P>& t, Stream<P> x,
                    Stream<P> dx) {
     logits(c, w, x, t.normed, t.logits);
-    if constexpr (logit_cap > 0)
-      kernels::copy<vocab_size>(c, {.from = t.logits, .to = t.capped});
+    if constexpr (logit_cap > 0) kernels::copy<vocab_size>(c, {.from = t.logits, .to = t.capped});
     kernels::cross_entropy<vocab_size>(c, targets, t.logits);
     if constexpr (logit_cap > 0)
       kernels::soft_cap_backward<vocab_size>(c, t.capped, t.logits, logit_cap);
@@ -628,9 +627,10 @@ struct LanguageModel {
   template <class R>
   static R scale_of_embedding() {
     const R root = std::sqrt(static_cast<R>(d_model));
-    return embedding_scale == EmbeddingScale::one            ? R{1}
-           : embedding_scale == EmbeddingScale::sqrt_d_model ? root
-                                                             : static_cast<R>(bf16(static_cast<float>(root)));
+    return embedding_scale == EmbeddingScale::one ? R{1}
+           : embedding_scale == EmbeddingScale::sqrt_d_model
+               ? root
+               : static_cast<R>(bf16(static_cast<float>(root)));
   }
   static auto& embedding_of(auto& w) {
     if constexpr (tie_embeddings)

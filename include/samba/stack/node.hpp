@@ -2,8 +2,8 @@
 /// \file
 /// What a residual branch computes, x += node(x): a layer with the norms around it.
 #include <samba/kernels/elementwise.hpp>
+#include <samba/layers/norm.hpp>
 #include <samba/stack/layer.hpp>
-#include <samba/stack/norm.hpp>
 
 namespace samba::inline SAMBA_TARGET {
 
@@ -76,10 +76,11 @@ struct NodeWeights {
                               WeightsOfNorm<After>>::type after;
 
   static constexpr void visit(auto& w, auto&& f) {
-    if constexpr (!std::is_void_v<Before>) Before::visit(w.norm, f, "norm.weight", "norm.bias");
+    if constexpr (!std::is_void_v<Before>)
+      Before::visit(w.norm, f, "norm.weight", "norm.bias", of_branch);
     L::template Weights<T>::visit(w.layer, f);
     if constexpr (!std::is_void_v<After>)
-      After::visit(w.after, f, "norm_after.weight", "norm_after.bias");
+      After::visit(w.after, f, "norm_after.weight", "norm_after.bias", of_branch);
   }
   static constexpr void visit_derived(auto& w, auto&& f) {
     if constexpr (!std::is_void_v<Before>) Before::visit_derived(w.norm, f, "norm.factor");

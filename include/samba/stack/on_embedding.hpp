@@ -21,7 +21,7 @@ struct OnEmbeddingNode {
     Matrix<T, d_model, wide> down;
 
     static constexpr void visit(auto& w, auto&& f) {
-      NormType::visit(w.norm, f, "norm.weight", "norm.bias");
+      NormType::visit(w.norm, f, "norm.weight", "norm.bias", of_branch);
       L::template Weights<T>::visit(w.layer, f);
       f("down.weight", w.down, of_branch, init::output);
     }

@@ -154,6 +154,13 @@ void silu_mul_backward(const float* gate, const float* up, const float* dout, Ra
                        float* dgate, float* dup) {
   call<&silu_mul_backward>(gate, up, dout, columns, dgate, dup);
 }
+void sigmoid_mul(const float* gate, const float* up, Range columns, float* out) {
+  call<&sigmoid_mul>(gate, up, columns, out);
+}
+void sigmoid_mul_backward(const float* gate, const float* up, const float* dout, Range columns,
+                          float* dgate, float* dup) {
+  call<&sigmoid_mul_backward>(gate, up, dout, columns, dgate, dup);
+}
 void soft_cap(float cap, Range columns, float* x) { call<&soft_cap>(cap, columns, x); }
 void soft_cap_backward(float cap, const float* x, Range columns, float* dx) {
   call<&soft_cap_backward>(cap, x, columns, dx);

@@ -43,6 +43,8 @@ using simd::rope_backward;
 using simd::row_statistics;
 using simd::selective_scan;
 using simd::selective_scan_backward;
+using simd::sigmoid_mul;
+using simd::sigmoid_mul_backward;
 using simd::silu_mul;
 using simd::silu_mul_backward;
 using simd::soft_cap;
@@ -97,9 +99,10 @@ using Kernels = decltype(  //
          &matmul_backward_input<bf16>, &matmul_backward_weight<float>,
          &matmul_backward_weight<bf16>, &attention<float>, &attention<bf16>,
          &attention_backward<float>, &attention_backward<bf16>, &silu_mul, &silu_mul_backward,
-         &gelu_mul, &gelu_mul_backward, &soft_cap, &soft_cap_backward, &add, &add_scaled, &rms_inverse, &rmsnorm,
-         &rmsnorm_backward, &rmsnorm_backward_weight, &row_statistics, &layernorm,
-         &layernorm_backward, &layernorm_backward_weight, &rope, &rope_backward, &cross_entropy>{} +
+         &gelu_mul, &gelu_mul_backward, &sigmoid_mul, &sigmoid_mul_backward, &soft_cap,
+         &soft_cap_backward, &add, &add_scaled, &rms_inverse, &rmsnorm, &rmsnorm_backward,
+         &rmsnorm_backward_weight, &row_statistics, &layernorm, &layernorm_backward,
+         &layernorm_backward_weight, &rope, &rope_backward, &cross_entropy>{} +
     scans(DStates{}) + convolutions<true>(DConvs{}) + convolutions<false>(DConvs{}));
 
 /// Fills in the functions of the instruction set that this was compiled for. (A function, not a

@@ -12,60 +12,87 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 // Threads share the columns, or, for copies, the rows.
 
+namespace detail {
+
+/// Calls kernel(gate, up, columns, out) for every row.
+template <class R, class Kernel>
+void for_each_gated(const Cpu& cpu, const SiluMulArgs<R>& a, Kernel kernel) {
+  const Range columns = cpu.team.share(a.columns, line_floats);
+  for (std::int64_t i = 0; i < a.rows; ++i)
+    kernel(a.gate + i * a.gate_stride, a.up + i * a.up_stride, columns, a.out + i * a.out_stride);
+  cpu.team.barrier();
+}
+/// Calls kernel(gate, up, dout, columns, dgate, dup) for every row.
+template <class R, class Kernel>
+void for_each_gated(const Cpu& cpu, const SiluMulBackwardArgs<R>& a, Kernel kernel) {
+  const Range columns = cpu.team.share(a.columns, line_floats);
+  for (std::int64_t i = 0; i < a.rows; ++i)
+    kernel(a.gate + i * a.gate_stride, a.up + i * a.up_stride, a.dout + i * a.dout_stride, columns,
+           a.dgate + i * a.dgate_stride, a.dup + i * a.dup_stride);
+  cpu.team.barrier();
+}
+
+}  // namespace detail
+
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const SiluMulArgs<R>& a) {
-  const Range columns = cpu.team.share(a.columns, line_floats);
-  for (std::int64_t i = 0; i < a.rows; ++i) {
-    const R *const gate = a.gate + i * a.gate_stride, *const up = a.up + i * a.up_stride;
+  detail::for_each_gated(cpu, a, [](const auto&... row) {
     if constexpr (std::is_same_v<R, float>)
-      simd::silu_mul(gate, up, columns, a.out + i * a.out_stride);
+      simd::silu_mul(row...);
     else
-      reference::silu_mul(gate, up, columns, a.out + i * a.out_stride);
-  }
-  cpu.team.barrier();
+      reference::silu_mul(row...);
+  });
 }
 
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const SiluMulBackwardArgs<R>& a) {
-  const Range columns = cpu.team.share(a.columns, line_floats);
-  for (std::int64_t i = 0; i < a.rows; ++i) {
-    const R *const gate = a.gate + i * a.gate_stride, *const up = a.up + i * a.up_stride,
-                   *const dout = a.dout + i * a.dout_stride;
-    R *const dgate = a.dgate + i * a.dgate_stride, *const dup = a.dup + i * a.dup_stride;
+  detail::for_each_gated(cpu, a, [](const auto&... row) {
     if constexpr (std::is_same_v<R, float>)
-      simd::silu_mul_backward(gate, up, dout, columns, dgate, dup);
+      simd::silu_mul_backward(row...);
     else
-      reference::silu_mul_backward(gate, up, dout, columns, dgate, dup);
-  }
-  cpu.team.barrier();
+      reference::silu_mul_backward(row...);
+  });
+}
+
+template <class R>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const SigmoidMulArgs<R>& a) {
+  detail::for_each_gated(cpu, a, [](const auto&... row) {
+    if constexpr (std::is_same_v<R, float>)
+      simd::sigmoid_mul(row...);
+    else
+      reference::sigmoid_mul(row...);
+  });
+}
+
+template <class R>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const SigmoidMulBackwardArgs<R>& a) {
+  detail::for_each_gated(cpu, a, [](const auto&... row) {
+    if constexpr (std::is_same_v<R, float>)
+      simd::sigmoid_mul_backward(row...);
+    else
+      reference::sigmoid_mul_backward(row...);
+  });
 }
 
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const GeluMulArgs<R>& a) {
-  const Range columns = cpu.team.share(a.columns, line_floats);
-  for (std::int64_t i = 0; i < a.rows; ++i) {
-    const R *const gate = a.gate + i * a.gate_stride, *const up = a.up + i * a.up_stride;
+  detail::for_each_gated(cpu, a, [&](const R* gate, const R* up, Range columns, R* out) {
     if constexpr (std::is_same_v<R, float>)
-      simd::gelu_mul(gate, up, columns, a.form, a.out + i * a.out_stride);
+      simd::gelu_mul(gate, up, columns, a.form, out);
     else
-      reference::gelu_mul(gate, up, columns, a.form, a.out + i * a.out_stride);
-  }
-  cpu.team.barrier();
+      reference::gelu_mul(gate, up, columns, a.form, out);
+  });
 }
 
 template <class R>
 [[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const GeluMulBackwardArgs<R>& a) {
-  const Range columns = cpu.team.share(a.columns, line_floats);
-  for (std::int64_t i = 0; i < a.rows; ++i) {
-    const R *const gate = a.gate + i * a.gate_stride, *const up = a.up + i * a.up_stride,
-                   *const dout = a.dout + i * a.dout_stride;
-    R *const dgate = a.dgate + i * a.dgate_stride, *const dup = a.dup + i * a.dup_stride;
-    if constexpr (std::is_same_v<R, float>)
-      simd::gelu_mul_backward(gate, up, dout, columns, a.form, dgate, dup);
-    else
-      reference::gelu_mul_backward(gate, up, dout, columns, a.form, dgate, dup);
-  }
-  cpu.team.barrier();
+  detail::for_each_gated(
+      cpu, a, [&](const R* gate, const R* up, const R* dout, Range columns, R* dgate, R* dup) {
+        if constexpr (std::is_same_v<R, float>)
+          simd::gelu_mul_backward(gate, up, dout, columns, a.form, dgate, dup);
+        else
+          reference::gelu_mul_backward(gate, up, dout, columns, a.form, dgate, dup);
+      });
 }
 
 template <class R>

@@ -160,7 +160,8 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
               score += rounded(q[d]) * key(d);
               dp += dout[d] * (old ? static_cast<R>(a.ring_v[at + d]) : rounded(own_v[d]));
             }
-            f(attention_score(score, a.divisor, a.cap), dp, key, old ? b.dring_k + at : b.dk.at(j - a.position, g),
+            f(attention_score(score, a.divisor, a.cap), dp, key,
+              old ? b.dring_k + at : b.dk.at(j - a.position, g),
               old ? b.dring_v + at : b.dv.at(j - a.position, g));
           }
         };
@@ -177,7 +178,8 @@ void attention_backward(const AttentionBackwardArgs<R, KV>& b, Range heads) {
         });
         mean /= total;
         each_key([&](R score, R dp, auto key, R* dkey, R* dvalue) {
-          const R p = std::exp(score - maximum) / total, ds = p * (dp - mean) * attention_score_slope(score, a.divisor, a.cap);
+          const R p = std::exp(score - maximum) / total,
+                  ds = p * (dp - mean) * attention_score_slope(score, a.divisor, a.cap);
           for (int d = 0; d < D; ++d) {
             dvalue[d] += p * dout[d];
             dq[d] += ds * key(d);

@@ -7,6 +7,12 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::reference {
 
+/// 1 / (1 + e^-x)
+template <class R>
+R sigmoid(R x) {
+  return R{1} / (R{1} + std::exp(-x));
+}
+
 /// x / (1 + e^-x)
 template <class R>
 R silu(R x) {
@@ -48,7 +54,7 @@ template <class R>
 /// The derivative of silu, with s = 1 / (1 + e^-x): s (1 + x (1 - s))
 template <class R>
 R silu_derivative(R x) {
-  const R s = R{1} / (R{1} + std::exp(-x));
+  const R s = sigmoid(x);
   return s * (R{1} + x * (R{1} - s));
 }
 
@@ -60,6 +66,22 @@ void silu_mul_backward(const R* gate, const R* up, const R* dout, Range columns,
     const R d = dout[i];
     dup[i] = d * silu(gate[i]);
     dgate[i] = d * up[i] * silu_derivative(gate[i]);
+  }
+}
+
+/// out = sigmoid(gate) * up for some columns of one row. out may be an input.
+template <class R>
+void sigmoid_mul(const R* gate, const R* up, Range columns, R* out) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) out[i] = sigmoid(gate[i]) * up[i];
+}
+/// Its gradients given dout, the gradient of out. dgate may be dout.
+template <class R>
+void sigmoid_mul_backward(const R* gate, const R* up, const R* dout, Range columns, R* dgate,
+                          R* dup) {
+  for (std::int64_t i = columns.begin; i < columns.end; ++i) {
+    const R d = dout[i], s = sigmoid(gate[i]);
+    dup[i] = d * s;
+    dgate[i] = d * up[i] * s * (R{1} - s);
   }
 }
 
@@ -79,7 +101,7 @@ R gelu_derivative(R x, Gelu form) {
   x = (std::max)(R{-40},
                  (std::min)(x, R{40}));  // beyond it the derivative is 0 or 1, and x^2 overflows
   const R t2 = R(1.5957691216057308) * (x + R(0.044715) * x * x * x);
-  const R s = R{1} / (R{1} + std::exp(-t2));
+  const R s = sigmoid(t2);
   return s + x * s * (R{1} - s) * R(1.5957691216057308) * (R{1} + R(0.134145) * x * x);
 }
 

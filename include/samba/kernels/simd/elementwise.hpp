@@ -34,6 +34,24 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   });
 }
 
+[[gnu::noinline]] inline void sigmoid_mul(const float* gate, const float* up, Range columns,
+                                          float* out) {
+  for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
+    store_part(out + i, sigmoid(load_part(gate + i, n)) * load_part(up + i, n), n);
+  });
+}
+
+[[gnu::noinline]] inline void sigmoid_mul_backward(const float* gate, const float* up,
+                                                   const float* dout, Range columns, float* dgate,
+                                                   float* dup) {
+  for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
+    const vec s = sigmoid(load_part(gate + i, n)), d = load_part(dout + i, n);
+    const vec u = load_part(up + i, n);
+    store_part(dup + i, d * s, n);
+    store_part(dgate + i, d * u * s * (vec(1.f) - s), n);
+  });
+}
+
 /// Phi(x) for Gelu::exact, else 1 / (1 + e^-2t): gelu is x times that. See reference::gelu.
 inline vec gelu_gate(vec x, Gelu form) {
   if (form == Gelu::exact) return vec(0.5f) * xsimd::erfc(x * vec(-0.70710678f));

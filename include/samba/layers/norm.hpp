@@ -54,10 +54,15 @@ struct Norm {
     constexpr auto& scale() { return plus_one ? factor : weight; }
   };
 
-  /// Calls f for the weight and, if there is one, the bias, under the given names.
-  static constexpr void visit(auto& w, auto&& f, const char* weight_name, const char* bias_name) {
-    f(weight_name, w.weight, of_branch, plus_one ? init::zero : init::one);
-    if constexpr (bias) f(bias_name, w.offset, of_branch);
+  /// Calls f for the weight and, if there is one, the bias, under the given names and with more
+  /// attributes.
+  static constexpr void visit(auto& w, auto&& f, const char* weight_name, const char* bias_name,
+                              const auto&... attributes) {
+    if constexpr (plus_one)
+      f(weight_name, w.weight, init::zero, less_one, attributes...);
+    else
+      f(weight_name, w.weight, init::one, attributes...);
+    if constexpr (bias) f(bias_name, w.offset, attributes...);
   }
   static constexpr void visit_derived(auto& w, auto&& f, const char* factor_name) {
     if constexpr (plus_one) f(factor_name, w.factor);
