@@ -21,6 +21,22 @@ constexpr float norm_eps = 1e-5f, theta = 10000.f;
 using GoldenMamba =
     Mamba<d_model, d_state, MambaOptions{.d_conv = d_conv, .expand = 2, .dt_rank = 2}>;
 using GoldenSwa = SWA<5, AttentionOptions{.n_heads = 6, .n_kv_heads = 2}>::with_d_model<d_model>;
+// Options of attention, by tests/golden/make_options.py.
+using GoldenSinks =
+    SWA<5, AttentionOptions{
+               .n_heads = 6, .n_kv_heads = 2, .bias = true, .sinks = true}>::with_d_model<d_model>;
+using GoldenTokenNorm =
+    SWA<5, AttentionOptions{
+               .n_heads = 6, .n_kv_heads = 2, .qk_norm = QkNorm::token}>::with_d_model<d_model>;
+using GoldenGate = SWA<5, AttentionOptions{.n_heads = 6,
+                                           .n_kv_heads = 2,
+                                           .rotary_fraction = 0.5f,
+                                           .qk_norm = QkNorm::head,
+                                           .qk_norm_plus_one = true,
+                                           .gate = true}>::with_d_model<d_model>;
+using GoldenCap =
+    SWA<5, AttentionOptions{.n_heads = 6, .n_kv_heads = 2, .scale_dim = 9, .score_cap = 1.5f}>::
+        with_d_model<d_model>;
 using GoldenSwiGLU = SwiGLU<d_model, 36>;
 
 inline SafetensorsFile layer_file(const std::string& layer) {
@@ -179,7 +195,7 @@ class Runner {
     Placed<typename L::template Scratch<P>> scratch(rows, threads);
     std::vector<R> out(x.size());
     parallel(threads, [&](Team team) {
-      L::forward(Context<P>{{segments, rows}, {team}}, weights_, states, scratch,
+      L::forward(Context<P>{{segments, rows}, {team}, norm_eps}, weights_, states, scratch,
                  In<P, d_model>{x.data(), rows}, Out<P, d_model>{out.data(), rows});
     });
     return out;
@@ -196,7 +212,7 @@ class Runner {
     const StatesOf<State> moved = found;
     std::vector<R> out(x.size()), dx(x.size());
     parallel(threads, [&](Team team) {
-      const Context<P> c{{segments, rows}, {team}};
+      const Context<P> c{{segments, rows}, {team}, norm_eps};
       const In<P, d_model> in{x.data(), rows};
       L::forward(c, weights_, moved, scratch, in, Out<P, d_model>{out.data(), rows});
       L::backward(c, weights_, g, found, ds, scratch, more, in, In<P, d_model>{dout.data(), rows},

@@ -122,6 +122,56 @@ struct Gemma
   static constexpr const char* folder = "gemma-tiny";
 };
 
+using PlusOne = Norm<NormOptions{.plus_one = true}>;
+constexpr ModelOptions gemma_options(float logit_cap = 0) {
+  return {.vocab_size = 128,
+          .tie_embeddings = true,
+          .norm_eps = 1e-6f,
+          .embedding_scale = EmbeddingScale::sqrt_d_model,
+          .final_norm = {.plus_one = true},
+          .logit_cap = logit_cap};
+}
+template <class A>
+using SandwichBlock = HybridStack<DModel<48>, Norms<PlusOne, PlusOne>, A, GeGLU<48, 112>>;
+
+inline constexpr AttentionOptions gemma2_heads{
+    .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .scale_dim = 24, .score_cap = 1.5f};
+/// Scores and logits capped, scores scaled, norms after layers too.
+struct Gemma2 : LanguageModel<Repeat<2, HybridStack<SandwichBlock<SWA<16, gemma2_heads>>,
+                                                    SandwichBlock<Attention<gemma2_heads>>>>,
+                              gemma_options(3)> {
+  static constexpr const char* folder = "gemma2-tiny";
+};
+inline constexpr AttentionOptions gemma3_heads{.n_heads = 4,
+                                               .n_kv_heads = 2,
+                                               .head_dim = 16,
+                                               .qk_norm = QkNorm::head,
+                                               .qk_norm_plus_one = true};
+inline constexpr AttentionOptions gemma3_global{.n_heads = 4,
+                                                .n_kv_heads = 2,
+                                                .head_dim = 16,
+                                                .rope_theta = 1000000,
+                                                .qk_norm = QkNorm::head,
+                                                .qk_norm_plus_one = true};
+/// Norms of queries and keys, two rotary bases, every sixth block without a window.
+struct Gemma3 : LanguageModel<HybridStack<Repeat<5, SandwichBlock<SWA<16, gemma3_heads>>>,
+                                          SandwichBlock<Attention<gemma3_global>>,
+                                          Repeat<2, SandwichBlock<SWA<16, gemma3_heads>>>>,
+                              gemma_options()> {
+  static constexpr const char* folder = "gemma3-tiny";
+};
+struct Qwen3
+    : LanguageModel<
+          Repeat<2,
+                 HybridStack<
+                     DModel<48>,
+                     Attention<AttentionOptions{
+                         .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .qk_norm = QkNorm::head}>,
+                     SwiGLU<48, 112>>>,
+          ModelOptions{.vocab_size = 128, .tie_embeddings = true, .norm_eps = 1e-6f}> {
+  static constexpr const char* folder = "qwen3-tiny";
+};
+
 template <class Model>
 std::string path(const std::string& file) {
   return data_path("golden/" + std::string(Model::folder) + "/" + file);
@@ -195,7 +245,7 @@ struct Optioned
                                        .proj_bias = true,
                                        .qk_norm = QkNorm::head,
                                        .qk_norm_plus_one = true,
-                                       .scale = 0.6f,
+                                       .scale_dim = 3,
                                        .score_cap = 2,
                                        .sinks = true}>,
               GeGLU<32, 40>,

@@ -261,6 +261,13 @@ TEST_CASE("golden layer gradients: swa") {
   check_layer<GoldenSwa, float>("swa");
 }
 
+TEMPLATE_TEST_CASE("golden layer gradients: options of attention", "", double, float) {
+  check_layer<GoldenSinks, TestType>("attention_sinks");
+  check_layer<GoldenTokenNorm, TestType>("attention_token_norm");
+  check_layer<GoldenGate, TestType>("attention_gate");
+  check_layer<GoldenCap, TestType>("attention_cap");
+}
+
 TEST_CASE("golden layer gradients: swiglu") {
   check_layer<GoldenSwiGLU, double>("swiglu", "swiglu.");
   check_layer<GoldenSwiGLU, float>("swiglu", "swiglu.");

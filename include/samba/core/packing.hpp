@@ -52,21 +52,50 @@ constexpr float largest_magnitude(const float* x, std::int64_t n) {
   return std::bit_cast<float>(most);
 }
 
-/// Scales numbers up to a given magnitude to integers in [-127, 127], and back.
+/// Scales numbers up to a given magnitude to integers in [-levels, levels], and back.
 struct Int8Scale {
   float value = 0, inverse = 0;
 
   /// Numbers too small to invert count as zeros. If a number is not finite, the scale is NaN and
   /// shows in every product, whatever the integers are.
-  constexpr explicit Int8Scale(float most) {
+  constexpr explicit Int8Scale(float most, float levels = 127.f) {
     if (!samba::is_finite(most))
       value = std::bit_cast<float>(0x7fc00000u);
     else if (most > 1e-30f) {
-      value = most / 127.f;
-      inverse = 127.f / most;
+      value = most / levels;
+      inverse = levels / most;
     }
   }
   constexpr bool is_finite() const { return samba::is_finite(value); }
+
+  /// The scale with the least squared error among some numbers of levels up to 127. Numbers that were
+  /// quantised before, as in most GGUF files, are multiples of a step, the largest of at most 16: one
+  /// of these scales is a whole fraction of the step, and then no error is left. (Errors are whole
+  /// numbers of 2^-12 levels, so that their sum does not depend on its order.)
+  [[gnu::cold]] static Int8Scale best(const float* x, std::int64_t n) {
+    const float most = largest_magnitude(x, n);
+    Int8Scale best(most);
+    std::int64_t least = 0, least_levels = 0;
+    for (const int levels : {127, 112, 120, 126, 124, 121, 117}) {
+      const Int8Scale scale(most, static_cast<float>(levels));
+      if (scale.inverse == 0 || !scale.is_finite()) return best;
+      std::int64_t squares = 0;
+      for (std::int64_t k = 0; k < n; ++k) {
+        const float level = x[k] * scale.inverse;
+        const long error = std::lrint(4096.f * (level - static_cast<float>(std::lrint(level))));
+        squares += error * error;
+      }
+      // The error is that of a level times the scale, most / levels.
+      if (least_levels == 0 ||
+          squares * least_levels * least_levels < least * std::int64_t{levels} * levels) {
+        best = scale;
+        least = squares;
+        least_levels = levels;
+      }
+      if (squares == 0) break;
+    }
+    return best;
+  }
 };
 
 /// 32 k of a panel of int8 weights: weight = scale * (q - 128). (Unsigned, because the instruction
@@ -78,8 +107,8 @@ struct Int8Block {
   float scale[panel_width];
 };
 
-/// One-byte weights, symmetric, with one float scale per row and 32 k: their largest magnitude /
-/// 127. In memory a sequence of Int8Block; `data` points to the first.
+/// One-byte weights, symmetric, with one float scale per row and 32 k, Int8Scale::best. In memory a
+/// sequence of Int8Block; `data` points to the first.
 template <>
 struct Packing<int8> {
   static constexpr std::int64_t group = Int8Block::size;
@@ -101,7 +130,7 @@ struct Packing<int8> {
     for (std::int64_t begin = part.begin; begin < part.end; begin += group, ++block) {
       const float* const from = values + begin - part.begin;
       const std::int64_t n = (std::min)(part.end - begin, group);
-      const Int8Scale scale(largest_magnitude(from, n));
+      const Int8Scale scale = Int8Scale::best(from, n);
       block->scale[r] = scale.value;
       for (std::int64_t k = 0; k < n; ++k)
         block->q[k / 4][r][k % 4] = static_cast<std::uint8_t>(

@@ -17,7 +17,7 @@ namespace detail {
 /// The format of a checkpoint's names; this library's own if they match no other.
 [[gnu::cold]] inline const CheckpointFormat& format_of(const Checkpoint& file) {
   for (const CheckpointFormat* format :
-       {&formats::mamba, &formats::fla, &formats::phi3, &formats::llama})
+       {&formats::mamba, &formats::fla, &formats::phi3, &formats::gemma2, &formats::llama})
     if (format->mark.empty() ? file.find(format->embedding) || file.find(format->norm)
                              : file.find(format->mark) != nullptr)
       return *format;
@@ -186,6 +186,7 @@ template <class R, class File>
         const auto one = std::span(values).subspan(static_cast<std::size_t>(part.row + k), 1);
         read_floats(stored, piece.stored_row(k), one);
         if (first_not_finite<R>(one) == 0) refuse(stored, piece.stored_row(k));
+        one[0] += static_cast<R>(part.add);
       }
     });
     if (vector) tensor.set_row(0, values.data());
@@ -264,7 +265,8 @@ template <class R>
 /// Reads the weights of a Model from a checkpoint: a .safetensors file, a *.safetensors.index.json,
 /// or a folder with model.safetensors or model.safetensors.index.json. Tensors may be float32,
 /// bfloat16, float16 or float64, under the names of the public Samba code, of fla's Samba or of
-/// transformers' Llama, Mistral, Phi-3 and Mamba; a tied head may be stored once or twice.
+/// transformers' Llama, Mistral, Phi-3, Qwen 3, Gemma 1 to 3 and Mamba; a tied head may be stored
+/// once or twice.
 ///
 /// If the file does not fit the type, throws Error before reading any weight, with all missing and
 /// unexpected tensors and wrong shapes in one message. Also throws if a value is not finite.

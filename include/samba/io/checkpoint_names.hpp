@@ -8,10 +8,11 @@
 namespace samba::inline SAMBA_TARGET {
 
 /// Row row + i of a tensor of the model, i < rows, is row file_row + i * file_step of tensor `name`
-/// in a file, which has file_rows rows.
+/// in a file, which has file_rows rows; of a vector, plus `add`.
 struct NamedRows {
   std::string name;
   std::int64_t row = 0, rows = 0, file_row = 0, file_rows = 0, file_step = 1;
+  float add = 0;
 };
 
 /// How a file stores a tensor. In this library, fused rows of attention are grouped by key/value
@@ -75,6 +76,7 @@ struct CheckpointFormat {
   std::string_view mark = {};
   Rules<ScheduleRule> schedules;
   Rules<TensorRule> tensors = {};
+  bool norm_scales = false;  ///< norms with plus_one are stored as 1 + weight
 };
 
 /// The names of a model's tensors in a checkpoint.
@@ -109,6 +111,7 @@ class CheckpointNaming {
   /// several.
   [[gnu::cold]] void parts(const TensorInfo& t, Callback<const NamedRows&> f) const {
     NamedRows whole{"", 0, t.shape[0], 0, t.shape[0]};
+    if (format_->norm_scales && t.attributes.less_one) whole.add = -1;
     const std::string_view name = t.name;
     if (t.branch < 0) {
       whole.name = name == "embedding"   ? std::string(embedding())

@@ -1,11 +1,12 @@
 #pragma once
 /// \file
 /// Reads weights from GGUF files.
+#include <samba/io/architecture.hpp>
 #include <samba/io/checkpoint.hpp>
 #include <samba/io/format/gguf.hpp>
 #include <samba/io/gguf.hpp>
 
-#include <cmath>
+#include <algorithm>
 
 namespace samba::inline SAMBA_TARGET {
 
@@ -36,93 +37,146 @@ void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out)
 
 namespace detail {
 
-/// The value of a layer's option, or NaN if it has no such option.
-[[gnu::cold]] inline double option_of(const BranchInfo& branch, std::string_view name) {
-  const std::string key = join({name, "="});
-  for (std::size_t at = 0; (at = branch.options.find(key, at)) != branch.options.npos; ++at)
-    if (at == 0 || branch.options[at - 1] == ' ')
-      return std::strtod(branch.options.c_str() + at + key.size(), nullptr);
-  return std::nan("");
-}
-
-/// Checks the metadata in a file against the model's type. Fields are those of the architecture
-/// `llama`. An unknown field is an error, because it may change what the model computes.
-class GgufConfig {
+/// The fields of a GGUF file under the name of its architecture. Fields that nobody asked for are
+/// errors, because they may change what the model computes.
+class GgufFields {
  public:
-  [[gnu::cold]] GgufConfig(const GgufFile& file, const std::vector<BranchInfo>& branches,
-                           int vocab_size, int d_model, float norm_eps)
-      : file_(file) {
-    const std::string_view architecture =
-        file.metadata().get<std::string_view>("general.architecture");
-    if (architecture != "llama")
-      fail({file.path(), ": general.architecture: expected llama, the only one supported, found ",
-            Quoted{architecture}});
-    blocks_ = static_cast<std::int64_t>(branches.size()) / 2;
-    compare("vocab_size", vocab_size);
-    compare("block_count", static_cast<double>(blocks_));
-    compare("embedding_length", d_model);
-    compare("attention.layer_norm_rms_epsilon", static_cast<double>(norm_eps));
-    for (const BranchInfo& branch : branches) {
-      compare("feed_forward_length", option_of(branch, "d_ff"));
-      compare("attention.head_count", option_of(branch, "n_heads"));
-      compare("attention.head_count_kv", option_of(branch, "n_kv_heads"));
-      compare("attention.key_length", option_of(branch, "head_dim"));
-      compare("attention.value_length", option_of(branch, "head_dim"));
-      compare("attention.sliding_window", option_of(branch, "window"));
-      compare("rope.dimension_count", option_of(branch, "rotary"));
-      compare("rope.freq_base", option_of(branch, "rope_theta"));
+  [[gnu::cold]] explicit GgufFields(const GgufFile& file)
+      : file_(file), architecture_(file.metadata().get<std::string_view>("general.architecture")) {}
+
+  std::string_view architecture() const { return architecture_; }
+  const std::string& path() const { return file_.path(); }
+
+  /// A whole number between 1 and 2^31 - 1; without a fallback it must be there.
+  [[gnu::cold]] int size(const char* field, int fallback = 0) {
+    const std::string key = note(field);
+    const auto value = fallback > 0 ? file_.metadata().get<std::int64_t>(key, fallback)
+                                    : file_.metadata().get<std::int64_t>(key);
+    if (value < 1 || value > 0x7fffffff)
+      fail({path(), ": ", key, ": expected a number from 1 to 2147483647, found ", value});
+    return static_cast<int>(value);
+  }
+  [[gnu::cold]] float real(const char* field, float fallback) {
+    return file_.metadata().get<float>(note(field), fallback);
+  }
+  /// Throws unless the field, if it is there, has this value.
+  [[gnu::cold]] void expect(const char* field, int value) {
+    if (const int found = size(field, value); found != value)
+      fail({path(), ": ", key(field), ": expected ", value, ", found ", found});
+  }
+  /// A field that does not change the model.
+  void ignore(const char* field) { note(field); }
+
+  [[gnu::cold]] void check_all_known() const {
+    const std::string prefix = key("");
+    for (const GgufEntry& entry : file_.metadata()) {
+      if (!entry.key.starts_with(prefix)) continue;
+      bool known = false;
+      for (const std::string& name : known_) known = known || entry.key == name;
+      if (!known) fail({path(), ": ", entry.key, ": this field is not supported"});
     }
-    for (const GgufEntry& entry : file.metadata())
-      if (entry.key.starts_with("llama.") && !known(entry.key.substr(6)))
-        fail({file.path(), ": ", entry.key, ": this field is not supported"});
   }
 
  private:
-  // Fields that do not concern the type: the length of texts in training.
-  static constexpr std::string_view harmless[] = {"context_length"};
-
-  [[gnu::cold]] bool known(std::string_view field) const {
-    for (const std::string_view name : harmless)
-      if (field == name) return true;
-    for (const std::string& name : checked_)
-      if (field == name) return true;
-    return false;
-  }
-  /// Throws if the file has the field with a different number.
-  [[gnu::cold]] void compare(const char* field, double expected) {
-    if (std::isnan(expected)) return;
-    const std::string key = join({"llama.", field});
-    checked_.emplace_back(field);
-    const GgufEntry* const entry = file_.metadata().find(key);
-    if (!entry) return;
-    const bool real = entry->type == GgufType::f32 || entry->type == GgufType::f64;
-    const double found = real ? file_.metadata().get<double>(key)
-                              : static_cast<double>(file_.metadata().get<std::int64_t>(key));
-    if (static_cast<float>(found) != static_cast<float>(expected))
-      fail({file_.path(), ": ", key, ": expected ", expected, " by the model, found ", found});
-  }
+  std::string key(std::string_view field) const { return join({architecture_, ".", field}); }
+  std::string note(std::string_view field) { return known_.emplace_back(key(field)); }
 
   const GgufFile& file_;
-  std::int64_t blocks_ = 0;
-  std::vector<std::string> checked_;
+  std::string_view architecture_;
+  std::vector<std::string> known_;
 };
+
+/// The formats of the architectures that can be read.
+struct GgufFamily {
+  std::string_view name;
+  const CheckpointFormat* format;
+};
+inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama},
+                                               {"gemma3", &formats::gguf_gemma3}};
+
+[[gnu::cold]] inline const CheckpointFormat& gguf_format(const GgufFile& file) {
+  const auto name = file.metadata().get<std::string_view>("general.architecture");
+  std::string all;
+  for (const GgufFamily& family : gguf_families) {
+    if (family.name == name) return *family.format;
+    all += join({all.empty() ? "" : ", ", family.name});
+  }
+  fail({file.path(), ": general.architecture: expected one of ", all, ", found ", Quoted{name}});
+}
 
 }  // namespace detail
 
-/// Reads the weights of a Model from a GGUF file of the architecture `llama` (Llama, Mistral,
-/// SmolLM2): alternating attention and SwiGLU. Quantised tensors are converted to float and then to
-/// T.
+/// The architecture that the metadata of a GGUF file describe: `llama` (Llama, Mistral, SmolLM2) or
+/// `gemma3`, whose file names neither the pattern of its windows (every sixth block sees all tokens)
+/// nor the rotary base of the blocks with a window (10000). Throws Error, naming the field, for other
+/// architectures, for fields that this library does not implement, and for those that are missing.
+[[gnu::cold]] inline Architecture architecture_of(const GgufFile& file) {
+  detail::gguf_format(file);  // throws for other architectures
+  detail::GgufFields fields(file);
+  const bool gemma = fields.architecture() == "gemma3";
+  const GgufTensor& embedding = file.tensor("token_embd.weight");
+  if (embedding.shape.size() != 2 || embedding.shape[0] > 0x7fffffff)
+    fail(
+        {file.path(), ": tensor token_embd.weight: expected two extents, found ", embedding.shape});
+
+  Architecture a{.family = std::string(fields.architecture())};
+  a.d_model = fields.size("embedding_length");
+  a.options.vocab_size = static_cast<int>(embedding.shape[0]);
+  fields.expect("vocab_size", a.options.vocab_size);
+  a.options.tie_embeddings = file.find("output.weight") == nullptr;
+  a.options.norm_eps = fields.real("attention.layer_norm_rms_epsilon", 1e-5f);
+  fields.ignore("context_length");  // of the texts in training
+
+  ArchitectureBranch attention{.layer = ArchitectureBranch::attention},
+      mlp{.layer = ArchitectureBranch::mlp};
+  AttentionOptions& heads = attention.heads;
+  heads.n_heads = fields.size("attention.head_count");
+  heads.n_kv_heads = fields.size("attention.head_count_kv", heads.n_heads);
+  heads.head_dim = fields.size("attention.key_length", (std::max)(1, a.d_model / heads.n_heads));
+  fields.expect("attention.value_length", heads.head_dim);
+  heads.rope_theta = fields.real("rope.freq_base", 10000);
+  const int rotary = fields.size("rope.dimension_count", heads.head_dim);
+  heads.rotary_fraction = static_cast<float>(rotary) / static_cast<float>(heads.head_dim);
+  mlp.d_ff = fields.size("feed_forward_length");
+  const int blocks = fields.size("block_count");
+
+  if (!gemma) {
+    const int all = 0x7fffffff, window = fields.size("attention.sliding_window", all);
+    attention.window = window == all ? 0 : window;
+    fields.check_all_known();
+    for (int i = 0; i < blocks; ++i) a.branches.insert(a.branches.end(), {attention, mlp});
+    return a;
+  }
+  constexpr int pattern = 6;
+  a.options.embedding_scale = EmbeddingScale::sqrt_d_model;
+  a.options.final_norm.plus_one = true;
+  heads.qk_norm = QkNorm::head;
+  heads.qk_norm_plus_one = true;
+  mlp.gate = MlpGate::gelu_tanh;
+  attention.norm.plus_one = mlp.norm.plus_one = true;
+  attention.sandwich = mlp.sandwich = true;
+  ArchitectureBranch local = attention;
+  local.window = fields.size("attention.sliding_window");
+  local.heads.rope_theta = fields.real("rope.freq_base_swa", 10000);
+  fields.expect("attention.sliding_window_pattern", pattern);
+  fields.check_all_known();
+  for (int i = 0; i < blocks; ++i)
+    a.branches.insert(a.branches.end(), {i % pattern == pattern - 1 ? attention : local, mlp});
+  return a;
+}
+
+/// Reads the weights of a Model from a GGUF file: see architecture_of. Quantised tensors are converted
+/// to float and then to T.
 ///
-/// Throws Error before reading any weight if the file does not fit the type: its tensors, as in
-/// load, or its metadata about sizes, heads, rotation, window and norms.
+/// Throws Error before reading any weight if the file does not fit the type: its metadata, with the
+/// first option that differs, or its tensors, as in load.
 template <class Model, class T = float>
 Weights<Model, T> load_gguf(const std::string& path) {
   const GgufFile file(path);
-  const std::vector<BranchInfo> all = branches<Model>();
-  const detail::GgufConfig config(file, all, Model::vocab_size, Model::d_model, Model::norm_eps);
+  check_architecture<Model>(path, architecture_of(file));
   Weights<Model, T> weights;
-  detail::load_tensors(file, formats::gguf_llama, structure<Model>(), all, Model::tie_embeddings,
-                       weights.tensors());
+  detail::load_tensors(file, detail::gguf_format(file), structure<Model>(), branches<Model>(),
+                       Model::tie_embeddings, weights.tensors());
   weights.derive();
   return weights;
 }

@@ -127,8 +127,8 @@ struct UpdateRingsBackwardChunk {
 /// How scores become weights, besides the softmax.
 template <class R>
 struct AttentionScores {
-  float scale = 0;  ///< of q k^T; 0: 1 / sqrt(head_dim)
-  float cap = 0;    ///< scores s become cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118); 0: none
+  float scale_dim = 0;  ///< q k^T is divided by its square root; 0: head_dim
+  float cap = 0;  ///< scores s become cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118); 0: none
   /// (n_heads) or null: for each query head the score of a key without a value, which every query
   /// sees (gpt-oss, arXiv 2508.10925), so that the weights of the others add up to less than 1.
   const R* sinks = nullptr;
@@ -200,8 +200,8 @@ AttentionArgs<Act<P>, KeyValue<P>> attention_args(const auto& a) {
           .n_kv_heads = KvHeads,
           .group = Group,
           .head_dim = HeadDim,
-          .divisor = a.scores.scale > 0 ? 1 / static_cast<Act<P>>(a.scores.scale)
-                                        : std::sqrt(static_cast<Act<P>>(HeadDim)),
+          .divisor = std::sqrt(a.scores.scale_dim > 0 ? static_cast<Act<P>>(a.scores.scale_dim)
+                                                      : static_cast<Act<P>>(HeadDim)),
           .cap = static_cast<Act<P>>(a.scores.cap),
           .sinks = a.scores.sinks,
           .out = const_cast<Act<P>*>(a.out.data),

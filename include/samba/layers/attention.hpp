@@ -199,8 +199,9 @@ struct AttentionLayer : detail::AttentionSizes<D, Window, O> {
   using Fused = kernels::FusedHeads<R, n_kv_heads, group, head_dim>;
   template <class T>
   static kernels::AttentionScores<Real<T>> scores(const Weights<T>& w) {
-    return {
-        .scale = Sizes::scale, .cap = Sizes::score_cap, .sinks = sinks ? w.sink.data() : nullptr};
+    return {.scale_dim = Sizes::scale_dim,
+            .cap = Sizes::score_cap,
+            .sinks = sinks ? w.sink.data() : nullptr};
   }
 };
 

@@ -34,14 +34,53 @@ struct AttentionOptions {
   float rope_high_freq_factor = 4.f;  ///< and with more turns they stay
   QkNorm qk_norm = QkNorm::off;       ///< RMSNorm of queries and keys, before the rotation
   bool qk_norm_plus_one = false;      ///< its stored weights are the scale minus 1
-  float scale = 0;                    ///< of q k^T; 0: 1 / sqrt(head_dim)
+  float scale_dim = 0;                ///< q k^T is divided by its square root; 0: head_dim
   float score_cap = 0;  ///< scores s become cap * tanh(s / cap) (arXiv 2408.00118); 0: they stay
   bool sinks =
       false;  ///< a learned score per query head of a key without a value (arXiv 2508.10925)
   bool gate = false;  ///< outputs are multiplied by sigmoid(W_g u) (arXiv 2505.06708)
+
+  friend constexpr bool operator==(const AttentionOptions&, const AttentionOptions&) = default;
 };
 
 namespace detail {
+
+/// The channels of a head that turn.
+constexpr int rotary_channels(bool rope, float fraction, int head_dim) {
+  return rope ? static_cast<int>(fraction * static_cast<float>(head_dim)) : 0;
+}
+
+/// Calls f(name, value) for the options of a layer of attention, none of which is left to be derived,
+/// that its structure line has. window: 0 without one.
+constexpr void visit_attention_options(int window, const AttentionOptions& o, auto&& f) {
+  f("n_heads", o.n_heads);
+  f("n_kv_heads", o.n_kv_heads);
+  f("head_dim", o.head_dim);
+  if (window > 0) f("window", window);
+  const int rotary = rotary_channels(o.rope, o.rotary_fraction, o.head_dim);
+  f("rotary", rotary);
+  if (rotary > 0) {
+    f("rope_theta", o.rope_theta);
+    f("rope_table", o.rope_table == RopeTable::exact ? "exact" : "bfloat16");
+    if (o.rope_original_positions > 0) {
+      f("rope_original_positions", o.rope_original_positions);
+      f("rope_factor", o.rope_factor);
+      f("rope_low_freq_factor", o.rope_low_freq_factor);
+      f("rope_high_freq_factor", o.rope_high_freq_factor);
+    }
+  }
+  const bool qkv_bias = o.bias || o.qkv_bias, proj_bias = o.bias || o.proj_bias;
+  f("bias", qkv_bias && proj_bias);
+  if (qkv_bias != proj_bias) f(qkv_bias ? "qkv_bias" : "proj_bias", true);
+  if (o.qk_norm != QkNorm::off) {
+    f("qk_norm", o.qk_norm == QkNorm::head ? "head" : "token");
+    if (o.qk_norm_plus_one) f("qk_norm_plus_one", true);
+  }
+  if (o.scale_dim > 0) f("scale_dim", o.scale_dim);
+  if (o.score_cap > 0) f("score_cap", o.score_cap);
+  if (o.sinks) f("sinks", true);
+  if (o.gate) f("gate", true);
+}
 
 /// The sizes of a layer of attention, and what is said of them.
 template <int D, int Window, AttentionOptions O>
@@ -51,20 +90,19 @@ struct AttentionSizes {
   static constexpr int n_heads = O.n_heads ? O.n_heads : D / head_dim;
   static constexpr int n_kv_heads = O.n_kv_heads ? O.n_kv_heads : n_heads;
   static constexpr int group = n_heads / n_kv_heads;
-  static constexpr int rotary =
-      O.rope ? static_cast<int>(O.rotary_fraction * static_cast<float>(head_dim)) : 0;
+  static constexpr int rotary = rotary_channels(O.rope, O.rotary_fraction, head_dim);
   static constexpr bool qkv_bias = O.bias || O.qkv_bias, proj_bias = O.bias || O.proj_bias;
   static constexpr bool unbounded = Window == 0, sinks = O.sinks, gate = O.gate;
   // Constants of their own: clang 14 reads an option at run time from the wrong place in O.
-  static constexpr float rope_theta = O.rope_theta;
+  static constexpr float rope_theta = O.rope_theta, rotary_fraction = O.rotary_fraction;
   static constexpr RopeTable rope_table = O.rope_table;
   static constexpr kernels::RopeScaling rope_scaling{
       O.rope_original_positions, O.rope_factor, O.rope_low_freq_factor, O.rope_high_freq_factor};
   static constexpr QkNorm qk_norm = O.qk_norm;
   static constexpr NormOptions qk_norm_options{.plus_one = O.qk_norm_plus_one};
-  static constexpr float scale = O.scale, score_cap = O.score_cap;
-  static_assert(scale >= 0 && score_cap >= 0,
-                "SWA, Attention: scale and score_cap must not be negative");
+  static constexpr float scale_dim = O.scale_dim, score_cap = O.score_cap;
+  static_assert(scale_dim >= 0 && score_cap >= 0,
+                "SWA, Attention: scale_dim and score_cap must not be negative");
   static_assert(O.head_dim || O.n_heads == 0 || D % O.n_heads == 0,
                 "SWA, Attention: n_heads must divide d_model, or give head_dim");
   static_assert(O.n_heads || D % head_dim == 0,
@@ -84,31 +122,28 @@ struct AttentionSizes {
       "SWA, Attention: rotary_fraction must lie in [0, 1] and make an even number of channels");
 
   static constexpr void visit_options(auto&& f) {
-    f("n_heads", n_heads);
-    f("n_kv_heads", n_kv_heads);
-    f("head_dim", head_dim);
-    if constexpr (!unbounded) f("window", window);
-    f("rotary", rotary);
-    if constexpr (rotary > 0) {
-      f("rope_theta", rope_theta);
-      f("rope_table", rope_table == RopeTable::exact ? "exact" : "bfloat16");
-      if constexpr (rope_scaling.original > 0) {
-        f("rope_original_positions", rope_scaling.original);
-        f("rope_factor", rope_scaling.factor);
-        f("rope_low_freq_factor", rope_scaling.low);
-        f("rope_high_freq_factor", rope_scaling.high);
-      }
-    }
-    f("bias", qkv_bias && proj_bias);
-    if constexpr (qkv_bias != proj_bias) f(qkv_bias ? "qkv_bias" : "proj_bias", true);
-    if constexpr (qk_norm != QkNorm::off) {
-      f("qk_norm", qk_norm == QkNorm::head ? "head" : "token");
-      if constexpr (qk_norm_options.plus_one) f("qk_norm_plus_one", true);
-    }
-    if constexpr (scale > 0) f("scale", scale);
-    if constexpr (score_cap > 0) f("score_cap", score_cap);
-    if constexpr (sinks) f("sinks", sinks);
-    if constexpr (gate) f("gate", gate);
+    visit_attention_options(window,
+                            {.n_heads = n_heads,
+                             .n_kv_heads = n_kv_heads,
+                             .head_dim = head_dim,
+                             .rope = rotary > 0,
+                             .rope_theta = rope_theta,
+                             .rotary_fraction = rotary_fraction,
+                             .rope_table = rope_table,
+                             .bias = qkv_bias && proj_bias,
+                             .qkv_bias = qkv_bias,
+                             .proj_bias = proj_bias,
+                             .rope_original_positions = rope_scaling.original,
+                             .rope_factor = rope_scaling.factor,
+                             .rope_low_freq_factor = rope_scaling.low,
+                             .rope_high_freq_factor = rope_scaling.high,
+                             .qk_norm = qk_norm,
+                             .qk_norm_plus_one = qk_norm_options.plus_one,
+                             .scale_dim = scale_dim,
+                             .score_cap = score_cap,
+                             .sinks = sinks,
+                             .gate = gate},
+                            f);
   }
 
   /// FLOPs of the token at `position` besides the matrices: scores and weighted values of its keys.

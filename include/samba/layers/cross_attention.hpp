@@ -84,7 +84,7 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
     using namespace kernels;
     const auto keys = typename Keys::template Views<const Act<P>>(c.template read<Keys>());
     const auto& rings = c.template lent<Keys>();
-    const AttentionScores<Real<P>> scores{.scale = Sizes::scale, .cap = Sizes::score_cap};
+    const AttentionScores<Real<P>> scores{.scale_dim = Sizes::scale_dim, .cap = Sizes::score_cap};
 
     matmul(c, w.q, w.q_bias, u, t.q);
     if constexpr (rotary > 0)
@@ -115,7 +115,7 @@ struct CrossAttentionLayer : detail::AttentionSizes<D, Keys::n_slots, O> {
     const auto dkeys = typename Keys::template Views<Act<P>>(c.template gradient<Keys>());
     const auto& rings = c.template lent<Keys>();
     const auto& drings = c.template lent_gradient<Keys>();
-    const AttentionScores<Real<P>> scores{.scale = Sizes::scale, .cap = Sizes::score_cap};
+    const AttentionScores<Real<P>> scores{.scale_dim = Sizes::scale_dim, .cap = Sizes::score_cap};
 
     matmul_backward(c, w.proj,
                     {.x = t.y, .dout = dout, .dw = g.proj, .dbias = g.proj_bias.data(), .dx = d.y});

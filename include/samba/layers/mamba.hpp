@@ -12,7 +12,21 @@ struct MambaOptions {
   int d_conv = 4;   ///< taps of the causal convolution
   int expand = 2;   ///< d_inner / d_model
   int dt_rank = 0;  ///< rank of the time-step projection; 0: ceil(d_model / 16)
+
+  friend constexpr bool operator==(const MambaOptions&, const MambaOptions&) = default;
 };
+
+namespace detail {
+
+/// Calls f(name, value) for what the structure line of Mamba has. o.dt_rank: not 0.
+constexpr void visit_mamba_options(int d_state, const MambaOptions& o, auto&& f) {
+  f("d_state", d_state);
+  f("d_conv", o.d_conv);
+  f("expand", o.expand);
+  f("dt_rank", o.dt_rank);
+}
+
+}  // namespace detail
 
 /// Mamba, a selective state space layer (Gu & Dao 2023, Algorithm 2 and section 3.4). For each
 /// token u in R^D:
@@ -119,10 +133,8 @@ struct Mamba {
   };
 
   static constexpr void visit_options(auto&& f) {
-    f("d_state", d_state);
-    f("d_conv", d_conv);
-    f("expand", expand);
-    f("dt_rank", dt_rank);
+    detail::visit_mamba_options(d_state, {.d_conv = d_conv, .expand = expand, .dt_rank = dt_rank},
+                                f);
     if constexpr (!std::is_void_v<Memory>) f("memory", Memory::width);
   }
 

@@ -18,7 +18,21 @@ struct NormOptions {
   float eps = 0;          ///< 0: ModelOptions::norm_eps
   bool plus_one = false;  ///< the stored weights are the scale minus 1, as in Gemma
   bool bias = false;      ///< added to the result; LayerNorm only
+
+  friend constexpr bool operator==(const NormOptions&, const NormOptions&) = default;
 };
+
+namespace detail {
+
+/// Calls f(name, value) for the options that are not their defaults.
+constexpr void visit_norm_options(const NormOptions& o, auto&& f) {
+  if (o.kind == NormKind::layer) f("kind", "layer");
+  if (o.eps > 0) f("eps", o.eps);
+  if (o.plus_one) f("plus_one", true);
+  if (o.bias) f("bias", true);
+}
+
+}  // namespace detail
 
 /// Normalises every token: norm(x) * weight (+ bias).
 template <auto Options = NormOptions{}>
@@ -69,10 +83,11 @@ struct Norm {
   }
 
   static constexpr void visit_options(auto&& f) {
-    if constexpr (!is_rms) f("kind", "layer");
-    if constexpr (own_eps > 0) f("eps", own_eps);
-    if constexpr (plus_one) f("plus_one", plus_one);
-    if constexpr (bias) f("bias", bias);
+    detail::visit_norm_options({.kind = is_rms ? NormKind::rms : NormKind::layer,
+                                .eps = own_eps,
+                                .plus_one = plus_one,
+                                .bias = bias},
+                               f);
   }
 
   /// out = norm(x). x, out: (rows, D).

@@ -14,6 +14,17 @@ struct MlpOptions {
 /// The activations of gated MLPs.
 enum class MlpGate { silu, gelu, gelu_tanh };
 
+namespace detail {
+
+/// Calls f(name, value) for what the structure line of a gated MLP has.
+constexpr void visit_mlp_options(int d_ff, bool bias, MlpGate gate, auto&& f) {
+  f("d_ff", d_ff);
+  f("bias", bias);
+  if (gate != MlpGate::silu) f("gate", gate == MlpGate::gelu ? "gelu" : "gelu_tanh");
+}
+
+}  // namespace detail
+
 /// A gated MLP (Shazeer 2020): out = w3 (gate(w1 u) * w2 u). No state.
 template <int D, int Hidden, bool Bias, MlpGate Gate>
 struct GatedMlp {
@@ -65,11 +76,7 @@ struct GatedMlp {
     }
   };
 
-  static constexpr void visit_options(auto&& f) {
-    f("d_ff", d_ff);
-    f("bias", bias);
-    if constexpr (gate != MlpGate::silu) f("gate", gate == MlpGate::gelu ? "gelu" : "gelu_tanh");
-  }
+  static constexpr void visit_options(auto&& f) { detail::visit_mlp_options(d_ff, bias, gate, f); }
 
   /// FLOPs per token besides the matrices: activation and product.
   static constexpr std::int64_t other_flops(std::int64_t /*position*/) {

@@ -47,6 +47,42 @@ using Llama32Attention1B = Attention<llama32_1b>;
 using Llama32Attention3B = Attention<llama32_3b>;
 using Window4096 = SWA<4096, heads_32_8>;
 using Window2047 = SWA<2047, heads_32>;
+
+/// Norms that multiply by 1 + weight, scaled embeddings.
+using PlusOne = Norm<NormOptions{.plus_one = true}>;
+constexpr ModelOptions gemma_options(int vocab_size) {
+  return {.vocab_size = vocab_size,
+          .tie_embeddings = true,
+          .norm_eps = 1e-6f,
+          .embedding_scale = EmbeddingScale::sqrt_d_model,
+          .final_norm = {.plus_one = true}};
+}
+inline constexpr ModelOptions gemma = gemma_options(256000), gemma3 = gemma_options(262144);
+inline constexpr AttentionOptions heads_8_1_of_256{.n_heads = 8, .n_kv_heads = 1, .head_dim = 256};
+inline constexpr AttentionOptions heads_16_of_256{.n_heads = 16, .head_dim = 256};
+inline constexpr AttentionOptions gemma3_local{.n_heads = 4,
+                                               .n_kv_heads = 1,
+                                               .head_dim = 256,
+                                               .qk_norm = QkNorm::head,
+                                               .qk_norm_plus_one = true};
+inline constexpr AttentionOptions gemma3_global{.n_heads = 4,
+                                                .n_kv_heads = 1,
+                                                .head_dim = 256,
+                                                .rope_theta = 1000000,
+                                                .qk_norm = QkNorm::head,
+                                                .qk_norm_plus_one = true};
+using Full8_1 = Attention<heads_8_1_of_256>;
+using Full16 = Attention<heads_16_of_256>;
+using Gemma3Local = SWA<512, gemma3_local>;
+using Gemma3Global = Attention<gemma3_global>;
+template <int n, int D, int F, class A>
+using GemmaBlocks = Repeat<n, HybridStack<DModel<D>, Norms<PlusOne>, A, GeGLU<D, F>>>;
+template <int n, int D, int F, class A>
+using Gemma3Blocks = Repeat<n, HybridStack<DModel<D>, Norms<PlusOne, PlusOne>, A, GeGLU<D, F>>>;
+/// Five blocks with a window, one without.
+template <int n, int D, int F>
+using Gemma3Periods =
+    Repeat<n, HybridStack<Gemma3Blocks<5, D, F, Gemma3Local>, Gemma3Blocks<1, D, F, Gemma3Global>>>;
 }  // namespace detail
 
 namespace sizes {
@@ -105,6 +141,24 @@ struct Phi3Mini_4K {
       LanguageModel<detail::Transformer<32, 3072, 8192, detail::Window2047>, detail::untied_32064>;
 };
 
+/// Gemma (arXiv 2403.08295).
+struct Gemma_2B {
+  using model = LanguageModel<detail::GemmaBlocks<18, 2048, 16384, detail::Full8_1>, detail::gemma>;
+};
+struct Gemma_7B {
+  using model = LanguageModel<detail::GemmaBlocks<28, 3072, 24576, detail::Full16>, detail::gemma>;
+};
+
+/// Gemma 3 (arXiv 2503.19786), the sizes without vision.
+struct Gemma3_270M {
+  using model = LanguageModel<detail::Gemma3Periods<3, 640, 2048>, detail::gemma3>;
+};
+struct Gemma3_1B {
+  using model = LanguageModel<HybridStack<detail::Gemma3Periods<4, 1152, 6912>,
+                                          detail::Gemma3Blocks<2, 1152, 6912, detail::Gemma3Local>>,
+                              detail::gemma3>;
+};
+
 /// Mamba as published by its authors, trained on the Pile (arXiv 2312.00752); the vocabulary is
 /// padded.
 struct PileMamba_130M {
@@ -136,6 +190,10 @@ using Llama3_2_1B = detail::Preset<sizes::Llama3_2_1B>;
 using Llama3_2_3B = detail::Preset<sizes::Llama3_2_3B>;
 using Mistral_7B = detail::Preset<sizes::Mistral_7B>;
 using Phi3Mini_4K = detail::Preset<sizes::Phi3Mini_4K>;
+using Gemma_2B = detail::Preset<sizes::Gemma_2B>;
+using Gemma_7B = detail::Preset<sizes::Gemma_7B>;
+using Gemma3_270M = detail::Preset<sizes::Gemma3_270M>;
+using Gemma3_1B = detail::Preset<sizes::Gemma3_1B>;
 using PileMamba_130M = detail::Preset<sizes::PileMamba_130M>;
 using PileMamba_370M = detail::Preset<sizes::PileMamba_370M>;
 using PileMamba_790M = detail::Preset<sizes::PileMamba_790M>;

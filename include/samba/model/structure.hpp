@@ -167,20 +167,39 @@ struct BranchLister {
 
 namespace detail {
 
-/// The options of a model that have not their defaults, besides those that every structure line has.
+/// The options of norms, as in a structure line: those that are not their defaults.
+[[gnu::cold]] inline std::string norm_text(const NormOptions& o) {
+  std::string text;
+  visit_norm_options(o, OptionLister{text});
+  return text;
+}
+
+/// A structure line's first part.
+[[gnu::cold]] inline std::string model_text(int d_model, const ModelOptions& o) {
+  std::string text = join({"vocab_size=", o.vocab_size, ", d_model=", d_model,
+                           ", tie_embeddings=", o.tie_embeddings, ", norm_eps=", o.norm_eps});
+  if (o.embedding_scale != EmbeddingScale::one)
+    text += join({", embedding_scale=", o.embedding_scale == EmbeddingScale::sqrt_d_model
+                                            ? "sqrt_d_model"
+                                            : "sqrt_d_model_bf16"});
+  if (const std::string norm = norm_text(o.final_norm); !norm.empty())
+    text += join({", final_norm(", norm, ")"});
+  if (o.logit_cap > 0) text += join({", logit_cap=", o.logit_cap});
+  return text;
+}
 template <class Model>
-[[gnu::cold]] std::string model_options() {
-  std::string options, norm;
-  OptionLister add{options};
-  if constexpr (Model::embedding_scale != EmbeddingScale::one)
-    add("embedding_scale", Model::embedding_scale == EmbeddingScale::sqrt_d_model
-                               ? "sqrt_d_model"
-                               : "sqrt_d_model_bf16");
-  OptionLister add_to_norm{norm};
-  Model::FinalNorm::visit_options(add_to_norm);
-  if (!norm.empty()) options += join({options.empty() ? "" : ", ", "final_norm(", norm, ")"});
-  if constexpr (Model::logit_cap > 0) add("logit_cap", Model::logit_cap);
-  return options;
+std::string model_line() {
+  using FinalNorm = typename Model::FinalNorm;
+  return model_text(Model::d_model,
+                    {.vocab_size = Model::vocab_size,
+                     .tie_embeddings = Model::tie_embeddings,
+                     .norm_eps = Model::norm_eps,
+                     .embedding_scale = Model::embedding_scale,
+                     .final_norm = {.kind = FinalNorm::is_rms ? NormKind::rms : NormKind::layer,
+                                    .eps = FinalNorm::own_eps,
+                                    .plus_one = FinalNorm::plus_one,
+                                    .bias = FinalNorm::bias},
+                     .logit_cap = Model::logit_cap});
 }
 
 }  // namespace detail
@@ -199,12 +218,7 @@ template <class Model>
 /// options, without C++ names. Models with the same line have the same weights and states.
 template <class Model>
 std::string structure() {
-  std::string model =
-      detail::join({"vocab_size=", Model::vocab_size, ", d_model=", Model::d_model,
-                    ", tie_embeddings=", Model::tie_embeddings, ", norm_eps=", Model::norm_eps});
-  const std::string more = detail::model_options<Model>();
-  if (!more.empty()) model += detail::join({", ", more});
-  return detail::structure_text(model, branches<Model>());
+  return detail::structure_text(detail::model_line<Model>(), branches<Model>());
 }
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -9,6 +9,11 @@ inline constexpr ScheduleRule llama_schedules[] = {
      {{{"swa", "attention"}, "input_layernorm", "self_attn"},
       {{"mlp"}, "post_attention_layernorm", "mlp"}}},
 };
+inline constexpr ScheduleRule gemma2_schedules[] = {
+    {2,
+     {{{"swa", "attention"}, "input_layernorm", "self_attn", "post_attention_layernorm"},
+      {{"mlp"}, "pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"}}},
+};
 inline constexpr TensorRule llama_tensors[] = {
     {"attn.", StoredAs::heads_apart, {"q_proj.", "k_proj.", "v_proj."}},
     {"proj.", StoredAs::whole, {"o_proj."}},
@@ -25,14 +30,23 @@ inline constexpr TensorRule phi3_tensors[] = {
 };
 }  // namespace detail
 
-/// Llama in transformers, and models with the same names (Mistral, SmolLM2): alternating attention
-/// and MLPs.
+/// Llama in transformers, and models with the same names (Mistral, SmolLM2, Qwen 3, Gemma):
+/// alternating attention and MLPs.
 inline constexpr CheckpointFormat llama{.embedding = "model.embed_tokens.weight",
                                         .norm = "model.norm.weight",
                                         .head = "lm_head.weight",
                                         .block = "model.layers.",
                                         .schedules = detail::llama_schedules,
                                         .tensors = detail::llama_tensors};
+
+/// Gemma 2 and 3 in transformers: like Llama, with norms before and after each layer.
+inline constexpr CheckpointFormat gemma2{.embedding = "model.embed_tokens.weight",
+                                         .norm = "model.norm.weight",
+                                         .head = "lm_head.weight",
+                                         .block = "model.layers.",
+                                         .mark = "model.layers.0.pre_feedforward_layernorm.weight",
+                                         .schedules = detail::gemma2_schedules,
+                                         .tensors = detail::llama_tensors};
 
 /// Phi-3 in transformers: like Llama, with fused projections.
 inline constexpr CheckpointFormat phi3{.embedding = "model.embed_tokens.weight",

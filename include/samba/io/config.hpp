@@ -1,0 +1,350 @@
+#pragma once
+/// \file
+/// config.json of transformers and of the original Mamba. Not part of samba.hpp; needs nlohmann-json.
+#include <samba/io/architecture.hpp>
+#include <samba/io/mapped_file.hpp>
+#include <samba/io/parse_json.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace samba::inline SAMBA_TARGET {
+namespace detail {
+
+/// The fields of a config.json. Every field is asked for, or is known to be harmless, or is an error,
+/// because it may change what the model computes.
+class ConfigFields {
+ public:
+  using Json = nlohmann::json;
+
+  [[gnu::cold]] ConfigFields(std::string_view text, std::string source)
+      : source_(std::move(source)), file_(parse_json(text, source_, "a config.json")) {
+    if (!file_.is_object()) refuse("the file", "an object", file_);
+  }
+
+  const std::string& source() const { return source_; }
+
+  [[noreturn]] [[gnu::cold]] void refuse(std::string_view field, std::string_view expected,
+                                         const Json& found) const {
+    fail({source_, ": ", field, ": expected ", expected, ", found ", json_text(found)});
+  }
+
+  /// The value of a field; null if it is missing.
+  [[gnu::cold]] const Json& value(const char* field) {
+    static const Json null;
+    known_.emplace_back(field);
+    const auto found = file_.find(field);
+    return found == file_.end() ? null : *found;
+  }
+
+  /// A whole number between 1 and 2^31 - 1. A fallback of 0: it must be there.
+  [[gnu::cold]] int size(const char* field, int fallback = 0) {
+    const Json& v = value(field);
+    if (v.is_null() && fallback > 0) return fallback;
+    return as_size(field, v);
+  }
+  [[gnu::cold]] int as_size(std::string_view field, const Json& v) const {
+    if (!v.is_number_integer() || v < 1 || v > std::numeric_limits<int>::max())
+      refuse(field, "a number from 1 to 2147483647", v);
+    return v.get<int>();
+  }
+  [[gnu::cold]] float as_real(std::string_view field, const Json& v) const {
+    if (!v.is_number()) refuse(field, "a number", v);
+    return v.get<float>();
+  }
+  [[gnu::cold]] float real(const char* field, float fallback) {
+    const Json& v = value(field);
+    return v.is_null() ? fallback : as_real(field, v);
+  }
+  [[gnu::cold]] bool boolean(const char* field, bool fallback) {
+    const Json& v = value(field);
+    if (v.is_null()) return fallback;
+    if (!v.is_boolean()) refuse(field, "true or false", v);
+    return v.get<bool>();
+  }
+  [[gnu::cold]] std::string text(const char* field, const char* fallback) {
+    const Json& v = value(field);
+    if (v.is_null()) return fallback;
+    if (!v.is_string()) refuse(field, "a string", v);
+    return v.get<std::string>();
+  }
+
+  /// Throws unless the field is missing, null, or has this value.
+  [[gnu::cold]] void expect(const char* field, const Json& expected) {
+    const Json& v = value(field);
+    if (!v.is_null() && v != expected) refuse(field, json_text(expected), v);
+  }
+  void ignore(std::initializer_list<const char*> fields) {
+    known_.insert(known_.end(), fields.begin(), fields.end());
+  }
+
+  /// Throws if there is a field that was not asked for and is not harmless.
+  [[gnu::cold]] void check_all_known() const {
+    for (const auto& [key, v] : file_.items())
+      if (std::find(known_.begin(), known_.end(), key) == known_.end() &&
+          std::find(std::begin(harmless), std::end(harmless), key) == std::end(harmless))
+        fail({source_, ": ", key, ": ", json_text(v), ": this field is not supported"});
+  }
+
+ private:
+  // Fields that do not change what the weights compute: names, types in files, tokens, the first
+  // training, caches. Dropout acts in training only.
+  static constexpr std::string_view harmless[] = {"_name_or_path",
+                                                  "architectures",
+                                                  "attention_dropout",
+                                                  "auto_map",
+                                                  "bos_token_id",
+                                                  "cache_implementation",
+                                                  "dtype",
+                                                  "embd_pdrop",
+                                                  "eos_token_id",
+                                                  "initializer_range",
+                                                  "is_llama_config",
+                                                  "max_position_embeddings",
+                                                  "model_type",
+                                                  "pad_token_id",
+                                                  "resid_pdrop",
+                                                  "torch_dtype",
+                                                  "transformers.js_config",
+                                                  "transformers_version",
+                                                  "use_cache"};
+
+  std::string source_;
+  Json file_;
+  std::vector<std::string> known_;
+};
+
+/// The rotary embedding of some layers, from rope_parameters or rope_scaling.
+[[gnu::cold]] inline void read_rope(const ConfigFields& fields, const std::string& name,
+                                    const nlohmann::json& rope, AttentionOptions& heads) {
+  if (rope.is_null()) return;
+  if (!rope.is_object()) fields.refuse(name, "an object", rope);
+  std::string type = "default";
+  for (const auto& [key, value] : rope.items()) {
+    const std::string field = name + "." + key;
+    if (key == "rope_type" || key == "type")
+      type = value.is_string() ? value.get<std::string>() : json_text(value);
+    else if (key == "rope_theta")
+      heads.rope_theta = fields.as_real(field, value);
+    else if (key == "partial_rotary_factor")
+      heads.rotary_fraction = fields.as_real(field, value);
+    else if (key == "factor")
+      heads.rope_factor = fields.as_real(field, value);
+    else if (key == "low_freq_factor")
+      heads.rope_low_freq_factor = fields.as_real(field, value);
+    else if (key == "high_freq_factor")
+      heads.rope_high_freq_factor = fields.as_real(field, value);
+    else if (key == "original_max_position_embeddings")
+      heads.rope_original_positions = fields.as_size(field, value);
+    else
+      fail({fields.source(), ": ", field, ": ", json_text(value), ": this field is not supported"});
+  }
+  if (type == "default") {
+    heads.rope_original_positions = 0;
+  } else if (type != "llama3" || heads.rope_original_positions == 0) {
+    fields.refuse(name, "rope_type default, or llama3 with original_max_position_embeddings", rope);
+  }
+}
+
+[[gnu::cold]] inline MlpGate mlp_gate(const ConfigFields& fields, const std::string& activation) {
+  if (activation == "silu" || activation == "swish") return MlpGate::silu;
+  if (activation == "gelu_pytorch_tanh" || activation == "gelu_new") return MlpGate::gelu_tanh;
+  if (activation == "gelu") return MlpGate::gelu;
+  fields.refuse("hidden_act", "silu, gelu or gelu_pytorch_tanh", activation);
+}
+
+/// Transformers of one kind of block: Llama, Mistral, Phi-3, Qwen 3, Gemma 1 to 3.
+[[gnu::cold]] inline Architecture transformer_of(ConfigFields& fields, const std::string& type) {
+  const bool gemma1 = type == "gemma", gemma2 = type == "gemma2", gemma3 = type == "gemma3_text";
+  const bool gemma = gemma1 || gemma2 || gemma3, qwen3 = type == "qwen3";
+  Architecture a{.family = type};
+  a.d_model = fields.size("hidden_size");
+  a.options.vocab_size = fields.size("vocab_size");
+  a.options.tie_embeddings = fields.boolean("tie_word_embeddings", gemma);
+  a.options.norm_eps = fields.real("rms_norm_eps", 1e-6f);
+
+  ArchitectureBranch full{.layer = ArchitectureBranch::attention};
+  ArchitectureBranch mlp{.layer = ArchitectureBranch::mlp};
+  AttentionOptions& heads = full.heads;
+  heads.n_heads = fields.size("num_attention_heads");
+  heads.n_kv_heads = fields.size("num_key_value_heads", heads.n_heads);
+  heads.head_dim = fields.size("head_dim", gemma   ? 256
+                                           : qwen3 ? 128
+                                                   : (std::max)(1, a.d_model / heads.n_heads));
+  heads.bias = fields.boolean("attention_bias", false);
+  mlp.d_ff = fields.size("intermediate_size");
+  mlp.bias = fields.boolean("mlp_bias", false);
+  std::string activation = fields.text("hidden_act", gemma ? "gelu_pytorch_tanh" : "silu");
+  if (gemma) {  // Gemma's first files say gelu in hidden_act, and mean its tanh form
+    const std::string newer = fields.text("hidden_activation", "");
+    activation = !newer.empty() ? newer : activation == "gelu" ? "gelu_pytorch_tanh" : activation;
+  }
+  mlp.gate = mlp_gate(fields, activation);
+  fields.expect("pretraining_tp", 1);
+
+  if (gemma) {
+    a.options.embedding_scale = EmbeddingScale::sqrt_d_model;
+    a.options.final_norm.plus_one = full.norm.plus_one = mlp.norm.plus_one = true;
+    full.sandwich = mlp.sandwich = !gemma1;
+    fields.expect("use_bidirectional_attention", false);
+  }
+  if (gemma2 || gemma3) {
+    a.options.logit_cap = fields.real("final_logit_softcapping", gemma2 ? 30.f : 0.f);
+    heads.score_cap = fields.real("attn_logit_softcapping", gemma2 ? 50.f : 0.f);
+    const float scalar = fields.real("query_pre_attn_scalar", 256);
+    if (scalar != static_cast<float>(heads.head_dim)) heads.scale_dim = scalar;
+  }
+  if (gemma3 || qwen3) {
+    heads.qk_norm = QkNorm::head;
+    heads.qk_norm_plus_one = gemma3;
+  }
+
+  // The rotary embedding; Gemma 3 has one for layers with a window, and one for those without.
+  heads.rope_theta = fields.real("rope_theta", gemma3 ? 1e6f : 10000.f);
+  heads.rotary_fraction = fields.real("partial_rotary_factor", 1);
+  read_rope(fields, "rope_scaling", fields.value("rope_scaling"), heads);
+  ArchitectureBranch local = full;
+  if (gemma3) local.heads.rope_theta = fields.real("rope_local_base_freq", 10000);
+  if (const auto& rope = fields.value("rope_parameters"); gemma3 && rope.is_object()) {
+    for (const auto& [key, value] : rope.items())
+      if (key == "full_attention")
+        read_rope(fields, "rope_parameters.full_attention", value, heads);
+      else if (key == "sliding_attention")
+        read_rope(fields, "rope_parameters.sliding_attention", value, local.heads);
+      else
+        fields.refuse("rope_parameters", "full_attention and sliding_attention", rope);
+  } else {
+    read_rope(fields, "rope_parameters", rope, heads);
+    if (!gemma3) local.heads = heads;
+  }
+  if (type == "phi3") fields.ignore({"original_max_position_embeddings"});
+
+  // The layers that have a window: all, those that layer_types names, or by the family's pattern.
+  const int layers = fields.size("num_hidden_layers");
+  int window = 0;
+  if (const auto& v = fields.value("sliding_window"); !v.is_null())
+    window = fields.as_size("sliding_window", v);
+  if (qwen3) {
+    fields.ignore({"max_window_layers"});
+    if (!fields.boolean("use_sliding_window", false)) window = 0;
+  }
+  local.window = window;
+  const int pattern = gemma3 ? fields.size("sliding_window_pattern", 6) : gemma2 ? 2 : 1;
+  if (gemma3) fields.ignore({"_sliding_window_pattern"});
+  std::vector<bool> has_window(static_cast<std::size_t>(layers), window > 0);
+  for (int i = 0; pattern > 1 && i < layers; ++i)
+    has_window[static_cast<std::size_t>(i)] = (i + 1) % pattern != 0;
+  if (const auto& types = fields.value("layer_types"); !types.is_null()) {
+    if (!types.is_array() || types.size() != has_window.size())
+      fields.refuse("layer_types", join({"a list of ", layers, " layers"}), types);
+    for (std::size_t i = 0; i < has_window.size(); ++i) {
+      if (types[i] != "full_attention" && types[i] != "sliding_attention")
+        fields.refuse("layer_types", "full_attention or sliding_attention", types[i]);
+      has_window[i] = types[i] == "sliding_attention";
+    }
+  }
+  if (window == 0 && std::find(has_window.begin(), has_window.end(), true) != has_window.end())
+    fields.refuse("sliding_window", "a number, as layers have a window", nullptr);
+  for (const bool windowed : has_window)
+    a.branches.insert(a.branches.end(), {windowed ? local : full, mlp});
+  return a;
+}
+
+/// Mamba in transformers.
+[[gnu::cold]] inline Architecture mamba_of(ConfigFields& fields) {
+  Architecture a{.family = "mamba"};
+  a.d_model = fields.size("hidden_size");
+  a.options.vocab_size = fields.size("vocab_size");
+  a.options.tie_embeddings = fields.boolean("tie_word_embeddings", true);
+  a.options.norm_eps = fields.real("layer_norm_epsilon", 1e-5f);
+  ArchitectureBranch mixer{.layer = ArchitectureBranch::mamba};
+  mixer.d_state = fields.size("state_size", 16);
+  mixer.scan = {.d_conv = fields.size("conv_kernel", 4),
+                .expand = fields.size("expand", 2),
+                .dt_rank = (a.d_model + 15) / 16};
+  if (const auto& rank = fields.value("time_step_rank"); !rank.is_null() && rank != "auto")
+    mixer.scan.dt_rank = fields.as_size("time_step_rank", rank);
+  fields.expect("intermediate_size", mixer.scan.expand * a.d_model);
+  fields.expect("hidden_act", "silu");
+  fields.expect("use_bias", false);
+  fields.expect("use_conv_bias", true);
+  fields.ignore({"rescale_prenorm_residual", "residual_in_fp32", "time_step_floor",
+                 "time_step_init_scheme", "time_step_max", "time_step_min", "time_step_scale",
+                 "use_associative_scan", "use_mambapy", "d_inner", "d_model", "fused_add_norm",
+                 "n_layer", "rms_norm", "ssm_cfg", "pad_vocab_size_multiple"});
+  a.branches.assign(static_cast<std::size_t>(fields.size("num_hidden_layers")), mixer);
+  return a;
+}
+
+/// Mamba as its authors published it: no model_type; the vocabulary is padded in the weights.
+[[gnu::cold]] inline Architecture original_mamba_of(ConfigFields& fields) {
+  Architecture a{.family = "the original Mamba"};
+  a.d_model = fields.size("d_model");
+  const std::int64_t vocab = fields.size("vocab_size"),
+                     multiple = fields.size("pad_vocab_size_multiple", 8);
+  a.options.vocab_size = fields.as_size("vocab_size", round_up(vocab, multiple));
+  a.options.tie_embeddings = fields.boolean("tie_embeddings", true);
+  ArchitectureBranch mixer{.layer = ArchitectureBranch::mamba};
+  mixer.d_state = 16;
+  mixer.scan.dt_rank = (a.d_model + 15) / 16;
+  if (const auto& ssm = fields.value("ssm_cfg"); !ssm.is_null()) {
+    if (!ssm.is_object()) fields.refuse("ssm_cfg", "an object", ssm);
+    for (const auto& [key, value] : ssm.items()) {
+      if (key == "d_state")
+        mixer.d_state = fields.as_size("ssm_cfg.d_state", value);
+      else if (key == "d_conv")
+        mixer.scan.d_conv = fields.as_size("ssm_cfg.d_conv", value);
+      else if (key == "expand")
+        mixer.scan.expand = fields.as_size("ssm_cfg.expand", value);
+      else if (key != "layer" || value != "Mamba1")
+        fields.refuse("ssm_cfg", "d_state, d_conv, expand or layer Mamba1", ssm);
+    }
+  }
+  fields.expect("rms_norm", true);
+  fields.expect("d_intermediate", 0);
+  fields.expect("attn_layer_idx", nlohmann::json::array());
+  fields.expect("attn_cfg", nlohmann::json::object());
+  fields.ignore({"residual_in_fp32", "fused_add_norm"});
+  a.branches.assign(static_cast<std::size_t>(fields.size("n_layer")), mixer);
+  return a;
+}
+
+}  // namespace detail
+
+/// The architecture that the text of a config.json describes. Known are the model types llama,
+/// mistral, phi3, qwen3, gemma, gemma2, gemma3_text and mamba of transformers, and the original Mamba.
+/// Throws Error, naming source, field and value, for other types and for fields that this library does
+/// not implement.
+[[gnu::cold]] inline Architecture architecture_of_config(std::string_view text,
+                                                         const std::string& source) {
+  detail::ConfigFields fields(text, source);
+  Architecture a;
+  const std::string type = fields.text("model_type", "");
+  constexpr std::string_view transformers[] = {"llama", "mistral", "phi3",       "qwen3",
+                                               "gemma", "gemma2",  "gemma3_text"};
+  if (std::find(std::begin(transformers), std::end(transformers), type) != std::end(transformers))
+    a = detail::transformer_of(fields, type);
+  else if (type == "mamba")
+    a = detail::mamba_of(fields);
+  else if (type.empty() && !fields.value("ssm_cfg").is_null())
+    a = detail::original_mamba_of(fields);
+  else
+    fields.refuse("model_type", "llama, mistral, phi3, qwen3, gemma, gemma2, gemma3_text or mamba",
+                  type);
+  fields.check_all_known();
+  return a;
+}
+
+/// The architecture of the checkpoint at `path`: a folder with config.json, or a file beside one.
+[[gnu::cold]] inline Architecture architecture_of(const std::string& path) {
+  const std::string folder = is_directory(path) ? path + "/" : path.substr(0, path.rfind('/') + 1);
+  const MappedFile file(folder + "config.json");
+  return architecture_of_config(
+      {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, file.path());
+}
+
+}  // namespace samba::inline SAMBA_TARGET

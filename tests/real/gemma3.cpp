@@ -1,0 +1,8 @@
+// Gemma 3 270M: losses and continuations as in compare.hpp. Usage: gemma3 FILE.gguf EXPECTED.json
+#include "compare.hpp"
+
+int main(int argc, char** argv) {
+  return real::main_of("gemma3", argc, argv, [](const char* gguf, const auto& cases) {
+    return real::compare<samba::presets::Gemma3_270M>(gguf, cases);
+  });
+}
