@@ -54,30 +54,55 @@ TEST_CASE("load_gguf gives the weights of the safetensors checkpoint") {
   CHECK(same_bits(exact.memory(), load_gguf<golden::Llama3, double>(model_path()).memory()));
 }
 
+TEST_CASE("load_gguf: Gemma 3, whose norms are stored as scales") {
+  using Model = golden::Gemma3;
+  const std::string path = data_path("gguf/gemma3-tiny.gguf");
+  const GgufFile file(path);
+  CHECK(architecture_of(file).structure() == structure<Model>());
+  CHECK(architecture_of(file).parameters() == Model::parameters);
+  const auto expected = load<Model>(golden::path<Model>("model.safetensors"));
+  const auto found = load_gguf<Model>(path);
+  const auto a = expected.tensors(), b = found.tensors();
+  REQUIRE(a.size() == b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    CAPTURE(a[i].branch, a[i].name);
+    if (a[i].name.find("norm") == std::string::npos)
+      CHECK(same_bits(values_of(a[i]), values_of(b[i])));
+    else  // 1 + weight was rounded
+      CHECK(relative_error(values_of(b[i]), values_of(a[i])) < 4e-7);
+  }
+  using Short = LanguageModel<Repeat<6, golden::SandwichBlock<SWA<16, golden::gemma3_heads>>>,
+                              golden::gemma_options()>;
+  CHECK_MESSAGE_OF(load_gguf<Short>(path), "branches: expected 12 by the model, found 16");
+  using NoPattern = LanguageModel<Repeat<8, golden::SandwichBlock<SWA<16, golden::gemma3_heads>>>,
+                                  golden::gemma_options()>;
+  CHECK_MESSAGE_OF(load_gguf<NoPattern>(path), "branch 10: expected", "swa by the model, found",
+                   ":attention");
+}
+
 TEST_CASE("load_gguf: metadata that does not fit the type are named") {
   using Model = golden::Llama3;
   const auto base = [](float x) { return entry("llama.rope.freq_base", 6, x); };
   using OtherBase = LlamaOf<AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>;
   CHECK_MESSAGE_OF(load_gguf<OtherBase>(model_path()),
-                   "llama.rope.freq_base: expected 10000 by the model, found 5e+05");
+                   "branch 0, attention: rope_theta: expected 10000 by the model, found 5e+05");
   using EightHeads =
       LlamaOf<AttentionOptions{.n_heads = 8, .n_kv_heads = 4, .head_dim = 8, .rope_theta = 500000}>;
   CHECK_MESSAGE_OF(load_gguf<EightHeads>(model_path()),
-                   "llama.attention.head_count: expected 8 by the model, found 4");
+                   "branch 0, attention: n_heads: expected 8 by the model, found 4");
   using Half = LlamaOf<AttentionOptions{
       .n_heads = 4, .n_kv_heads = 2, .rope_theta = 500000, .rotary_fraction = 0.5f}>;
   CHECK_MESSAGE_OF(load_gguf<Half>(model_path()),
-                   "llama.rope.dimension_count: expected 8 by the model, found 16");
+                   "branch 0, attention: rotary: expected 8 by the model, found 16");
   CHECK(message_of_loading<Model>(replaced(base(500000), base(500001)))
-            .ends_with("expected 5e+05 by the model, found 500001"));
+            .ends_with("rope_theta: expected 5e+05 by the model, found 500001"));
   CHECK(message_of_loading<Model>(replaced("llama.context_length", "llama.logit_scaling_"))
             .ends_with("llama.logit_scaling_: this field is not supported"));
   CHECK(message_of_loading<Model>(replaced("llama.vocab_size", "llama.rope.scale"))
             .ends_with("llama.rope.scale: this field is not supported"));
   const std::string architecture = std::string("\5\0\0\0\0\0\0\0", 8);
   CHECK(message_of_loading<Model>(replaced(architecture + "llama", architecture + "gemma"))
-            .ends_with(
-                "general.architecture: expected llama, the only one supported, found \"gemma\""));
+            .ends_with("general.architecture: expected one of llama, gemma3, found \"gemma\""));
 }
 
 TEST_CASE("load_gguf: tensors that do not fit the type are named") {

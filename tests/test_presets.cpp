@@ -40,7 +40,7 @@ static_assert(PaperLlama3_1700M::parameters == 1'537'574'912);
 static_assert(PaperMistral_1700M::parameters == 1'537'574'912);
 static_assert(PaperMamba_1700M::parameters == 1'795'295'232);
 
-// Of other families: the numbers of their published checkpoints.
+// Of other families: the numbers of their published checkpoints, which test_config computes too.
 static_assert(SmolLM2_135M::parameters == 134'515'008);
 static_assert(SmolLM2_360M::parameters == 361'821'120);
 static_assert(SmolLM2_1_7B::parameters == 1'711'376'384);
@@ -52,6 +52,10 @@ static_assert(Llama3_2_1B::parameters == 1'235'814'400);
 static_assert(Llama3_2_3B::parameters == 3'212'749'824);
 static_assert(Mistral_7B::parameters == 7'241'732'096);
 static_assert(Phi3Mini_4K::parameters == 3'821'079'552);
+static_assert(Gemma_2B::parameters == 2'506'172'416);
+static_assert(Gemma_7B::parameters == 8'537'680'896);
+static_assert(Gemma3_270M::parameters == 268'098'176);
+static_assert(Gemma3_1B::parameters == 999'885'952);
 static_assert(PileMamba_130M::parameters == 129'135'360);
 static_assert(PileMamba_370M::parameters == 371'516'416);
 static_assert(PileMamba_790M::parameters == 793'204'224);

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the model of test_gguf_checkpoint: the golden case llama3-tiny as a GGUF file, by the package gguf.
+"""Writes the models of test_gguf_checkpoint: golden cases as GGUF files, by the package gguf.
 
 usage: make_model.py [FOLDER]    (default: ../data/gguf; needs numpy and gguf, pip install gguf==0.19.0)
 
   llama3-tiny.gguf  in float32; queries and keys with the halves of each head interleaved, as llama.cpp converts them
+  gemma3-tiny.gguf  in float32; norms as 1 + weight, no pattern of windows and no local rotary base, as it converts these
 """
 
 import json
@@ -26,6 +27,13 @@ NAMES = {
     "mlp.up_proj.weight": "ffn_up.weight",
     "mlp.down_proj.weight": "ffn_down.weight",
 }
+GEMMA3_NAMES = NAMES | {
+    "self_attn.q_norm.weight": "attn_q_norm.weight",
+    "self_attn.k_norm.weight": "attn_k_norm.weight",
+    "post_attention_layernorm.weight": "post_attention_norm.weight",
+    "pre_feedforward_layernorm.weight": "ffn_norm.weight",
+    "post_feedforward_layernorm.weight": "post_ffw_norm.weight",
+}
 OUTSIDE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
            "lm_head.weight": "output.weight"}
 
@@ -46,10 +54,10 @@ def interleaved(weight, heads):
     return np.ascontiguousarray(weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2)).reshape(rows, columns)
 
 
-def main(folder=DATA / "gguf"):
-    case = DATA / "golden" / "llama3-tiny"
+def write(path, architecture, case, extra=lambda writer, config: None, convert=lambda name, weight, config: weight):
+    case = DATA / "golden" / case
     config = json.loads((case / "config.json").read_text())
-    writer = gguf.GGUFWriter(pathlib.Path(folder) / "llama3-tiny.gguf", "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -57,23 +65,50 @@ def main(folder=DATA / "gguf"):
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_vocab_size(config["vocab_size"])
+    extra(writer, config)
+    names = GEMMA3_NAMES if architecture == "gemma3" else NAMES
     for name, weight in read_safetensors(case / "model.safetensors"):
+        weight = convert(name, weight, config)
         if name in OUTSIDE:
             writer.add_tensor(OUTSIDE[name], weight)
             continue
         block, rest = name.removeprefix("model.layers.").split(".", 1)
-        if "q_proj" in rest:
-            weight = interleaved(weight, config["num_attention_heads"])
-        elif "k_proj" in rest:
-            weight = interleaved(weight, config["num_key_value_heads"])
-        writer.add_tensor(f"blk.{block}.{NAMES[rest]}", weight)
+        writer.add_tensor(f"blk.{block}.{names[rest]}", weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def llama_fields(writer, config):
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_vocab_size(config["vocab_size"])
+
+
+def in_pairs(name, weight, config):
+    if "q_proj" in name:
+        return interleaved(weight, config["num_attention_heads"])
+    if "k_proj" in name:
+        return interleaved(weight, config["num_key_value_heads"])
+    return weight
+
+
+def gemma3_fields(writer, config):
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_parameters"]["full_attention"]["rope_theta"])
+    writer.add_sliding_window(config["sliding_window"])
+
+
+def norm_scales(name, weight, config):
+    return weight + np.float32(1) if name.endswith("norm.weight") else weight
+
+
+def main(folder=DATA / "gguf"):
+    folder = pathlib.Path(folder)
+    write(folder / "llama3-tiny.gguf", "llama", "llama3-tiny", llama_fields, in_pairs)
+    write(folder / "gemma3-tiny.gguf", "gemma3", "gemma3-tiny", gemma3_fields, norm_scales)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,170 @@
+// config.json and architectures: published configurations against the presets and the numbers of
+// parameters that transformers makes of them, golden cases, and what is refused.
+#include <samba/io/config.hpp>
+#include <samba/model/published.hpp>
+
+#include <utility>
+
+#include "tests/catch.hpp"
+#include "tests/models.hpp"
+
+using namespace samba_test;
+
+namespace {
+
+using Json = nlohmann::json;
+
+/// Calls f(name, std::type_identity<preset>) for every preset with a published configuration.
+template <class F>
+void each_published(F f) {
+  using namespace presets;
+  f("SmolLM2_135M", std::type_identity<SmolLM2_135M>{});
+  f("SmolLM2_360M", std::type_identity<SmolLM2_360M>{});
+  f("SmolLM2_1_7B", std::type_identity<SmolLM2_1_7B>{});
+  f("Llama2_7B", std::type_identity<Llama2_7B>{});
+  f("Llama2_13B", std::type_identity<Llama2_13B>{});
+  f("Llama3_8B", std::type_identity<Llama3_8B>{});
+  f("Llama3_1_8B", std::type_identity<Llama3_1_8B>{});
+  f("Llama3_2_1B", std::type_identity<Llama3_2_1B>{});
+  f("Llama3_2_3B", std::type_identity<Llama3_2_3B>{});
+  f("Mistral_7B", std::type_identity<Mistral_7B>{});
+  f("Phi3Mini_4K", std::type_identity<Phi3Mini_4K>{});
+  f("Gemma_2B", std::type_identity<Gemma_2B>{});
+  f("Gemma_7B", std::type_identity<Gemma_7B>{});
+  f("Gemma3_270M", std::type_identity<Gemma3_270M>{});
+  f("Gemma3_1B", std::type_identity<Gemma3_1B>{});
+  f("PileMamba_130M", std::type_identity<PileMamba_130M>{});
+  f("PileMamba_370M", std::type_identity<PileMamba_370M>{});
+  f("PileMamba_790M", std::type_identity<PileMamba_790M>{});
+  f("PileMamba_1_4B", std::type_identity<PileMamba_1_4B>{});
+  f("PileMamba_2_8B", std::type_identity<PileMamba_2_8B>{});
+}
+
+Json published() { return Json::parse(read_file(data_path("published.json"))).at("models"); }
+
+template <class Model>
+void check_golden() {
+  CAPTURE(Model::folder);
+  const Architecture a = architecture_of(golden::path<Model>(""));
+  CHECK(a.structure() == structure<Model>());
+  CHECK(a.parameters() == Model::parameters);
+  check_architecture<Model>("config.json", a);
+}
+
+/// The message for llama3-tiny's configuration with a field set to another value.
+std::string message_with(const char* field, const Json& value) {
+  Json config = Json::parse(read_file(golden::path<golden::Llama3>("config.json")));
+  config[field] = value;
+  const std::string message =
+      message_of([&] { architecture_of_config(config.dump(), "a/config.json"); });
+  CHECK(message.starts_with("a/config.json: "));
+  return message;
+}
+
+}  // namespace
+
+TEST_CASE("config: the presets are what published configurations say") {
+  const Json models = published();
+  std::size_t seen = 0;
+  each_published([&]<class Model>(const char* name, std::type_identity<Model>) {
+    CAPTURE(name);
+    ++seen;
+    const Json& row = models.at(name);
+    const Architecture a = architecture_of_config(row.at("config").dump(), name);
+    CHECK(a.structure() == structure<Model>());
+    CHECK(a.parameters() == Model::parameters);
+    CHECK(row.at("parameters") == Model::parameters);
+  });
+  CHECK(seen == models.size());
+}
+
+TEST_CASE("config: golden cases") {
+  check_golden<golden::Llama2>();
+  check_golden<golden::Llama3>();
+  check_golden<golden::Llama31>();
+  check_golden<golden::Mistral>();
+  check_golden<golden::Phi3>();
+  check_golden<golden::Gemma>();
+  check_golden<golden::Gemma2>();
+  check_golden<golden::Gemma3>();
+  check_golden<golden::Qwen3>();
+  check_golden<golden::MambaTiny>();
+}
+
+TEST_CASE("config: the original Mamba") {
+  constexpr const char* text =
+      R"({"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "rms_norm": true,
+          "residual_in_fp32": true, "fused_add_norm": true, "pad_vocab_size_multiple": 8})";
+  CHECK(architecture_of_config(text, "config.json").structure() ==
+        structure<presets::PileMamba_130M>());
+  CHECK_MESSAGE_OF(architecture_of_config(R"({"d_model": 768, "n_layer": 24, "vocab_size": 50277,
+                                              "ssm_cfg": {"layer": "Mamba2"}})",
+                                          "config.json"),
+                   "config.json: ssm_cfg: expected", "layer Mamba1", R"({"layer":"Mamba2"})");
+}
+
+TEST_CASE("config: fields that are not understood are named with their values") {
+  CHECK(message_with("logit_scale", 0.5) ==
+        "a/config.json: logit_scale: 0.5: this field is not supported");
+  CHECK(
+      message_with("model_type", "gpt2") ==
+      "a/config.json: model_type: expected llama, mistral, phi3, qwen3, gemma, gemma2, gemma3_text "
+      "or mamba, found \"gpt2\"");
+  CHECK(message_with("hidden_act", "relu") ==
+        "a/config.json: hidden_act: expected silu, gelu or gelu_pytorch_tanh, found \"relu\"");
+  CHECK(message_with("hidden_size", 0) ==
+        "a/config.json: hidden_size: expected a number from 1 to 2147483647, found 0");
+  CHECK(message_with("hidden_size", nullptr) ==
+        "a/config.json: hidden_size: expected a number from 1 to 2147483647, found null");
+  CHECK(message_with("hidden_size", 1e300).starts_with("a/config.json: hidden_size: expected"));
+  CHECK(message_with("rms_norm_eps", "small") ==
+        "a/config.json: rms_norm_eps: expected a number, found \"small\"");
+  CHECK(message_with("attention_bias", 1) ==
+        "a/config.json: attention_bias: expected true or false, found 1");
+  CHECK(message_with("pretraining_tp", 2) == "a/config.json: pretraining_tp: expected 1, found 2");
+  CHECK(message_with("rope_scaling", {{"rope_type", "yarn"}})
+            .starts_with("a/config.json: rope_scaling: expected rope_type default, or llama3"));
+  CHECK(message_with("rope_scaling", {{"rope_type", "default"}, {"beta_fast", 32}}) ==
+        "a/config.json: rope_scaling.beta_fast: 32: this field is not supported");
+  CHECK(message_with("layer_types", {"full_attention"})
+            .starts_with("a/config.json: layer_types: expected a list of 2 layers, found"));
+  CHECK(message_with("layer_types", {"full_attention", "linear_attention"}) ==
+        "a/config.json: layer_types: expected full_attention or sliding_attention, found "
+        "\"linear_attention\"");
+  CHECK(message_with("layer_types", {"full_attention", "sliding_attention"})
+            .starts_with(
+                "a/config.json: sliding_window: expected a number, as layers have a window"));
+  CHECK_MESSAGE_OF(architecture_of_config("[1]", "c"),
+                   "c: the file: expected an object, found [1]");
+  CHECK_MESSAGE_OF(architecture_of_config("{", "c"), "c: expected a config.json", "parser says");
+  CHECK_MESSAGE_OF(architecture_of_config(R"({"a": 1, "a": 2})", "c"), "c: duplicate key \"a\"");
+  CHECK_MESSAGE_OF(architecture_of("/nowhere"), "config.json");
+}
+
+TEST_CASE("architectures: the first option in which a model differs is named") {
+  const Architecture llama3 = architecture_of(golden::path<golden::Llama3>(""));
+  const auto message = [&]<class Model>(std::type_identity<Model>) {
+    return message_of([&] { check_architecture<Model>("file", llama3); });
+  };
+  CHECK(message(std::type_identity<golden::Llama31>{}) ==
+        "file: tie_embeddings: expected true by the model, found false");
+  struct Longer
+      : LanguageModel<Repeat<3, HybridStack<Attention<golden::heads_4_2>, SwiGLU<64, 112>>>,
+                      golden::untied(128)> {};
+  CHECK(message(std::type_identity<Longer>{}) ==
+        "file: branches: expected 6 by the model, found 4");
+  CHECK(message(std::type_identity<golden::Mistral>{}) ==
+        "file: branch 0: expected swa by the model, found attention");
+  struct OtherBase
+      : LanguageModel<Repeat<2, HybridStack<Attention<golden::heads_4_2>, SwiGLU<64, 112>>>,
+                      golden::untied(128)> {};
+  CHECK(message(std::type_identity<OtherBase>{}) ==
+        "file: branch 0, attention: rope_theta: expected 10000 by the model, found 5e+05");
+  struct Gelu : LanguageModel<
+                    Repeat<2, HybridStack<Attention<AttentionOptions{
+                                              .n_heads = 4, .n_kv_heads = 2, .rope_theta = 500000}>,
+                                          GeGLU<64, 112>>>,
+                    golden::untied(128)> {};
+  CHECK(message(std::type_identity<Gelu>{}) ==
+        "file: branch 1, mlp: gate: expected gelu_tanh by the model, found none");
+}
