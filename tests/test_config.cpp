@@ -89,6 +89,16 @@ TEST_CASE("config: golden cases") {
   check_golden<golden::Gemma3>();
   check_golden<golden::Qwen3>();
   check_golden<golden::MambaTiny>();
+  check_golden<golden::SambaTiny>();
+  check_golden<golden::SambaOdd>();
+  check_golden<golden::SambaBias>();
+  check_golden<golden::SambaNope>();
+  check_golden<golden::SambaBf16Rope>();
+  check_golden<golden::MambaSwaMlp>();
+  check_golden<golden::MambaMlp>();
+  check_golden<golden::SwaMlp>();
+  check_golden<golden::MambaOnly>();
+  CHECK(architecture_of(SAMBA_DEMO_MODEL).structure() == structure<DemoModel>());
 }
 
 TEST_CASE("config: the original Mamba") {
@@ -106,10 +116,10 @@ TEST_CASE("config: the original Mamba") {
 TEST_CASE("config: fields that are not understood are named with their values") {
   CHECK(message_with("logit_scale", 0.5) ==
         "a/config.json: logit_scale: 0.5: this field is not supported");
-  CHECK(
-      message_with("model_type", "gpt2") ==
-      "a/config.json: model_type: expected llama, mistral, phi3, qwen3, gemma, gemma2, gemma3_text "
-      "or mamba, found \"gpt2\"");
+  CHECK(message_with("model_type", "gpt2") ==
+        "a/config.json: model_type: expected llama, mistral, phi3, qwen3, gemma, gemma2, "
+        "gemma3_text, "
+        "mamba or samba, found \"gpt2\"");
   CHECK(message_with("hidden_act", "relu") ==
         "a/config.json: hidden_act: expected silu, gelu or gelu_pytorch_tanh, found \"relu\"");
   CHECK(message_with("hidden_size", 0) ==

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// config.json of transformers and of the original Mamba. Not part of samba.hpp; needs nlohmann-json.
+/// config.json of transformers, of the original Mamba and of the public Samba code. Not part of samba.hpp; needs nlohmann-json.
 #include <samba/io/architecture.hpp>
 #include <samba/io/mapped_file.hpp>
 #include <samba/io/parse_json.hpp>
@@ -33,6 +33,7 @@ class ConfigFields {
     fail({source_, ": ", field, ": expected ", expected, ", found ", json_text(found)});
   }
 
+  bool has(const char* field) const { return file_.contains(field); }
   /// The value of a field; null if it is missing.
   [[gnu::cold]] const Json& value(const char* field) {
     static const Json null;
@@ -313,11 +314,82 @@ class ConfigFields {
   return a;
 }
 
+/// The public Samba code: blocks of a mixer and an MLP, or as mamba and mamba_swa_mlp say.
+[[gnu::cold]] inline Architecture samba_of(ConfigFields& fields) {
+  Architecture a{.family = "samba"};
+  a.d_model = fields.size("n_embd");
+  const int layers = fields.size("n_layer"), vocab = fields.size("vocab_size", 32000),
+            multiple = fields.size("padding_multiple", 64);
+  a.options.vocab_size = fields.size(
+      "padded_vocab_size",
+      fields.as_size("vocab_size", round_up(std::int64_t{vocab}, std::int64_t{multiple})));
+  a.options.norm_eps = fields.real("norm_eps", 1e-5f);
+  const bool only_mamba = fields.boolean("mamba", false);
+  a.options.tie_embeddings = fields.boolean("mamba_init", false) || only_mamba;
+
+  ArchitectureBranch mixer{.layer = ArchitectureBranch::mamba};
+  ArchitectureBranch mlp{.layer = ArchitectureBranch::mlp};
+  ArchitectureBranch full{.layer = ArchitectureBranch::attention};
+  mixer.d_state = fields.size("d_state", 16);
+  mixer.scan = {.d_conv = fields.size("d_conv", 4),
+                .expand = fields.size("expand", 2),
+                .dt_rank = fields.size("dt_rank", (a.d_model + 15) / 16)};
+  AttentionOptions& heads = full.heads;
+  heads.n_heads = fields.size("n_head", 1);
+  heads.n_kv_heads = fields.size("n_query_groups", heads.n_heads);
+  heads.head_dim = fields.size("head_size", (std::max)(1, a.d_model / heads.n_heads));
+  heads.rope = !fields.boolean("nope", false);
+  heads.rotary_fraction = fields.real("rotary_percentage", 1);
+  heads.bias = mlp.bias = fields.boolean("bias", false);
+  if (const std::string table = fields.text("rope_table", "exact"); table == "bfloat16")
+    heads.rope_table = RopeTable::bfloat16;
+  else if (table != "exact")
+    fields.refuse("rope_table", "exact or bfloat16", table);
+  const bool has_mlp = fields.boolean("mlp", true) && !only_mamba;
+  if (has_mlp) mlp.d_ff = fields.size("intermediate_size");
+
+  int window = 0;  // -1: none
+  if (const auto& v = fields.value("local_window"); !v.is_null() && v != -1)
+    window = fields.as_size("local_window", v);
+  ArchitectureBranch local = full;
+  local.window = window;
+  const int full_per_layer = fields.size("full_per_layer", 1000000);
+  int mamba_every = 0;  // -1: never
+  if (const auto& v = fields.value("mb_per_layer"); !v.is_null() && v != -1)
+    mamba_every = fields.as_size("mb_per_layer", v);
+  const bool three = fields.boolean("mamba_swa_mlp", false);
+  std::vector<int> attend;  // the blocks that do, if they are listed
+  const std::string listed = fields.text("attn_layer_pos", "");
+  if (!listed.empty())
+    for (const auto& block :
+         parse_json(listed, fields.source() + ": attn_layer_pos", "a list of blocks"))
+      attend.push_back(block == 0 ? 0 : fields.as_size("attn_layer_pos", block));
+  for (int i = 0; i < layers; ++i) {
+    const bool in_window = window > 0 && i % full_per_layer < full_per_layer - 1;
+    const ArchitectureBranch& attention = in_window ? local : full;
+    const bool is_mamba = listed.empty()
+                              ? mamba_every > 0 && i % mamba_every == 0
+                              : std::find(attend.begin(), attend.end(), i) == attend.end();
+    if (three && !only_mamba)
+      a.branches.insert(a.branches.end(), {mixer, attention});
+    else
+      a.branches.push_back(only_mamba || is_mamba ? mixer : attention);
+    if (has_mlp) a.branches.push_back(mlp);
+  }
+  fields.expect("condense_ratio", 1);
+  fields.expect("parallel_residual", false);
+  fields.expect("shared_attention_norm", false);
+  fields.expect("_norm_class", "FusedRMSNorm");
+  fields.expect("_mlp_class", "LLaMAMLP");
+  fields.ignore({"name", "org", "block_size", "intermediate_size"});
+  return a;
+}
+
 }  // namespace detail
 
 /// The architecture that the text of a config.json describes. Known are the model types llama,
-/// mistral, phi3, qwen3, gemma, gemma2, gemma3_text and mamba of transformers, and the original Mamba.
-/// Throws Error, naming source, field and value, for other types and for fields that this library does
+/// mistral, phi3, qwen3, gemma, gemma2, gemma3_text and mamba of transformers, the original Mamba, and
+/// the public Samba code. Throws Error, naming source, field and value, for other types and for fields that this library does
 /// not implement.
 [[gnu::cold]] inline Architecture architecture_of_config(std::string_view text,
                                                          const std::string& source) {
@@ -330,11 +402,13 @@ class ConfigFields {
     a = detail::transformer_of(fields, type);
   else if (type == "mamba")
     a = detail::mamba_of(fields);
-  else if (type.empty() && !fields.value("ssm_cfg").is_null())
+  else if (type.empty() && fields.has("ssm_cfg"))
     a = detail::original_mamba_of(fields);
+  else if ((type.empty() || type == "samba") && fields.has("n_embd"))
+    a = detail::samba_of(fields);
   else
-    fields.refuse("model_type", "llama, mistral, phi3, qwen3, gemma, gemma2, gemma3_text or mamba",
-                  type);
+    fields.refuse("model_type",
+                  "llama, mistral, phi3, qwen3, gemma, gemma2, gemma3_text, mamba or samba", type);
   fields.check_all_known();
   return a;
 }
