@@ -524,7 +524,7 @@ TEST_CASE("parts that contradict each other are refused") {
   Made special = made({"ab"}, {"a b"});
   const BpeAddedToken added[] = {{.id = 256}};
   special.parts.added = added;
-  contains(special.error(), "merges[0], \"a b\": \"ab\" is a special or unused token");
+  contains(special.error(), "merges[0], \"a b\": \"ab\" is a special, unused or byte token");
   const BpeAddedToken twice[] = {{.id = 7}, {.id = 7}};
   special.parts.added = twice;
   contains(special.error(), "added tokens: id 7 is there twice");
