@@ -562,4 +562,25 @@ TEST_CASE("parts that contradict each other are refused") {
   contains(ids.error(), "adds_bos: expected a beginning-of-text token, found none");
   ids.parts.tokens = {};
   contains(ids.error(), "tokens: expected at least one, found none");
+
+  const std::string bytes =
+      "scores, byte_fallback and prefix: expected none for symbols that are bytes";
+  Made scored = made({}, {});
+  std::vector<float> scores(256);
+  scored.parts.scores = scores;
+  contains(scored.error(), bytes);
+  scored.parts.symbols = BpeSymbols::characters;
+  CHECK(scored.error() == "<nothing was thrown>");
+  scored.parts.nfc = true;
+  contains(scored.error(), "nfc: expected false for symbols that are characters");
+  Made both = made({"ab"}, {"a b"});
+  both.parts.symbols = BpeSymbols::characters;
+  both.parts.scores = scores;
+  contains(both.error(), "expected merges or scores, found both");
+  for (const bool fallback : {true, false}) {
+    Made other = made({}, {});
+    other.parts.byte_fallback = fallback;
+    if (!fallback) other.parts.prefix = SpacePrefix::first;
+    contains(other.error(), bytes);
+  }
 }
