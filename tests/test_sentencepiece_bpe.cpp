@@ -364,6 +364,20 @@ TEST_CASE("SentencePiece: special tokens, and the spaces around them") {
   CHECK(read("metaspace.json").decode(once, true) == "</s>the");
 }
 
+TEST_CASE("GGUF: what the metadata leave out, and user-defined tokens behind the space in front") {
+  Vocabulary v;
+  const BpeTokenizer plain = tokenizer_of(v.metadata());
+  CHECK(plain.adds_bos());
+  CHECK(plain.encode("ab", {.add_bos = true}) == Ids{1, 3, 6});
+  CHECK(plain.decode(Ids{1, 3, 6}) == "ab");
+  CHECK(plain.eos_id() == -1);
+  v.types[6] = 4;
+  CHECK(tokenizer_of(v.metadata()).encode("abaab") == Ids{3, 6, 4, 6});
+  v.tokens[6] = " a";  // the space in front belongs to the text in which it is found
+  CHECK(tokenizer_of(v.metadata()).encode("ab a") == Ids{6, 5, 6});
+  CHECK(tokenizer_of(v.metadata()).decode(Ids{6, 5, 6}) == "ab a");
+}
+
 TEST_CASE("gemma3_chat gives the ids of the model's template") {
   const BpeTokenizer& tokenizer = read("user.gguf");
   const ChatMessage messages[] = {{"system", " Be short. "},

@@ -724,7 +724,6 @@ class BpeTokenizer {
     const auto higher = [](float a, float b) { return a > b; };
     std::vector<float> sorted(scores.begin(), scores.end());
     std::sort(sorted.begin(), sorted.end(), higher);
-    sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
     for (const float score : scores)
       priorities_.push_back(static_cast<std::int32_t>(
           std::lower_bound(sorted.begin(), sorted.end(), score, higher) - sorted.begin()));
