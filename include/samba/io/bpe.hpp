@@ -44,7 +44,9 @@ enum class BpePattern {
   /// Llama 3: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|`
   /// ` ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
   llama3,
-  /// SmolLM2: each digit is a word; gpt2 for what is between them.
+  /// Qwen 2 and 3: as llama3, with `\p{N}` in place of `\p{N}{1,3}`
+  qwen2,
+  /// SmolLM2 and StarCoder: each digit is a word; gpt2 for what is between them.
   smollm,
 };
 
@@ -88,18 +90,23 @@ struct BpeParts {
   bool fuse_unknown = false;   ///< of characters: one `unknown` for neighbours without a token
   bool adds_bos = false;       ///< the model expects `bos` in front of a text
 
-  /// Sets `pattern` and `ignore_merges` by the name that a GGUF file has in tokenizer.ggml.pre:
-  /// gpt-2, mpt (Mamba), smollm, llama-bpe. Any other is an Error.
+  /// Sets `pattern`, `nfc` and `ignore_merges` by the name that a GGUF file has in tokenizer.ggml.pre:
+  /// gpt-2, mpt (Mamba), smollm, starcoder, refact, llama-bpe, qwen2. Any other is an Error.
   void set_pre(std::string_view name) {
     if (name == "gpt-2" || name == "mpt")
       pattern = BpePattern::gpt2;
-    else if (name == "smollm")
+    else if (name == "smollm" || name == "starcoder" || name == "refact")
       pattern = BpePattern::smollm;
     else if (name == "llama-bpe")
       pattern = BpePattern::llama3;
+    else if (name == "qwen2")
+      pattern = BpePattern::qwen2;
     else
-      fail({source, ": tokenizer.ggml.pre: expected gpt-2, mpt, smollm or llama-bpe, found ",
+      fail({source,
+            ": tokenizer.ggml.pre: expected gpt-2, mpt, smollm, starcoder, refact, llama-bpe or "
+            "qwen2, found ",
             Quoted{name}});
+    nfc = pattern == BpePattern::qwen2;
     ignore_merges = pattern == BpePattern::llama3;
   }
 };
@@ -160,7 +167,7 @@ class WordCutter {
 
   /// Length in bytes of the word that begins at byte `at` of the text, before its end.
   std::size_t operator()(std::size_t at) const {
-    if constexpr (pattern == BpePattern::llama3)
+    if constexpr (pattern == BpePattern::llama3 || pattern == BpePattern::qwen2)
       return llama3(at) - at;
     else
       return gpt2(at) - at;
@@ -173,6 +180,7 @@ class WordCutter {
     std::size_t end;  // where the next one begins
   };
   static constexpr bool single_digits = pattern == BpePattern::smollm;
+  static constexpr int most_digits = pattern == BpePattern::qwen2 ? 1 : 3;
 
   static Kind kind_of(char32_t c) {
     if (c < 0x80) {
@@ -248,7 +256,7 @@ class WordCutter {
     Character c = character(at);
     if (c.kind == Kind::letter) return end_of(Kind::letter, c.end);
     if (c.kind == Kind::number) {
-      for (int i = 0; i < 2; ++i)
+      for (int i = 1; i < most_digits; ++i)
         if (const Character next = character(c.end); next.kind == Kind::number) c = next;
       return c.end;
     }
@@ -836,6 +844,7 @@ class BpeTokenizer {
           switch (pattern_) {
             case BpePattern::gpt2: return detail::cut_words<BpePattern::gpt2>(valid, word);
             case BpePattern::llama3: return detail::cut_words<BpePattern::llama3>(valid, word);
+            case BpePattern::qwen2: return detail::cut_words<BpePattern::qwen2>(valid, word);
             case BpePattern::smollm: return detail::cut_words<BpePattern::smollm>(valid, word);
           }
         },

@@ -28,6 +28,10 @@ namespace detail {
 inline constexpr std::string_view llama3_pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+/// That of Qwen 2.
+inline constexpr std::string_view qwen2_pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
 /// Reads the fields of a tokenizer.json. All that changes ids is understood or refused.
 class TokenizerJson {
  public:
@@ -183,9 +187,9 @@ class TokenizerJson {
   bool is_digits(const Json& value) const {
     return is_type(value, "Digits") && flag(value, "pre_tokenizer", "individual_digits");
   }
-  bool is_llama3(const Json& value) const {
+  bool is_split(const Json& value, std::string_view pattern) const {
     return is_type(value, "Split") &&
-           optional_field(value, "pattern") == Json{{"Regex", std::string(llama3_pattern)}} &&
+           optional_field(value, "pattern") == Json{{"Regex", std::string(pattern)}} &&
            optional_field(value, "behavior") == "Isolated" &&
            !flag(value, "pre_tokenizer", "invert");
   }
@@ -196,12 +200,16 @@ class TokenizerJson {
       parts_.pattern = BpePattern::gpt2;
     else if (parts.size() == 2 && is_digits(*parts[0]) && is_byte_level(*parts[1], true))
       parts_.pattern = BpePattern::smollm;
-    else if (parts.size() == 2 && is_llama3(*parts[0]) && is_byte_level(*parts[1], false))
+    else if (parts.size() == 2 && is_split(*parts[0], llama3_pattern) &&
+             is_byte_level(*parts[1], false))
       parts_.pattern = BpePattern::llama3;
+    else if (parts.size() == 2 && is_split(*parts[0], qwen2_pattern) &&
+             is_byte_level(*parts[1], false))
+      parts_.pattern = BpePattern::qwen2;
     else
       refuse("pre_tokenizer",
              "ByteLevel with use_regex, Digits with individual_digits and that, or Split by the "
-             "regular expression of Llama 3 and ByteLevel without use_regex (all without "
+             "regular expression of Llama 3 or Qwen 2 and ByteLevel without use_regex (all without "
              "add_prefix_space)",
              value);
   }
