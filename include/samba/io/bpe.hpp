@@ -77,7 +77,7 @@ struct BpeParts {
   std::span<const std::int32_t> types = {};
   BpePattern pattern = BpePattern::gpt2;  ///< of bytes
   bool nfc = false;  ///< of bytes: text is brought to normalisation form C first
-  /// Of characters: the tokens <0x00> to <0xFF> are bytes, for characters that have no token.
+  /// Of characters: tokens named `<0x00>` to `<0xFF>` are bytes, for characters that have no token.
   bool byte_fallback = false;
   SpacePrefix prefix = SpacePrefix::none;  ///< of characters
   /// Of characters, as the pre-tokenizer Metaspace has it: no prefix in front of a space; added tokens are
@@ -401,7 +401,7 @@ inline std::string with_spaces(std::string_view text) {
   return result.append(text, at);
 }
 
-/// The byte that a token <0x00> to <0xFF> stands for, -1 for any other token.
+/// The byte that a token named `<0x00>` to `<0xFF>` stands for, -1 for any other token.
 inline int byte_of_name(std::string_view token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
   const auto digit = [](char c) {

@@ -143,7 +143,7 @@ inline std::vector<std::int32_t> smollm2_chat(const BpeTokenizer& tokenizer,
 /// beginning of text, then user and assistant in turn, the user first. A system message, which may only be
 /// the first, stands in front of the user's first. White space around the contents of turns is left out.
 /// Contents are text: what looks like a special token in them is not one. Throws Error if the roles are
-/// others, or the vocabulary has no <start_of_turn> and <end_of_turn>.
+/// others, or the vocabulary has no tokens of turns.
 inline std::vector<std::int32_t> gemma3_chat(const BpeTokenizer& tokenizer,
                                              std::span<const ChatMessage> messages) {
   const std::int32_t start = tokenizer.id_of("<start_of_turn>"),
