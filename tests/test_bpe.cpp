@@ -574,7 +574,7 @@ TEST_CASE("parts that contradict each other are refused") {
   contains(ids.error(), "tokens: expected at least one, found none");
 
   const std::string bytes =
-      "scores, byte_fallback and prefix: expected none for symbols that are bytes";
+      "scores, byte_fallback, prefix and metaspace: expected none for symbols that are bytes";
   Made scored = made({}, {});
   std::vector<float> scores(256);
   scored.parts.scores = scores;
@@ -587,10 +587,11 @@ TEST_CASE("parts that contradict each other are refused") {
   both.parts.symbols = BpeSymbols::characters;
   both.parts.scores = scores;
   contains(both.error(), "expected merges or scores, found both");
-  for (const bool fallback : {true, false}) {
+  for (const int field : {0, 1, 2}) {
     Made other = made({}, {});
-    other.parts.byte_fallback = fallback;
-    if (!fallback) other.parts.prefix = SpacePrefix::first;
+    other.parts.byte_fallback = field == 0;
+    other.parts.prefix = field == 1 ? SpacePrefix::first : SpacePrefix::none;
+    other.parts.metaspace = field == 2;
     contains(other.error(), bytes);
   }
 }

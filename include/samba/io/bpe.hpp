@@ -609,9 +609,11 @@ class BpeTokenizer {
   }
 
   void check_symbols(const BpeParts& parts) const {
-    if (!characters_ && (scored_ || parts.byte_fallback || prefix_ != SpacePrefix::none))
+    if (!characters_ &&
+        (scored_ || parts.byte_fallback || metaspace_ || prefix_ != SpacePrefix::none))
       fail({source_,
-            ": scores, byte_fallback and prefix: expected none for symbols that are bytes"});
+            ": scores, byte_fallback, prefix and metaspace: expected none for symbols that are "
+            "bytes"});
     if (characters_ && nfc_)
       fail({source_, ": nfc: expected false for symbols that are characters"});
     if (!scored_) return;
