@@ -29,7 +29,7 @@ const nlohmann::json& expected() {
 }
 std::vector<std::string> texts() { return expected()["texts"].get<std::vector<std::string>>(); }
 
-const std::vector<std::string> names = {"gpt2", "smollm", "llama3", "neox"};
+const std::vector<std::string> names = {"gpt2", "smollm", "llama3", "qwen2", "neox"};
 const BpeTokenizer& trained(const std::string& name) {
   static std::map<std::string, BpeTokenizer> all;
   if (!all.contains(name))
@@ -170,6 +170,9 @@ TEST_CASE("the words are those of the package tokenizers") {
   check("llama3", [](const std::string& text, auto word) {
     detail::cut_words<BpePattern::llama3>(text, word);
   });
+  check("qwen2", [](const std::string& text, auto word) {
+    detail::cut_words<BpePattern::qwen2>(text, word);
+  });
 }
 
 TEST_CASE("texts come back from their ids") {
@@ -180,8 +183,8 @@ TEST_CASE("texts come back from their ids") {
       CAPTURE(name, i, all[i]);
       const Ids ids = tokenizer.encode(all[i]);
       const Ids plain = tokenizer.encode(all[i], {.parse_special = false});
-      if (name == "neox") {
-        // One of its added tokens is not in normal form.
+      if (name == "neox" || name == "qwen2") {
+        // One of neox's added tokens is not in normal form.
         const auto text = expected()["nfc"][i].get<std::string>();
         CHECK(unicode::nfc(tokenizer.decode(ids, true)) == text);
         CHECK(unicode::nfc(stream(tokenizer, plain)) == text);
@@ -216,13 +219,15 @@ TEST_CASE("any bytes come back from their ids") {
 }
 
 TEST_CASE("normalised text with other bytes comes back normalised") {
-  const BpeTokenizer& tokenizer = trained("neox");
-  Random random{8};
-  for (int round = 0; round < 3000; ++round) {
-    const std::string text = random_text(random);
-    CAPTURE(round, text);
-    // One of its added tokens is not in normal form.
-    REQUIRE(normal_form(tokenizer.decode(tokenizer.encode(text), true)) == normal_form(text));
+  for (const std::string name : {"neox", "qwen2"}) {
+    const BpeTokenizer& tokenizer = trained(name);
+    Random random{8};
+    for (int round = 0; round < 3000; ++round) {
+      const std::string text = random_text(random);
+      CAPTURE(name, round, text);
+      // One of neox's added tokens is not in normal form.
+      REQUIRE(normal_form(tokenizer.decode(tokenizer.encode(text), true)) == normal_form(text));
+    }
   }
 }
 
@@ -478,11 +483,16 @@ TEST_CASE("parts as GGUF files have them") {
   }
   parts.set_pre("llama-bpe");
   CHECK((parts.pattern == BpePattern::llama3 && parts.ignore_merges));
-  parts.set_pre("smollm");
-  CHECK((parts.pattern == BpePattern::smollm && !parts.ignore_merges));
-  CHECK(message_of([&] { parts.set_pre("qwen2"); }) ==
-        "model.gguf: tokenizer.ggml.pre: expected gpt-2, mpt, smollm or llama-bpe, found "
-        "\"qwen2\"");
+  parts.set_pre("qwen2");
+  CHECK((parts.pattern == BpePattern::qwen2 && !parts.ignore_merges && parts.nfc));
+  for (const char* name : {"smollm", "starcoder", "refact"}) {
+    parts.set_pre(name);
+    CHECK((parts.pattern == BpePattern::smollm && !parts.ignore_merges && !parts.nfc));
+  }
+  CHECK(message_of([&] { parts.set_pre("deepseek-llm"); }) ==
+        "model.gguf: tokenizer.ggml.pre: expected gpt-2, mpt, smollm, starcoder, refact, llama-bpe "
+        "or "
+        "qwen2, found \"deepseek-llm\"");
 }
 
 TEST_CASE("a byte without a token is an error, or the unknown token") {
@@ -524,7 +534,7 @@ TEST_CASE("parts that contradict each other are refused") {
   Made special = made({"ab"}, {"a b"});
   const BpeAddedToken added[] = {{.id = 256}};
   special.parts.added = added;
-  contains(special.error(), "merges[0], \"a b\": \"ab\" is a special or unused token");
+  contains(special.error(), "merges[0], \"a b\": \"ab\" is a special, unused or byte token");
   const BpeAddedToken twice[] = {{.id = 7}, {.id = 7}};
   special.parts.added = twice;
   contains(special.error(), "added tokens: id 7 is there twice");
@@ -562,4 +572,26 @@ TEST_CASE("parts that contradict each other are refused") {
   contains(ids.error(), "adds_bos: expected a beginning-of-text token, found none");
   ids.parts.tokens = {};
   contains(ids.error(), "tokens: expected at least one, found none");
+
+  const std::string bytes =
+      "scores, byte_fallback, prefix and metaspace: expected none for symbols that are bytes";
+  Made scored = made({}, {});
+  std::vector<float> scores(256);
+  scored.parts.scores = scores;
+  contains(scored.error(), bytes);
+  scored.parts.symbols = BpeSymbols::characters;
+  CHECK(scored.error() == "<nothing was thrown>");
+  scored.parts.nfc = true;
+  contains(scored.error(), "nfc: expected false for symbols that are characters");
+  Made both = made({"ab"}, {"a b"});
+  both.parts.symbols = BpeSymbols::characters;
+  both.parts.scores = scores;
+  contains(both.error(), "expected merges or scores, found both");
+  for (const int field : {0, 1, 2}) {
+    Made other = made({}, {});
+    other.parts.byte_fallback = field == 0;
+    other.parts.prefix = field == 1 ? SpacePrefix::first : SpacePrefix::none;
+    other.parts.metaspace = field == 2;
+    contains(other.error(), bytes);
+  }
 }

@@ -1,5 +1,6 @@
 #include <sentencepiece_trainer.h>
 #include <samba/io/sentencepiece.hpp>
+#include <samba/io/sentencepiece_model.hpp>
 
 #include <tests/catch.hpp>
 #include <tests/support.hpp>
@@ -232,6 +233,36 @@ TEST_CASE("ids outside the vocabulary are named") {
         "SentencePieceTokenizer: id -1 at index 0 is outside [0, 400)");
   StreamDecoder decoder(t);
   CHECK(message_of([&] { decoder(400); }) == "SentencePieceTokenizer: id 400 is outside [0, 400)");
+}
+
+TEST_CASE("BpeTokenizer reads the same files and gives the same ids") {
+  samba_test::Random random;
+  CAPTURE(random.seed);
+  for (const std::size_t i : {1u, 2u}) {
+    const SentencePieceTokenizer library = tokenizer(i);
+    const BpeTokenizer own = parse_sentencepiece_model(models()[i], "t.model");
+    CHECK(own.vocab_size() == library.vocab_size());
+    CHECK(own.bos_id() == library.bos_id());
+    CHECK(own.eos_id() == library.eos_id());
+    for (int round = 0; round < 2000; ++round) {
+      std::string text;
+      for (int n = random.below(5); n > 0; --n) {
+        const std::string& from = sentences[static_cast<std::size_t>(random.below(14))];
+        text += from.substr(static_cast<std::size_t>(random.below(30)),
+                            static_cast<std::size_t>(random.below(20)));
+        text.append(static_cast<std::size_t>(random.below(4)), ' ');
+        if (random.below(4) == 0) text += "東\u2581é🎵\n";
+      }
+      CAPTURE(i, round, text);
+      const Ids ids = library.encode(text);
+      REQUIRE(own.encode(text, {.parse_special = false}) == ids);
+      REQUIRE(own.decode(ids) == library.decode(ids));
+    }
+  }
+  CHECK(message_of([&] { parse_sentencepiece_model(models()[0], "t.model"); }) ==
+        "t.model: normalizer_spec.precompiled_charsmap: expected none, found one "
+        "(io/sentencepiece.hpp "
+        "reads such models)");
 }
 
 TEST_CASE("files that are no model are refused by name") {

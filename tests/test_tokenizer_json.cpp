@@ -95,7 +95,7 @@ TEST_CASE("files that are no JSON are refused by name") {
   CHECK(starts(error_of("\xff"), "expected a tokenizer.json; the parser says: "));
   CHECK(starts(error_of("{\"model\": \"\xff\"}"), "expected a tokenizer.json; the parser says: "));
   CHECK(starts(error_of("[]"), "the file: expected an object, found []"));
-  CHECK(starts(error_of("{}"), "pre_tokenizer is missing"));
+  CHECK(starts(error_of("{}"), "decoder is missing"));
   CHECK(starts(error_of(std::string(100000, '[')), "nested deeper than 64 levels"));
   CHECK(starts(error_of(R"({"model": {"a": 1, "a": 2}})"), "duplicate key \"a\""));
   std::string twice = text;
@@ -119,7 +119,8 @@ TEST_CASE("what is not implemented is refused by its field") {
   refused("gpt2", "/normalizer",
           {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "Lowercase"}}}}},
           "normalizer: expected null or NFC, found {\"type\":\"Lowercase\"}");
-  refused("gpt2", "/decoder", {{"type", "Metaspace"}}, "decoder: expected ByteLevel, found {");
+  refused("gpt2", "/decoder", {{"type", "Metaspace"}},
+          "decoder: expected ByteLevel, or a Sequence of Replace (U+2581 by a space), ");
   refused("gpt2", "/decoder", nullptr, "decoder: expected an object, found null");
 
   const std::string pre = "pre_tokenizer: expected ByteLevel with use_regex, ";
@@ -175,6 +176,101 @@ TEST_CASE("what is not implemented is refused by its field") {
           "post_processor.special_tokens.<|begin_of_text|> is missing");
   refused("llama3", "/post_processor/processors/1/special_tokens/<|begin_of_text|>/ids", {1, 2},
           "post_processor.special_tokens.<|begin_of_text|>.ids: expected one id, found [1,2]");
+}
+
+TEST_CASE("what is not implemented of a SentencePiece model is refused by its field") {
+  const auto refused = [](const std::string& name, const std::string& pointer, const Json& value,
+                          const std::string& expected) {
+    CAPTURE(name, pointer);
+    CHECK(starts(error_after(name, [&](Json& json) { json[Json::json_pointer(pointer)] = value; }),
+                 expected));
+  };
+  const std::string prepend = "../sentencepiece/prepend", replace = "../sentencepiece/replace",
+                    metaspace = "../sentencepiece/metaspace";
+  const std::string decoder = "decoder: expected ByteLevel, or a Sequence of Replace ";
+  refused(prepend, "/decoder/type", "Metaspace", decoder);
+  refused(prepend, "/decoder/decoders/0/content", "_", decoder);
+  refused(prepend, "/decoder/decoders/1/type", "Fuse", decoder);
+  refused(prepend, "/decoder/decoders/2/type", "ByteFallback", decoder);
+  refused(prepend, "/decoder/decoders/3/start", 2, decoder);
+  refused(prepend, "/decoder/decoders/3/stop", 1, decoder);
+  refused(prepend, "/decoder/decoders/4", {{"type", "Fuse"}}, decoder);
+  const std::string strip = "decoder: expected Strip if, and only if, text gets a space in front, ";
+  CHECK(starts(error_after(prepend, [](Json& json) { json["decoder"]["decoders"].erase(3); }),
+               strip));
+  CHECK(starts(error_after(prepend, [](Json& json) { json["normalizer"]["normalizers"].erase(0); }),
+               strip));
+
+  const std::string normalizer =
+      "normalizer: expected null, Prepend (U+2581) and Replace (a space by U+2581), found {";
+  refused(replace, "/normalizer", {{"type", "NFC"}}, normalizer);
+  refused(replace, "/normalizer/content", "_", normalizer);
+  refused(replace, "/normalizer/pattern", {{"Regex", " "}}, normalizer);
+  refused(prepend, "/normalizer/normalizers/0/prepend", "_", normalizer);
+  refused(prepend, "/normalizer/normalizers/2", {{"type", "Prepend"}, {"prepend", "\u2581"}},
+          normalizer);
+  const std::string missing = "normalizer: expected Replace (a space by U+2581), or Metaspace as ";
+  CHECK(
+      starts(error_after(replace,
+                         [](Json& json) { json["normalizer"] = json["pre_tokenizer"] = nullptr; }),
+             missing));
+
+  const std::string pre = "pre_tokenizer: expected null, Split by a space where the normalizer ";
+  refused(replace, "/pre_tokenizer/pattern", {{"String", "x"}}, pre);
+  refused(replace, "/pre_tokenizer/type", "Whitespace", pre);
+  refused(replace, "/normalizer", nullptr, pre);
+  refused(metaspace, "/pre_tokenizer/split", true, pre);
+  refused(metaspace, "/pre_tokenizer/replacement", "_", pre);
+  refused(metaspace, "/pre_tokenizer/prepend_scheme", "sometimes",
+          "pre_tokenizer.prepend_scheme: expected always, first or never, found {");
+  CHECK(starts(error_after(metaspace, [](Json& json) { json["pre_tokenizer"].erase("split"); }),
+               pre));
+  refused(prepend, "/pre_tokenizer", Json::parse(content(metaspace))["pre_tokenizer"], pre);
+
+  refused(prepend, "/model/byte_fallback", 1,
+          "model.byte_fallback: expected true or false, found 1");
+  CHECK(starts(error_after(prepend,
+                           [](Json& json) {
+                             json["model"]["vocab"]["other"] = json["model"]["vocab"]["<0x41>"];
+                             json["model"]["vocab"].erase("<0x41>");
+                           }),
+               "byte_fallback: expected a token for each byte, found none <0x41>"));
+}
+
+TEST_CASE("variants of a SentencePiece model's tokenizer.json") {
+  const std::string text = " the sea<s>and 東京", plain = "the sea<s>and 東京";
+  Json json = Json::parse(content("../sentencepiece/prepend"));
+  const auto ids = parse_tokenizer_json(json.dump(), "t.json").encode(plain);
+  // Metaspace puts a space in front of every part that has none, or of none.
+  json["normalizer"] = nullptr;
+  json["pre_tokenizer"] = {{"type", "Metaspace"},
+                           {"replacement", "\u2581"},
+                           {"prepend_scheme", "always"},
+                           {"split", false}};
+  CHECK(parse_tokenizer_json(json.dump(), "t.json").encode(plain) == ids);
+  CHECK(parse_tokenizer_json(json.dump(), "t.json").encode(text) == ids);
+  json["pre_tokenizer"]["prepend_scheme"] = "never";
+  json["decoder"]["decoders"].erase(3);
+  const BpeTokenizer never = parse_tokenizer_json(json.dump(), "t.json");
+  CHECK(never.encode(" the sea<s> and 東京") == ids);
+  CHECK(never.decode(never.encode(text), true) == text);
+  // A part that is a token is that token, whatever the merges say.
+  json["model"]["ignore_merges"] = true;
+  json["model"]["vocab"]["the\u2581sea"] = json["model"]["vocab"].size();
+  for (Json& token : json["added_tokens"])
+    if (token["id"] >= 1100) token["id"] = token["id"].get<int>() + 1;
+  const BpeTokenizer ignoring = parse_tokenizer_json(json.dump(), "t.json");
+  CHECK(ignoring.encode("the sea").size() == 1);
+  CHECK(ignoring.encode("the sea ").size() > 1);
+  // Without tokens of bytes: the unknown token, one for neighbours or one for each.
+  json["model"]["byte_fallback"] = false;
+  CHECK(parse_tokenizer_json(json.dump(), "t.json").encode("𒀀𒀀") == std::vector<std::int32_t>{0});
+  json["model"]["fuse_unk"] = false;
+  CHECK(parse_tokenizer_json(json.dump(), "t.json").encode("𒀀𒀀") ==
+        std::vector<std::int32_t>{0, 0});
+  json["model"]["unk_token"] = nullptr;
+  CHECK(message_of([&] { parse_tokenizer_json(json.dump(), "t.json").encode("𒀀"); }) ==
+        "t.json: \"𒀀\" in the text has no token, and there is no unknown token");
 }
 
 TEST_CASE("a template of the text alone adds nothing") {

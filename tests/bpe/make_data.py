@@ -3,7 +3,7 @@
 
 usage: make_data.py [FOLDER]    (default: ../data/bpe; pip install tokenizers==0.23.3)
 
-  <name>.json      tokenizer.json of gpt2, smollm, llama3 and neox, with the chains of the real ones
+  <name>.json      tokenizer.json of gpt2, smollm, llama3, qwen2 and neox, with the chains of the real ones
   expected.json    texts; by name their ids, with and without special tokens in the text, and the bytes of their words;
                    what the regular expressions of tokenizers take for letters, numbers and white space; the texts in
                    normalisation form C
@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Enough of each script for a few merges.
@@ -127,6 +128,13 @@ def llama3():
     return tokenizer
 
 
+def qwen2():
+    chain = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2), "isolated"), byte_level(use_regex=False)])
+    tokenizer = train(chain, [], 700, normalizers.NFC())
+    tokenizer.add_special_tokens(special("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
+    return tokenizer
+
+
 def neox():
     tokenizer = train(byte_level(), special("<|endoftext|>", "<|padding|>"), 700, normalizers.NFC())
     tokenizer.add_tokens([AddedToken(" " * n, normalized=True) for n in range(24, 1, -1)] + [AddedToken("<cafe\u0301>", normalized=True)])
@@ -160,7 +168,7 @@ def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "data" / "bpe"
     folder.mkdir(parents=True, exist_ok=True)
     expected = {"texts": TEXTS}
-    for make in (gpt2, smollm, llama3, neox):
+    for make in (gpt2, smollm, llama3, qwen2, neox):
         tokenizer = make()
         (folder / f"{make.__name__}.json").write_text(tokenizer.to_str())
         parsed = encoded(tokenizer, TEXTS, False)

@@ -27,6 +27,7 @@
 
 #include <samba/io/gguf_checkpoint.hpp>
 #include <samba/io/gguf_tokenizer.hpp>
+#include <samba/io/sentencepiece_model.hpp>
 #include <samba/model/published.hpp>
 #include <samba/train/adapters.hpp>
 #include <samba/train/outliers.hpp>

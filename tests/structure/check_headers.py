@@ -12,7 +12,8 @@ from compilation import BASE_FLAGS, INCLUDE, WARNINGS, in_parallel, report, run
 OPTIONAL = {"samba/interop/eigen.hpp": "Eigen/Core",
             "samba/io/sentencepiece.hpp": "sentencepiece_processor.h",
             "samba/io/config.hpp": "nlohmann/json.hpp",
-            "samba/io/tokenizer_json.hpp": "nlohmann/json.hpp"}
+            "samba/io/tokenizer_json.hpp": "nlohmann/json.hpp",
+            "samba/io/load_tokenizer.hpp": "nlohmann/json.hpp"}
 
 
 def compile_text(compiler, flags, text):

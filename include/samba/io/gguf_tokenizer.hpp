@@ -4,52 +4,107 @@
 #include <samba/io/bpe.hpp>
 #include <samba/io/gguf.hpp>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 namespace samba::inline SAMBA_TARGET {
 
-/// The tokenizer of a GGUF file whose tokenizer.ggml.model is gpt2: byte-level BPE. Throws Error, naming
-/// the file and the field, if it is of another kind or its parts contradict each other. Bytes without a
-/// token are an Error when they are encoded: the file's unknown token may be one that ends a text.
-inline BpeTokenizer bpe_tokenizer(const GgufFile& file) {
-  const GgufMetadata& metadata = file.metadata();
-  const std::string_view model = metadata.get<std::string_view>("tokenizer.ggml.model");
-  if (model != "gpt2")
-    fail({file.path(), ": tokenizer.ggml.model: expected gpt2, found ", Quoted{model}});
-  const auto copy = [&]<class T>(std::string_view key, T) {
+namespace detail {
+
+/// The tokens of a GGUF file, and what else its metadata says of them.
+class GgufVocabulary {
+ public:
+  explicit GgufVocabulary(const GgufFile& file) : file_(file), metadata_(file.metadata()) {
+    parts_.source = file.path();
+    tokens_ = copy<std::string_view>("tokenizer.ggml.tokens");
+    types_ = copy<std::int32_t>("tokenizer.ggml.token_type");
+    const std::string_view model = metadata_.get<std::string_view>("tokenizer.ggml.model");
+    if (model == "gpt2")
+      set_bytes();
+    else if (model == "llama")
+      set_characters();
+    else
+      fail({file.path(), ": tokenizer.ggml.model: expected gpt2 or llama, found ", Quoted{model}});
+    parts_.tokens = tokens_;
+    parts_.types = types_;
+    parts_.bos = id("tokenizer.ggml.bos_token_id");
+    parts_.eos = id("tokenizer.ggml.eos_token_id");
+    parts_.adds_bos = metadata_.get<bool>("tokenizer.ggml.add_bos_token", model == "llama");
+  }
+
+  BpeTokenizer tokenizer() const { return BpeTokenizer(parts_); }
+
+ private:
+  template <class T>
+  std::vector<T> copy(std::string_view key) const {
+    using Stored = std::conditional_t<std::is_integral_v<T>, std::int64_t, T>;
     std::vector<T> values;
-    if constexpr (std::is_same_v<T, std::int32_t>) {
-      for (const std::int64_t value : metadata.array<std::int64_t>(key))
-        values.push_back(static_cast<T>(value));
-    } else {
-      for (const T value : metadata.array<T>(key)) values.push_back(value);
-    }
+    for (const Stored value : metadata_.array<Stored>(key)) values.push_back(static_cast<T>(value));
     return values;
-  };
-  const auto tokens = copy("tokenizer.ggml.tokens", std::string_view());
-  const auto merges = copy("tokenizer.ggml.merges", std::string_view());
-  const auto types = copy("tokenizer.ggml.token_type", std::int32_t{});
-  const auto id = [&](std::string_view key) {
-    const std::int64_t value = metadata.get<std::int64_t>(key, -1);
-    if (value < -1 || value >= std::ssize(tokens))
-      fail({file.path(), ": ", key, ": expected an id below ", tokens.size(), ", found ", value});
+  }
+
+  std::int32_t id(std::string_view key) const {
+    const std::int64_t value = metadata_.get<std::int64_t>(key, -1);
+    if (value < -1 || value >= std::ssize(tokens_))
+      fail({file_.path(), ": ", key, ": expected an id below ", tokens_.size(), ", found ", value});
     return static_cast<std::int32_t>(value);
-  };
-  BpeParts parts;
-  parts.source = file.path();
-  parts.tokens = tokens;
-  parts.merges = merges;
-  parts.types = types;
-  parts.set_pre(metadata.get<std::string_view>("tokenizer.ggml.pre"));
-  parts.bos = id("tokenizer.ggml.bos_token_id");
-  parts.eos = id("tokenizer.ggml.eos_token_id");
-  parts.adds_bos = metadata.get<bool>("tokenizer.ggml.add_bos_token", false);
-  if (metadata.get<bool>("tokenizer.ggml.add_space_prefix", false))
-    fail({file.path(), ": tokenizer.ggml.add_space_prefix: expected false, found true"});
-  return BpeTokenizer(parts);
+  }
+
+  /// Checks that the metadata asks for nothing that is not done.
+  void expect_false(std::string_view key) const {
+    if (metadata_.get<bool>(key, false))
+      fail({file_.path(), ": ", key, ": expected false, found true"});
+  }
+
+  /// Byte-level BPE. Bytes without a token are an Error when they are encoded: the file's unknown token may
+  /// be one that ends a text.
+  void set_bytes() {
+    merges_ = copy<std::string_view>("tokenizer.ggml.merges");
+    parts_.merges = merges_;
+    parts_.set_pre(metadata_.get<std::string_view>("tokenizer.ggml.pre"));
+    expect_false("tokenizer.ggml.add_space_prefix");
+  }
+
+  /// SentencePiece's BPE. What metadata does not say is as llama.cpp has it.
+  void set_characters() {
+    scores_ = copy<float>("tokenizer.ggml.scores");
+    parts_.symbols = BpeSymbols::characters;
+    parts_.scores = scores_;
+    parts_.byte_fallback = std::find(types_.begin(), types_.end(), 6) != types_.end();
+    parts_.unknown = id("tokenizer.ggml.unknown_token_id");
+    parts_.fuse_unknown = true;
+    if (metadata_.get<bool>("tokenizer.ggml.add_space_prefix", true))
+      parts_.prefix = SpacePrefix::parts;
+    expect_false("tokenizer.ggml.remove_extra_whitespaces");
+    if (metadata_.contains("tokenizer.ggml.precompiled_charsmap"))
+      fail({file_.path(), ": tokenizer.ggml.precompiled_charsmap: expected none, found one"});
+  }
+
+  const GgufFile& file_;
+  const GgufMetadata& metadata_;
+  std::vector<std::string_view> tokens_, merges_;
+  std::vector<std::int32_t> types_;
+  std::vector<float> scores_;
+  BpeParts parts_;
+};
+
+}  // namespace detail
+
+/// The tokenizer of a GGUF file: byte-level BPE where tokenizer.ggml.model is gpt2, SentencePiece's BPE
+/// where it is llama. Throws Error, naming the file and the field, if it is of another kind or its parts
+/// contradict each other.
+///
+/// Of SentencePiece's, user-defined tokens are found in the text first, the longest from the left, control
+/// tokens where the caller asks for special ones. A space in front, if the file asks for it, is put at the
+/// beginning of a text and after control tokens in it.
+inline BpeTokenizer bpe_tokenizer(const GgufFile& file) {
+  return detail::GgufVocabulary(file).tokenizer();
 }
 
 /// One turn of a conversation. role: system, user or assistant.
@@ -81,6 +136,46 @@ inline std::vector<std::int32_t> smollm2_chat(const BpeTokenizer& tokenizer,
     add("system", "You are a helpful AI assistant named SmolLM, trained by Hugging Face", true);
   for (const auto& [role, content] : messages) add(role, content, true);
   add("assistant", "", false);
+  return ids;
+}
+
+/// The ids of a conversation as Gemma 3 was trained on them, up to where the assistant is to answer:
+/// beginning of text, then user and assistant in turn, the user first. A system message, which may only be
+/// the first, stands in front of the user's first. White space around the contents of turns is left out.
+/// Contents are text: what looks like a special token in them is not one. Throws Error if the roles are
+/// others, or the vocabulary has no tokens of turns.
+inline std::vector<std::int32_t> gemma3_chat(const BpeTokenizer& tokenizer,
+                                             std::span<const ChatMessage> messages) {
+  const std::int32_t start = tokenizer.id_of("<start_of_turn>"),
+                     end = tokenizer.id_of("<end_of_turn>");
+  std::vector<std::int32_t> ids = tokenizer.encode("", {.add_bos = true});
+  const auto add = [&](const std::string& text) {
+    const auto encoded = tokenizer.encode(text, {.parse_special = false});
+    ids.insert(ids.end(), encoded.begin(), encoded.end());
+  };
+  std::string system;
+  if (!messages.empty() && messages[0].role == "system") {
+    system = std::string(messages[0].content) + "\n\n";
+    messages = messages.subspan(1);
+  }
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const auto& [role, content] = messages[i];
+    const std::string_view expected = i % 2 == 0 ? "user" : "assistant";
+    if (role != expected)
+      fail({"gemma3_chat: message ", i, " after the system's: expected the role ", expected,
+            ", found ", Quoted{role}});
+    const std::size_t begin = unicode::after_spaces(content, 0);
+    const std::size_t size = unicode::before_spaces(content, content.size()) - begin;
+    ids.push_back(start);
+    std::string text = i % 2 == 0 ? "user\n" : "model\n";
+    if (i == 0) text += system;
+    if (begin < content.size()) text += content.substr(begin, size);
+    add(text);
+    ids.push_back(end);
+    add("\n");
+  }
+  ids.push_back(start);
+  add("model\n");
   return ids;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// tokenizer.json files, which PyPI's tokenizers writes, of byte-level BPE. Not part of samba.hpp;
-/// needs nlohmann-json.
+/// tokenizer.json files, which PyPI's tokenizers writes, of BPE: byte-level, or made from a SentencePiece
+/// model. Not part of samba.hpp; needs nlohmann-json.
 #include <samba/io/bpe.hpp>
 #include <samba/io/mapped_file.hpp>
 
@@ -28,6 +28,10 @@ namespace detail {
 inline constexpr std::string_view llama3_pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+/// That of Qwen 2.
+inline constexpr std::string_view qwen2_pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
 /// Reads the fields of a tokenizer.json. All that changes ids is understood or refused.
 class TokenizerJson {
  public:
@@ -46,10 +50,18 @@ class TokenizerJson {
       if (const Json& value = optional_field(file_, key); !value.is_null())
         refuse(key, "null", value);
     parts_.source = source_;
-    read_normalizer(optional_field(file_, "normalizer"));
-    read_pre_tokenizer(field(file_, "", "pre_tokenizer"));
     const Json& decoder = field(file_, "", "decoder");
-    expect_type(decoder, "decoder", "ByteLevel");
+    expect_object(decoder, "decoder");
+    if (is_type(decoder, "ByteLevel")) {
+      read_normalizer(optional_field(file_, "normalizer"));
+      read_pre_tokenizer(field(file_, "", "pre_tokenizer"));
+    } else {
+      parts_.symbols = BpeSymbols::characters;
+      const bool strips = strips_space(decoder);
+      read_spaces(optional_field(file_, "normalizer"), optional_field(file_, "pre_tokenizer"));
+      if (strips != (parts_.prefix != SpacePrefix::none))
+        refuse("decoder", "Strip if, and only if, text gets a space in front", decoder);
+    }
     read_model(field(file_, "", "model"));
     read_added(optional_field(file_, "added_tokens"));
     check_gaps();
@@ -175,9 +187,9 @@ class TokenizerJson {
   bool is_digits(const Json& value) const {
     return is_type(value, "Digits") && flag(value, "pre_tokenizer", "individual_digits");
   }
-  bool is_llama3(const Json& value) const {
+  bool is_split(const Json& value, std::string_view pattern) const {
     return is_type(value, "Split") &&
-           optional_field(value, "pattern") == Json{{"Regex", std::string(llama3_pattern)}} &&
+           optional_field(value, "pattern") == Json{{"Regex", std::string(pattern)}} &&
            optional_field(value, "behavior") == "Isolated" &&
            !flag(value, "pre_tokenizer", "invert");
   }
@@ -188,14 +200,89 @@ class TokenizerJson {
       parts_.pattern = BpePattern::gpt2;
     else if (parts.size() == 2 && is_digits(*parts[0]) && is_byte_level(*parts[1], true))
       parts_.pattern = BpePattern::smollm;
-    else if (parts.size() == 2 && is_llama3(*parts[0]) && is_byte_level(*parts[1], false))
+    else if (parts.size() == 2 && is_split(*parts[0], llama3_pattern) &&
+             is_byte_level(*parts[1], false))
       parts_.pattern = BpePattern::llama3;
+    else if (parts.size() == 2 && is_split(*parts[0], qwen2_pattern) &&
+             is_byte_level(*parts[1], false))
+      parts_.pattern = BpePattern::qwen2;
     else
       refuse("pre_tokenizer",
              "ByteLevel with use_regex, Digits with individual_digits and that, or Split by the "
-             "regular expression of Llama 3 and ByteLevel without use_regex (all without "
+             "regular expression of Llama 3 or Qwen 2 and ByteLevel without use_regex (all without "
              "add_prefix_space)",
              value);
+  }
+
+  static bool is_replace(const Json& value, std::string_view from, std::string_view to) {
+    return is_type(value, "Replace") &&
+           optional_field(value, "pattern") == Json{{"String", std::string(from)}} &&
+           optional_field(value, "content") == Json(to);
+  }
+
+  /// Checks the decoder of a SentencePiece model; true if it takes away a space in front of the text.
+  bool strips_space(const Json& decoder) const {
+    const auto parts = chain(decoder, "decoder", "decoders");
+    const bool strips = parts.size() == 4 && is_type(*parts[3], "Strip") &&
+                        optional_field(*parts[3], "content") == " " &&
+                        optional_field(*parts[3], "start") == 1 &&
+                        optional_field(*parts[3], "stop") == 0;
+    if ((parts.size() != 3 && !strips) || !is_replace(*parts[0], space_symbol, " ") ||
+        !is_type(*parts[1], "ByteFallback") || !is_type(*parts[2], "Fuse"))
+      refuse(
+          "decoder",
+          "ByteLevel, or a Sequence of Replace (U+2581 by a space), ByteFallback, Fuse and perhaps "
+          "Strip (one space at the start)",
+          decoder);
+    return strips;
+  }
+
+  /// Reads what a SentencePiece model does with spaces.
+  void read_spaces(const Json& normalizer, const Json& pre_tokenizer) {
+    bool replaces = false;
+    if (!normalizer.is_null())
+      for (const Json* part : chain(normalizer, "normalizer", "normalizers")) {
+        if (is_replace(*part, " ", space_symbol) && !replaces)
+          replaces = true;
+        else if (is_type(*part, "Prepend") &&
+                 optional_field(*part, "prepend") == Json(space_symbol) &&
+                 parts_.prefix == SpacePrefix::none)
+          parts_.prefix = SpacePrefix::parts;
+        else
+          refuse("normalizer", "null, Prepend (U+2581) and Replace (a space by U+2581)", *part);
+      }
+    if (!pre_tokenizer.is_null()) {
+      const auto parts = chain(pre_tokenizer, "pre_tokenizer", "pretokenizers");
+      // A split at spaces changes nothing where they have been replaced.
+      const bool splits = parts.size() == 1 && replaces && is_type(*parts[0], "Split") &&
+                          optional_field(*parts[0], "pattern") == Json{{"String", " "}};
+      if (!splits && (parts.size() != 1 || replaces || parts_.prefix != SpacePrefix::none ||
+                      !read_metaspace(*parts[0])))
+        refuse("pre_tokenizer",
+               "null, Split by a space where the normalizer replaces it, or Metaspace (U+2581, "
+               "without "
+               "split) where it does not",
+               pre_tokenizer);
+    }
+    if (!replaces && !parts_.metaspace)
+      refuse("normalizer", "Replace (a space by U+2581), or Metaspace as pre-tokenizer",
+             normalizer);
+  }
+
+  /// Reads a pre-tokenizer Metaspace; false if it is none, or one that splits.
+  bool read_metaspace(const Json& value) {
+    if (!is_type(value, "Metaspace") ||
+        optional_field(value, "replacement") != Json(space_symbol) ||
+        flag(value, "pre_tokenizer", "split", true))
+      return false;
+    const std::string& scheme = text(value, "pre_tokenizer", "prepend_scheme");
+    if (scheme == "always")
+      parts_.prefix = SpacePrefix::parts;
+    else if (scheme == "first")
+      parts_.prefix = SpacePrefix::first;
+    else if (scheme != "never")
+      refuse("pre_tokenizer.prepend_scheme", "always, first or never", value);
+    return parts_.metaspace = true;
   }
 
   void read_model(const Json& model) {
@@ -211,9 +298,12 @@ class TokenizerJson {
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
       if (const Json& value = optional_field(model, key); !value.is_null() && value != "")
         refuse(joined("model", key), "null", value);
-    for (const char* key : {"fuse_unk", "byte_fallback"})
-      if (flag(model, "model", key, false))
-        refuse(joined("model", key), "false", optional_field(model, key));
+    parts_.fuse_unknown = flag(model, "model", "fuse_unk", false);
+    parts_.byte_fallback = flag(model, "model", "byte_fallback", false);
+    if (parts_.symbols == BpeSymbols::bytes)
+      for (const char* key : {"fuse_unk", "byte_fallback"})
+        if (const Json& value = optional_field(model, key); value == true)
+          refuse(joined("model", key), "false", value);
     parts_.ignore_merges = flag(model, "model", "ignore_merges", false);
 
     const Json& vocab = field(model, "model", "vocab");
@@ -346,8 +436,9 @@ class TokenizerJson {
 }  // namespace detail
 
 /// A tokenizer from the text of a tokenizer.json; `source` begins every message. What such a file may
-/// say beyond byte-level BPE with the pre-tokenizers of BpePattern and the normaliser NFC is an Error
-/// that names the field. A template that puts a special token before the text makes it `bos_id`.
+/// say beyond byte-level BPE with the pre-tokenizers of BpePattern and the normaliser NFC, or the BPE of a
+/// SentencePiece model with its spaces, is an Error that names the field. A template that puts a special
+/// token before the text makes it `bos_id`.
 inline BpeTokenizer parse_tokenizer_json(std::string_view text, const std::string& source) {
   return detail::TokenizerJson(text, source).tokenizer();
 }

@@ -90,6 +90,29 @@ inline bool is_digit(char32_t code) {
 /// The property White_Space.
 inline bool is_space(char32_t code) { return within(code, tables::white_space); }
 
+/// Where the white space ends that begins at byte `at` of a text.
+inline std::size_t after_spaces(std::string_view text, std::size_t at) {
+  while (at < text.size() && detail::utf8_length(text.substr(at)) > 0) {
+    const Character c = character_at(text, at);
+    if (!is_space(c.code)) break;
+    at += c.bytes;
+  }
+  return at;
+}
+
+/// Where the white space begins that ends at byte `at` of a text.
+inline std::size_t before_spaces(std::string_view text, std::size_t at) {
+  while (at > 0) {
+    std::size_t begin = at - 1;
+    while (begin > 0 && at - begin < 4 && (text[begin] & 0xc0) == 0x80) --begin;
+    const std::string_view last = text.substr(begin, at - begin);
+    if (detail::utf8_length(last) != static_cast<int>(last.size())) break;
+    if (!is_space(character_at(last, 0).code)) break;
+    at = begin;
+  }
+  return at;
+}
+
 namespace normalization {
 
 inline constexpr char32_t hangul = 0xac00, leading = 0x1100, vowel = 0x1161, trailing = 0x11a7;
