@@ -380,8 +380,8 @@ class ConfigFields {
   fields.expect("parallel_residual", false);
   fields.expect("shared_attention_norm", false);
   fields.expect("_norm_class", "FusedRMSNorm");
-  fields.expect("_mlp_class", "LLaMAMLP");
-  fields.ignore({"name", "org", "block_size", "intermediate_size"});
+  if (has_mlp) fields.expect("_mlp_class", "LLaMAMLP");
+  fields.ignore({"_mlp_class", "name", "org", "block_size", "intermediate_size"});
   return a;
 }
 

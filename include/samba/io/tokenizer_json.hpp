@@ -4,11 +4,7 @@
 /// model. Not part of samba.hpp; needs nlohmann-json.
 #include <samba/io/bpe.hpp>
 #include <samba/io/mapped_file.hpp>
-
-#if !__has_include(<nlohmann/json.hpp>)
-#error "samba/io/tokenizer_json.hpp needs nlohmann-json: apt-get install nlohmann-json3-dev"
-#endif
-#include <nlohmann/json.hpp>
+#include <samba/io/parse_json.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -38,7 +34,7 @@ class TokenizerJson {
   using Json = nlohmann::json;
 
   TokenizerJson(std::string_view text, const std::string& source) : source_(source) {
-    file_ = parse(text);
+    file_ = parse_json(text, source_, "a tokenizer.json");
     expect_object(file_, "the file");
   }
 
@@ -73,31 +69,10 @@ class TokenizerJson {
   }
 
  private:
-  Json parse(std::string_view text) const {
-    // Objects may not say something twice: the parser would keep one of the two.
-    std::vector<std::unordered_set<std::string>> keys;
-    const auto check = [&](int depth, Json::parse_event_t event, Json& value) {
-      if (depth > 64) fail({source_, ": nested deeper than 64 levels"});
-      if (event == Json::parse_event_t::object_start) keys.emplace_back();
-      if (event == Json::parse_event_t::object_end) keys.pop_back();
-      if (event == Json::parse_event_t::key &&
-          !keys.back().insert(value.get_ref<const std::string&>()).second)
-        fail({source_, ": duplicate key ", Quoted{value.get_ref<const std::string&>()}});
-      return true;
-    };
-    try {
-      return Json::parse(text.begin(), text.end(), check);
-    } catch (const Json::exception& error) {
-      fail({source_, ": expected a tokenizer.json; the parser says: ", error.what()});
-    }
-  }
-
   /// "<file>: <field>: expected <expected>, found <value>"
   [[noreturn]] void refuse(const std::string& name, std::string_view expected,
                            const Json& value) const {
-    std::string found = value.dump(-1, ' ', true);
-    if (found.size() > 200) found = found.substr(0, 200) + "...";
-    fail({source_, ": ", name, ": expected ", expected, ", found ", found});
+    fail({source_, ": ", name, ": expected ", expected, ", found ", json_text(value)});
   }
 
   static std::string joined(const std::string& object, const std::string& key) {
