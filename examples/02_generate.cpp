@@ -1,7 +1,7 @@
 // 02_generate: text that appears while it is written, and that another run can continue.
 //   02_generate --prompt "In the beginning God" --tokens 500 --save-state text.state
 //   02_generate --load-state text.state --prompt " And"        (--help lists all options)
-#include "demo_model.hpp"
+#include "models.hpp"
 #include "program.hpp"
 
 #include <chrono>
@@ -44,8 +44,8 @@ void interrupt(int) {
 }
 
 /// Reads the prompt in parts, which changes no bit of the result, to say how far it is.
-std::span<const float> read_prompt(Session<DemoModel>& session,
-                                   std::span<const std::int32_t> prompt) {
+template <class Model>
+std::span<const float> read_prompt(Session<Model>& session, std::span<const std::int32_t> prompt) {
   constexpr std::size_t part = 4096;
   Progress progress;
   std::span<const float> logits;
@@ -59,16 +59,12 @@ std::span<const float> read_prompt(Session<DemoModel>& session,
   return logits;
 }
 
-void generate(const Options& options) {
-  if (options.tokens < 0) fail({"--tokens: expected 0 or more, found ", options.tokens});
-  const ByteTokenizer tokenizer;
-  const auto prompt = tokenizer.encode(
-      options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file));
-  if (prompt.empty()) fail({"the prompt is empty: give --prompt or --prompt-file"});
+template <class Model, class Tokenizer>
+void generate(const Options& options, const std::string& text, const Tokenizer& tokenizer) {
+  // A text that goes on has had its beginning.
+  const auto prompt = options.load_state.empty() ? ids_of(tokenizer, text) : tokenizer.encode(text);
   Sampler sample(options.sampler);
-  if (!options.save_state.empty()) check_output("--save-state", options.save_state);
-
-  const auto weights = load<DemoModel>(options.model);
+  const auto weights = load_checkpoint<Model>(options.model);
   Session session(weights, options.session);
   if (!options.load_state.empty()) session.load(options.load_state);
 
@@ -101,17 +97,28 @@ void generate(const Options& options) {
                static_cast<double>(session.state_bytes()) / 1e6);
 }
 
+void run(const Options& options) {
+  if (options.tokens < 0) fail({"--tokens: expected 0 or more, found ", options.tokens});
+  const std::string text =
+      options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file);
+  if (text.empty()) fail({"the prompt is empty: give --prompt or --prompt-file"});
+  if (!options.save_state.empty()) check_output("--save-state", options.save_state);
+  with_model(options.model, [&]<class Model>(std::type_identity<Model>, const auto& tokenizer) {
+    generate<Model>(options, text, tokenizer);
+  });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Writes text with the demo model. Ctrl-C ends it, and saves the state if asked.");
+  CLI::App app("Writes text with a model. Ctrl-C ends it, and saves the state if asked.");
   app.footer(
       "Example:\n"
       "  02_generate --prompt \"In the beginning God\" --tokens 500 --save-state text.state\n"
       "  02_generate --load-state text.state --prompt \" And\"");
   app.option_defaults()->always_capture_default();
-  app.add_option("--model", options.model, "folder or file of the weights");
+  app.add_option("--model", options.model, "folder with config.json, or GGUF file");
   app.add_option("--prompt", options.prompt, "text to begin or to go on with");
   app.add_option("--prompt-file", options.prompt_file, "file with the prompt")
       ->excludes("--prompt");
@@ -122,8 +129,9 @@ int main(int argc, char** argv) {
   app.add_option("--min-p", options.sampler.min_p, "keep those with this share of the best");
   app.add_option("--repetition-penalty", options.sampler.repetition_penalty, "1: none");
   app.add_option("--seed", options.sampler.seed, "of the random numbers");
+  app.add_option("--capacity", options.session.capacity, "positions of models with full attention");
   app.add_option("--threads", options.session.threads, "0: all that OpenMP gives");
   app.add_option("--save-state", options.save_state, "file for the state at the end of the text");
   app.add_option("--load-state", options.load_state, "file with the state to go on from");
-  return run_program(app, argc, argv, [&] { generate(options); });
+  return run_program(app, argc, argv, [&] { run(options); });
 }

@@ -1,22 +1,18 @@
-// 12_chat: a published model, SmolLM2-135M-Instruct, answers a question. `scripts/fetch_model smollm2`
-// downloads its file.
+// 12_chat: a published model answers a question: SmolLM2-135M-Instruct, or Gemma 3 270M. A model without
+// a template for conversations, as the published file of Gemma 3 270M, continues the text instead.
+// `scripts/fetch_model smollm2` and `scripts/fetch_model gemma3` download their files.
 //   12_chat build/models/SmolLM2-135M-Instruct.Q4_1.gguf --prompt "What is the capital of France?"
+#include "models.hpp"
 #include "program.hpp"
-
-#include <samba/io/gguf_checkpoint.hpp>
-#include <samba/io/gguf_tokenizer.hpp>
-#include <samba/model/published.hpp>
-#include <samba/samba.hpp>
 
 #include <cstdio>
 #include <iostream>
 #include <string>
+#include <vector>
 
 using namespace samba;
 
 namespace {
-
-using Model = presets::SmolLM2_135M;
 
 struct Options {
   std::string file, prompt = "What is the capital of France?", type = "bf16";
@@ -25,14 +21,30 @@ struct Options {
   SamplerOptions sampler{.temperature = 0, .seed = 1};
 };
 
-template <class T>
-void answer(const Options& options) {
-  const BpeTokenizer tokenizer = bpe_tokenizer(GgufFile(options.file));
-  const auto weights = load_gguf<Model, T>(options.file);
+/// How a model is asked, and the token that ends its answer.
+template <class Model>
+struct Chat;
+template <>
+struct Chat<presets::SmolLM2_135M> {
+  static constexpr auto ask = smollm2_chat;
+  static constexpr const char* end = "<|im_end|>";
+};
+template <>
+struct Chat<presets::Gemma3_270M> {
+  static constexpr auto ask = gemma3_chat;
+  static constexpr const char* end = "<end_of_turn>";
+};
+
+template <class Model, class T>
+void answer(const Options& options, const BpeTokenizer& tokenizer) {
+  const auto weights = load_checkpoint<Model, T>(options.file);
   if (options.table) std::cout << describe<Model>() << '\n';
-  const ChatMessage question[] = {{"user", options.prompt}};
-  const auto prompt = smollm2_chat(tokenizer, question);
-  const std::int32_t end = tokenizer.id_of("<|im_end|>");
+  const bool talks = !is_gguf(options.file) ||
+                     GgufFile(options.file).metadata().find("tokenizer.chat_template") != nullptr;
+  const std::vector<ChatMessage> question{{"user", options.prompt}};
+  const auto prompt =
+      talks ? Chat<Model>::ask(tokenizer, question) : ids_of(tokenizer, options.prompt);
+  const std::int32_t end = tokenizer.id_of(Chat<Model>::end);
 
   Session session(weights, {.capacity = std::ssize(prompt) + options.tokens});
   Sampler sample(options.sampler);
@@ -40,7 +52,7 @@ void answer(const Options& options) {
   auto logits = session.prefill(prompt);
   for (int i = 0; i < options.tokens; ++i) {
     const auto token = sample(logits);
-    if (token == end) break;
+    if (token == end || token == tokenizer.eos_id()) break;
     std::cout << decode(token) << std::flush;
     logits = session.step(token);
   }
@@ -48,17 +60,28 @@ void answer(const Options& options) {
   check_printed();
 }
 
+template <class Model>
+void answer(const Options& options) {
+  const BpeTokenizer tokenizer = load_tokenizer(options.file);
+  if (options.type == "float")
+    answer<Model, float>(options, tokenizer);
+  else if (options.type == "bf16")
+    answer<Model, bf16>(options, tokenizer);
+  else
+    answer<Model, int8>(options, tokenizer);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("SmolLM2-135M-Instruct answers a question.");
+  CLI::App app("A published model answers a question: SmolLM2-135M-Instruct or Gemma 3 270M.");
   app.footer(
       "Example:\n"
       "  12_chat build/models/SmolLM2-135M-Instruct.Q4_1.gguf --prompt \"Who wrote Hamlet?\"\n"
-      "`scripts/fetch_model smollm2` downloads the file.");
+      "`scripts/fetch_model smollm2` and `scripts/fetch_model gemma3` download the files.");
   app.option_defaults()->always_capture_default();
-  app.add_option("file", options.file, "the model's GGUF file")->required();
+  app.add_option("file", options.file, "the model's GGUF file, or its folder")->required();
   app.add_option("--prompt", options.prompt, "the question");
   app.add_option("--tokens", options.tokens, "the longest answer");
   app.add_option("--type", options.type, "of the matrices")
@@ -67,11 +90,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.sampler.seed, "of the random numbers");
   app.add_flag("!--no-table", options.table, "do not print the table of the model");
   return run_program(app, argc, argv, [&] {
-    if (options.type == "float")
-      answer<float>(options);
-    else if (options.type == "bf16")
-      answer<bf16>(options);
-    else
-      answer<int8>(options);
+    dispatch(Registry<presets::SmolLM2_135M, presets::Gemma3_270M>{}, options.file,
+             [&]<class Model>(std::type_identity<Model>) { answer<Model>(options); });
   });
 }

@@ -590,7 +590,7 @@ TEST_CASE("parts that contradict each other are refused") {
   for (const int field : {0, 1, 2}) {
     Made other = made({}, {});
     other.parts.byte_fallback = field == 0;
-    other.parts.prefix = field == 1 ? SpacePrefix::first : SpacePrefix::none;
+    other.parts.prefix = field == 1 ? SpacePrefix::first : SpacePrefix::off;
     other.parts.metaspace = field == 2;
     contains(other.error(), bytes);
   }

@@ -30,7 +30,7 @@ enum class BpeSymbols {
 
 /// Where a tokenizer of characters puts a space in front of text. Decoding takes it away.
 enum class SpacePrefix {
-  none,
+  off,
   first,  ///< at the beginning of the text
   parts,  ///< there, and after each special token that is written out in the text
 };
@@ -79,7 +79,7 @@ struct BpeParts {
   bool nfc = false;  ///< of bytes: text is brought to normalisation form C first
   /// Of characters: tokens named `<0x00>` to `<0xFF>` are bytes, for characters that have no token.
   bool byte_fallback = false;
-  SpacePrefix prefix = SpacePrefix::none;  ///< of characters
+  SpacePrefix prefix = SpacePrefix::off;  ///< of characters
   /// Of characters, as the pre-tokenizer Metaspace has it: no prefix in front of a space; added tokens are
   /// looked for in the text before U+2581 and the space become the same.
   bool metaspace = false;
@@ -602,7 +602,7 @@ class BpeTokenizer {
       context.begun = prefix_ != SpacePrefix::parts;
       return text;
     }
-    if (prefix_ != SpacePrefix::none && !context.begun && text.starts_with(' '))
+    if (prefix_ != SpacePrefix::off && !context.begun && text.starts_with(' '))
       text.remove_prefix(1);
     context.begun = true;
     return text;
@@ -610,7 +610,7 @@ class BpeTokenizer {
 
   void check_symbols(const BpeParts& parts) const {
     if (!characters_ &&
-        (scored_ || parts.byte_fallback || metaspace_ || prefix_ != SpacePrefix::none))
+        (scored_ || parts.byte_fallback || metaspace_ || prefix_ != SpacePrefix::off))
       fail({source_,
             ": scores, byte_fallback, prefix and metaspace: expected none for symbols that are "
             "bytes"});

@@ -118,7 +118,7 @@ class SentencePieceModel {
     parts.scores = scores_;
     parts.types = types_;
     parts.byte_fallback = byte_fallback_;
-    parts.prefix = prefix_ ? SpacePrefix::parts : SpacePrefix::none;
+    parts.prefix = prefix_ ? SpacePrefix::parts : SpacePrefix::off;
     parts.fuse_unknown = true;
     for (std::size_t i = 0; i < tokens_.size(); ++i) {
       const auto id = static_cast<std::int32_t>(i);

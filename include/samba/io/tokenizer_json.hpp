@@ -55,7 +55,7 @@ class TokenizerJson {
       parts_.symbols = BpeSymbols::characters;
       const bool strips = strips_space(decoder);
       read_spaces(optional_field(file_, "normalizer"), optional_field(file_, "pre_tokenizer"));
-      if (strips != (parts_.prefix != SpacePrefix::none))
+      if (strips != (parts_.prefix != SpacePrefix::off))
         refuse("decoder", "Strip if, and only if, text gets a space in front", decoder);
     }
     read_model(field(file_, "", "model"));
@@ -221,7 +221,7 @@ class TokenizerJson {
           replaces = true;
         else if (is_type(*part, "Prepend") &&
                  optional_field(*part, "prepend") == Json(space_symbol) &&
-                 parts_.prefix == SpacePrefix::none)
+                 parts_.prefix == SpacePrefix::off)
           parts_.prefix = SpacePrefix::parts;
         else
           refuse("normalizer", "null, Prepend (U+2581) and Replace (a space by U+2581)", *part);
@@ -231,7 +231,7 @@ class TokenizerJson {
       // A split at spaces changes nothing where they have been replaced.
       const bool splits = parts.size() == 1 && replaces && is_type(*parts[0], "Split") &&
                           optional_field(*parts[0], "pattern") == Json{{"String", " "}};
-      if (!splits && (parts.size() != 1 || replaces || parts_.prefix != SpacePrefix::none ||
+      if (!splits && (parts.size() != 1 || replaces || parts_.prefix != SpacePrefix::off ||
                       !read_metaspace(*parts[0])))
         refuse("pre_tokenizer",
                "null, Split by a space where the normalizer replaces it, or Metaspace (U+2581, "
