@@ -1,11 +1,12 @@
-// 10_finetune: teaches the demo model to remember a passkey for longer than its window.
-//   10_finetune [--train PATTERN ... | --adapters PATTERN ... [--rank N]] [--steps N] [--seq-len N]
-//               [--model DIR] [--out FILE] [--apart FILE] [--svg FILE]
+// 10_finetune: fine-tunes a model, on a text or to remember a passkey for longer than its window.
+//   10_finetune [--text FILE] [--train PATTERN ... | --adapters PATTERN ... [--rank N]] [--steps N]
+//               [--seq-len N] [--model DIR or FILE.gguf] [--out FILE] [--apart FILE] [--svg FILE]
 // All weights learn, or those whose names match a pattern, or low-rank adapters of such projections,
-// which are saved merged (--out) and apart (--apart). Prints how often the answer is right by length
-// and depth, before and after, and draws it. The demo model was trained with passkey texts of other
-// words: before, it answers where the key is within its window of 512, and nowhere else.
-#include "demo_model.hpp"
+// which are saved merged (--out) and apart (--apart). With --text, the last tenth of the text is kept:
+// prints its loss during the run, and draws both losses. Without, prints how often the answer is right
+// by length and depth, before and after, and draws it: the demo model was trained with passkey texts of
+// other words, and before answers where the key is within its window of 512, and nowhere else.
+#include "models.hpp"
 #include "program.hpp"
 #include "svg.hpp"
 
@@ -26,10 +27,11 @@ using namespace samba;
 
 namespace {
 
-using Numbers = Weights<DemoModel, Master<float>>;
+template <class Model>
+using Numbers = Weights<Model, Master<float>>;
 
 struct Options {
-  std::string model = "examples/demo_model", out = "finetuned.safetensors", apart = "",
+  std::string model = "examples/demo_model", text = "", out = "finetuned.safetensors", apart = "",
               svg = "passkey.svg";
   std::vector<std::string> train = {"*"};
   AdapterOptions adapters;
@@ -41,10 +43,11 @@ struct Options {
 };
 
 /// The weights, and what of them learns.
+template <class Model>
 class Learner {
  public:
   explicit Learner(const Options& options)
-      : master_(load<DemoModel, Master<float>>(options.model)), threads_(options.threads) {
+      : master_(load_checkpoint<Model, Master<float>>(options.model)), threads_(options.threads) {
     assign(weights_, master_);
     AdamWOptions adamw{.weight_decay = 0, .threads = options.threads};
     if (!options.adapters.patterns.empty()) {
@@ -57,9 +60,9 @@ class Learner {
     optimiser_.emplace(adamw);
   }
 
-  const Weights<DemoModel>& weights() const { return weights_; }
+  const Weights<Model>& weights() const { return weights_; }
 
-  void step(const Numbers& gradients, double rate) {
+  void step(const Numbers<Model>& gradients, double rate) {
     if (adapters_) {
       adapters_optimiser_->step(*adapters_, gradients, rate);
       adapters_->apply(master_, weights_, threads_);
@@ -87,47 +90,64 @@ class Learner {
   }
 
  private:
-  Numbers master_;
-  Weights<DemoModel> weights_;
+  Numbers<Model> master_;
+  Weights<Model> weights_;
   int threads_;
-  std::optional<AdamW<DemoModel>> optimiser_;
-  std::optional<Adapters<DemoModel>> adapters_;
-  std::optional<AdapterAdamW<DemoModel>> adapters_optimiser_;
+  std::optional<AdamW<Model>> optimiser_;
+  std::optional<Adapters<Model>> adapters_;
+  std::optional<AdapterAdamW<Model>> adapters_optimiser_;
 };
 
-/// Makes steps on texts of seq_len bytes with keys at any depth; returns the losses.
-svg::Series train(Learner& learner, const Options& options) {
+/// Makes the steps; returns the losses. batch(step, f): calls f with the examples of a step.
+/// after(step): called after each.
+template <class Model, class Batch, class After>
+svg::Series make_steps(Learner<Model>& learner, const Options& options, Batch batch, After after) {
   const LearningRate rate{
       .peak = options.rate, .warmup_steps = options.steps / 20, .steps = options.steps};
-  Gradient<DemoModel> gradient({.sequences = options.sequences,
-                                .tokens = options.sequences * options.seq_len,
-                                .threads = options.threads,
-                                .fresh = true});
-  Numbers gradients;
-  SplitMix64 random(options.passkey.seed ^ 0x7261696e);  // not the texts that the model is asked
-  svg::Series losses;
+  Gradient<Model> gradient({.sequences = options.sequences,
+                            .tokens = options.sequences * options.seq_len,
+                            .capacity = options.seq_len,
+                            .threads = options.threads,
+                            .fresh = true});
+  Numbers<Model> gradients;
+  svg::Series losses{.name = "training"};
   const auto start = std::chrono::steady_clock::now();
   Progress progress;
   for (std::int64_t step = 1; step <= options.steps; ++step) {
-    std::vector<PasskeyTokens> texts;
-    std::vector<std::vector<std::int32_t>> targets;
-    std::vector<Example> examples;
-    for (int s = 0; s < options.sequences; ++s) {
-      const double depth = random.uniform();
-      texts.push_back(passkey_tokens(ByteTokenizer(), options.seq_len, depth, random()));
-      targets.push_back(texts.back().targets());
-    }
-    for (std::size_t s = 0; s < texts.size(); ++s)
-      examples.push_back({std::span(texts[s].tokens).first(targets[s].size()), targets[s]});
-    gradients.clear();
-    const double loss = gradient.add(learner.weights(), examples, gradients);
+    double loss = 0;
+    batch([&](const std::vector<Example>& examples) {
+      gradients.clear();
+      loss = gradient.add(learner.weights(), examples, gradients);
+    });
     learner.step(gradients, rate.at(step));
     losses.points.push_back({static_cast<double>(step), loss});
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     progress.show("step %lld of %lld: loss %.4f, %.0f s", static_cast<long long>(step),
                   static_cast<long long>(options.steps), loss, seconds.count());
+    after(step);
   }
   return losses;
+}
+
+/// Steps on texts of seq_len tokens with keys at any depth.
+template <class Model, class Tokenizer>
+svg::Series train_passkey(Learner<Model>& learner, const Options& options,
+                          const Tokenizer& tokenizer) {
+  SplitMix64 random(options.passkey.seed ^ 0x7261696e);  // not the texts that the model is asked
+  const auto batch = [&](auto use) {
+    std::vector<PasskeyTokens> texts;
+    std::vector<std::vector<std::int32_t>> targets;
+    std::vector<Example> examples;
+    for (int s = 0; s < options.sequences; ++s) {
+      const double depth = random.uniform();
+      texts.push_back(passkey_tokens(tokenizer, options.seq_len, depth, random()));
+      targets.push_back(texts.back().targets());
+    }
+    for (std::size_t s = 0; s < texts.size(); ++s)
+      examples.push_back({std::span(texts[s].tokens).first(targets[s].size()), targets[s]});
+    use(examples);
+  };
+  return make_steps(learner, options, batch, [](std::int64_t) {});
 }
 
 /// The mean over a part of the steps. The loss of one step says little: it depends on how many of its
@@ -141,10 +161,14 @@ double mean_loss(const svg::Series& losses, double from, double to) {
   return sum / static_cast<double>(end - begin);
 }
 
-PasskeyResult ask(const Learner& learner, const Options& options) {
-  Session session(learner.weights(), {.threads = options.threads});
+template <class Model, class Tokenizer>
+PasskeyResult ask(const Learner<Model>& learner, const Options& options,
+                  const Tokenizer& tokenizer) {
+  const std::int64_t longest =
+      *std::max_element(options.passkey.lengths.begin(), options.passkey.lengths.end());
+  Session session(learner.weights(), {.capacity = longest, .threads = options.threads});
   Progress progress;
-  return passkey_retrieval(session, ByteTokenizer(), options.passkey,
+  return passkey_retrieval(session, tokenizer, options.passkey,
                            [&](std::int64_t done, std::int64_t total) {
                              progress.show("asked %lld of %lld", static_cast<long long>(done),
                                            static_cast<long long>(total));
@@ -175,30 +199,25 @@ svg::HeatMap map_of(const std::string& when, const PasskeyResult& result) {
   return map;
 }
 
-void run(Options options) {
-  check_at_least("--steps", options.steps, 1);
-  check_at_least("--sequences", options.sequences, 1);
-  check_at_least("--depths", options.depths, 2);
-  check_output("--svg", options.svg);
-  check_output("--out", options.out);
-  if (!options.apart.empty()) check_output("--apart", options.apart);
-  options.passkey.depths.clear();
-  for (int i = 0; i < options.depths; ++i)
-    options.passkey.depths.push_back(static_cast<double>(i) / (options.depths - 1));
-
-  Learner learner(options);
-  const PasskeyResult before = ask(learner, options);
-  print("before", before);
-  std::printf("training %lld of %lld parameters, %lld steps of %d texts of %lld bytes\n",
-              static_cast<long long>(learner.size()), static_cast<long long>(DemoModel::parameters),
+template <class Model>
+void print_size(const Learner<Model>& learner, const Options& options) {
+  std::printf("training %lld of %lld parameters, %lld steps of %d texts of %lld tokens\n",
+              static_cast<long long>(learner.size()), static_cast<long long>(Model::parameters),
               static_cast<long long>(options.steps), options.sequences,
               static_cast<long long>(options.seq_len));
-  const svg::Series losses = train(learner, options);
+}
+
+template <class Model, class Tokenizer>
+void learn_passkey(Learner<Model>& learner, const Options& options, const Tokenizer& tokenizer) {
+  const PasskeyResult before = ask(learner, options, tokenizer);
+  print("before", before);
+  print_size(learner, options);
+  const svg::Series losses = train_passkey(learner, options, tokenizer);
   std::printf(
-      "loss of the answer, nats per byte, means of the first and last quarter of the steps: "
+      "loss of the answer, nats per token, means of the first and last quarter of the steps: "
       "%.4f, %.4f\n",
       mean_loss(losses, 0, 0.25), mean_loss(losses, 0.75, 1));
-  const PasskeyResult after = ask(learner, options);
+  const PasskeyResult after = ask(learner, options, tokenizer);
   print("after", after);
   std::printf("right answers over all: %.1f %%, then %.1f %%\n", 100 * before.mean(),
               100 * after.mean());
@@ -208,10 +227,90 @@ void run(Options options) {
   page.add(map_of("after", after));
   page.add(svg::LineChart{.title = "Fine-tuning",
                           .x = {.label = "step"},
-                          .y = {.label = "loss of the answer, nats per byte", .from_zero = true},
+                          .y = {.label = "loss of the answer, nats per token", .from_zero = true},
                           .series = {losses}});
   page.save(options.svg);
-  learner.save(options.out, options.apart);
+}
+
+/// The mean loss of windows of seq_len + 1 tokens, each from an empty state.
+template <class Model>
+double held_out_loss(const Learner<Model>& learner, const Options& options,
+                     std::span<const std::int32_t> tokens) {
+  Session session(learner.weights(), {.capacity = options.seq_len, .threads = options.threads});
+  const auto window = static_cast<std::size_t>(options.seq_len) + 1;
+  constexpr std::size_t most = 16;
+  Score total;
+  for (std::size_t i = 0; i < most && (i + 1) * window <= tokens.size(); ++i) {
+    session.reset();
+    total += score(session, tokens.subspan(i * window, window));
+  }
+  return total.nats_per_token();
+}
+
+template <class Model, class Tokenizer>
+void learn_text(Learner<Model>& learner, const Options& options, const Tokenizer& tokenizer) {
+  const MappedFile file(options.text);
+  const auto tokens =
+      tokenizer.encode({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+  const std::size_t kept = tokens.size() / 10,
+                    window = static_cast<std::size_t>(options.seq_len) + 1;
+  if (kept < window)
+    fail({options.text, ": expected at least ", 10 * window,
+          " tokens, of which the last tenth is kept for validation, found ", tokens.size()});
+  const auto train = std::span(tokens).first(tokens.size() - kept),
+             rest = std::span(tokens).last(kept);
+  print_size(learner, options);
+  svg::Series held_out{.name = "held out"};
+  const std::int64_t every = std::max<std::int64_t>(1, options.steps / 10);
+  const auto measure = [&](std::int64_t step) {
+    if (step % every != 0 && step != options.steps) return;
+    held_out.points.push_back({static_cast<double>(step), held_out_loss(learner, options, rest)});
+    std::printf("%8lld  held-out loss %.4f nats per token\n", static_cast<long long>(step),
+                held_out.points.back()[1]);
+    std::fflush(stdout);
+  };
+  measure(0);
+  SplitMix64 random(options.passkey.seed);
+  const auto batch = [&](auto use) {
+    std::vector<Example> examples;
+    for (int s = 0; s < options.sequences; ++s) {
+      const auto at = static_cast<std::size_t>(random.uniform() *
+                                               static_cast<double>(train.size() - window + 1));
+      examples.push_back({train.subspan(at, window - 1), train.subspan(at + 1, window - 1)});
+    }
+    use(examples);
+  };
+  const svg::Series losses = make_steps(learner, options, batch, measure);
+  std::printf("held-out loss: %.4f, then %.4f nats per token\n", held_out.points.front()[1],
+              held_out.points.back()[1]);
+  svg::Page page;
+  page.add(svg::LineChart{.title = "Fine-tuning",
+                          .x = {.label = "step"},
+                          .y = {.label = "nats per token"},
+                          .series = {losses, held_out}});
+  page.save(options.svg);
+}
+
+void run(Options options) {
+  check_at_least("--steps", options.steps, 1);
+  check_at_least("--sequences", options.sequences, 1);
+  check_at_least("--seq-len", options.seq_len, 1);
+  check_at_least("--depths", options.depths, 2);
+  check_output("--svg", options.svg);
+  check_output("--out", options.out);
+  if (!options.apart.empty()) check_output("--apart", options.apart);
+  options.passkey.depths.clear();
+  for (int i = 0; i < options.depths; ++i)
+    options.passkey.depths.push_back(static_cast<double>(i) / (options.depths - 1));
+
+  with_model(options.model, [&]<class Model>(std::type_identity<Model>, const auto& tokenizer) {
+    Learner<Model> learner(options);
+    if (options.text.empty())
+      learn_passkey(learner, options, tokenizer);
+    else
+      learn_text(learner, options, tokenizer);
+    learner.save(options.out, options.apart);
+  });
   std::printf("written: %s, %s %s\n", options.svg.c_str(), options.out.c_str(),
               options.apart.c_str());
 }
@@ -220,13 +319,17 @@ void run(Options options) {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Teaches the demo model to remember a passkey for longer than its window.");
+  CLI::App app(
+      "Fine-tunes a model, on a text or to remember a passkey for longer than its window.");
   app.footer(
       "Example:\n"
       "  10_finetune --steps 300 --out finetuned.safetensors\n"
-      "  10_finetune --adapters '*.attn.*' '*.swiglu.w3.*' --apart adapters.safetensors");
+      "  10_finetune --adapters '*.attn.*' '*.swiglu.w3.*' --apart adapters.safetensors\n"
+      "  10_finetune --text notes.txt --model build/models/SmolLM2-135M-Instruct.Q4_1.gguf "
+      "--adapters '*.attn.*' --seq-len 256 --steps 100");
   app.option_defaults()->always_capture_default();
-  app.add_option("--model", options.model, "folder or file of the weights");
+  app.add_option("--model", options.model, "folder with config.json, or GGUF file");
+  app.add_option("--text", options.text, "text to learn, instead of passkeys");
   auto* const train = app.add_option("--train", options.train, "patterns of tensors that learn");
   auto* const adapters = app.add_option("--adapters", options.adapters.patterns,
                                         "patterns of projections that get adapters instead");
@@ -235,9 +338,9 @@ int main(int argc, char** argv) {
   app.add_option("--alpha", options.adapters.alpha, "their weight times the rank")->needs(adapters);
   app.add_option("--steps", options.steps, "steps");
   app.add_option("--sequences", options.sequences, "texts of a step");
-  app.add_option("--seq-len", options.seq_len, "bytes of a text");
+  app.add_option("--seq-len", options.seq_len, "tokens of a text");
   app.add_option("--rate", options.rate, "largest learning rate");
-  app.add_option("--lengths", options.passkey.lengths, "of texts that are asked, bytes");
+  app.add_option("--lengths", options.passkey.lengths, "of texts that are asked, tokens");
   app.add_option("--depths", options.depths, "places of the key in them");
   app.add_option("--trials", options.passkey.trials, "texts of each length and depth");
   app.add_option("--seed", options.passkey.seed, "of the keys");

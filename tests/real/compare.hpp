@@ -1,6 +1,7 @@
 // A published model from its GGUF file, against float64 results of transformers on the dequantised
 // weights.
 #pragma once
+#include <samba/io/bpe.hpp>
 #include <samba/io/gguf_checkpoint.hpp>
 #include <samba/model/published.hpp>
 #include <samba/samba.hpp>
@@ -66,6 +67,15 @@ Found run(const Weights<Model, T>& weights, const Case& c) {
     last = session.step(expected);
   }
   return found;
+}
+
+/// True if a tokenizer gives these ids for the case's text, and the text back; prints it.
+inline bool same_ids(const Case& c, const std::vector<std::int32_t>& ids,
+                     const BpeTokenizer& tokenizer, bool add_bos) {
+  const auto found = tokenizer.encode(c.text, {.add_bos = add_bos});
+  const bool ok = found == ids && tokenizer.decode(found) == c.text;
+  std::printf("%-10s %4zu ids%s\n", c.name.c_str(), found.size(), ok ? "" : "  FAILED");
+  return ok;
 }
 
 /// The loss of every token within 2e-4, greedy continuations; with matrices in bf16 and int8 the mean
