@@ -56,7 +56,8 @@ class Learner {
       return;
     }
     adamw.groups = {{.pattern = "*", .frozen = true}};
-    for (const std::string& pattern : options.train) adamw.groups.push_back({.pattern = pattern});
+    for (const std::string& pattern : options.train)
+      adamw.groups.push_back({.pattern = pattern, .frozen = false});
     optimiser_.emplace(adamw);
   }
 
