@@ -7,6 +7,12 @@
 
 namespace samba::inline SAMBA_TARGET::kernels::reference {
 
+/// 1 / (1 + e^-x)
+template <class R>
+R sigmoid(R x) {
+  return R{1} / (R{1} + std::exp(-x));
+}
+
 /// x / (1 + e^-x)
 template <class R>
 R silu(R x) {
@@ -48,7 +54,7 @@ template <class R>
 /// The derivative of silu, with s = 1 / (1 + e^-x): s (1 + x (1 - s))
 template <class R>
 R silu_derivative(R x) {
-  const R s = R{1} / (R{1} + std::exp(-x));
+  const R s = sigmoid(x);
   return s * (R{1} + x * (R{1} - s));
 }
 
