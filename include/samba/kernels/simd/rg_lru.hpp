@@ -10,25 +10,31 @@ namespace detail {
 /// order, and the state stays in a register.
 inline constexpr std::int64_t rg_lru_rows = 8;
 
-/// As reference::RgLruGates, for n channels from c on. One exponential gives a and 1 - a^2.
+/// What is the same for all tokens, for n channels from c on.
+struct RgLruConstants {
+  vec rate, input_bias, recurrent_bias;
+
+  RgLruConstants(const RgLruArgs<float>& args, std::int64_t c, std::int64_t n)
+      : rate(softplus(load_part(args.param + c, n))),
+        input_bias(load_part(args.input_bias + c, n)),
+        recurrent_bias(load_part(args.recurrent_bias + c, n)) {}
+};
+
+/// As reference::RgLruGates, for these channels. One exponential gives a and 1 - a^2.
 struct RgLruGates {
   vec input, recurrent, log_a, a, factor;
 
-  [[gnu::always_inline]] RgLruGates(const RgLruArgs<float>& args, vec rate, std::int64_t t,
-                                    std::int64_t c, std::int64_t n) {
-    const auto gate = [&](const float* x, const float* bias) __attribute__((always_inline)) {
-      return sigmoid(load_part(x + c, n) + load_part(bias + c, n));
-    };
-    input = gate(args.input_gate + t * args.input_gate_stride, args.input_bias);
-    recurrent = gate(args.recurrent_gate + t * args.recurrent_gate_stride, args.recurrent_bias);
-    log_a = vec(-8.f) * rate * recurrent;
+  [[gnu::always_inline]] RgLruGates(const RgLruArgs<float>& args, const RgLruConstants& k,
+                                    std::int64_t t, std::int64_t c, std::int64_t n)
+      : input(
+            sigmoid(load_part(args.input_gate + t * args.input_gate_stride + c, n) + k.input_bias)),
+        recurrent(sigmoid(load_part(args.recurrent_gate + t * args.recurrent_gate_stride + c, n) +
+                          k.recurrent_bias)),
+        log_a(vec(-8.f) * k.rate * recurrent) {
     const ExpPair e = exp_and_expm1(log_a);
-    a = e.exp;
-    factor = xsimd::sqrt(-e.expm1 * (vec(1.f) + a));  // 1 - a^2 = (1 - a)(1 + a)
-    if (args.at_start && t == 0) {
-      a = vec(0.f);
-      factor = vec(1.f);
-    }
+    const bool restart = args.at_start && t == 0;
+    a = restart ? vec(0.f) : e.exp;
+    factor = restart ? vec(1.f) : xsimd::sqrt(-e.expm1 * (vec(1.f) + e.exp));  // (1 - a)(1 + a)
   }
 };
 
@@ -40,10 +46,10 @@ struct RgLruGates {
   for (std::int64_t row = 0; row < a.rows; row += detail::rg_lru_rows) {
     const std::int64_t end = (std::min)(row + detail::rg_lru_rows, a.rows);
     for_each_vec(channels, [&](std::int64_t c, std::int64_t n) {
-      const vec rate = softplus(load_part(a.param + c, n));
+      const detail::RgLruConstants constants(a, c, n);
       vec h = load_part(a.h + c, n);
       for (std::int64_t t = row; t < end; ++t) {
-        const detail::RgLruGates gates(a, rate, t, c, n);
+        const detail::RgLruGates gates(a, constants, t, c, n);
         const vec u = gates.input * load_part(a.x + t * a.x_stride + c, n);
         h = fma(gates.a, h, gates.factor * u);
         store_part(a.y + t * a.y_stride + c, h, n);
@@ -63,10 +69,10 @@ struct RgLruGates {
     const std::int64_t row = p * detail::rg_lru_rows,
                        end = (std::min)(row + detail::rg_lru_rows, a.rows);
     for_each_vec(channels, [&](std::int64_t c, std::int64_t n) {
-      const vec rate = softplus(load_part(a.param + c, n));
+      const detail::RgLruConstants constants(a, c, n);
       vec dh = load_part(b.dh + c, n), drate(0.f), dinput_bias(0.f), drecurrent_bias(0.f);
       for (std::int64_t t = end - 1; t >= row; --t) {
-        const detail::RgLruGates gates(a, rate, t, c, n);
+        const detail::RgLruGates gates(a, constants, t, c, n);
         const vec before = load_part(t > 0 ? b.y + (t - 1) * b.y_stride + c : a.h + c, n);
         const vec x = load_part(a.x + t * a.x_stride + c, n), u = gates.input * x;
         const vec g = dh + load_part(b.dy + t * b.dy_stride + c, n), du = g * gates.factor;
@@ -82,7 +88,7 @@ struct RgLruGates {
         drecurrent_bias += drecurrent;
         drate += dlog;
       }
-      const vec slope = -exp_and_expm1(-rate).expm1 / rate;
+      const vec slope = -exp_and_expm1(-constants.rate).expm1 / constants.rate;
       const auto add = [&](float* to, vec v) { store_part(to + c, load_part(to + c, n) + v, n); };
       store_part(b.dh + c, dh, n);
       add(b.dparam, drate * slope);
