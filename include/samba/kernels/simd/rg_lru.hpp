@@ -88,7 +88,9 @@ struct RgLruGates {
         drecurrent_bias += drecurrent;
         drate += dlog;
       }
-      const vec slope = -exp_and_expm1(-constants.rate).expm1 / constants.rate;
+      // As in the reference; a rate of 0 has left nothing in drate.
+      const vec rate = (xsimd::max)(vec(1e-30f), constants.rate);
+      const vec slope = -exp_and_expm1(-rate).expm1 / rate;
       const auto add = [&](float* to, vec v) { store_part(to + c, load_part(to + c, n) + v, n); };
       store_part(b.dh + c, dh, n);
       add(b.dparam, drate * slope);
