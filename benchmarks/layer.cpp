@@ -148,6 +148,7 @@ void add(const std::string& model, bool cold) {
 
 [[maybe_unused]] const bool registered = [] {
   add<Mamba<256>>("demo", false);
+  add<RgLru<256, RgLruOptions{.n_heads = 4}>>("demo", false);
   add<SwiGLU<256, 768>>("demo", false);
   add<SWA<512, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>::with_d_model<256>>("demo", false);
   add<Mamba<1536, 16>>("samba421m", true);

@@ -15,7 +15,8 @@ using namespace samba;
 namespace golden {
 
 // Of tests/data/golden/layers/config.json.
-constexpr int batch = 2, seq_len = 19, d_model = 24, d_inner = 48, d_state = 7, d_conv = 4;
+constexpr int batch = 2, seq_len = 19, d_model = 24, d_inner = 48, d_state = 7, d_conv = 4,
+              lru_heads = 3;
 constexpr float norm_eps = 1e-5f, theta = 10000.f;
 
 using GoldenMamba =
@@ -94,6 +95,48 @@ template <class R>
 ArrayData<R> states_in(std::vector<R>& both, int b = 0) {
   return {element(both, b).data(), std::ssize(both) / batch * std::int64_t{sizeof(R)}};
 }
+
+/// The weights of an RG-LRU, or their gradients, bound to memory of their own.
+template <class R>
+struct LruWeights {
+  static constexpr int block = d_model / lru_heads;
+  using P = Policy<R>;
+
+  BlockDiagonal<R, lru_heads, block> input_gate, recurrent_gate;
+  BlockDiagonal<Master<R>, lru_heads, block> dinput_gate, drecurrent_gate;
+  Table<R, lru_heads, block> input_bias, recurrent_bias, dinput_bias, drecurrent_bias;
+  Vector<R, d_model> param, dparam;
+  std::vector<Arena> memory;
+
+  explicit LruWeights(const SafetensorsFile& file) {
+    memory.push_back(load(file, "w.input_gate_weight", input_gate));
+    memory.push_back(load(file, "w.recurrent_gate_weight", recurrent_gate));
+    memory.push_back(load(file, "w.input_gate_bias", input_bias));
+    memory.push_back(load(file, "w.recurrent_gate_bias", recurrent_bias));
+    memory.push_back(load(file, "w.recurrent_param", param));
+    memory.push_back(bind(dinput_gate));
+    memory.push_back(bind(drecurrent_gate));
+    memory.push_back(bind(dinput_bias));
+    memory.push_back(bind(drecurrent_bias));
+    memory.push_back(bind(dparam));
+  }
+
+  /// The products of the gates.
+  void gates(const Context<P>& c, In<P, d_model> x, Out<P, d_model> i, Out<P, d_model> r) const {
+    kernels::block_matmul(c, input_gate, x, i);
+    kernels::block_matmul(c, recurrent_gate, x, r);
+  }
+  kernels::RgLruInputs<P, lru_heads, d_model> inputs(In<P, d_model> x, In<P, d_model> i,
+                                                     In<P, d_model> r, ArrayData<R> h) const {
+    return {.param = param,
+            .input_bias = input_bias,
+            .recurrent_bias = recurrent_bias,
+            .input_gate = i,
+            .recurrent_gate = r,
+            .x = x,
+            .h = h};
+  }
+};
 
 /// The heads of rows of the files of rope, of which an operation takes all but the last as queries.
 inline constexpr int heads = 6;

@@ -215,6 +215,13 @@ struct AttentionOnly
           HybridStack<DModel<36>, Attention<AttentionOptions{.n_heads = 3, .n_kv_heads = 1}>,
                       Attention<AttentionOptions{.n_heads = 6}>>,
           untied(40)> {};
+/// The recurrence of Griffin, of a width of its own and of d_model, beside local attention.
+struct Recurrent
+    : LanguageModel<
+          Repeat<2, HybridStack<RgLru<24, RgLruOptions{.width = 42, .n_heads = 3}>, GeGLU<24>,
+                                RgLru<24, RgLruOptions{.d_conv = 3}>, GeGLU<24>,
+                                SWA<10, AttentionOptions{.n_heads = 2, .n_kv_heads = 1}>>>,
+          tied(47)> {};
 /// Mamba beside attention in one branch.
 struct Mixed
     : LanguageModel<
@@ -280,7 +287,7 @@ Weights<Model, T> random_weights(std::uint64_t seed) {
       tensor.get_row(r, row.data());
       // Embeddings of order one: logits that are far from equal.
       for (auto& x : row)
-        x = tensor.rows == 1             ? x + static_cast<Real<T>>(rng.uniform(-0.2, 0.2))
+        x = !tensor.is_matrix            ? x + static_cast<Real<T>>(rng.uniform(-0.2, 0.2))
             : tensor.name == "embedding" ? 20 * x
                                          : x;
       tensor.set_row(r, row.data());

@@ -307,6 +307,13 @@ TEST_CASE("adapters: files") {
                    "model.safetensors: not a file of adapters");
 }
 
+TEST_CASE("adapters: of projections, not of block-diagonal matrices") {
+  const Adapters<tiny::Recurrent> all({.patterns = {"*"}});
+  CHECK(all.names().size() == 2 * (3 + 3 + 3 + 3 + 2));
+  CHECK_MESSAGE_OF((Adapters<tiny::Recurrent>({.patterns = {"*gate_weight"}})),
+                   "AdapterOptions::patterns: no tensor matches the pattern \"*gate_weight\"");
+}
+
 TEST_CASE("adapters: bad options") {
   const auto make = [](AdapterOptions options) { Adapters<Model> adapters(options); };
   CHECK_MESSAGE_OF(make({.rank = 2}),

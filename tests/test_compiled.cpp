@@ -44,6 +44,7 @@ double error_of(double tolerance) {
 /// A model of all sorts of branches, and a text.
 struct Trained
     : LanguageModel<HybridStack<Mamba<24, 8>, SwiGLU<24>, SWA<9, golden::heads_4_2>,
+                                RgLru<24, RgLruOptions{.n_heads = 2}>,
                                 Scaled<ScaledOptions{.factor = 3},
                                        Pre<Norm<NormOptions{.kind = NormKind::layer, .bias = true}>,
                                            SwiGLU<24, 37, MlpOptions{.bias = true}>>>>,

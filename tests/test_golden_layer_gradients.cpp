@@ -229,6 +229,52 @@ void check_scan(int threads) {
   check_gradient(file, "w.A", in_file_order(dA_values));
 }
 
+template <class R>
+void check_rg_lru(const std::string& name, std::int64_t first, int threads) {
+  CAPTURE(threads);
+  const auto file = layer_file(name);
+  const auto x = read_tensor<R>(file, "in.x"), dy = read_tensor<R>(file, "up.y");
+  auto dh = read_tensor<R>(file, "up.h");
+  auto h = first > 0 ? read_tensor<R>(file, "in.h0") : std::vector<R>(dh.size()), moved = h;
+  LruWeights<R> w(file);
+  std::vector<R> i(x.size()), r(i), y(i), di(i), dr(i), dx(i);
+  constexpr std::int64_t rows = batch * seq_len;
+  const std::vector<Segment> segments{{first, 0, seq_len, 0}, {first, seq_len, seq_len, 1}};
+  parallel(threads, [&](Team team) {
+    using P = Policy<R>;
+    const Context<P> c{{segments, rows}, {team}};
+    const In<P, d_model> in{x.data(), rows};
+    const Out<P, d_model> i_rows{i.data(), rows}, r_rows{r.data(), rows}, di_rows{di.data(), rows},
+        dr_rows{dr.data(), rows}, dx_rows{dx.data(), rows};
+    w.gates(c, in, i_rows, r_rows);
+    kernels::rg_lru<lru_heads, d_model>(
+        c, {.in = w.inputs(in, i_rows, r_rows, states_in(moved)), .y = {y.data(), rows}});
+    kernels::rg_lru_backward<lru_heads, d_model>(
+        c, {.forward = w.inputs(in, i_rows, r_rows, states_in(h)),
+            .y = {y.data(), rows},
+            .dy = {dy.data(), rows},
+            .dh = states_in(dh),
+            .dinput_gate = di_rows,
+            .drecurrent_gate = dr_rows,
+            .dx = dx_rows,
+            .dparam = w.dparam,
+            .dinput_bias = w.dinput_bias,
+            .drecurrent_bias = w.drecurrent_bias});
+    const auto add = kernels::add_to<R, d_model>(dx_rows);
+    kernels::block_matmul_backward(c, w.input_gate,
+                                   {.x = in, .dout = di_rows, .dw = w.dinput_gate, .dx = add});
+    kernels::block_matmul_backward(c, w.recurrent_gate,
+                                   {.x = in, .dout = dr_rows, .dw = w.drecurrent_gate, .dx = add});
+  });
+  check_gradient(file, "in.x", dx);
+  check_gradient(file, "w.recurrent_param", values_of(w.dparam));
+  check_gradient(file, "w.input_gate_bias", values_of(w.dinput_bias));
+  check_gradient(file, "w.recurrent_gate_bias", values_of(w.drecurrent_bias));
+  check_gradient(file, "w.input_gate_weight", values_of(w.dinput_gate));
+  check_gradient(file, "w.recurrent_gate_weight", values_of(w.drecurrent_gate));
+  if (first > 0) check_gradient(file, "in.h0", dh);
+}
+
 }  // namespace
 
 TEST_CASE("golden layer gradients: rmsnorm") {
@@ -249,6 +295,15 @@ TEST_CASE("golden layer gradients: causal_conv1d") {
 
 TEST_CASE("golden layer gradients: selective_scan") {
   for (const int threads : {1, 2}) check_scan<double>(threads), check_scan<float>(threads);
+}
+
+TEST_CASE("golden layer gradients: rg_lru") {
+  for (const int threads : {1, 2}) {
+    check_rg_lru<double>("rg_lru", 0, threads);
+    check_rg_lru<float>("rg_lru", 0, threads);
+    check_rg_lru<double>("rg_lru_continued", 40, threads);
+    check_rg_lru<float>("rg_lru_continued", 40, threads);
+  }
 }
 
 TEST_CASE("golden layer gradients: mamba") {

@@ -168,6 +168,38 @@ void check_scan() {
   });
 }
 
+/// `first`: the position that the file begins at.
+template <class R>
+void check_rg_lru(const std::string& name, std::int64_t first) {
+  CAPTURE(name, sizeof(R));
+  const auto file = layer_file(name);
+  auto x = read_tensor<R>(file, "in.x"), y = read_tensor<R>(file, "out.y"),
+       h_end = read_tensor<R>(file, "out.h");
+  REQUIRE(read_tensor<std::int64_t>(file, "in.positions").front() == first);
+  const auto h0 = first > 0 ? read_tensor<R>(file, "in.h0") : std::vector<R>(h_end.size());
+  const LruWeights<R> w(file);
+  for_each_way([&](std::vector<Segment> segments, int b, int threads) {
+    const bool both = segments.size() == batch;
+    CAPTURE(both, b);
+    const auto of = [&](std::vector<R>& v) { return both ? std::span(v) : element(v, b); };
+    for (Segment& segment : segments) segment.position = first;
+    auto h = h0;
+    const auto states = states_in(h, b);
+    const auto rows = static_cast<std::int64_t>(of(x).size()) / d_model;
+    std::vector<R> i(of(x).size()), r(i), out(i);
+    parallel(threads, [&](Team team) {
+      const Context<Policy<R>> c{{segments, rows}, {team}};
+      const In<Policy<R>, d_model> in{of(x).data(), rows};
+      w.gates(c, in, {i.data(), rows}, {r.data(), rows});
+      kernels::rg_lru<lru_heads, d_model>(
+          c, {.in = w.inputs(in, {i.data(), rows}, {r.data(), rows}, states),
+              .y = {out.data(), rows}});
+    });
+    CHECK(relative_error(out, of(y)) <= tolerance<R>);
+    CHECK(relative_error(of(h), of(h_end)) <= tolerance<R>);
+  });
+}
+
 }  // namespace
 
 TEST_CASE("golden layers: rmsnorm") {
@@ -196,6 +228,13 @@ TEST_CASE("golden layers: causal_conv1d") {
 TEST_CASE("golden layers: selective_scan") {
   check_scan<double>();
   check_scan<float>();
+}
+
+TEST_CASE("golden layers: rg_lru") {
+  check_rg_lru<double>("rg_lru", 0);
+  check_rg_lru<float>("rg_lru", 0);
+  check_rg_lru<double>("rg_lru_continued", 40);
+  check_rg_lru<float>("rg_lru_continued", 40);
 }
 
 TEST_CASE("golden layers: mamba") {

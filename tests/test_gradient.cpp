@@ -160,7 +160,7 @@ TEST_CASE("gradients: golden trajectory of AdamW") {
 TEMPLATE_TEST_CASE("gradients: central differences", "", tiny::Samba, tiny::MambaOnly,
                    tiny::AttentionOnly, tiny::Mixed, tiny::Odd, tiny::LongWindow, tiny::NoPosition,
                    tiny::MambaSwaMlp, tiny::MlpSwaMlp, tiny::MambaMlp, tiny::Llama, tiny::Optioned,
-                   golden::SambaBf16Rope) {
+                   tiny::Recurrent, golden::SambaBf16Rope) {
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);
@@ -272,7 +272,7 @@ TEST_CASE("gradients: the check of a layer finds what is wrong in its backward p
 
 TEMPLATE_TEST_CASE("gradients: the same bits for any threads, blocks of the loss and recomputing",
                    "", tiny::Samba, tiny::MambaOnly, tiny::AttentionOnly, tiny::Mixed, tiny::Odd,
-                   tiny::Optioned) {
+                   tiny::Optioned, tiny::Recurrent) {
   using Model = TestType;
   Random rng;
   CAPTURE(rng.seed);

@@ -8,7 +8,8 @@ namespace {
 
 struct Model : LanguageModel<HybridStack<Mamba<96>, SwiGLU<96, 200, MlpOptions{.bias = true}>,
                                          SWA<8, AttentionOptions{.n_heads = 4, .bias = true}>,
-                                         Parallel<Mamba<96>, SwiGLU<96, 200>>>,
+                                         Parallel<Mamba<96>, SwiGLU<96, 200>>,
+                                         RgLru<96, RgLruOptions{.width = 160, .n_heads = 4}>>,
                              golden::untied(300)> {};
 
 template <class T>
@@ -64,8 +65,8 @@ TEST_CASE("initialize draws every tensor from its distribution") {
     check_all(values(weights, branch, "norm.weight"), 1);
     check_uniform(values(weights, branch, at + "in_proj.weight"), 1 / std::sqrt(96.));
     check_uniform(values(weights, branch, at + "x_proj.weight"), 1 / std::sqrt(192.));
-    // 4 branches.
-    check_uniform(values(weights, branch, at + "out_proj.weight"), 1 / std::sqrt(192. * 4));
+    // 5 branches.
+    check_uniform(values(weights, branch, at + "out_proj.weight"), 1 / std::sqrt(192. * 5));
     // Dt_rank.
     check_uniform(values(weights, branch, at + "dt_proj.weight"), 1 / std::sqrt(6.));
     check_uniform(values(weights, branch, at + "conv1d.weight"), 1 / std::sqrt(4.));
@@ -87,13 +88,32 @@ TEST_CASE("initialize draws every tensor from its distribution") {
 
   check_uniform(values(weights, 1, "swiglu.w1.weight"), 1 / std::sqrt(96.));
   check_uniform(values(weights, 1, "swiglu.w2.weight"), 1 / std::sqrt(96.));
-  check_uniform(values(weights, 1, "swiglu.w3.weight"), 1 / std::sqrt(200. * 4));
-  check_uniform(values(weights, 3, "1.mlp.swiglu.w3.weight"), 1 / std::sqrt(200. * 4));
+  check_uniform(values(weights, 1, "swiglu.w3.weight"), 1 / std::sqrt(200. * 5));
+  check_uniform(values(weights, 3, "1.mlp.swiglu.w3.weight"), 1 / std::sqrt(200. * 5));
   for (const char* bias : {"swiglu.w1.bias", "swiglu.w2.bias", "swiglu.w3.bias"})
     check_all(values(weights, 1, bias), 0);
   check_uniform(values(weights, 2, "attn.weight"), 1 / std::sqrt(96.));
-  check_uniform(values(weights, 2, "proj.weight"), 1 / std::sqrt(96. * 4));
+  check_uniform(values(weights, 2, "proj.weight"), 1 / std::sqrt(96. * 5));
   for (const char* bias : {"attn.bias", "proj.bias"}) check_all(values(weights, 2, bias), 0);
+
+  for (const char* matrix : {"linear_x.weight", "linear_y.weight"})
+    check_uniform(values(weights, 4, matrix), 1 / std::sqrt(96.));
+  for (const char* matrix : {"rg_lru.input_gate_weight", "rg_lru.recurrent_gate_weight"})
+    check_uniform(values(weights, 4, matrix), 1 / std::sqrt(40.));
+  check_uniform(values(weights, 4, "linear_out.weight"), 1 / std::sqrt(160. * 5));
+  check_uniform(values(weights, 4, "conv_1d.weight"), 1 / std::sqrt(4.));
+  for (const char* bias : {"linear_x.bias", "linear_y.bias", "linear_out.bias", "conv_1d.bias",
+                           "rg_lru.input_gate_bias", "rg_lru.recurrent_gate_bias"})
+    check_all(values(weights, 4, bias), 0);
+  double squares_of_radii = 0;
+  for (const double p : values(weights, 4, "rg_lru.recurrent_param")) {
+    const double radius = std::exp(-std::log1p(std::exp(p)));
+    CHECK(radius > 0.8999);
+    CHECK(radius < 0.9991);
+    squares_of_radii += radius * radius;
+  }
+  // The middle of [0.81, 0.998].
+  CHECK(squares_of_radii / 160 == Approx(0.904).epsilon(0.015));
 }
 
 TEST_CASE("initialize: one seed, one result; float is double rounded; derived tensors follow") {

@@ -287,6 +287,20 @@ TEST_CASE("seam: gated MLPs with gelu in both forms") {
 
 TEST_CASE("seam: a minimal gated recurrence with a state") { check_all<WithGru>(); }
 
+TEST_CASE("seam: the recurrence of Griffin") {
+  using Wide = RgLru<24, RgLruOptions{.width = 42, .n_heads = 3}>;
+  using Layers = tiny::Recurrent;
+  static_assert(Layer<Wide> && RgLru<24>::width == 24);
+  constexpr auto wide = 3 * 42 * 24 + 2 * 42 + 24 + 42 * 5 + 2 * 42 * (14 + 1) + 42;
+  CHECK(Model<Wide>::parameters == 8 * 24 + 24 + 24 + wide);
+  CHECK(Model<Wide>::state_bytes<> ==
+        round_up(4 * 3 * 42, alignment) + round_up(4 * 42, alignment));
+  CHECK(structure<Layers>().find("recurrent(width=42, n_heads=3, d_conv=4), mlp(d_ff=64, "
+                                 "bias=false, gate=gelu_tanh), recurrent(width=24, n_heads=1, "
+                                 "d_conv=3)") != std::string::npos);
+  check_all<Layers>();
+}
+
 TEST_CASE("seam: branches on the stream and the embeddings") {
   static_assert(WithBoth::n_channels == 1);
   CHECK(WithBoth::parameters == 61 * 24 + 24 + Model<Mamba<24, 4>>::parameters - 9 * 24 +

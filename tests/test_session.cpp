@@ -103,7 +103,8 @@ constexpr std::int64_t two_31 = std::int64_t{1} << 31, two_33 = std::int64_t{1} 
 TEMPLATE_TEST_CASE("snapshots and copies diverge and meet again", "",
                    (Case<tiny::Samba, float, float>), (Case<tiny::Samba, float, bf16>),
                    (Case<tiny::AttentionOnly, float, float>),
-                   (Case<tiny::MambaOnly, double, double>), (Case<tiny::Mixed, float, float>)) {
+                   (Case<tiny::MambaOnly, double, double>), (Case<tiny::Mixed, float, float>),
+                   (Case<tiny::Recurrent, float, float>)) {
   check_copies(TestType{});
 }
 

@@ -71,6 +71,20 @@ TEST_CASE("exp: 2 units in the last place where the result is a normal number") 
   CHECK(worst(simd_exp, exact, sweep(-87.3, 88.3), 0) <= allowed);
 }
 
+TEST_CASE("exp_and_expm1: e^x, and e^x - 1 without cancellation around 0") {
+#ifdef __FAST_MATH__
+  constexpr double allowed = 10;
+#else
+  constexpr double allowed = 6;  // that of exp, above 1/2 where 1 is subtracted from it
+#endif
+  const auto difference = [](vec x) { return simd::exp_and_expm1(x).expm1; };
+  const auto x = sweep(-87, 20);
+  CHECK(worst(difference, [](double value) { return std::expm1(value); }, x, 0) <= allowed);
+  CHECK(same_result(of_all([](vec value) { return simd::exp_and_expm1(value).exp; }, x),
+                    of_all(simd_exp, x)));
+  CHECK(of_all(difference, {0.f, -1000.f}) == std::vector<float>{0.f, -1.f});
+}
+
 TEST_CASE("exp: finite and monotone to the ends beyond it") {
   const auto low = of_all(simd_exp, {-87.3f, -88.f, -104.f, -200.f, -1e30f, -3.4e38f});
   for (const float y : low) CHECK((y >= 0 && y < smallest));

@@ -247,6 +247,32 @@ TEST_CASE("Matrix: packed in panels, padded with zeros") {
   CHECK(Matrix<float, N, K>::shape == Shape{N, K});
 }
 
+TEST_CASE("BlockDiagonal: (blocks, inputs, outputs), every block packed by its outputs") {
+  constexpr int width = panel_width + 3, pairs = (width + 1) / 2;
+  // Element k of row n is that of an input and an output of block n.
+  const auto place = [](std::int64_t n, std::int64_t k) {
+    const std::int64_t in = k / width, out = k % width;
+    return (2 * n + out / panel_width) * panel_width * width + in * panel_width + out % panel_width;
+  };
+  check_rows<BlockDiagonal<float, 3, width>>(place);
+  check_rows<BlockDiagonal<double, 3, width>>(place);
+  check_rows<BlockDiagonal<bf16, 3, width>>([](std::int64_t n, std::int64_t k) {
+    const std::int64_t in = k / width, out = k % width;
+    return (2 * n + out / panel_width) * panel_width * 2 * pairs + in / 2 * 2 * panel_width +
+           out % panel_width * 2 + in % 2;
+  });
+  // Wider than what is packed at a time.
+  check_rows<BlockDiagonal<float, 1, 300>>([](std::int64_t, std::int64_t k) {
+    const std::int64_t in = k / 300, out = k % 300;
+    return out / panel_width * panel_width * 300 + in * panel_width + out % panel_width;
+  });
+  check_rows<BlockDiagonal<RowMajor<float>, 3, 5>>(
+      [](std::int64_t n, std::int64_t k) { return n * 25 + k; });
+  CHECK(BlockDiagonal<bf16, 3, width>::bytes == 3 * 2 * panel_width * 2 * pairs * 2);
+  CHECK(BlockDiagonal<int8, 3, width>::bytes == 3 * Matrix<int8, width, width>::bytes);
+  CHECK(BlockDiagonal<float, 3, 5>::shape == Shape{3, 5, 5});
+}
+
 TEST_CASE("Table, Vector, Transposed, Filter: places of their elements") {
   check_rows<Table<float, 7, 5>>([](std::int64_t n, std::int64_t k) { return n * 5 + k; });
   check_rows<Vector<double, 7>>([](std::int64_t, std::int64_t k) { return k; });

@@ -9,6 +9,7 @@
 #include <samba/io/packed.hpp>
 #include <samba/io/tokenizer.hpp>
 #include <samba/layers/cross_attention.hpp>
+#include <samba/layers/rg_lru.hpp>
 #include <samba/model/describe.hpp>
 #include <samba/model/initialize.hpp>
 #include <samba/model/presets.hpp>

@@ -30,7 +30,7 @@ struct Odd
               Attention<AttentionOptions{.n_heads = 5, .rope_table = RopeTable::bfloat16}>>,
           ModelOptions{.vocab_size = 256}> {};
 
-/// Other norms, factors, layers side by side, and the least and largest d_state.
+/// Other norms, factors, layers side by side, the least and largest d_state, and another recurrence.
 template <NormKind kind, bool plus_one = false>
 using WithEps = Norm<NormOptions{.kind = kind, .eps = 1e-3f, .plus_one = plus_one}>;
 using Centred = Norm<NormOptions{.kind = NormKind::layer, .bias = true}>;
@@ -41,7 +41,8 @@ struct Other
               Scaled<ScaledOptions{.factor = 3},
                      Sandwich<WithEps<NormKind::layer>, SwiGLU<24>, WithEps<NormKind::rms, true>>>,
               Parallel<Mamba<24, 128, MambaOptions{.d_conv = 6}>,
-                       SWA<9, AttentionOptions{.n_heads = 3, .n_kv_heads = 1}>>>,
+                       SWA<9, AttentionOptions{.n_heads = 3, .n_kv_heads = 1}>>,
+              RgLru<24, RgLruOptions{.width = 42, .n_heads = 3}>>,
           ModelOptions{.vocab_size = 256, .tie_embeddings = true}> {};
 
 /// An FNV-1a hash.

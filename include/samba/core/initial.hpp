@@ -12,11 +12,12 @@ struct Initial {
     by_shape,  ///< matrices: uniform within +-1/sqrt(inputs); other tensors: 0
     output,    ///< a branch's last matrix: the same, divided by sqrt(residual branches)
     constant,
-    normal,               ///< with mean 0
-    uniform,              ///< within +-a
-    uniform_over,         ///< within +-1/sqrt(a)
-    log_of_column,        ///< log(1), log(2), ... along every row
-    softplus_log_uniform  ///< such that its softplus is log-uniform in [a, b]
+    normal,                ///< with mean 0
+    uniform,               ///< within +-a
+    uniform_over,          ///< within +-1/sqrt(a)
+    log_of_column,         ///< log(1), log(2), ... along every row
+    softplus_log_uniform,  ///< such that its softplus is log-uniform in [a, b]
+    softplus_radius  ///< such that e^-softplus is the radius of points uniform in a ring [a, b]
   } kind = by_shape;
   double a = 0, b = 0;  ///< the constant, the standard deviation, or the bounds
 };
@@ -32,6 +33,9 @@ constexpr Initial uniform(double bound) { return {Initial::uniform, bound}; }
 constexpr Initial uniform_over(int inputs) { return {Initial::uniform_over, 1. * inputs}; }
 constexpr Initial softplus_log_uniform(double low, double high) {
   return {Initial::softplus_log_uniform, low, high};
+}
+constexpr Initial softplus_radius(double low, double high) {
+  return {Initial::softplus_radius, low, high};
 }
 }  // namespace init
 

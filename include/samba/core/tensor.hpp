@@ -2,15 +2,17 @@
 /// \file
 /// Views with shapes. A view is a pointer whose extents are in its type; the memory belongs to an
 /// arena, a memory map or a device. There are three kinds: activations (Rows), weights (Matrix,
-/// Table, Vector, Transposed, Filter) and states (Array, Ring). Operations take them as
-/// RowsArgument, Read, Added or Optional; all but the last have no default, so that no argument can
-/// be forgotten.
+/// BlockDiagonal, Table, Vector, Transposed, Filter) and states (Array, Ring). Operations take them
+/// as RowsArgument, Read, Added or Optional; all but the last have no default, so that no argument
+/// can be forgotten.
 #include <samba/core/arena.hpp>
 #include <samba/core/packing.hpp>
 #include <samba/core/shape.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 namespace samba::inline SAMBA_TARGET {
 
@@ -69,13 +71,50 @@ enum class Layout {
   packed,   ///< in panels of outputs, see Packing
   rows,     ///< as in the file, row major
   columns,  ///< (K, N): kernels that run over N channels read it contiguously
+  blocks    ///< N square blocks, in a file (inputs, outputs): each packed by its outputs
 };
+
+/// The width of a square block of this size.
+constexpr std::int64_t block_width(std::int64_t size) {
+  std::int64_t width = 0;
+  while (width * width < size) ++width;
+  return width;
+}
+/// Elements of T from one packed block to the next.
+template <class T>
+constexpr std::int64_t block_stride(std::int64_t width) {
+  return Packing<T>::bytes(width, width) / std::int64_t{sizeof(T)};
+}
+
+/// Writes values, (inputs, outputs), to a packed square block; get_block reads them back.
+template <class T>
+void set_block(T* block, std::int64_t width, const Real<T>* values) {
+  constexpr std::int64_t most = 256;  // inputs at a time, a multiple of every Packing::group
+  Real<T> part[most];
+  for (std::int64_t n = 0; n < width; ++n)
+    for (std::int64_t k = 0; k < width; k += most) {
+      const std::int64_t end = (std::min)(k + most, width);
+      for (std::int64_t i = k; i < end; ++i) part[i - k] = values[i * width + n];
+      Packing<T>::set_part(block, n, width, {k, end}, part);
+    }
+}
+template <class T>
+void get_block(const T* block, std::int64_t width, Real<T>* values) {
+  for (std::int64_t n = 0; n < width; ++n) {
+    Packing<T>::get_row(block, n, width, values + n * width);
+    for (std::int64_t k = 0; k < n; ++k) std::swap(values[n * width + k], values[k * width + n]);
+  }
+}
 
 /// Writes values, (K), to row r of an (N, K) tensor in a layout; get_row reads them back.
 template <class T>
 void set_row(T* data, Layout layout, std::int64_t r, std::int64_t N, std::int64_t K,
              const Real<T>* values) {
   if (layout == Layout::packed) return Packing<T>::set_row(data, r, K, values);
+  if (layout == Layout::blocks) {
+    const std::int64_t width = block_width(K);
+    return set_block(data + r * block_stride<T>(width), width, values);
+  }
   const bool rows = layout == Layout::rows;
   T* to = data + (rows ? r * K : r);
   for (std::int64_t k = 0; k < K; ++k) to[rows ? k : k * N] = static_cast<T>(values[k]);
@@ -84,6 +123,10 @@ template <class T>
 void get_row(const T* data, Layout layout, std::int64_t r, std::int64_t N, std::int64_t K,
              Real<T>* values) {
   if (layout == Layout::packed) return Packing<T>::get_row(data, r, K, values);
+  if (layout == Layout::blocks) {
+    const std::int64_t width = block_width(K);
+    return get_block(data + r * block_stride<T>(width), width, values);
+  }
   const bool rows = layout == Layout::rows;
   const T* from = data + (rows ? r * K : r);
   for (std::int64_t k = 0; k < K; ++k) values[k] = static_cast<Real<T>>(from[rows ? k : k * N]);
@@ -98,9 +141,15 @@ struct Stored {
   using value_type = T;
   static constexpr Layout layout = L;
   static constexpr std::int64_t rows = Rows, row_size = RowSize;
-  static constexpr std::int64_t bytes = L == Layout::packed
-                                            ? Packing<T>::bytes(Rows, RowSize)
-                                            : Rows * RowSize * static_cast<std::int64_t>(sizeof(T));
+  static constexpr std::int64_t bytes = [] {
+    constexpr std::int64_t element = sizeof(T);
+    if constexpr (L == Layout::packed)
+      return Packing<T>::bytes(Rows, RowSize);
+    else if constexpr (L == Layout::blocks)
+      return Rows * block_stride<T>(block_width(RowSize)) * element;
+    else
+      return Rows * RowSize * element;
+  }();
 
   void bind(std::byte* place) { data_ = reinterpret_cast<T*>(place); }
   constexpr const T* data() const { return data_; }
@@ -130,6 +179,23 @@ template <class E, int N, int K>
 struct Matrix<RowMajor<E>, N, K> : detail::Stored<E, Layout::rows, N, K> {
   static constexpr bool is_matrix = true;
   static constexpr Shape shape{N, K};
+};
+
+/// Weights of a block-diagonal linear map of Blocks * Width channels: each block's outputs depend on
+/// its own channels. In a file (Blocks, Width inputs, Width outputs): a row times a block; in memory
+/// every block is packed as a Matrix, by its outputs.
+template <class T, int Blocks, int Width>
+struct BlockDiagonal : detail::Stored<T, Layout::blocks, Blocks, std::int64_t{Width} * Width> {
+  static constexpr bool is_matrix = true;
+  static constexpr Shape shape{Blocks, Width, Width};
+};
+
+/// As in the file.
+template <class E, int Blocks, int Width>
+struct BlockDiagonal<RowMajor<E>, Blocks, Width>
+    : detail::Stored<E, Layout::rows, Blocks, std::int64_t{Width} * Width> {
+  static constexpr bool is_matrix = true;
+  static constexpr Shape shape{Blocks, Width, Width};
 };
 
 /// Row-major (N, K): an embedding that is not also the head, or a derived tensor.

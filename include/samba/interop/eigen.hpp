@@ -122,7 +122,7 @@ auto as_eigen(std::span<R> x, std::int64_t cols) {
 /// changing A_log, call Weights::derive.
 template <detail::WeightTensor X>
 auto as_eigen(X& tensor) {
-  static_assert(X::layout != Layout::packed,
+  static_assert(X::layout != Layout::packed && X::layout != Layout::blocks,
                 "as_eigen: this matrix is packed in panels: to_eigen makes a copy, and the "
                 "matrices of Weights<Model, Master<float>> are not packed");
   static_assert(std::is_floating_point_v<typename X::value_type>,

@@ -11,6 +11,7 @@
 #include <samba/kernels/reference/elementwise.hpp>
 #include <samba/kernels/reference/layernorm.hpp>
 #include <samba/kernels/reference/matmul.hpp>
+#include <samba/kernels/reference/rg_lru.hpp>
 #include <samba/kernels/reference/rmsnorm.hpp>
 #include <samba/kernels/reference/rope.hpp>
 #include <samba/kernels/reference/selective_scan.hpp>
@@ -46,6 +47,9 @@ template <int Taps, bool Silu>
 void causal_conv1d(const CausalConv1dArgs<float>& a, Range channels);
 template <int Taps, bool Silu>
 void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels);
+
+void rg_lru(const RgLruArgs<float>& a, Range channels);
+void rg_lru_backward(const RgLruBackwardArgs<float>& b, Range channels);
 
 void silu_mul(const float* gate, const float* up, Range columns, float* out);
 void gelu_mul(const float* gate, const float* up, Range columns, Gelu form, float* out);
@@ -98,6 +102,8 @@ using compiled::layernorm_backward_weight;
 using compiled::matmul;
 using compiled::matmul_backward_input;
 using compiled::matmul_backward_weight;
+using compiled::rg_lru;
+using compiled::rg_lru_backward;
 using compiled::rms_inverse;
 using compiled::rmsnorm;
 using compiled::rmsnorm_backward;

@@ -8,6 +8,7 @@
 #include <samba/kernels/cpu/embedding.hpp>
 #include <samba/kernels/cpu/layernorm.hpp>
 #include <samba/kernels/cpu/matmul.hpp>
+#include <samba/kernels/cpu/rg_lru.hpp>
 #include <samba/kernels/cpu/rmsnorm.hpp>
 #include <samba/kernels/cpu/rope.hpp>
 #include <samba/kernels/cpu/selective_scan.hpp>

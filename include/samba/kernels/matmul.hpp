@@ -34,6 +34,20 @@ struct MatmulBackwardArgs {
   std::int64_t rows, N, K;
 };
 
+/// A block-diagonal linear map: that of `first` on channels [0, N), the next block's on the next N,
+/// and so on. N = K; bias is null.
+template <class T, class E = Real<T>>
+struct BlockMatmulArgs {
+  MatmulArgs<T, E> first;
+  std::int64_t blocks, w_stride;  ///< elements of w from block to block
+};
+/// Its gradients. dw: (blocks, K, N), as in a file; dbias is null.
+template <class T, class E = Real<T>>
+struct BlockMatmulBackwardArgs {
+  MatmulBackwardArgs<T, E> first;
+  std::int64_t blocks, w_stride;
+};
+
 /// Rows that an operation writes or, given as add_to(rows), adds to.
 template <class R, int C>
 struct AddTo : Rows<R, C> {};
@@ -99,6 +113,56 @@ void matmul_backward(const Context<P>& c, const Matrix<T, N, K>& w,
                                                             .rows = a.dout.rows,
                                                             .N = N,
                                                             .K = K});
+}
+
+/// The arguments of block_matmul_backward.
+template <class P, int Blocks, int Width>
+struct BlockMatmulBackward {
+  In<P, Blocks * Width> x;                                      ///< the input of block_matmul
+  In<P, Blocks * Width> dout;                                   ///< the gradient of its output
+  AddedTable<Real<P>, Blocks, std::int64_t{Width} * Width> dw;  ///< added to
+  WrittenOrAdded<Act<P>, Blocks * Width> dx;
+};
+
+/// out = x w for every block of Width channels by itself. x, out: (rows, Blocks * Width), not
+/// overlapping. Types as in matmul; int8 quantises the channels of a block, 32 at a time.
+template <class P, class T, int Blocks, int Width>
+void block_matmul(const Context<P>& c, const BlockDiagonal<T, Blocks, Width>& w,
+                  std::type_identity_t<In<P, Blocks * Width>> x,
+                  std::type_identity_t<Out<P, Blocks * Width>> out) {
+  samba::detail::launch_on(c, BlockMatmulArgs<T, Act<P>>{.first = {.w = w.data(),
+                                                                   .bias = nullptr,
+                                                                   .x = x.data,
+                                                                   .x_stride = x.stride,
+                                                                   .out = out.data,
+                                                                   .out_stride = out.stride,
+                                                                   .rows = x.rows,
+                                                                   .N = Width,
+                                                                   .K = Width},
+                                                         .blocks = Blocks,
+                                                         .w_stride = block_stride<T>(Width)});
+}
+
+/// The gradients of block_matmul. Operands are converted to the type of the weights.
+template <class P, class T, int Blocks, int Width>
+void block_matmul_backward(const Context<P>& c, const BlockDiagonal<T, Blocks, Width>& w,
+                           const std::type_identity_t<BlockMatmulBackward<P, Blocks, Width>>& a) {
+  samba::detail::launch_on(
+      c, BlockMatmulBackwardArgs<T, Act<P>>{.first = {.w = w.data(),
+                                                      .x = a.x.data,
+                                                      .x_stride = a.x.stride,
+                                                      .dout = a.dout.data,
+                                                      .dout_stride = a.dout.stride,
+                                                      .dw = a.dw.data,
+                                                      .dbias = nullptr,
+                                                      .dx = a.dx.data,
+                                                      .dx_stride = a.dx.stride,
+                                                      .add = a.dx.add,
+                                                      .rows = a.dout.rows,
+                                                      .N = Width,
+                                                      .K = Width},
+                                            .blocks = Blocks,
+                                            .w_stride = block_stride<T>(Width)});
 }
 
 }  // namespace samba::inline SAMBA_TARGET::kernels

@@ -35,6 +35,11 @@ class Draw {
         const double x = how_.a * std::pow(how_.b / how_.a, random.uniform());
         return x + std::log(-std::expm1(-x));
       }
+      case Initial::softplus_radius: {
+        const double square =
+            how_.a * how_.a + (how_.b * how_.b - how_.a * how_.a) * random.uniform();
+        return std::log(std::expm1(-std::log(square) / 2));
+      }
       default: return how_.a;
     }
   }
@@ -56,6 +61,8 @@ class Draw {
 ///   conv1d                         weight uniform within +-1/sqrt(d_conv)
 ///   A_log                          log(1), ..., log(d_state) in every channel
 ///   dt_proj.bias                   such that its softplus is log-uniform in [0.001, 0.1]
+///   rg_lru.recurrent_param         such that the radius e^-softplus is within [0.9, 0.999], its
+///                                  square uniform (De et al. 2024, section 2.4)
 ///   other biases and vectors       0
 ///
 /// Tensors for which a layer specifies nothing are drawn like the matrices and vectors above. There

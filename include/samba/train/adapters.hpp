@@ -23,8 +23,8 @@ struct AdapterOptions {
 ///
 ///   W + alpha / r B A        A: (r, in), B: (out, r)
 ///
-/// for every projection whose name matches a pattern. Projections are the matrices of branches, and
-/// the head if it is not tied. Models run with the sums, and the gradients of A and B follow from
+/// for every projection whose name matches a pattern. Projections are the matrices of branches, but
+/// not block-diagonal ones, and the head if it is not tied. Models run with the sums, and the gradients of A and B follow from
 /// those of the sums, so layers know nothing about adapters. A is initialised uniformly within
 /// +-1/sqrt(in), B with zeros. All results have the same bits for any number of threads.
 template <class Model, class R = float>
@@ -165,7 +165,8 @@ class Adapters {
     const std::vector<std::string> names = tensor_names(weights);
     std::vector<Projection> all;
     for (std::size_t t = 0; t < tensors.size(); ++t)
-      if (tensors[t].is_matrix && (tensors[t].branch >= 0 || tensors[t].name == "head"))
+      if (tensors[t].is_matrix && tensors[t].shape.size() == 2 &&
+          (tensors[t].branch >= 0 || tensors[t].name == "head"))
         all.push_back({names[t], t, tensors[t].rows, tensors[t].row_size});
     return all;
   }

@@ -37,7 +37,8 @@ void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& m
     Real<T>* const row = rows_of_threads.data() + team.rank * longest;
     for (std::size_t t = 0; t < to.size(); ++t) {
       const std::int64_t K = to[t].row_size;
-      const Range rows = team.share(to[t].rows, panel_width);
+      const bool blocks = to[t].layout == Layout::blocks;
+      const Range rows = team.share(to[t].rows, blocks ? 1 : panel_width);
       if constexpr (!std::is_same_v<T, Master<Real<T>>>)
         if (to[t].layout == Layout::packed) {
           detail::assign_panels(static_cast<const Real<T>*>(from[t].data), K, rows,

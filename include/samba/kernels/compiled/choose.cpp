@@ -140,6 +140,10 @@ template <int Taps, bool Silu>
 void causal_conv1d_backward(const CausalConv1dBackwardArgs<float>& b, Range channels) {
   call<&causal_conv1d_backward<Taps, Silu>>(b, channels);
 }
+void rg_lru(const RgLruArgs<float>& a, Range channels) { call<&rg_lru>(a, channels); }
+void rg_lru_backward(const RgLruBackwardArgs<float>& b, Range channels) {
+  call<&rg_lru_backward>(b, channels);
+}
 void gelu_mul(const float* gate, const float* up, Range columns, Gelu form, float* out) {
   call<&gelu_mul>(gate, up, columns, form, out);
 }

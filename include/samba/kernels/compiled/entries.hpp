@@ -14,6 +14,7 @@
 #include <samba/kernels/simd/elementwise.hpp>
 #include <samba/kernels/simd/layernorm.hpp>
 #include <samba/kernels/simd/matmul_backward.hpp>
+#include <samba/kernels/simd/rg_lru.hpp>
 #include <samba/kernels/simd/rmsnorm.hpp>
 #include <samba/kernels/simd/rope.hpp>
 #include <samba/kernels/simd/selective_scan.hpp>
@@ -34,6 +35,8 @@ using simd::layernorm_backward_weight;
 using simd::matmul;
 using simd::matmul_backward_input;
 using simd::matmul_backward_weight;
+using simd::rg_lru;
+using simd::rg_lru_backward;
 using simd::rms_inverse;
 using simd::rmsnorm;
 using simd::rmsnorm_backward;
@@ -102,7 +105,8 @@ using Kernels = decltype(  //
          &gelu_mul, &gelu_mul_backward, &sigmoid_mul, &sigmoid_mul_backward, &soft_cap,
          &soft_cap_backward, &add, &add_scaled, &rms_inverse, &rmsnorm, &rmsnorm_backward,
          &rmsnorm_backward_weight, &row_statistics, &layernorm, &layernorm_backward,
-         &layernorm_backward_weight, &rope, &rope_backward, &cross_entropy>{} +
+         &layernorm_backward_weight, &rope, &rope_backward, &rg_lru, &rg_lru_backward,
+         &cross_entropy>{} +
     scans(DStates{}) + convolutions<true>(DConvs{}) + convolutions<false>(DConvs{}));
 
 /// Fills in the functions of the instruction set that this was compiled for. (A function, not a

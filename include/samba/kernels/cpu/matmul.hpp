@@ -45,4 +45,70 @@ template <class T>
   team.barrier();
 }
 
+namespace detail {
+
+/// Calls f(block, part) for the parts of the blocks that a range of all their units covers.
+template <class F>
+void for_each_block(Range units, std::int64_t units_per_block, F&& f) {
+  for (std::int64_t u = units.begin; u < units.end;) {
+    const std::int64_t block = u / units_per_block, first = block * units_per_block,
+                       end = (std::min)(first + units_per_block, units.end);
+    f(block, Range{u - first, end - first});
+    u = end;
+  }
+}
+
+}  // namespace detail
+
+/// Threads share the panels of all blocks.
+template <class T>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&, const BlockMatmulArgs<T, Real<T>>& a) {
+  const std::int64_t panels = (a.first.N + panel_width - 1) / panel_width;
+  detail::for_each_block(cpu.team.share(a.blocks * panels), panels,
+                         [&](std::int64_t block, Range part) {
+                           MatmulArgs<T> one = a.first;
+                           one.w += block * a.w_stride;
+                           one.x += block * one.K;
+                           one.out += block * one.N;
+                           if constexpr (std::is_same_v<T, double>)
+                             reference::matmul(one, part);
+                           else
+                             simd::matmul(one, part);
+                         });
+  cpu.team.barrier();
+}
+
+/// Threads share the panels of all blocks' inputs, then the rows of dw. As these are inputs, x and
+/// dout change places.
+template <class T>
+[[gnu::noinline]] void launch(const Cpu& cpu, const Chunk&,
+                              const BlockMatmulBackwardArgs<T, Real<T>>& a) {
+  const std::int64_t width = a.first.N, panels = (width + panel_width - 1) / panel_width;
+  detail::for_each_block(cpu.team.share(a.blocks * panels), panels,
+                         [&](std::int64_t block, Range part) {
+                           MatmulBackwardArgs<T> one = a.first;
+                           one.w += block * a.w_stride;
+                           one.dout += block * width;
+                           one.dx += block * width;
+                           if constexpr (std::is_same_v<T, double>)
+                             reference::matmul_backward_input(one, part);
+                           else
+                             simd::matmul_backward_input(one, part);
+                         });
+  detail::for_each_block(cpu.team.share(a.blocks * width, 4), width,
+                         [&](std::int64_t block, Range part) {
+                           MatmulBackwardArgs<T> one = a.first;
+                           one.dw += block * width * width;
+                           one.x = a.first.dout + block * width;
+                           one.x_stride = a.first.dout_stride;
+                           one.dout = a.first.x + block * width;
+                           one.dout_stride = a.first.x_stride;
+                           if constexpr (std::is_same_v<T, double>)
+                             reference::matmul_backward_weight(one, part);
+                           else
+                             simd::matmul_backward_weight(one, part);
+                         });
+  cpu.team.barrier();
+}
+
 }  // namespace samba::inline SAMBA_TARGET::kernels

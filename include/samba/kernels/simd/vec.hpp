@@ -192,18 +192,35 @@ inline vec times_exp2(vec p, ints n) {
 // Given a number and a NaN, x86's min and max return the second operand. x is the second, so that a
 // NaN propagates to the loss.
 
+/// x = n ln 2 + f with |f| <= ln 2 / 2, for x of -87.3 or more.
+struct ExpParts {
+  decltype(nearest(vec())) n;
+  vec f;
+  vec q;  ///< e^f = 1 + f + f^2 q; minimax, relative error 8e-9
+
+  explicit ExpParts(vec x) : n(nearest(x * vec(1.44269504f))) {
+    f = fma(as_float(n), vec(-0.693359375f), x);  // ln 2 in two parts
+    f = fma(as_float(n), vec(2.12194440e-4f), f);
+    q = fma(f, vec(1.39262508e-3f), vec(8.36323288e-3f));
+    q = fma(f, q, vec(4.16665542e-2f));
+    q = fma(f, q, vec(1.66665767e-1f));
+    q = fma(f, q, vec(0.5f));
+  }
+  vec exp() const { return times_exp2(fma(f, fma(f, q, vec(1.f)), vec(1.f)), n); }
+};
+
 /// e^x to 2 units in the last place, for x up to 88.3; below -87.3 it is e^-87.3 (1e-38).
-inline vec exp_below(vec x) {
-  x = (xsimd::max)(vec(-87.3f), x);
-  const auto n = nearest(x * vec(1.44269504f));
-  vec f = fma(as_float(n), vec(-0.693359375f), x);  // x - n ln 2, ln 2 in two parts
-  f = fma(as_float(n), vec(2.12194440e-4f), f);
-  // e^f = 1 + f + f^2 q(f) on [-ln 2 / 2, ln 2 / 2], q minimax, relative error 8e-9
-  vec q = fma(f, vec(1.39262508e-3f), vec(8.36323288e-3f));
-  q = fma(f, q, vec(4.16665542e-2f));
-  q = fma(f, q, vec(1.66665767e-1f));
-  q = fma(f, q, vec(0.5f));
-  return times_exp2(fma(f, fma(f, q, vec(1.f)), vec(1.f)), n);
+inline vec exp_below(vec x) { return ExpParts((xsimd::max)(vec(-87.3f), x)).exp(); }
+
+/// e^x and e^x - 1, for x as in exp_below; the latter without cancellation around 0, where n is 0.
+struct ExpPair {
+  vec exp, expm1;
+};
+inline ExpPair exp_and_expm1(vec x) {
+  const ExpParts parts((xsimd::max)(vec(-87.3f), x));
+  const vec e = parts.exp();
+  return {e, xsimd::select(as_float(parts.n) == vec(0.f), fma(parts.f * parts.f, parts.q, parts.f),
+                           e - vec(1.f))};
 }
 /// As exp_below, but for any x; above 88.3 it is e^88.3.
 inline vec exp(vec x) { return exp_below((xsimd::min)(vec(88.3f), x)); }
