@@ -172,6 +172,27 @@ struct Qwen3
   static constexpr const char* folder = "qwen3-tiny";
 };
 
+inline constexpr MlpOptions with_bias{.bias = true};
+template <class Mixer>
+using RecurrentBlock =
+    HybridStack<DModel<48>, Norms<PlusOne>, Mixer, GeGLU<48, 48, MlpGate::gelu_tanh, with_bias>>;
+using TinyLru = RgLru<48, RgLruOptions{.width = 64, .n_heads = 4}>;
+using TinyWindow = SWA<
+    16,
+    AttentionOptions{
+        .n_heads = 4, .n_kv_heads = 1, .head_dim = 12, .rotary_fraction = 0.5f, .proj_bias = true}>;
+struct RecurrentGemma
+    : LanguageModel<HybridStack<Repeat<2, RecurrentBlock<TinyLru>>, RecurrentBlock<TinyWindow>,
+                                RecurrentBlock<TinyLru>>,
+                    ModelOptions{.vocab_size = 128,
+                                 .tie_embeddings = true,
+                                 .norm_eps = 1e-6f,
+                                 .embedding_scale = EmbeddingScale::sqrt_d_model_bf16,
+                                 .final_norm = NormOptions{.plus_one = true},
+                                 .logit_cap = 5}> {
+  static constexpr const char* folder = "recurrentgemma-tiny";
+};
+
 template <class Model>
 std::string path(const std::string& file) {
   return data_path("golden/" + std::string(Model::folder) + "/" + file);

@@ -33,6 +33,7 @@ void each_published(F f) {
   f("Gemma_7B", std::type_identity<Gemma_7B>{});
   f("Gemma3_270M", std::type_identity<Gemma3_270M>{});
   f("Gemma3_1B", std::type_identity<Gemma3_1B>{});
+  f("RecurrentGemma_2B", std::type_identity<RecurrentGemma_2B>{});
   f("PileMamba_130M", std::type_identity<PileMamba_130M>{});
   f("PileMamba_370M", std::type_identity<PileMamba_370M>{});
   f("PileMamba_790M", std::type_identity<PileMamba_790M>{});
@@ -88,6 +89,7 @@ TEST_CASE("config: golden cases") {
   check_golden<golden::Gemma2>();
   check_golden<golden::Gemma3>();
   check_golden<golden::Qwen3>();
+  check_golden<golden::RecurrentGemma>();
   check_golden<golden::MambaTiny>();
   check_golden<golden::SambaTiny>();
   check_golden<golden::SambaOdd>();
@@ -119,7 +121,7 @@ TEST_CASE("config: fields that are not understood are named with their values") 
   CHECK(message_with("model_type", "gpt2") ==
         "a/config.json: model_type: expected llama, mistral, phi3, qwen3, gemma, gemma2, "
         "gemma3_text, "
-        "mamba or samba, found \"gpt2\"");
+        "recurrent_gemma, mamba or samba, found \"gpt2\"");
   CHECK(message_with("hidden_act", "relu") ==
         "a/config.json: hidden_act: expected silu, gelu or gelu_pytorch_tanh, found \"relu\"");
   CHECK(message_with("hidden_size", 0) ==

@@ -56,6 +56,7 @@ static_assert(Gemma_2B::parameters == 2'506'172'416);
 static_assert(Gemma_7B::parameters == 8'537'680'896);
 static_assert(Gemma3_270M::parameters == 268'098'176);
 static_assert(Gemma3_1B::parameters == 999'885'952);
+static_assert(RecurrentGemma_2B::parameters == 2'682'862'080);
 static_assert(PileMamba_130M::parameters == 129'135'360);
 static_assert(PileMamba_370M::parameters == 371'516'416);
 static_assert(PileMamba_790M::parameters == 793'204'224);

@@ -61,6 +61,12 @@ MODELS = {
     "Gemma_7B": gemma(3072, 28, 16, 16, 24576),
     "Gemma3_270M": gemma3(640, 18, 2048),
     "Gemma3_1B": gemma3(1152, 26, 6912),
+    "RecurrentGemma_2B": {
+        "model_type": "recurrent_gemma", "hidden_size": 2560, "num_hidden_layers": 26, "num_attention_heads": 10,
+        "num_key_value_heads": 1, "head_dim": 256, "intermediate_size": 15360, "lru_width": 2560, "conv1d_width": 4,
+        "attention_window_size": 2048, "block_types": ["recurrent", "recurrent", "attention"], "vocab_size": 256000,
+        "hidden_activation": "gelu_pytorch_tanh", "logits_soft_cap": 30.0, "partial_rotary_factor": 0.5,
+        "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "attention_bias": False, "w_init_variance_scale": 0.01},
     "PileMamba_130M": mamba(768, 24),
     "PileMamba_370M": mamba(1024, 48),
     "PileMamba_790M": mamba(1536, 48),

@@ -5,15 +5,17 @@
 #include <samba/io/checkpoint_names.hpp>
 #include <samba/layers/attention.hpp>
 #include <samba/layers/mamba.hpp>
+#include <samba/layers/rg_lru.hpp>
 #include <samba/layers/swiglu.hpp>
 
+#include <algorithm>
 #include <vector>
 
 namespace samba::inline SAMBA_TARGET {
 
 /// A residual branch of an Architecture.
 struct ArchitectureBranch {
-  enum Layer { attention, mlp, mamba } layer = attention;
+  enum Layer { attention, mlp, mamba, recurrent } layer = attention;
   AttentionOptions heads = {};  ///< of attention; the sizes of heads are all given
   int window = 0;               ///< of attention; 0: all tokens
   int d_ff = 0;                 ///< of an MLP
@@ -21,6 +23,7 @@ struct ArchitectureBranch {
   bool bias = false;
   int d_state = 0;  ///< of Mamba
   MambaOptions scan = {};
+  RgLruOptions lru = {};  ///< of RgLru; the width is given
   NormOptions norm = {};  ///< before the layer
   bool sandwich = false;  ///< and after it
 
@@ -67,6 +70,10 @@ namespace detail {
       info.layer = "mamba";
       visit_mamba_options(b.d_state, b.scan, add);
       break;
+    case ArchitectureBranch::recurrent:
+      info.layer = "recurrent";
+      visit_rg_lru_options(b.lru, add);
+      break;
   }
   std::string norms = norm_text(b.norm);
   if (b.sandwich && !norms.empty()) norms += join({", ", norms});
@@ -99,6 +106,13 @@ namespace detail {
       n += inner * (b.scan.d_conv + 1);                  // conv1d
       n += inner * (rank + 2 * N) + inner * (rank + 1);  // x_proj, dt_proj
       n += inner * N + inner;                            // A_log, D
+      break;
+    }
+    case ArchitectureBranch::recurrent: {
+      const std::int64_t width = b.lru.width, block = width / (std::max)(1, b.lru.n_heads);
+      n += 3 * width * d_model + 2 * width + d_model;  // linear_x, linear_y, linear_out
+      n += width * (b.lru.d_conv + 1);                 // conv_1d
+      n += 2 * width * (block + 1) + width;            // the gates, recurrent_param
       break;
     }
   }

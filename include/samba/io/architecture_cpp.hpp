@@ -95,6 +95,15 @@ struct CppMembers {
       if (m.text.empty()) return join({"Mamba<", d_model, ", ", b.d_state, ">"});
       return join({"Mamba<", d_model, ", ", b.d_state, ", MambaOptions{", m.text, "}>"});
     }
+    case ArchitectureBranch::recurrent: {
+      const RgLruOptions d;
+      CppMembers m;
+      m.add("width", b.lru.width, d_model);
+      m.add("n_heads", b.lru.n_heads, d.n_heads);
+      m.add("d_conv", b.lru.d_conv, d.d_conv);
+      return m.text.empty() ? join({"RgLru<", d_model, ">"})
+                            : join({"RgLru<", d_model, ", RgLruOptions{", m.text, "}>"});
+    }
   }
   return "";
 }
@@ -118,10 +127,11 @@ struct CppMembers {
   std::string text;
   std::vector<std::string> names;
   for (const ArchitectureBranch& kind : kinds) {
-    const char* stem = kind.layer == ArchitectureBranch::mlp     ? "Mlp"
-                       : kind.layer == ArchitectureBranch::mamba ? "Mixer"
-                       : kind.window > 0                         ? "Local"
-                                                                 : "Full";
+    const char* stem = kind.layer == ArchitectureBranch::mlp         ? "Mlp"
+                       : kind.layer == ArchitectureBranch::mamba     ? "Mixer"
+                       : kind.layer == ArchitectureBranch::recurrent ? "Recurrent"
+                       : kind.window > 0                             ? "Local"
+                                                                     : "Full";
     std::string own = join({name, "_", stem});
     const auto taken = [&] {
       for (const std::string& other : names)

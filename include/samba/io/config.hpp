@@ -255,6 +255,53 @@ class ConfigFields {
   return a;
 }
 
+/// RecurrentGemma: blocks of RG-LRU or windowed attention, each with an MLP.
+[[gnu::cold]] inline Architecture recurrent_gemma_of(ConfigFields& fields) {
+  Architecture a{.family = "recurrent_gemma"};
+  a.d_model = fields.size("hidden_size");
+  a.options = {.vocab_size = fields.size("vocab_size"),
+               .tie_embeddings = fields.boolean("tie_word_embeddings", true),
+               .norm_eps = fields.real("rms_norm_eps", 1e-6f),
+               .embedding_scale = EmbeddingScale::sqrt_d_model_bf16,
+               .final_norm = {.plus_one = true},
+               .logit_cap = fields.real("logits_soft_cap", 30)};
+  fields.expect("embeddings_scale_by_sqrt_dim", true);
+  ArchitectureBranch recurrent{.layer = ArchitectureBranch::recurrent, .norm = {.plus_one = true}};
+  ArchitectureBranch attention{.layer = ArchitectureBranch::attention, .norm = {.plus_one = true}};
+  ArchitectureBranch mlp{
+      .layer = ArchitectureBranch::mlp, .bias = true, .norm = {.plus_one = true}};
+  AttentionOptions& heads = attention.heads;
+  heads.n_heads = fields.size("num_attention_heads");
+  heads.n_kv_heads = fields.size("num_key_value_heads", heads.n_heads);
+  heads.head_dim = fields.size("head_dim", (std::max)(1, a.d_model / heads.n_heads));
+  heads.rope_theta = fields.real("rope_theta", 10000);
+  heads.rotary_fraction = fields.real("partial_rotary_factor", 0.5f);
+  read_rope(fields, "rope_scaling", fields.value("rope_scaling"), heads);
+  read_rope(fields, "rope_parameters", fields.value("rope_parameters"), heads);
+  heads.bias = fields.boolean("attention_bias", false);
+  heads.proj_bias = true;
+  attention.window = fields.size("attention_window_size", 2048);
+  recurrent.lru = {.width = fields.size("lru_width", a.d_model),
+                   .n_heads = heads.n_heads,
+                   .d_conv = fields.size("conv1d_width", 4)};
+  mlp.gate = mlp_gate(fields, fields.text("hidden_activation", "gelu_pytorch_tanh"));
+  mlp.d_ff = fields.size("intermediate_size") / 2;
+  fields.ignore({"w_init_variance_scale", "final_w_init_variance_scale"});
+  const auto& types = fields.value("block_types");
+  const auto standard = nlohmann::json{"recurrent", "recurrent", "attention"};
+  const auto& pattern = types.is_null() ? standard : types;
+  if (!pattern.is_array() || pattern.empty())
+    fields.refuse("block_types", "a list of recurrent and attention", pattern);
+  const int layers = fields.size("num_hidden_layers");
+  for (int i = 0; i < layers; ++i) {
+    const auto& type = pattern[static_cast<std::size_t>(i) % pattern.size()];
+    if (type != "recurrent" && type != "attention")
+      fields.refuse("block_types", "recurrent or attention", type);
+    a.branches.insert(a.branches.end(), {type == "recurrent" ? recurrent : attention, mlp});
+  }
+  return a;
+}
+
 /// Mamba in transformers.
 [[gnu::cold]] inline Architecture mamba_of(ConfigFields& fields) {
   Architecture a{.family = "mamba"};
@@ -388,7 +435,7 @@ class ConfigFields {
 }  // namespace detail
 
 /// The architecture that the text of a config.json describes. Known are the model types llama,
-/// mistral, phi3, qwen3, gemma, gemma2, gemma3_text and mamba of transformers, the original Mamba, and
+/// mistral, phi3, qwen3, gemma, gemma2, gemma3_text, recurrent_gemma and mamba of transformers, the original Mamba, and
 /// the public Samba code. Throws Error, naming source, field and value, for other types and for fields that this library does
 /// not implement.
 [[gnu::cold]] inline Architecture architecture_of_config(std::string_view text,
@@ -400,6 +447,8 @@ class ConfigFields {
                                                "gemma", "gemma2",  "gemma3_text"};
   if (std::find(std::begin(transformers), std::end(transformers), type) != std::end(transformers))
     a = detail::transformer_of(fields, type);
+  else if (type == "recurrent_gemma")
+    a = detail::recurrent_gemma_of(fields);
   else if (type == "mamba")
     a = detail::mamba_of(fields);
   else if (type.empty() && fields.has("ssm_cfg"))
@@ -407,8 +456,10 @@ class ConfigFields {
   else if ((type.empty() || type == "samba") && fields.has("n_embd"))
     a = detail::samba_of(fields);
   else
-    fields.refuse("model_type",
-                  "llama, mistral, phi3, qwen3, gemma, gemma2, gemma3_text, mamba or samba", type);
+    fields.refuse(
+        "model_type",
+        "llama, mistral, phi3, qwen3, gemma, gemma2, gemma3_text, recurrent_gemma, mamba or samba",
+        type);
   fields.check_all_known();
   return a;
 }

@@ -13,7 +13,20 @@ struct RgLruOptions {
   int width = 0;    ///< channels of the recurrence; 0: d_model
   int n_heads = 1;  ///< blocks of the gates' block-diagonal matrices; divides width
   int d_conv = 4;   ///< taps of the causal convolution
+
+  friend constexpr bool operator==(const RgLruOptions&, const RgLruOptions&) = default;
 };
+
+namespace detail {
+
+/// Calls f(name, value) for what the structure line of RgLru has. o.width: not 0.
+constexpr void visit_rg_lru_options(const RgLruOptions& o, auto&& f) {
+  f("width", o.width);
+  f("n_heads", o.n_heads);
+  f("d_conv", o.d_conv);
+}
+
+}  // namespace detail
 
 /// The recurrent branch of Griffin and RecurrentGemma with the real-gated linear recurrent unit (De
 /// et al. 2024, arXiv 2402.19427, sections 2.3 and 2.4). For each token u in R^D:
@@ -108,9 +121,7 @@ struct RgLru {
   };
 
   static constexpr void visit_options(auto&& f) {
-    f("width", width);
-    f("n_heads", n_heads);
-    f("d_conv", d_conv);
+    detail::visit_rg_lru_options({.width = width, .n_heads = n_heads, .d_conv = d_conv}, f);
   }
 
   /// FLOPs per token besides the matrices: convolution 2 d_conv, recurrence 17, gelu and product 5.

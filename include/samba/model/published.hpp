@@ -2,6 +2,7 @@
 /// \file
 /// Models of other families at their published sizes, whose checkpoints load() reads. In
 /// samba::presets, like the sizes of the Samba family. See docs/presets.md.
+#include <samba/layers/rg_lru.hpp>
 #include <samba/model/presets.hpp>
 
 namespace samba::inline SAMBA_TARGET::presets {
@@ -83,6 +84,22 @@ using Gemma3Blocks = Repeat<n, HybridStack<DModel<D>, Norms<PlusOne, PlusOne>, A
 template <int n, int D, int F>
 using Gemma3Periods =
     Repeat<n, HybridStack<Gemma3Blocks<5, D, F, Gemma3Local>, Gemma3Blocks<1, D, F, Gemma3Global>>>;
+
+inline constexpr ModelOptions recurrent_gemma{.vocab_size = 256000,
+                                              .tie_embeddings = true,
+                                              .norm_eps = 1e-6f,
+                                              .embedding_scale = EmbeddingScale::sqrt_d_model_bf16,
+                                              .final_norm = {.plus_one = true},
+                                              .logit_cap = 30};
+inline constexpr AttentionOptions recurrent_gemma_heads{
+    .n_heads = 10, .n_kv_heads = 1, .head_dim = 256, .rotary_fraction = 0.5f, .proj_bias = true};
+inline constexpr RgLruOptions lru_10_heads{.n_heads = 10};
+inline constexpr MlpOptions with_bias{.bias = true};
+using RecurrentGemmaWindow = SWA<2048, recurrent_gemma_heads>;
+using Lru2560 = RgLru<2560, lru_10_heads>;
+template <class Mixer>
+using RecurrentGemmaBlock = HybridStack<DModel<2560>, Norms<PlusOne>, Mixer,
+                                        GeGLU<2560, 7680, MlpGate::gelu_tanh, with_bias>>;
 }  // namespace detail
 
 namespace sizes {
@@ -159,6 +176,15 @@ struct Gemma3_1B {
                               detail::gemma3>;
 };
 
+/// RecurrentGemma 2B (arXiv 2404.07839): two blocks with RG-LRU, one with a window.
+struct RecurrentGemma_2B {
+  using model = LanguageModel<
+      HybridStack<Repeat<8, HybridStack<Repeat<2, detail::RecurrentGemmaBlock<detail::Lru2560>>,
+                                        detail::RecurrentGemmaBlock<detail::RecurrentGemmaWindow>>>,
+                  Repeat<2, detail::RecurrentGemmaBlock<detail::Lru2560>>>,
+      detail::recurrent_gemma>;
+};
+
 /// Mamba as published by its authors, trained on the Pile (arXiv 2312.00752); the vocabulary is
 /// padded.
 struct PileMamba_130M {
@@ -194,6 +220,7 @@ using Gemma_2B = detail::Preset<sizes::Gemma_2B>;
 using Gemma_7B = detail::Preset<sizes::Gemma_7B>;
 using Gemma3_270M = detail::Preset<sizes::Gemma3_270M>;
 using Gemma3_1B = detail::Preset<sizes::Gemma3_1B>;
+using RecurrentGemma_2B = detail::Preset<sizes::RecurrentGemma_2B>;
 using PileMamba_130M = detail::Preset<sizes::PileMamba_130M>;
 using PileMamba_370M = detail::Preset<sizes::PileMamba_370M>;
 using PileMamba_790M = detail::Preset<sizes::PileMamba_790M>;

@@ -14,6 +14,11 @@ inline constexpr ScheduleRule gemma2_schedules[] = {
      {{{"swa", "attention"}, "input_layernorm", "self_attn", "post_attention_layernorm"},
       {{"mlp"}, "pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"}}},
 };
+inline constexpr ScheduleRule recurrent_gemma_schedules[] = {
+    {2,
+     {{{"recurrent", "swa", "attention"}, "temporal_pre_norm", "temporal_block"},
+      {{"mlp"}, "channel_pre_norm", "mlp_block"}}},
+};
 inline constexpr TensorRule llama_tensors[] = {
     {"attn.", StoredAs::heads_apart, {"q_proj.", "k_proj.", "v_proj."}},
     {"proj.", StoredAs::whole, {"o_proj."}},
@@ -47,6 +52,15 @@ inline constexpr CheckpointFormat gemma2{.embedding = "model.embed_tokens.weight
                                          .mark = "model.layers.0.pre_feedforward_layernorm.weight",
                                          .schedules = detail::gemma2_schedules,
                                          .tensors = detail::llama_tensors};
+
+/// RecurrentGemma in transformers.
+inline constexpr CheckpointFormat recurrent_gemma{.embedding = "model.embed_tokens.weight",
+                                                  .norm = "model.final_norm.weight",
+                                                  .head = "lm_head.weight",
+                                                  .block = "model.layers.",
+                                                  .mark = "model.final_norm.weight",
+                                                  .schedules = detail::recurrent_gemma_schedules,
+                                                  .tensors = detail::llama_tensors};
 
 /// Phi-3 in transformers: like Llama, with fused projections.
 inline constexpr CheckpointFormat phi3{.embedding = "model.embed_tokens.weight",
