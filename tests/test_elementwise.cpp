@@ -110,6 +110,65 @@ void check_gelu_mul(Gelu form, const std::vector<float>& gate, const std::vector
                 1e-8);
 }
 
+/// sigmoid_mul and its gradients, by the book.
+void check_sigmoid_mul(const std::vector<float>& gate, const std::vector<float>& up,
+                       const std::vector<float>& dout, std::size_t offset = 0) {
+  CAPTURE(gate.size(), gate[0], offset);
+  std::vector<Sized> out, dgate, dup;
+  for (std::size_t i = 0; i < gate.size(); ++i) {
+    const double s = 1 / (1 + std::exp(-double{gate[i]})), d = double{dout[i]}, u = double{up[i]};
+    out.push_back(s * u);
+    // 1 - s has an error of a rounding of 1.
+    dgate.push_back({d * u * s * (1 - s), std::abs(d * u * s)});
+    dup.push_back(d * s);
+  }
+  const auto run = [&]<class R>(R, auto kernel, auto backward) {
+    const Guarded<R> g(convert<R>(gate), offset), u(convert<R>(up), offset),
+        d(convert<R>(dout), offset);
+    const Guarded<R> y(gate.size(), offset), dg(gate.size(), offset), du(gate.size(), offset);
+    const Range all{0, static_cast<std::int64_t>(gate.size())};
+    kernel(g.data(), u.data(), all, y.data());
+    backward(g.data(), u.data(), d.data(), all, dg.data(), du.data());
+    CHECK((y.guarded() && dg.guarded() && du.guarded()));
+    return Named<R>{{"out", y.values()}, {"dgate", dg.values()}, {"dup", du.values()}};
+  };
+  const auto fast = [](auto... args) { simd::sigmoid_mul(args...); };
+  const auto naive = [](auto... args) { reference::sigmoid_mul(args...); };
+  const auto fast_backward = [](auto... args) { simd::sigmoid_mul_backward(args...); };
+  const auto naive_backward = [](auto... args) { reference::sigmoid_mul_backward(args...); };
+  check_results({{"out", out}, {"dgate", dgate}, {"dup", dup}}, run(0.f, fast, fast_backward),
+                run(0.f, naive, naive_backward), run(0., naive, naive_backward), 10 * unit_roundoff,
+                1e-15);
+}
+
+/// soft_cap and its gradient, by the book.
+void check_soft_cap(float cap, const std::vector<float>& x, const std::vector<float>& dout,
+                    std::size_t offset = 0) {
+  CAPTURE(cap, x.size(), x[0], offset);
+  std::vector<Sized> out, dx;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double t = std::tanh(double{x[i]} / double{cap});
+    out.push_back(double{cap} * t);
+    dx.push_back({double{dout[i]} * (1 - t * t), double{std::abs(dout[i])}});
+  }
+  const auto run = [&]<class R>(R, auto kernel, auto backward) {
+    const Guarded<R> y(convert<R>(x), offset), d(convert<R>(dout), offset);
+    const Range all{0, static_cast<std::int64_t>(x.size())};
+    kernel(R{cap}, all, y.data());
+    backward(R{cap}, y.data(), all, d.data());
+    CHECK((y.guarded() && d.guarded()));
+    return Named<R>{{"out", y.values()}, {"dx", d.values()}};
+  };
+  const auto fast = [](auto... args) { simd::soft_cap(args...); };
+  const auto naive = [](auto... args) { reference::soft_cap(args...); };
+  const auto fast_backward = [](auto... args) { simd::soft_cap_backward(args...); };
+  const auto naive_backward = [](auto... args) { reference::soft_cap_backward(args...); };
+  // xsimd's tanh is right to a few roundings, as are the quotient and the product.
+  check_results({{"out", out}, {"dx", dx}}, run(0.f, fast, fast_backward),
+                run(0.f, naive, naive_backward), run(0., naive, naive_backward), 8 * unit_roundoff,
+                1e-15);
+}
+
 void check_add(const std::vector<float>& y, const std::vector<float>& x, std::size_t y_offset = 0,
                std::size_t x_offset = 0) {
   CAPTURE(x.size(), y_offset, x_offset);
@@ -227,6 +286,28 @@ TEST_CASE("add: simd against reference, every size and misalignment") {
   }
 }
 
+TEST_CASE("sigmoid_mul: every size and misalignment, the whole range of gates") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (std::size_t n = 1; n <= 3 * vector_floats + 1; ++n)
+    check_sigmoid_mul(rng.values(n, -5, 5), rng.values(n), rng.values(n));
+  for (std::size_t offset = 0; offset < vector_floats; ++offset)
+    check_sigmoid_mul(rng.values(19, -5, 5), rng.values(19), rng.values(19), offset);
+  for (double low = -80; low < 80; low += 4)
+    check_sigmoid_mul(rng.values(64, low, low + 4), rng.values(64, 0.5, 1), rng.values(64, 0.5, 1));
+}
+
+TEST_CASE("soft_cap: every size and misalignment, from nothing to far above the cap") {
+  Random rng;
+  CAPTURE(rng.seed);
+  for (std::size_t n = 1; n <= 3 * vector_floats + 1; ++n)
+    check_soft_cap(3, rng.values(n, -5, 5), rng.values(n));
+  for (std::size_t offset = 0; offset < vector_floats; ++offset)
+    check_soft_cap(30, rng.values(19, -50, 50), rng.values(19), offset);
+  for (const double size : {1e-20, 1e-6, 1e-3, 0.1, 1., 10., 1000., 1e20})
+    check_soft_cap(30, rng.values(64, -size, size), rng.values(64));
+}
+
 TEST_CASE("reference silu and softplus: the whole range, without overflow") {
   const auto run = [&]<class R>(R, double tolerance) {
     for (double x = -200; x <= 200; x += 0.31) {
@@ -243,7 +324,8 @@ TEST_CASE("reference silu and softplus: the whole range, without overflow") {
   run(0., 1e-14);
 }
 
-TEST_CASE("silu_mul, add: rows of a chunk as alone, for any number of threads") {
+TEST_CASE(
+    "silu_mul, sigmoid_mul, soft_cap, add: rows of a chunk as alone, for any number of threads") {
   Random rng;
   CAPTURE(rng.seed);
   constexpr int n = 4 * vector_floats + 3, rows = 3;
@@ -254,7 +336,10 @@ TEST_CASE("silu_mul, add: rows of a chunk as alone, for any number of threads") 
       const Context<Policy<R>> c{{{}, count}, {team}};
       const auto part = [&](std::vector<R>& x) { return Rows<R, n>{x.data() + first * n, count}; };
       kernels::silu_mul<n>(c, {.gate = part(gate), .up = part(up), .out = part(product)});
+      kernels::sigmoid_mul<n>(c, {.gate = part(up), .up = part(product), .out = part(product)});
       kernels::add<n>(c, {.term = part(up), .to = part(sum)});
+      kernels::soft_cap<n>(c, part(sum), 1.5f);
+      kernels::soft_cap_backward<n>(c, part(sum), part(product), 1.5f);
     };
     std::vector<R> product(rows * n), sum = gate;
     for (std::int64_t i = 0; i < rows; ++i) compute({}, i, 1, product, sum);

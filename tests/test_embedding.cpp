@@ -41,6 +41,16 @@ void check() {
     });
     CHECK(same_bits(out.values(), expected));
     CHECK(out.guarded());
+
+    const R scale = R(0.3);
+    std::vector<R> scaled;
+    for (const R x : expected) scaled.push_back(scale * x);
+    parallel(threads, [&](Team team) {
+      const Context<Policy<T>> c{{{}, rows.rows}, {team}};
+      kernels::embedding(c, table, tokens.data(), rows, scale);
+    });
+    CHECK(same_bits(out.values(), scaled));  // one rounding: no tolerance
+    CHECK(out.guarded());
   }
 }
 
@@ -80,6 +90,20 @@ TEST_CASE("embedding: gradients are added up in the rows of the tokens, for any 
       });
       CHECK(same_bits(sums.values(), expected));  // in the order of tokens: no tolerance
       CHECK((sums.guarded() && in.guarded()));
+
+      const Guarded<R> scaled(old, 1);
+      dtable.bind(reinterpret_cast<std::byte*>(scaled.data()));
+      parallel(threads, [&](Team team) {
+        const Context<Policy<R>> c{{{}, rows.rows}, {team}};
+        kernels::embedding_backward(c, tokens.data(), rows, dtable, R{4});
+      });
+      auto four_times = old;  // a power of two: the products are exact
+      for (std::size_t i = 0; i < tokens.size(); ++i)
+        for (std::size_t d = 0; d < d_model; ++d)
+          four_times[static_cast<std::size_t>(tokens[i]) * d_model + d] +=
+              R{4} * dx[i * d_model + d];
+      CHECK(same_bits(scaled.values(), four_times));
+      CHECK(scaled.guarded());
     }
   };
   run(0.f);
