@@ -1,9 +1,9 @@
 #pragma once
 /// \file
 /// All of samba: layers, composition, presets, checkpoints, sessions, sampling. Separate includes:
-/// io/gguf_checkpoint.hpp, model/published.hpp, io/bpe.hpp, io/tokenizer_json.hpp (needs
-/// nlohmann-json), io/sentencepiece.hpp (needs libsentencepiece), interop/eigen.hpp (needs Eigen),
-/// train/.
+/// io/gguf_checkpoint.hpp, model/published.hpp, io/bpe.hpp, io/config.hpp, io/dispatch.hpp and
+/// io/load_tokenizer.hpp (these three need nlohmann-json), io/sentencepiece.hpp (needs
+/// libsentencepiece), interop/eigen.hpp (needs Eigen), train/.
 #include <samba/core/build_info.hpp>
 #include <samba/io/checkpoint.hpp>
 #include <samba/io/packed.hpp>
