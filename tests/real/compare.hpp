@@ -73,7 +73,8 @@ Found run(const Weights<Model, T>& weights, const Case& c) {
 inline bool same_ids(const Case& c, const std::vector<std::int32_t>& ids,
                      const BpeTokenizer& tokenizer, bool add_bos) {
   const auto found = tokenizer.encode(c.text, {.add_bos = add_bos});
-  const bool ok = found == ids && tokenizer.decode(found) == c.text;
+  const bool ok =
+      found == ids && tokenizer.decode(std::span(found).subspan(add_bos), true) == c.text;
   std::printf("%-10s %4zu ids%s\n", c.name.c_str(), found.size(), ok ? "" : "  FAILED");
   return ok;
 }
