@@ -421,3 +421,17 @@ TEST_CASE("numbers that are not finite") {
   contents.write(other);
   CHECK_MESSAGE_OF(load<Model>(other), "transformer.ln_f.weight", "element 31", "not finite");
 }
+
+TEST_CASE("load: the original Mamba's names") {
+  using Model = golden::MambaTiny;
+  const std::string path = golden::path<Model>("model.safetensors");
+  std::string bytes = read_file(path);
+  const std::string of_transformers = "\"backbone.embeddings.weight\":",
+                    original = "\"backbone.embedding.weight\" :";
+  const std::size_t at = bytes.find(of_transformers);
+  REQUIRE(at != bytes.npos);
+  bytes.replace(at, of_transformers.size(), original);
+  const TempDir dir;
+  write_file(dir.file("model.safetensors"), bytes);
+  CHECK(same_bits(load<Model>(dir.file("model.safetensors")).memory(), load<Model>(path).memory()));
+}

@@ -17,8 +17,8 @@ namespace detail {
 /// The format of a checkpoint's names; this library's own if they match no other.
 [[gnu::cold]] inline const CheckpointFormat& format_of(const Checkpoint& file) {
   for (const CheckpointFormat* format :
-       {&formats::mamba, &formats::fla, &formats::phi3, &formats::recurrent_gemma, &formats::gemma2,
-        &formats::llama})
+       {&formats::original_mamba, &formats::mamba, &formats::fla, &formats::phi3,
+        &formats::recurrent_gemma, &formats::gemma2, &formats::llama})
     if (format->mark.empty() ? file.find(format->embedding) || file.find(format->norm)
                              : file.find(format->mark) != nullptr)
       return *format;
@@ -266,7 +266,7 @@ template <class R>
 /// Reads the weights of a Model from a checkpoint: a .safetensors file, a *.safetensors.index.json,
 /// or a folder with model.safetensors or model.safetensors.index.json. Tensors may be float32,
 /// bfloat16, float16 or float64, under the names of the public Samba code, of fla's Samba or of
-/// transformers' Llama, Mistral, Phi-3, Qwen 3, Gemma 1 to 3, RecurrentGemma and Mamba; a tied head may be stored
+/// transformers' Llama, Mistral, Phi-3, Qwen 3, Gemma 1 to 3, RecurrentGemma and Mamba, or of the original Mamba; a tied head may be stored
 /// once or twice.
 ///
 /// If the file does not fit the type, throws Error before reading any weight, with all missing and

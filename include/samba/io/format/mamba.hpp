@@ -15,4 +15,12 @@ inline constexpr CheckpointFormat mamba{.embedding = "backbone.embeddings.weight
                                         .mark = "backbone.layers.0.norm.weight",
                                         .schedules = detail::mamba_schedules};
 
+/// Mamba as its authors published it (github.com/state-spaces/mamba).
+inline constexpr CheckpointFormat original_mamba{.embedding = "backbone.embedding.weight",
+                                                 .norm = "backbone.norm_f.weight",
+                                                 .head = "lm_head.weight",
+                                                 .block = "backbone.layers.",
+                                                 .mark = "backbone.embedding.weight",
+                                                 .schedules = detail::mamba_schedules};
+
 }  // namespace samba::inline SAMBA_TARGET::formats
