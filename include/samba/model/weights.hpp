@@ -10,6 +10,7 @@ struct TensorRef : TensorInfo {
   bool is_matrix = false;  ///< an operand of a product, or an embedding
   Layout layout = Layout::rows;
   std::int64_t rows = 0, row_size = 0;
+  bool is_q4 = false;  ///< see Packing<q4>
   void* data = nullptr;
   void (*set)(const TensorRef&, std::int64_t row, const R* values) = nullptr;
   void (*get)(const TensorRef&, std::int64_t row, R* values) = nullptr;
@@ -21,6 +22,7 @@ struct TensorRef : TensorInfo {
   template <class T>
   void bind(T* elements) {
     data = elements;
+    is_q4 = std::is_same_v<T, q4>;
     set = [](const TensorRef& t, std::int64_t r, const R* values) {
       samba::set_row(static_cast<T*>(t.data), t.layout, r, t.rows, t.row_size, values);
     };
@@ -30,14 +32,16 @@ struct TensorRef : TensorInfo {
   }
 };
 
-/// The weights of a model in one arena: matrices of type T (float, bf16, int8, or double for
-/// checking), all other tensors of Real<T>. Sessions share them by reference.
+/// The weights of a model in one arena: matrices of type T (float, bf16, int8, q4, or double for
+/// checking; the head of HeadWeight<T>), all other tensors of Real<T>. Sessions share them by
+/// reference.
 template <class Model, class T = float>
 class Weights {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, int8> ||
-                    std::is_same_v<T, double> || std::is_same_v<T, Master<float>> ||
-                    std::is_same_v<T, Master<double>> || std::is_same_v<T, RowMajor<bf16>>,
-                "Weights<Model, T>: T must be float, bf16 or int8, or double for checking");
+                    std::is_same_v<T, q4> || std::is_same_v<T, double> ||
+                    std::is_same_v<T, Master<float>> || std::is_same_v<T, Master<double>> ||
+                    std::is_same_v<T, RowMajor<bf16>>,
+                "Weights<Model, T>: T must be float, bf16, int8 or q4, or double for checking");
 
  public:
   /// All zero; fill them through visit() and then call derive(), or use load().
