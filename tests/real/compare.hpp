@@ -98,6 +98,7 @@ bool compare(const char* gguf, const std::vector<Case>& cases) {
   };
   check("bf16", bf16{});
   check("int8", int8{});
+  check("q4", q4{});
   return right;
 }
 

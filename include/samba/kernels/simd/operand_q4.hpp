@@ -181,7 +181,7 @@ template <>
 struct Operand<q4> {
   using Element = Q4Row;
   static constexpr int rows = lanes == 16 ? 6 : 4, rows_from = rows;
-  static constexpr std::int64_t piece = lanes == 16 ? 256 : 7, single_ahead = 8192;
+  static constexpr std::int64_t piece = lanes == 16 ? 256 : 7, single_ahead = 0;
   static constexpr std::int64_t group_bytes = sizeof(Q4Block);
 
   /// The n values of a row, padded with zeros to whole blocks.
