@@ -99,7 +99,8 @@ void print_hashes(const char* type, const std::string& folder,
                   const std::vector<std::int32_t>& tokens) {
   const auto print = [&]<class Model>(const char* model, const Weights<Model, T>& weights) {
     print_logits<KV>(model, type, weights, tokens);
-    if constexpr (!std::is_same_v<T, int8> && !std::is_same_v<T, q4>) print_gradients<KV>(model, type, weights, tokens);
+    if constexpr (!std::is_same_v<T, int8> && !std::is_same_v<T, q4>)
+      print_gradients<KV>(model, type, weights, tokens);
   };
   print("demo", load<Demo, T>(folder + "/model.safetensors"));
   Weights<Odd, T> odd;

@@ -41,7 +41,8 @@ void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out)
 [[gnu::cold]] inline bool copy_row(const GgufTensor& from, std::int64_t row,
                                    const TensorRef<float>& to, std::int64_t to_row) {
   const bool symmetric = from.type == GgmlType::q4_0;
-  if (!to.is_q4 || (!symmetric && from.type != GgmlType::q4_1)) return false;
+  q4* const data = to.elements<q4>();
+  if (!data || (!symmetric && from.type != GgmlType::q4_1)) return false;
   constexpr int size = Q4Block::size;
   const std::size_t nibbles = symmetric ? 2 : 4, block_bytes = nibbles + size / 2;
   const auto* block = reinterpret_cast<const std::uint8_t*>(from.data.data()) +
@@ -55,7 +56,7 @@ void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out)
       q[k] = block[nibbles + static_cast<std::size_t>(k)] & 15;
       q[size / 2 + k] = block[nibbles + static_cast<std::size_t>(k)] >> 4;
     }
-    Packing<q4>::set_group(static_cast<q4*>(to.data), to_row, to.row_size, i, scale, q);
+    Packing<q4>::set_group(data, to_row, to.row_size, i, scale, q);
   }
   return true;
 }

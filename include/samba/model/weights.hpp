@@ -10,19 +10,25 @@ struct TensorRef : TensorInfo {
   bool is_matrix = false;  ///< an operand of a product, or an embedding
   Layout layout = Layout::rows;
   std::int64_t rows = 0, row_size = 0;
-  bool is_q4 = false;  ///< see Packing<q4>
   void* data = nullptr;
+  const char* type = nullptr;  ///< a tag of the elements' type
   void (*set)(const TensorRef&, std::int64_t row, const R* values) = nullptr;
   void (*get)(const TensorRef&, std::int64_t row, R* values) = nullptr;
 
   void set_row(std::int64_t r, const R* values) const { set(*this, r, values); }
   void get_row(std::int64_t r, R* values) const { get(*this, r, values); }
 
+  /// The elements; null if their type is not T.
+  template <class T>
+  T* elements() const {
+    return type == &type_tag<T> ? static_cast<T*>(data) : nullptr;
+  }
+
   /// Sets the members that depend on the type of the elements.
   template <class T>
   void bind(T* elements) {
     data = elements;
-    is_q4 = std::is_same_v<T, q4>;
+    type = &type_tag<T>;
     set = [](const TensorRef& t, std::int64_t r, const R* values) {
       samba::set_row(static_cast<T*>(t.data), t.layout, r, t.rows, t.row_size, values);
     };
@@ -30,6 +36,10 @@ struct TensorRef : TensorInfo {
       samba::get_row(static_cast<const T*>(t.data), t.layout, r, t.rows, t.row_size, values);
     };
   }
+
+ private:
+  template <class T>
+  static constexpr char type_tag = 0;
 };
 
 /// The weights of a model in one arena: matrices of type T (float, bf16, int8, q4, or double for
