@@ -75,7 +75,7 @@ TEMPLATE_TEST_CASE("demo: what matrices of fewer bits cost, in bits per byte", "
                    (std::pair<bf16, float>), (std::pair<bf16, bf16>), (std::pair<int8, float>),
                    (std::pair<int8, bf16>), (std::pair<q4, float>), (std::pair<q4, bf16>)) {
   using T = typename TestType::first_type;
-  constexpr double most = std::is_same_v<T, q4> ? 0.03 : std::is_same_v<T, int8> ? 0.003 : 0.0015;
+  constexpr double most = std::is_same_v<T, q4> ? 0.015 : std::is_same_v<T, int8> ? 0.003 : 0.0015;
   const auto weights = demo_weights<T>();
   Session<DemoModel, T, typename TestType::second_type> session(weights);
   const auto ids = ByteTokenizer{}.encode(read_text(demo_path("heldout.txt")).substr(0, 4096));
