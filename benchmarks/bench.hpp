@@ -4,8 +4,8 @@
 /// `<kernel>/<variant>/<model>/<size>/threads:<n>`, where the sizes are those of a model: `demo`
 /// (d_model 256, weights in the cache) or `samba421m` (d_model 1536, weights from memory).
 /// Variants: `raw_loop`, the plain loop over plain arrays; `reference`, the scalar kernel; `simd`,
-/// `simd_bf16`, `simd_int8`, the function that the layers call, with factors of that type; of
-/// `matmul` also `eigen`, Eigen's product. Those of layers and models end in the type of their
+/// `simd_bf16`, `simd_int8`, `simd_q4`, the function that the layers call, with factors of that type;
+/// of `matmul` also `eigen`, Eigen's product. Those of layers and models end in the type of their
 /// matrices. `cross_entropy` and the backward kernels, `matmul_backward` and so on, have no raw_loop.
 #include "ceiling.hpp"
 
@@ -38,11 +38,13 @@ struct Cost {
 };
 
 template <class T>
-inline constexpr Dot dot_of = std::is_same_v<T, samba::int8>   ? Dot::int8
-                              : std::is_same_v<T, samba::bf16> ? Dot::bf16
-                                                               : Dot::f32;
+inline constexpr Dot dot_of =
+    std::is_same_v<T, samba::int8> || std::is_same_v<T, samba::q4> ? Dot::int8
+    : std::is_same_v<T, samba::bf16>                               ? Dot::bf16
+                                                                   : Dot::f32;
 template <class T>
 std::string suffix() {
+  if (std::is_same_v<T, samba::q4>) return "_q4";  // whose factors are multiplied as bytes
   return dot_of<T> == Dot::int8 ? "_int8" : dot_of<T> == Dot::bf16 ? "_bf16" : "";
 }
 /// As suffix, with a name for float too.
@@ -69,7 +71,7 @@ class Random {
   std::uint32_t state_ = 1;
 };
 
-/// Fills `bytes` bytes of T, where int8 stands for the blocks of a packed matrix, with small numbers
+/// Fills `bytes` bytes of T, where int8 and q4 stand for the blocks of a packed matrix, with small numbers
 /// as quickly as they can be made up.
 template <class T>
 void fill(T* elements, std::int64_t bytes, Random& random) {
@@ -80,6 +82,15 @@ void fill(T* elements, std::int64_t bytes, Random& random) {
       for (auto& q : block->q)
         for (auto& row : q) std::memcpy(row, std::to_array({random()}).data(), sizeof(row));
       std::fill_n(block->scale, samba::panel_width, 0.05f / 254);
+    }
+  } else if constexpr (std::is_same_v<T, samba::q4>) {
+    using samba::Q4Block;
+    auto* block = reinterpret_cast<Q4Block*>(elements);
+    for (auto* end = block + bytes / std::int64_t{sizeof(Q4Block)}; block < end; ++block) {
+      for (auto& q : block->q)
+        for (auto& row : q) std::memcpy(row, std::to_array({random()}).data(), sizeof(row));
+      std::fill_n(block->scale, samba::panel_width, samba::f16_from_float(0.05f / 15));
+      std::fill_n(block->minimum, samba::panel_width, samba::f16_from_float(-0.025f));
     }
   } else {
     auto* data = reinterpret_cast<float*>(elements);

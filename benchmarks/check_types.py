@@ -30,9 +30,9 @@ def main(program):
     for size, words in SIZES.items():
         best = {}
         for _ in range(5):
-            for variant in ("simd", "simd_bf16", "simd_int8"):
+            for variant in ("simd", "simd_bf16", "simd_int8", "simd_q4"):
                 best[variant] = min(best.get(variant, 1e9), seconds(program, variant, size))
-        for variant in ("simd_bf16", "simd_int8"):
+        for variant in ("simd_bf16", "simd_int8", "simd_q4"):
             ratio = best[variant] / best["simd"]
             slow = ratio > LIMIT
             failed += slow

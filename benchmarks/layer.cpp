@@ -144,6 +144,7 @@ void add(const std::string& model, bool cold) {
   add_type(std::type_identity<float>{});
   add_type(std::type_identity<bf16>{});
   add_type(std::type_identity<int8>{});
+  add_type(std::type_identity<q4>{});
 }
 
 [[maybe_unused]] const bool registered = [] {

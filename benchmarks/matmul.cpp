@@ -103,6 +103,7 @@ void add(const std::string& model, bool cold, std::int64_t rows) {
   simd(0.f);
   simd(bf16());
   simd(int8());
+  simd(q4());
   // Of as many numbers, row by row. Eigen starts its threads itself.
   for (const int threads : thread_counts())
     add_row<Data, float>(

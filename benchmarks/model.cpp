@@ -150,9 +150,11 @@ void add(const std::string& model) {
   add_prefill<Model, float>(model, 512);
   add_prefill<Model, bf16, bf16>(model, 512);
   add_prefill<Model, int8, bf16>(model, 512);
+  add_prefill<Model, q4, bf16>(model, 512);
   add_decode<Model, float>(model, 0);
   add_decode<Model, bf16>(model, 0);
   add_decode<Model, int8>(model, 0);
+  add_decode<Model, q4>(model, 0);
   add_decode<Model, bf16>(model, 0, true);
 }
 

@@ -10,7 +10,7 @@ import statistics
 import sys
 from dataclasses import dataclass
 
-TYPES = {"f32": "#1f5fa8", "bf16": "#2f8f5b", "int8": "#d07a1a"}  # of factors, and their colors in a roofline
+TYPES = {"f32": "#1f5fa8", "bf16": "#2f8f5b", "int8": "#d07a1a", "q4": "#a03070"}  # of factors, and their colors in a roofline
 PEERS = {"samba": "#1f5fa8", "PyTorch": "#e08a2b", "llama.cpp": "#5a9a4a"}
 LEGEND = {"raw loop": "#b5b5b5", "reference": "#8fb3d9", "simd, 1 thread": "#1f5fa8", "simd, all threads": "#e08a2b"}
 MARKERS = "os^Dv*XPhp<>"  # one for each layer of a roofline

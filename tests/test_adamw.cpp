@@ -172,7 +172,7 @@ TEST_CASE("AdamW: the same bits for any number of threads") {
 /// Rows of more than one piece, and no size a multiple of a piece or a panel.
 struct Long : LanguageModel<HybridStack<Mamba<33>, SwiGLU<33, 301>>, golden::tied(45)> {};
 
-TEMPLATE_TEST_CASE("assign: what set_row makes of every row", "", float, bf16, int8, double,
+TEMPLATE_TEST_CASE("assign: what set_row makes of every row", "", float, bf16, int8, q4, double,
                    Master<float>) {
   using R = Real<TestType>;
   const auto master = random_weights<Long, Master<R>>(3);

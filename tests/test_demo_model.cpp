@@ -73,16 +73,16 @@ TEST_CASE("demo: bits per byte of held-out text") {
 
 TEMPLATE_TEST_CASE("demo: what matrices of fewer bits cost, in bits per byte", "",
                    (std::pair<bf16, float>), (std::pair<bf16, bf16>), (std::pair<int8, float>),
-                   (std::pair<int8, bf16>)) {
+                   (std::pair<int8, bf16>), (std::pair<q4, float>), (std::pair<q4, bf16>)) {
   using T = typename TestType::first_type;
-  constexpr bool is_int8 = std::is_same_v<T, int8>;
+  constexpr double most = std::is_same_v<T, q4> ? 0.015 : std::is_same_v<T, int8> ? 0.003 : 0.0015;
   const auto weights = demo_weights<T>();
   Session<DemoModel, T, typename TestType::second_type> session(weights);
   const auto ids = ByteTokenizer{}.encode(read_text(demo_path("heldout.txt")).substr(0, 4096));
   const double more =
       score(session, ids).bits_per_token() / expected().at("bits_per_byte").get<double>() - 1;
-  CAPTURE(is_int8, more);
-  CHECK(more < (is_int8 ? 0.003 : 0.0015));
+  CAPTURE(sizeof(T), most, more);
+  CHECK(more < most);
   CHECK(std::abs(more) > 1e-6);  // it did round
 }
 #endif

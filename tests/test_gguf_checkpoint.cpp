@@ -38,6 +38,17 @@ std::string message_of_loading(const std::string& bytes) {
   return message;
 }
 
+/// A matrix of T, packed, as load_gguf sees it.
+template <class T>
+TensorRef<float> packed_rows(T* data, std::int64_t rows, std::int64_t row_size) {
+  TensorRef<float> tensor;
+  tensor.layout = Layout::packed;
+  tensor.rows = rows;
+  tensor.row_size = row_size;
+  tensor.bind(data);
+  return tensor;
+}
+
 /// As Llama3, with another kind of attention.
 template <auto Options>
 struct LlamaOf : LanguageModel<Repeat<2, HybridStack<Attention<Options>, SwiGLU<64, 112>>>,
@@ -52,6 +63,40 @@ TEST_CASE("load_gguf gives the weights of the safetensors checkpoint") {
   const auto exact =
       load<golden::Llama3, double>(golden::path<golden::Llama3>("model.safetensors"));
   CHECK(same_bits(exact.memory(), load_gguf<golden::Llama3, double>(model_path()).memory()));
+}
+
+TEST_CASE("load_gguf: blocks of Q4_0 and Q4_1 are q4's own, whatever their numbers") {
+  const GgufFile file(data_path("gguf/types.gguf"));
+  for (const char* name : {"q4_0", "q4_1"}) {
+    GgufTensor stored = file.tensor(name);  // each block as a row of its own
+    constexpr int blocks = 48, size = 32;
+    stored.shape = Shape{blocks, size};
+    Matrix<q4, blocks, size> matrix;
+    Arena arena(decltype(matrix)::bytes);
+    matrix.bind(arena.data());
+    const auto to = packed_rows(matrix.data(), blocks, size);
+    std::vector<float> expected(size), found(size);
+    int copied = 0;
+    for (int r = 0; r < blocks; ++r) {
+      CAPTURE(name, r);
+      read_rows(stored, r, 1, expected);
+      // The minimum is the scale of Q4_0 times -8, which must fit in a half.
+      const auto at = static_cast<std::size_t>(r) * stored.row_bytes();
+      const float d =
+          detail::half_at(reinterpret_cast<const std::uint8_t*>(stored.data.data()) + at);
+      const bool fits = stored.type == GgmlType::q4_1 || std::abs(d) < 8190;
+      CHECK(copy_row(stored, r, to, r) == fits);
+      if (!fits) continue;
+      matrix.get_row(r, found.data());
+      CHECK(found == expected);
+      ++copied;
+    }
+    CHECK(copied > 40);
+    CHECK_FALSE(
+        copy_row(stored, 0, packed_rows(reinterpret_cast<int8*>(matrix.data()), 48, 32), 0));
+  }
+  q4 unused;
+  CHECK_FALSE(copy_row(file.tensor("q8_0"), 0, packed_rows(&unused, 3, 512), 0));
 }
 
 TEST_CASE("load_gguf: Gemma 3, whose norms are stored as scales") {

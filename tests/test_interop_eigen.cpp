@@ -174,6 +174,7 @@ TEST_CASE("eigen: tensors of weights copied and replaced, packed in every type")
   check_copy<Matrix<double, 33, 5>>(rng);
   check_copy<Matrix<bf16, 70, 37>>(rng);
   check_copy<Matrix<int8, 70, 37>>(rng);
+  check_copy<Matrix<q4, 70, 37>>(rng);
   check_copy<Table<bf16, 9, 7>>(rng);
   check_copy<Vector<float, 9>>(rng);
   check_copy<Transposed<float, 9, 7>>(rng);

@@ -25,17 +25,29 @@ struct Case {
   std::size_t w_offset = 0, x_offset = 0, out_offset = 0, bias_offset = 0, gap = 0;
 };
 
-/// Rows of K values that T holds without rounding: for int8 integers, of which the first of every 32
-/// is the largest, so that all scales are one.
+/// Rows of K values that a product with matrices of T takes without rounding: for int8 and q4
+/// integers, of which the first of every 32 is the largest, so that all scales are one.
 template <class T>
 std::vector<float> held(std::vector<float> values, std::size_t K) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     float& x = values[i];
-    if constexpr (std::is_same_v<T, int8>)
+    if constexpr (std::is_same_v<T, int8> || std::is_same_v<T, q4>)
       x = i % K % 32 == 0 ? 127.f : std::round(127 * x);
     else
       x = static_cast<float>(static_cast<T>(x));
   }
+  return values;
+}
+
+/// Weights that a matrix of T holds without rounding: for q4 integers of which the first two of every
+/// 32 are the smallest and the largest, so that all scales are one.
+template <class T>
+std::vector<float> held_weights(std::vector<float> values, std::size_t K) {
+  if constexpr (!std::is_same_v<T, q4>) return held<T>(std::move(values), K);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = i % K % 32 == 0   ? -8.f
+                : i % K % 32 == 1 ? 7.f
+                                  : std::clamp(std::round(8 * values[i]), -8.f, 7.f);
   return values;
 }
 
@@ -52,7 +64,7 @@ void check_as(const Case& c, Random& rng) {
           c.bias_offset, c.gap);
   const auto rows = static_cast<std::size_t>(c.rows), N = static_cast<std::size_t>(c.N),
              K = static_cast<std::size_t>(c.K);
-  const auto w = held<T>(rng.values(N * K), K), x = held<T>(rng.values(rows * K), K);
+  const auto w = held_weights<T>(rng.values(N * K), K), x = held<T>(rng.values(rows * K), K);
   const auto bias = rng.values(N);
 
   const Eigen::MatrixXd X = in_double(x, K), W = in_double(w, K),
@@ -64,8 +76,8 @@ void check_as(const Case& c, Random& rng) {
 
   const auto product = [&]<class Stored>(Stored, auto kernel) {
     using R = Real<Stored>;
-    // Blocks of int8 hold floats: they stand where floats can.
-    const std::size_t offset = c.w_offset * (std::is_same_v<Stored, int8> ? 4 : 1);
+    // Blocks of int8 hold floats, those of q4 halves: they stand where floats can.
+    const std::size_t offset = c.w_offset * (sizeof(Stored) == 1 ? 4 : 1);
     const Guarded<Stored> packed(pack<Stored>(convert<R>(w), c.N, c.K), offset);
     const Guarded<R> in(convert<R>(x), rows, c.gap, c.x_offset);
     const Guarded<R> b(convert<R>(bias), c.bias_offset);
@@ -99,6 +111,7 @@ void check(const Case& c, Random& rng) {
   check_as<float>(c, rng);
   check_as<bf16>(c, rng);
   check_as<int8>(c, rng);
+  check_as<q4>(c, rng);
 }
 
 constexpr int any_N = 5 * panel_width - 3, any_K = 37;  // five panels, the last one partial
@@ -172,7 +185,8 @@ TEST_CASE("matmul: simd against reference, every misalignment, rows with gaps") 
   }
 }
 
-TEMPLATE_TEST_CASE("matmul: rows together are the rows alone, bit for bit", "", float, bf16, int8) {
+TEMPLATE_TEST_CASE("matmul: rows together are the rows alone, bit for bit", "", float, bf16, int8,
+                   q4) {
   Random rng;
   CAPTURE(rng.seed);
   const auto check_rows = [&]<int K>(std::integral_constant<int, K>) {
@@ -195,14 +209,14 @@ TEMPLATE_TEST_CASE("matmul: rows together are the rows alone, bit for bit", "", 
 }
 
 TEMPLATE_TEST_CASE("matmul: a row that T does not hold is off by its rounding, no less", "", bf16,
-                   int8) {
+                   int8, q4) {
   Random rng;
   CAPTURE(rng.seed);
-  const auto w = held<TestType>(rng.values(any_N * any_K), any_K);
+  const auto w = held_weights<TestType>(rng.values(any_N * any_K), any_K);
   const auto x = rng.values(any_K);
   const Owned<TestType, any_N, any_K> matrix(w);
-  // bf16: relative to each term; int8: half a step of the row, 1/254 of its largest number.
-  constexpr bool is_int8 = std::is_same_v<TestType, int8>;
+  // bf16: relative to each term; int8 and q4: half a step of the row, 1/254 of its largest number.
+  constexpr bool in_steps = !std::is_same_v<TestType, bf16>;
   double largest = 0, off = 0;
   for (const float value : x) largest = std::max(largest, std::abs(double{value}));
   std::vector<float> out(any_N);
@@ -212,7 +226,7 @@ TEMPLATE_TEST_CASE("matmul: a row that T does not hold is off by its rounding, n
     for (std::size_t k = 0; k < any_K; ++k) {
       const double weight = double{w[n * any_K + k]}, product = double{x[k]} * weight;
       sum += product;
-      magnitude += is_int8 ? std::abs(weight) * largest / 254 : std::abs(product) * 0x1p-9;
+      magnitude += in_steps ? std::abs(weight) * largest / 254 : std::abs(product) * 0x1p-9;
     }
     const double error = std::abs(double{out[n]} - sum);
     CHECK(error <= magnitude * 1.001);
@@ -221,19 +235,20 @@ TEMPLATE_TEST_CASE("matmul: a row that T does not hold is off by its rounding, n
   CHECK(off > 0.05);  // it is rounded, also where the instructions would not ask for it
 }
 
-TEST_CASE("matmul: int8 of a row of zeros, and of one too small for a scale") {
+TEMPLATE_TEST_CASE("matmul: quantised rows of zeros, and of numbers too small for a scale", "",
+                   int8, q4) {
   Random rng;
   CAPTURE(rng.seed);
-  const Owned<int8, any_N, any_K> w(rng.values(any_N * any_K));
+  const Owned<TestType, any_N, any_K> w(rng.values(any_N * any_K));
   auto bias = rng.values(any_N);
   std::vector<float> x(2 * any_K), out(2 * any_N);
   std::fill(x.begin() + any_K, x.end(), 1e-38f);
-  kernels::matmul(context<int8>(), w.matrix, as_vector(bias), {x.data(), 2}, {out.data(), 2});
+  kernels::matmul(context<TestType>(), w.matrix, as_vector(bias), {x.data(), 2}, {out.data(), 2});
   for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == bias[i % any_N]);
 }
 
 TEMPLATE_TEST_CASE("matmul: a number that is not finite shows in its row, in its output", "", float,
-                   bf16, int8) {
+                   bf16, int8, q4) {
   using T = TestType;
   Random rng;
   constexpr int N = 70, K = 100, rows = 9;
@@ -281,7 +296,7 @@ TEST_CASE("matmul: the same bits for any number of threads") {
   constexpr int rows = 14;
   const auto run = [&]<class T>(T) {
     using R = Real<T>;
-    const auto values = convert<R>(held<T>(rng.values(any_N * any_K), any_K));
+    const auto values = convert<R>(held_weights<T>(rng.values(any_N * any_K), any_K));
     const Owned<T, any_N, any_K> w(values);
     const auto x = convert<R>(held<T>(rng.values(rows * any_K), any_K));
     auto bias = rng.values<R>(any_N);
@@ -310,6 +325,7 @@ TEST_CASE("matmul: the same bits for any number of threads") {
   run(0.f);
   run(bf16(0.f));
   run(int8(0));
+  run(q4());
   run(0.);
 }
 
@@ -352,6 +368,7 @@ TEST_CASE("matmul: no rows, nothing written") {
   check_type(0.f);
   check_type(bf16());
   check_type(int8());
+  check_type(q4());
 }
 
 TEST_CASE("matmul: without a bias the same as with zeros") {

@@ -35,6 +35,7 @@ TEST_CASE("packed weights: what is mapped is what was saved") {
   check_round_trip<float>();
   check_round_trip<bf16>();
   check_round_trip<int8>();
+  check_round_trip<q4>();
 }
 
 TEST_CASE("packed weights: the same file from a checkpoint and from loaded weights") {
@@ -54,6 +55,8 @@ TEST_CASE("packed weights: what does not fit is named") {
                    "expected vocab_size=33", "found vocab_size=61");
   CHECK_MESSAGE_OF((load_packed<Model, bf16>(path)), path, "a different type", "expected bf16",
                    "found int8 in groups of 32");
+  CHECK_MESSAGE_OF((load_packed<Model, q4>(path)), path, "a different type",
+                   "expected q4 in groups of 32, head in int8 in groups of 32", "found int8");
   CHECK_MESSAGE_OF((load<Model>(path)), path, "packed weights", "load_packed");
 
   const std::string checkpoint = folder.file("model.safetensors");

@@ -139,7 +139,8 @@ TEMPLATE_TEST_CASE("same bits for any split, any threads, alone or in a batch", 
                    (Case<tiny::LongWindow, float, bf16>), (Case<tiny::Samba, bf16, float>),
                    (Case<tiny::Samba, bf16, bf16>), (Case<tiny::Odd, bf16, bf16>),
                    (Case<tiny::Mixed, int8, float>), (Case<tiny::Samba, int8, bf16>),
-                   (Case<tiny::Odd, int8, float>), (Case<tiny::Optioned, float, float>),
-                   (Case<tiny::Optioned, bf16, bf16>)) {
+                   (Case<tiny::Odd, int8, float>), (Case<tiny::Mixed, q4, float>),
+                   (Case<tiny::Samba, q4, bf16>), (Case<tiny::Odd, q4, float>),
+                   (Case<tiny::Optioned, float, float>), (Case<tiny::Optioned, bf16, bf16>)) {
   check(TestType{});
 }

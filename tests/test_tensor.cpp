@@ -118,6 +118,26 @@ TEST_CASE("bf16: NaN stays NaN, infinity stays infinity, the largest floats beco
   static_assert(bf16(1.f).bits == 0x3f80);
 }
 
+TEST_CASE("halves: every one survives the way through float; the nearest, ties to even") {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const auto half = static_cast<std::uint16_t>(bits);
+    const float value = f16_to_float(half);
+    const bool nan = (half & 0x7fff) > 0x7c00;
+    CHECK(f16_from_float(value) == (nan ? (half & 0x8000) | 0x7e00 : half));
+    if ((half & 0x7fff) >= 0x7bff) continue;
+    // Between this half and the next in magnitude; a double holds the middle, and so does a float.
+    const float next = f16_to_float(static_cast<std::uint16_t>(half + 1));
+    const float middle = static_cast<float>((double{value} + double{next}) / 2);
+    CHECK(f16_from_float(middle) == half + (half & 1));
+    CHECK(f16_from_float(std::nextafter(middle, value)) == half);
+    CHECK(f16_from_float(std::nextafter(middle, next)) == half + 1);
+  }
+  CHECK(f16_from_float(std::nextafter(65520.f, 0.f)) == 0x7bff);
+  CHECK(f16_from_float(65520.f) == 0x7c00);
+  CHECK(f16_from_float(-3e38f) == 0xfc00);
+  CHECK(f16_from_float(1e-30f) == 0);
+}
+
 TEST_CASE("is_finite: tells NaN and infinity by their bits") {
   for (const std::uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0x7f800001u, 0xffffffffu})
     CHECK_FALSE(is_finite(from_bits(bits)));
@@ -244,6 +264,7 @@ TEST_CASE("Matrix: packed in panels, padded with zeros") {
   CHECK(Matrix<float, N, K>::bytes == 3 * panel_width * K * 4);
   CHECK(Matrix<bf16, panel_width, K>::bytes == panel_width * (K + 1) * 2);
   CHECK(Matrix<int8, panel_width + 1, 33>::bytes == 2 * 2 * panel_width * (32 + 4));
+  CHECK(Matrix<q4, panel_width + 1, 33>::bytes == 2 * 2 * panel_width * (16 + 4));
   CHECK(Matrix<float, N, K>::shape == Shape{N, K});
 }
 
@@ -271,6 +292,83 @@ TEST_CASE("BlockDiagonal: (blocks, inputs, outputs), every block packed by its o
   CHECK(BlockDiagonal<bf16, 3, width>::bytes == 3 * 2 * panel_width * 2 * pairs * 2);
   CHECK(BlockDiagonal<int8, 3, width>::bytes == 3 * Matrix<int8, width, width>::bytes);
   CHECK(BlockDiagonal<float, 3, 5>::shape == Shape{3, 5, 5});
+}
+
+TEST_CASE("q4: numbers on 15 or 16 levels, both ends used, stay what they are") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int K = 77;  // three groups, the last one partial
+  Arena arena(Matrix<q4, 40, K>::bytes);
+  Matrix<q4, 40, K> matrix;
+  matrix.bind(arena.data());
+  std::vector<float> row(K), back(K);
+  for (int n = 0; n < 40; ++n) {
+    // As Q4_0 and Q4_1 make them.
+    for (int group = 0; group < 3; ++group) {
+      const bool symmetric = (n + group) % 2 == 0;
+      const float most = 0.01f + std::abs(rng.values(1)[0]);
+      const float scale = f16_to_float(f16_from_float(most / 8));
+      const float minimum = symmetric ? -8 * scale : f16_to_float(f16_from_float(-0.3f * most));
+      for (int k = 32 * group; k < std::min(K, 32 * group + 32); ++k) {
+        const int q = k % 32 == 0 ? 0 : k % 32 == 1 ? 15 - n % 2 : rng.below(14);
+        row[static_cast<std::size_t>(k)] = scale * static_cast<float>(q) + minimum;
+      }
+    }
+    CAPTURE(n);
+    matrix.set_row(n, row.data());
+    matrix.get_row(n, back.data());
+    CHECK(back == row);
+  }
+}
+
+TEST_CASE("q4: the error of numbers that are not on levels") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int K = 4096;
+  Arena arena(Matrix<q4, 1, K>::bytes);
+  Matrix<q4, 1, K> matrix;
+  matrix.bind(arena.data());
+  const auto row = rng.values(K);
+  std::vector<float> back(K);
+  matrix.set_row(0, row.data());
+  matrix.get_row(0, back.data());
+  // Beside 15 steps from the smallest to the largest number of a group.
+  double squares = 0, plain = 0;
+  for (std::size_t k = 0; k < K; k += 32) {
+    const auto [low, high] = std::minmax_element(row.data() + k, row.data() + k + 32);
+    const float step = (*high - *low) / 15;
+    for (std::size_t i = k; i < k + 32; ++i) {
+      CHECK(std::abs(back[i] - row[i]) < 1.1f * step);  // at the ends up to a step
+      squares += std::pow(double{back[i]} - double{row[i]}, 2);
+      plain +=
+          std::pow(double{*low + step * std::round((row[i] - *low) / step)} - double{row[i]}, 2);
+    }
+  }
+  CHECK(squares < 0.95 * plain);
+  CHECK(squares > 0.5 * plain);
+}
+
+TEST_CASE("q4: constant groups, zeros, numbers beyond a half and those that are not finite") {
+  Arena arena(Matrix<q4, 1, 32>::bytes);
+  Matrix<q4, 1, 32> matrix;
+  matrix.bind(arena.data());
+  std::vector<float> row(32), back(32);
+  const auto round_trip = [&] {
+    matrix.set_row(0, row.data());
+    matrix.get_row(0, back.data());
+  };
+  for (const float value : {0.f, -0.75f, 65504.f, 0x1p-24f}) {
+    std::fill(row.begin(), row.end(), value);
+    round_trip();
+    CHECK(back == row);
+  }
+  for (const float bad :
+       {1e6f, std::bit_cast<float>(0x7f800000u), std::bit_cast<float>(0x7fc00000u)}) {
+    std::fill(row.begin(), row.end(), 1.f);
+    row[7] = bad;
+    round_trip();
+    CHECK(std::none_of(back.begin(), back.end(), [](float x) { return is_finite(x); }));
+  }
 }
 
 TEST_CASE("Table, Vector, Transposed, Filter: places of their elements") {

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Writes a GGUF file of random weights for llama.cpp's llama-bench (PyPI: gguf, numpy).
 
-Usage: random_gguf.py mamba130m|llama438m f32|bf16|q8_0 FILE
+Usage: random_gguf.py mamba130m|llama438m f32|bf16|q8_0|q4_0 FILE
 The sizes are those of the models of the same names in benchmarks/model.cpp. Norms, vectors and Mamba's dt_proj, whose
-rows are no multiple of q8_0's blocks, stay in float.
+rows are no multiple of the blocks of q8_0 and q4_0, stay in float. With q4_0 embedding and head are in q8_0: samba's
+head is in int8.
 """
 import sys
 
 import gguf
 import numpy as np
 
-TYPES = {"f32": None, "bf16": gguf.GGMLQuantizationType.BF16, "q8_0": gguf.GGMLQuantizationType.Q8_0}
+TYPES = {"f32": None, "bf16": gguf.GGMLQuantizationType.BF16, "q8_0": gguf.GGMLQuantizationType.Q8_0,
+         "q4_0": gguf.GGMLQuantizationType.Q4_0}
 
 
 def llama438m(writer):
@@ -81,8 +83,10 @@ def main(model, type_name, path):
             values = np.ones(shape, np.float32)
         elif name.endswith("ssm_a"):
             values = -1 - np.abs(values)
-        if is_matrix and quantised is not None and (type_name != "q8_0" or shape[-1] % 32 == 0):
-            writer.add_tensor(name, gguf.quants.quantize(values, quantised), raw_dtype=quantised)
+        if is_matrix and quantised is not None and (type_name == "bf16" or shape[-1] % 32 == 0):
+            of_head = type_name == "q4_0" and name in ("token_embd.weight", "output.weight")
+            kind = TYPES["q8_0"] if of_head else quantised
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(name, values)
     writer.write_header_to_file()

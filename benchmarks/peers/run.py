@@ -183,7 +183,8 @@ def torch_comparisons(runner, python, pattern):
 
 def llama_type(model_type):
     """The type of samba's weights that is nearest to that of the file."""
-    return "f32" if "F32" in model_type else "int8" if re.search(r"\bI?Q\d", model_type) else "bf16"
+    types = {r"F32": "f32", r"\bQ4_[01]\b": "q4", r"\bI?Q\d": "int8"}
+    return next((type for pattern, type in types.items() if re.search(pattern, model_type)), "bf16")
 
 
 def llama_comparisons(runner, program, model):

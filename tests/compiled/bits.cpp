@@ -100,7 +100,8 @@ void print_hashes(const char* type, const std::string& folder,
                   const std::vector<std::int32_t>& tokens) {
   const auto print = [&]<class Model>(const char* model, const Weights<Model, T>& weights) {
     print_logits<KV>(model, type, weights, tokens);
-    if constexpr (!std::is_same_v<T, int8>) print_gradients<KV>(model, type, weights, tokens);
+    if constexpr (!std::is_same_v<T, int8> && !std::is_same_v<T, q4>)
+      print_gradients<KV>(model, type, weights, tokens);
   };
   print("demo", load<Demo, T>(folder + "/model.safetensors"));
   Weights<Odd, T> odd;
@@ -129,6 +130,7 @@ int main(int argc, char** argv) try {
   print_hashes<float, float>("float", folder, tokens);
   print_hashes<bf16, bf16>("bf16", folder, tokens);
   print_hashes<int8, float>("int8", folder, tokens);
+  print_hashes<q4, float>("q4", folder, tokens);
 } catch (const std::exception& error) {
   std::fprintf(stderr, "error: %s\n", error.what());
   return 1;

@@ -74,6 +74,7 @@ int main() {
   run_without_state<float>();
   run_without_state<bf16>();
   run_without_state<int8>();
+  run_without_state<q4>();
   train_without_state();
   const std::vector<float> logits = tiny_logits();
   std::printf("%s: %zu logits\n", build_info().c_str(), logits.size());

@@ -80,9 +80,9 @@ inline bool same_ids(const Case& c, const std::vector<std::int32_t>& ids,
 }
 
 /// The loss of every token within 2e-4, greedy continuations; with matrices in bf16 and int8 the mean
-/// loss of all tokens within 1 %. Prints what it finds; true if all is right.
+/// loss of all tokens within 1 %, in q4 within q4_bound. Prints what it finds; true if all is right.
 template <class Model>
-bool compare(const char* gguf, const std::vector<Case>& cases) {
+bool compare(const char* gguf, const std::vector<Case>& cases, double q4_bound) {
   bool right = !cases.empty();
   double expected = 0;  // the losses of all cases
   {
@@ -98,17 +98,18 @@ bool compare(const char* gguf, const std::vector<Case>& cases) {
       expected += c.mean_nll * static_cast<double>(c.nll.size());
     }
   }
-  const auto check = [&]<class T>(const char* type, T) {
+  const auto check = [&]<class T>(const char* type, T, double bound) {
     const auto weights = load_gguf<Model, T>(gguf);
     double found = 0;
     for (const Case& c : cases) found += run(weights, c).mean * static_cast<double>(c.nll.size());
     const double off = found / expected - 1;
-    const bool ok = std::abs(off) <= 0.01;
+    const bool ok = std::abs(off) <= bound;
     right = right && ok;
     std::printf("%s: mean loss off by %+.2f %%%s\n", type, 100 * off, ok ? "" : "  FAILED");
   };
-  check("bf16", bf16{});
-  check("int8", int8{});
+  check("bf16", bf16{}, 0.01);
+  check("int8", int8{}, 0.01);
+  check("q4", q4{}, q4_bound);
   return right;
 }
 

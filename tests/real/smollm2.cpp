@@ -28,6 +28,8 @@ bool check_tokenizer(const char* gguf, const std::vector<real::Case>& cases) {
 int main(int argc, char** argv) {
   return real::main_of("smollm2", argc, argv, [](const char* gguf, const auto& cases) {
     const bool tokenizer = check_tokenizer(gguf, cases);
-    return real::compare<samba::presets::SmolLM2_135M>(gguf, cases) && tokenizer;
+    // The branches' weights are in Q4_1 and stay what they are; the head, in Q8_0, is in int8. With it in 4
+    // bits the loss is off by 3.7 %.
+    return real::compare<samba::presets::SmolLM2_135M>(gguf, cases, 0.01) && tokenizer;
   });
 }

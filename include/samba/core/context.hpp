@@ -37,7 +37,7 @@ struct Policy {
   using residual = Real<T>;
 };
 
-/// How matrices are stored: float, bf16, int8, double or RowMajor<E>.
+/// How matrices are stored: float, bf16, int8, q4, double or RowMajor<E>.
 template <class P>
 using Weight = typename P::weight;
 /// Keys and values.

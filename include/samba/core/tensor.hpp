@@ -6,7 +6,7 @@
 /// as RowsArgument, Read, Added or Optional; all but the last have no default, so that no argument
 /// can be forgotten.
 #include <samba/core/arena.hpp>
-#include <samba/core/packing.hpp>
+#include <samba/core/packing_q4.hpp>
 #include <samba/core/shape.hpp>
 
 #include <algorithm>

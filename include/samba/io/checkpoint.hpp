@@ -40,7 +40,8 @@ namespace detail {
 
 /// Maps a model's tensors to those in a checkpoint. File: Checkpoint, or another type with
 /// tensors(), find() and path(), for whose tensors (with name and shape) there are read_floats and
-/// same_numbers.
+/// same_numbers, and maybe copy_row, which sets a row of a TensorRef without a detour through floats,
+/// or returns false.
 template <class File>
 class CheckpointMap {
  public:
@@ -148,6 +149,8 @@ template <class R, class Tensor>
     const std::span row(values, static_cast<std::size_t>(tensor.row_size));
     const Range share = team.share(piece.rows, panel_width);
     for (std::int64_t r = share.begin; r < share.end; ++r) {
+      if constexpr (requires { copy_row(*piece.stored, r, tensor, r); })
+        if (copy_row(*piece.stored, piece.stored_row(r), tensor, piece.row + r)) continue;
       read_floats(*piece.stored, piece.stored_row(r) * tensor.row_size, row);
       if (first_not_finite<R>(row) < row.size()) return i;
       tensor.set_row(piece.row + r, values);

@@ -35,6 +35,32 @@ void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out)
   }
 }
 
+/// If a tensor in a file is of Q4_0 or Q4_1 and `to` of q4, sets row `to_row` of `to` to the blocks of
+/// row `row`, whose numbers stay what they are; otherwise, and if one does not fit in a half, returns
+/// false.
+[[gnu::cold]] inline bool copy_row(const GgufTensor& from, std::int64_t row,
+                                   const TensorRef<float>& to, std::int64_t to_row) {
+  const bool symmetric = from.type == GgmlType::q4_0;
+  q4* const data = to.elements<q4>();
+  if (!data || (!symmetric && from.type != GgmlType::q4_1)) return false;
+  constexpr int size = Q4Block::size;
+  const std::size_t nibbles = symmetric ? 2 : 4, block_bytes = nibbles + size / 2;
+  const auto* block = reinterpret_cast<const std::uint8_t*>(from.data.data()) +
+                      static_cast<std::size_t>(row) * from.row_bytes();
+  for (std::int64_t i = 0; i < to.row_size / size; ++i, block += block_bytes) {
+    const float d = detail::half_at(block), m = symmetric ? -8 * d : detail::half_at(block + 2);
+    const Q4Scale scale{f16_from_float(d), f16_from_float(m)};
+    if (!scale.is_finite()) return false;
+    std::uint8_t q[size];
+    for (int k = 0; k < size / 2; ++k) {
+      q[k] = block[nibbles + static_cast<std::size_t>(k)] & 15;
+      q[size / 2 + k] = block[nibbles + static_cast<std::size_t>(k)] >> 4;
+    }
+    Packing<q4>::set_group(data, to_row, to.row_size, i, scale, q);
+  }
+  return true;
+}
+
 namespace detail {
 
 /// The fields of a GGUF file under the name of its architecture. Fields that nobody asked for are
@@ -166,7 +192,8 @@ inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama},
 }
 
 /// Reads the weights of a Model from a GGUF file: see architecture_of. Quantised tensors are converted
-/// to float and then to T.
+/// to float and then to T, but blocks of Q4_0 and Q4_1 to q4 directly, so that weights are the numbers
+/// in the file.
 ///
 /// Throws Error before reading any weight if the file does not fit the type: its metadata, with the
 /// first option that differs, or its tensors, as in load.

@@ -14,9 +14,11 @@ namespace detail {
 /// The type entry in a packed file with matrices of T.
 template <class T>
 std::string packed_type() {
-  static_assert(!std::is_same_v<T, double>, "packed weights are float, bf16 or int8");
+  static_assert(!std::is_same_v<T, double>, "packed weights are float, bf16, int8 or q4");
   if constexpr (std::is_same_v<T, int8>)
     return join({"int8 in groups of ", Int8Block::size});
+  else if constexpr (std::is_same_v<T, q4>)
+    return join({"q4 in groups of ", Q4Block::size, ", head in ", packed_type<HeadWeight<T>>()});
   else
     return std::is_same_v<T, bf16> ? "bf16" : "float";
 }

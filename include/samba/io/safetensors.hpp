@@ -375,21 +375,6 @@ class SafetensorsFile {
   SafetensorsContent content_;
 };
 
-/// The value of an IEEE half (binary16), exactly; a NaN keeps its sign and payload.
-constexpr float f16_to_float(std::uint16_t half) {
-  const std::uint32_t sign = (half & 0x8000u) << 16;
-  std::uint32_t exponent = half >> 10 & 0x1fu, fraction = half & 0x3ffu;
-  if (exponent == 31) {
-    exponent = 255 - 112;  // infinity or NaN
-  } else if (exponent == 0) {
-    if (fraction == 0) return std::bit_cast<float>(sign);
-    const int shift = std::countl_zero(fraction) - 21;  // moves the leading one to bit 10
-    fraction = fraction << shift & 0x3ffu;
-    exponent = 1u - static_cast<std::uint32_t>(shift);  // may wrap; adding the bias below undoes it
-  }
-  return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
-}
-
 namespace detail {
 
 /// Throws unless elements [first, first + count) are in the tensor.

@@ -20,8 +20,8 @@
 
 namespace samba::inline SAMBA_TARGET::kernels {
 
-/// Defined by the library for T = float, bf16 and (forward only) int8, for KV = float and bf16, and
-/// for the sizes in compiled/sizes.hpp.
+/// Defined by the library for T = float, bf16 and (forward only) int8 and q4, for KV = float and bf16,
+/// and for the sizes in compiled/sizes.hpp.
 namespace compiled {
 
 template <class T>

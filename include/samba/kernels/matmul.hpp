@@ -4,8 +4,8 @@
 namespace samba::inline SAMBA_TARGET::kernels {
 
 /// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and n < N. x is converted to the type
-/// of the weights: bf16 rounds it; int8 quantises 32 k of a row at a time, symmetrically, by their
-/// largest magnitude / 127. E: activations.
+/// of the weights: bf16 rounds it; int8 and q4 quantise 32 k of a row at a time to 8 bits,
+/// symmetrically, by their largest magnitude / 127. E: activations.
 template <class T, class E = Real<T>>
 struct MatmulArgs {
   const Element<T>* w;  ///< (N, K), packed (see Packing), or row major
@@ -74,8 +74,9 @@ struct MatmulBackward {
 };
 
 /// out = x w^T (+ bias), a linear map of the chunk's rows. x: (rows, K), out: (rows, N), not
-/// overlapping. x is converted to the type of the weights: bf16 rounds it; int8 quantises 32 k of
-/// each row at a time by their largest magnitude. Sums are float (for int8, integers within 32 k).
+/// overlapping. x is converted to the type of the weights: bf16 rounds it; int8 and q4 quantise 32
+/// k of each row at a time to 8 bits by their largest magnitude. Sums are float (for int8 and q4,
+/// integers within 32 k).
 /// An unbound bias is left out.
 template <class P, class T, int N, int K>
 void matmul(const Context<P>& c, const Matrix<T, N, K>& w, const Vector<Real<T>, N>& bias,

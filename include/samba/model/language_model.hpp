@@ -388,7 +388,7 @@ struct LanguageModel {
     Table<TableElement<T>, tie_embeddings ? 1 : vocab_size, d_model> embedding;  // not used if tied
     typename Stack::template Tree<WeightsOf<T>> stack;
     typename FinalNorm::template Weights<T, d_model> norm;
-    Matrix<T, vocab_size, d_model> head;  // the embedding too if tied
+    Matrix<HeadWeight<T>, vocab_size, d_model> head;  // the embedding too if tied
 
     static constexpr void visit_norm(auto& tree, auto&& f) {
       FinalNorm::visit(tree.norm, f, "norm", "norm_bias");

@@ -11,16 +11,24 @@ struct TensorRef : TensorInfo {
   Layout layout = Layout::rows;
   std::int64_t rows = 0, row_size = 0;
   void* data = nullptr;
+  const char* type = nullptr;  ///< a tag of the elements' type
   void (*set)(const TensorRef&, std::int64_t row, const R* values) = nullptr;
   void (*get)(const TensorRef&, std::int64_t row, R* values) = nullptr;
 
   void set_row(std::int64_t r, const R* values) const { set(*this, r, values); }
   void get_row(std::int64_t r, R* values) const { get(*this, r, values); }
 
+  /// The elements; null if their type is not T.
+  template <class T>
+  T* elements() const {
+    return type == &type_tag<T> ? static_cast<T*>(data) : nullptr;
+  }
+
   /// Sets the members that depend on the type of the elements.
   template <class T>
   void bind(T* elements) {
     data = elements;
+    type = &type_tag<T>;
     set = [](const TensorRef& t, std::int64_t r, const R* values) {
       samba::set_row(static_cast<T*>(t.data), t.layout, r, t.rows, t.row_size, values);
     };
@@ -28,16 +36,22 @@ struct TensorRef : TensorInfo {
       samba::get_row(static_cast<const T*>(t.data), t.layout, r, t.rows, t.row_size, values);
     };
   }
+
+ private:
+  template <class T>
+  static constexpr char type_tag = 0;
 };
 
-/// The weights of a model in one arena: matrices of type T (float, bf16, int8, or double for
-/// checking), all other tensors of Real<T>. Sessions share them by reference.
+/// The weights of a model in one arena: matrices of type T (float, bf16, int8, q4, or double for
+/// checking; the head of HeadWeight<T>), all other tensors of Real<T>. Sessions share them by
+/// reference.
 template <class Model, class T = float>
 class Weights {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, int8> ||
-                    std::is_same_v<T, double> || std::is_same_v<T, Master<float>> ||
-                    std::is_same_v<T, Master<double>> || std::is_same_v<T, RowMajor<bf16>>,
-                "Weights<Model, T>: T must be float, bf16 or int8, or double for checking");
+                    std::is_same_v<T, q4> || std::is_same_v<T, double> ||
+                    std::is_same_v<T, Master<float>> || std::is_same_v<T, Master<double>> ||
+                    std::is_same_v<T, RowMajor<bf16>>,
+                "Weights<Model, T>: T must be float, bf16, int8 or q4, or double for checking");
 
  public:
   /// All zero; fill them through visit() and then call derive(), or use load().

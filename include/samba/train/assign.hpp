@@ -40,9 +40,9 @@ void assign(Weights<Model, T>& weights, const Weights<Model, Master<Real<T>>>& m
       const bool blocks = to[t].layout == Layout::blocks;
       const Range rows = team.share(to[t].rows, blocks ? 1 : panel_width);
       if constexpr (!std::is_same_v<T, Master<Real<T>>>)
-        if (to[t].layout == Layout::packed) {
-          detail::assign_panels(static_cast<const Real<T>*>(from[t].data), K, rows,
-                                static_cast<T*>(to[t].data));
+        if (T* const elements = to[t].template elements<T>();
+            elements && to[t].layout == Layout::packed) {
+          detail::assign_panels(static_cast<const Real<T>*>(from[t].data), K, rows, elements);
           continue;
         }
       for (std::int64_t r = rows.begin; r < rows.end; ++r) {

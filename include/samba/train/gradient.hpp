@@ -33,7 +33,8 @@ struct GradientOptions {
 /// T: the type of the matrices and of the operands of their products; gradients are Real<T>.
 template <class Model, class T = float, class KV = Real<T>>
 class Gradient {
-  static_assert(!std::is_same_v<T, int8>, "Gradient: train in float or bf16; quantise afterwards");
+  static_assert(!std::is_same_v<T, int8> && !std::is_same_v<T, q4>,
+                "Gradient: train in float or bf16; quantise afterwards");
 
  public:
   using R = Real<T>;

@@ -98,7 +98,7 @@ constexpr auto convolutions(std::integer_sequence<int, Taps...>) {
 }
 
 using Kernels = decltype(  //
-    List<&matmul<float>, &matmul<bf16>, &matmul<int8>, &matmul_backward_input<float>,
+    List<&matmul<float>, &matmul<bf16>, &matmul<int8>, &matmul<q4>, &matmul_backward_input<float>,
          &matmul_backward_input<bf16>, &matmul_backward_weight<float>,
          &matmul_backward_weight<bf16>, &attention<float>, &attention<bf16>,
          &attention_backward<float>, &attention_backward<bf16>, &silu_mul, &silu_mul_backward,

@@ -2,6 +2,7 @@
 #include <samba/kernels/reference/matmul.hpp>
 #include <samba/kernels/simd/operand_bf16.hpp>
 #include <samba/kernels/simd/operand_int8.hpp>
+#include <samba/kernels/simd/operand_q4.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 

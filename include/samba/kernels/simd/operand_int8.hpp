@@ -1,5 +1,5 @@
 #pragma once
-#include <samba/kernels/simd/operand.hpp>
+#include <samba/kernels/simd/quantised_rows.hpp>
 
 namespace samba::inline SAMBA_TARGET::kernels::simd {
 
@@ -22,7 +22,7 @@ namespace detail {
 
 #if defined(__AVX512VNNI__)
 
-inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
+inline void set_row_numbers(const std::int32_t* q, Int8Row& x) {
   const __m128i low = _mm512_cvtepi32_epi8(_mm512_loadu_si512(q));
   const __m128i high = _mm512_cvtepi32_epi8(_mm512_loadu_si512(q + 16));
   std::memcpy(x.quads, &low, sizeof(low));
@@ -57,7 +57,7 @@ template <int Rows, int vecs>
 
 #elif defined(__AVX2__) || (defined(__SSE2__) && !defined(__AVX__))
 
-inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
+inline void set_row_numbers(const std::int32_t* q, Int8Row& x) {
   for (int j = 0; j < 8; ++j, q += 4) {
     x.even[j] = (q[0] & 0xffff) | q[2] * 0x10000;
     x.odd[j] = (q[1] & 0xffff) | q[3] * 0x10000;
@@ -128,7 +128,7 @@ template <int Rows, int vecs>
 
 #else
 
-inline void set_int8_row(const std::int32_t* q, Int8Row& x) {
+inline void set_row_numbers(const std::int32_t* q, Int8Row& x) {
   for (int k = 0; k < Int8Block::size; ++k) x.x[k] = static_cast<float>(q[k]);
 }
 
@@ -164,15 +164,15 @@ struct Operand<int8> {
   static constexpr std::int64_t piece = lanes == 16 ? 256 : 7, single_ahead = 8192;
   static constexpr std::int64_t group_bytes = sizeof(Int8Block);
 
-  /// The n values of a row in blocks, each quantised by its largest magnitude, padded with zeros. A
-  /// block with a non-finite number has a scale of NaN, which shows in its products.
+  /// The n values of a row, padded with zeros to whole blocks.
   static void prepare(const float* row, std::int64_t n, Element* x) {
-    std::int64_t k = 0;
-    for (; k + Int8Block::size <= n; k += Int8Block::size, ++x) set_block(row + k, *x);
-    if (k == n) return;
-    alignas(alignment) float rest[Int8Block::size] = {};
-    std::copy_n(row + k, n - k, rest);
-    set_block(rest, *x);
+    for_each_quantised_block(row, n,
+                             [&](const QuantisedBlock& block) __attribute__((always_inline)) {
+                               detail::set_row_numbers(block.q, *x);
+                               x->offset = -128 * block.sum;
+                               x->scale = block.scale;
+                               ++x;
+                             });
   }
 
   template <int Rows, int vecs>
@@ -188,29 +188,6 @@ struct Operand<int8> {
         sum[i][v] = fma(product[i][v] * vec(x[i * x_stride].scale), scale, sum[i][v]);
       });
     });
-  }
-
- private:
-  static void set_block(const float* values, Element& x) {
-    constexpr int vecs = Int8Block::size / lanes;
-    vec value[vecs];
-    ints most(0), total(0);
-    unroll<vecs>([&](auto v) __attribute__((always_inline)) {
-      value[v] = load(values + v * lanes);
-      // Bits are ordered as magnitudes are.
-      most = (xsimd::max)(most, std::bit_cast<ints>(value[v]) & ints(0x7fffffff));
-    });
-    const Int8Scale scale(std::bit_cast<float>(greatest(most)));
-    alignas(alignment) std::int32_t q[Int8Block::size] = {};
-    if (scale.is_finite())
-      unroll<vecs>([&](auto v) __attribute__((always_inline)) {
-        const ints part = nearest_ints(value[v] * vec(scale.inverse));
-        part.store_unaligned(q + v * lanes);
-        total += part;
-      });
-    detail::set_int8_row(q, x);
-    x.offset = -128 * sum(total);
-    x.scale = scale.value;
   }
 };
 
