@@ -97,7 +97,7 @@ struct Types<q4> {
   using Real = float;
   using Element = q4;
   using TableElement = bf16;
-  using HeadWeight = int8;  // 4 bits cost most here, and one product of many
+  using HeadWeight = int8;  // where 4 bits cost most: see docs/numerics.md
 };
 template <class E>
 struct Types<RowMajor<E>> : Types<E> {
