@@ -67,8 +67,10 @@ void answer(const Options& options) {
     answer<Model, float>(options, tokenizer);
   else if (options.type == "bf16")
     answer<Model, bf16>(options, tokenizer);
-  else
+  else if (options.type == "int8")
     answer<Model, int8>(options, tokenizer);
+  else
+    answer<Model, q4>(options, tokenizer);
 }
 
 }  // namespace
@@ -85,7 +87,7 @@ int main(int argc, char** argv) {
   app.add_option("--prompt", options.prompt, "the question");
   app.add_option("--tokens", options.tokens, "the longest answer");
   app.add_option("--type", options.type, "of the matrices")
-      ->check(CLI::IsMember({"float", "bf16", "int8"}));
+      ->check(CLI::IsMember({"float", "bf16", "int8", "q4"}));
   app.add_option("--temperature", options.sampler.temperature, "0: the most likely token");
   app.add_option("--seed", options.sampler.seed, "of the random numbers");
   app.add_flag("!--no-table", options.table, "do not print the table of the model");
