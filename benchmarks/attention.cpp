@@ -242,6 +242,7 @@ void add_backward(const std::string& model, bool cold, std::int64_t position, st
                   .dv = dv,
                   .dring_k = d.drings.data(),
                   .dring_v = d.drings.data() + Shape::ring_size,
+                  .dsinks = nullptr,
                   .update_rings = true},
               {0, KvHeads});
         };
