@@ -1,0 +1,148 @@
+// The golden cases through cuda::Session: matrices in float and in bf16 against float64 results of an
+// independent implementation.
+// Usage: golden [MODEL]          Exit status 77 where there is no device.
+#include <samba/cuda.cuh>
+
+#include "tests/models.hpp"
+
+#include <cstdio>
+#include <cstring>
+
+using namespace samba_test;
+
+namespace {
+
+bool right = true;
+
+bool is_right(bool passed, const char* what) {
+  if (!passed) std::printf("  WRONG: %s\n", what);
+  right &= passed;
+  return passed;
+}
+
+/// True if work() throws an Error with this text.
+template <class Work>
+bool fails_with(Work&& work, const char* text) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return std::strstr(error.what(), text) != nullptr;
+  }
+  return false;
+}
+
+/// The logits of all tokens, one step after the other.
+template <class S>
+std::vector<float> stepped(S& session, std::span<const std::int32_t> tokens) {
+  std::vector<float> all;
+  for (const std::int32_t token : tokens) {
+    const auto logits = session.step(token);
+    all.insert(all.end(), logits.begin(), logits.end());
+  }
+  return all;
+}
+
+template <class Model, class T>
+void check_type(const char* type, double tolerance) {
+  const golden::Expected<Model> expected;
+  const auto weights = load<Model, RowMajor<T>>(golden::path<Model>("model.safetensors"));
+  using OnDevice = cuda::Session<Model, T>;
+  double worst_forward = 0, worst_steps = 0, worst_prefill = 0;
+
+  for (const int chunk : {1, 7, 256}) {
+    OnDevice session(weights, {.chunk = chunk});
+    for (std::size_t row = 0; row < expected.rows; ++row) {
+      const auto ids = expected.ids_of(row);
+      const auto exact = expected.logits_of(row);
+      session.reset();  // the second row finds what the first has left
+      std::vector<float> all(exact.size());
+      session.forward(ids, all);
+      worst_forward = (std::max)(worst_forward, relative_error(all, exact));
+      is_right(session.position() == std::ssize(ids), "position");
+
+      // A prefill, and steps from there.
+      session.reset();
+      const std::size_t half = ids.size() / 2;
+      worst_prefill = (std::max)(
+          worst_prefill,
+          relative_error(session.prefill(ids.first(half)),
+                         exact.subspan((half - 1) * Model::vocab_size, Model::vocab_size)));
+      worst_steps =
+          (std::max)(worst_steps, relative_error(stepped(session, ids.subspan(half)),
+                                                 exact.subspan(half * Model::vocab_size)));
+    }
+  }
+
+  // Two sessions in turn, from the first token.
+  OnDevice a(weights), b(weights);
+  std::vector<float> all_a, all_b;
+  for (std::size_t i = 0; i < expected.seq_len; ++i) {
+    const auto of_a = a.step(expected.ids_of(0)[i]);
+    all_a.insert(all_a.end(), of_a.begin(), of_a.end());
+    const auto of_b = b.step(expected.ids_of(1)[i]);
+    all_b.insert(all_b.end(), of_b.begin(), of_b.end());
+  }
+  worst_steps = std::max({worst_steps, relative_error(all_a, expected.logits_of(0)),
+                          relative_error(all_b, expected.logits_of(1))});
+
+  // Bad input changes nothing.
+  OnDevice small_one(weights, {.capacity = 8, .chunk = 4});
+  const auto ids = expected.ids_of(0).first(8);
+  small_one.prefill(ids.first(5));
+  is_right(fails_with([&] { small_one.step(Model::vocab_size); }, "is outside the vocabulary [0, "),
+           "a token outside the vocabulary");
+  is_right(fails_with([&] { small_one.prefill({}); }, "expected at least one token, found none"),
+           "no token");
+  if constexpr (Model::has_capacity)
+    is_right(fails_with([&] { small_one.prefill(ids.first(4)); },
+                        "position 5 and 4 tokens exceed the capacity of 8 positions"),
+             "more tokens than the capacity");
+  is_right(small_one.position() == 5, "position after bad input");
+  const double after = relative_error(
+      small_one.prefill(ids.subspan(5)),
+      expected.logits_of(0).subspan(std::size_t{7} * Model::vocab_size, Model::vocab_size));
+  worst_prefill = (std::max)(worst_prefill, after);
+
+  std::printf("%-24s %-5s forward %.2e, prefill %.2e, steps %.2e, at most %.0e\n", Model::folder,
+              type, worst_forward, worst_prefill, worst_steps, tolerance);
+  is_right(worst_forward <= tolerance && worst_prefill <= tolerance && worst_steps <= tolerance,
+           Model::folder);
+}
+
+template <class... Models>
+void check_models(const char* only) {
+  const auto check_one = [&]<class Model>(std::type_identity<Model>) {
+    if (only && std::strcmp(only, Model::folder) != 0) return;
+    check_type<Model, float>("float", 2e-5);
+    check_type<Model, bf16>("bf16", 3e-2);
+  };
+  (check_one(std::type_identity<Models>{}), ...);
+}
+
+int run(const char* only) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+    std::puts("no CUDA device");
+    return 77;
+  }
+  cudaDeviceProp properties{};
+  cuda::check_call(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+  std::printf("%s, CUDA runtime %d, cuBLASLt %zu\n", properties.name, CUDART_VERSION,
+              cublasLtGetVersion());
+  using namespace golden;
+  check_models<SambaTiny, SambaOdd, SambaBias, SambaNope, SambaBf16Rope, MambaSwaMlp, SwaMlp,
+               MambaTiny, Llama31, Mistral, Gemma, Gemma2, Gemma3, Qwen3, RecurrentGemma>(only);
+  std::puts(right ? "right" : "WRONG");
+  return right ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc > 1 ? argv[1] : nullptr);
+  } catch (const std::exception& error) {
+    std::printf("error: %s\n", error.what());
+    return 1;
+  }
+}
