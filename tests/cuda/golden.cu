@@ -1,5 +1,5 @@
-// The golden cases through cuda::Session: matrices in float and in bf16 against float64 results of an
-// independent implementation.
+// Whole models through cuda::Session, matrices in float and in bf16: the golden cases against float64
+// results of an independent implementation; models of other options against samba::Session in double.
 // Usage: golden [MODEL]          Exit status 77 where there is no device.
 #include <samba/cuda.cuh>
 
@@ -109,6 +109,81 @@ void check_type(const char* type, double tolerance) {
            Model::folder);
 }
 
+// Models of random weights, for what the golden cases leave out.
+
+/// A window and sequences longer than the tile of attention; the rings turn several times.
+struct LongWindow : LanguageModel<Repeat<2, HybridStack<SWA<200, golden::heads_4_2>, SwiGLU<32>>>,
+                                  golden::tied(40)> {
+  static constexpr const char* folder = "a window of 200";
+};
+/// Full attention over several tiles.
+struct LongContext
+    : LanguageModel<HybridStack<DModel<36>, Attention<AttentionOptions{.n_heads = 3}>,
+                                Attention<AttentionOptions{.n_heads = 6}>>,
+                    golden::untied(40)> {
+  static constexpr const char* folder = "full attention";
+};
+/// Sinks, gates, norms of whole tokens, LayerNorm.
+struct Optioned : tiny::Optioned {
+  static constexpr const char* folder = "options";
+};
+struct Recurrent : tiny::Recurrent {
+  static constexpr const char* folder = "recurrent";
+};
+/// The error may be some times that of the processor in the same type, whose activations are float.
+template <class Model, class T>
+void check_random(const char* type) {
+  const auto narrow = random_weights<Model, T>(1);
+  Weights<Model, double> exact;
+  Weights<Model, RowMajor<T>> by_rows;
+  const auto from = narrow.tensors(), of_device = by_rows.tensors();
+  const auto to = exact.tensors();
+  std::vector<double> wide;
+  for (std::size_t t = 0; t < from.size(); ++t)
+    for (std::int64_t r = 0; r < from[t].rows; ++r) {
+      std::vector<float> row(static_cast<std::size_t>(from[t].row_size));
+      from[t].get_row(r, row.data());
+      wide.assign(row.begin(), row.end());
+      to[t].set_row(r, wide.data());
+      of_device[t].set_row(r, row.data());
+    }
+  exact.derive();
+  by_rows.derive();
+
+  Random rng;
+  const auto tokens = random_tokens<Model>(rng, 700);
+  Session<Model, double> in_double(exact);
+  const auto expected = all_logits(in_double, tokens);
+  Session<Model, T, T> on_cpu(narrow);
+  const double of_cpu = relative_error(all_logits(on_cpu, tokens), expected),
+               allowed = (std::max)(4 * of_cpu, 1e-5);
+
+  double worst = 0;
+  for (const int chunk : {33, 256}) {
+    cuda::Session<Model, T> session(by_rows, {.chunk = chunk});
+    std::vector<float> all(expected.size());
+    constexpr std::size_t prefilled = 600;
+    session.forward(std::span(tokens).first(prefilled),
+                    std::span(all).first(prefilled * Model::vocab_size));
+    const auto rest = stepped(session, std::span(tokens).subspan(prefilled));
+    std::copy(rest.begin(), rest.end(), all.begin() + prefilled * Model::vocab_size);
+    worst = (std::max)(worst, relative_error(all, expected));
+  }
+  std::printf("%-24s %-5s error %.2e, at most %.2e (4 times that of the processor)\n",
+              Model::folder, type, worst, allowed);
+  is_right(worst <= allowed, Model::folder);
+}
+
+template <class... Models>
+void check_random_models(const char* only) {
+  const auto check_one = [&]<class Model>(std::type_identity<Model>) {
+    if (only && std::strcmp(only, Model::folder) != 0) return;
+    check_random<Model, float>("float");
+    check_random<Model, bf16>("bf16");
+  };
+  (check_one(std::type_identity<Models>{}), ...);
+}
+
 template <class... Models>
 void check_models(const char* only) {
   const auto check_one = [&]<class Model>(std::type_identity<Model>) {
@@ -132,6 +207,7 @@ int run(const char* only) {
   using namespace golden;
   check_models<SambaTiny, SambaOdd, SambaBias, SambaNope, SambaBf16Rope, MambaSwaMlp, SwaMlp,
                MambaTiny, Llama31, Mistral, Gemma, Gemma2, Gemma3, Qwen3, RecurrentGemma>(only);
+  check_random_models<LongWindow, LongContext, Optioned, Recurrent>(only);
   std::puts(right ? "right" : "WRONG");
   return right ? 0 : 1;
 }
