@@ -49,8 +49,8 @@ class Session {
     scratch_ = allocate(lay_out(nullptr), chunk);
     lay_out(scratch_.data());
 
-    // A run that is not captured loads all kernels, which a capture may not do.
-    put({}, 1);
+    // A run that is not captured loads all kernels, which a capture may not do. Its segment is still
+    // empty.
     pass(1);
     logits(0, 1);
     device_.synchronize();
@@ -209,9 +209,8 @@ class Session {
   void put(Tokens tokens, std::int64_t rows, std::int64_t done = 0) {
     const Segment segment{position_ + done, 0, rows, 0};
     std::memcpy(host_input_.data(), &segment, sizeof(segment));
-    if (!tokens.empty())
-      std::memcpy(host_input_.data() + tokens_at, tokens.data(),
-                  static_cast<std::size_t>(rows) * sizeof(std::int32_t));
+    std::memcpy(host_input_.data() + tokens_at, tokens.data(),
+                static_cast<std::size_t>(rows) * sizeof(std::int32_t));
   }
 
   // Work for the stream; a graph may capture it.
