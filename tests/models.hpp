@@ -19,36 +19,39 @@ constexpr ModelOptions tied(int vocab_size) {
   return {.vocab_size = vocab_size, .tie_embeddings = true};
 }
 constexpr ModelOptions untied(int vocab_size) { return {.vocab_size = vocab_size}; }
-template <int D, int F, class Attending, MlpOptions M = MlpOptions{}>
-using Block = HybridStack<Mamba<D>, SwiGLU<D, F, M>, Attending, SwiGLU<D, F, M>>;
+/// (An alias that passes options on is more than nvcc 13.0 can compile.)
+template <int D, class Mlp, class Attending>
+using Block = HybridStack<Mamba<D>, Mlp, Attending, Mlp>;
 inline constexpr AttentionOptions heads_4_2{.n_heads = 4, .n_kv_heads = 2};
 
-struct SambaTiny : LanguageModel<Repeat<2, Block<64, 160, SWA<16, heads_4_2>>>, tied(256)> {
+struct SambaTiny
+    : LanguageModel<Repeat<2, Block<64, SwiGLU<64, 160>, SWA<16, heads_4_2>>>, tied(256)> {
   static constexpr const char* folder = "samba-tiny";
 };
 struct SambaOdd
-    : LanguageModel<Repeat<2, Block<40, 100, SWA<7, AttentionOptions{.n_heads = 5}>>>, untied(97)> {
+    : LanguageModel<Repeat<2, Block<40, SwiGLU<40, 100>, SWA<7, AttentionOptions{.n_heads = 5}>>>,
+                    untied(97)> {
   static constexpr const char* folder = "samba-odd";
 };
 struct SambaBias
     : LanguageModel<
-          Block<32, 72,
+          Block<32, SwiGLU<32, 72, MlpOptions{.bias = true}>,
                 SWA<9,
                     AttentionOptions{
-                        .n_heads = 4, .n_kv_heads = 1, .rotary_fraction = 0.5f, .bias = true}>,
-                MlpOptions{.bias = true}>,
+                        .n_heads = 4, .n_kv_heads = 1, .rotary_fraction = 0.5f, .bias = true}>>,
           untied(96)> {
   static constexpr const char* folder = "samba-bias-partial-rope";
 };
 struct SambaNope
-    : LanguageModel<
-          Block<32, 72, SWA<16, AttentionOptions{.n_heads = 4, .n_kv_heads = 2, .rope = false}>>,
-          tied(96)> {
+    : LanguageModel<Block<32, SwiGLU<32, 72>,
+                          SWA<16, AttentionOptions{.n_heads = 4, .n_kv_heads = 2, .rope = false}>>,
+                    tied(96)> {
   static constexpr const char* folder = "samba-nope";
 };
 struct SambaBf16Rope
     : LanguageModel<
-          Block<32, 72, SWA<16, AttentionOptions{.n_heads = 2, .rope_table = RopeTable::bfloat16}>>,
+          Block<32, SwiGLU<32, 72>,
+                SWA<16, AttentionOptions{.n_heads = 2, .rope_table = RopeTable::bfloat16}>>,
           tied(96)> {
   static constexpr const char* folder = "samba-bf16-rope";
 };
@@ -197,6 +200,30 @@ template <class Model>
 std::string path(const std::string& file) {
   return data_path("golden/" + std::string(Model::folder) + "/" + file);
 }
+
+/// What a case stores: token ids (rows, seq_len) and logits (rows, seq_len, vocab_size).
+template <class Model>
+struct Expected {
+  std::vector<std::int32_t> ids;
+  std::vector<double> logits;
+  std::size_t rows, seq_len;
+
+  Expected() {
+    const auto file = SafetensorsFile::open(path<Model>("expected.safetensors"));
+    for (const auto id : read_tensor<std::int64_t>(file, "input_ids"))
+      ids.push_back(static_cast<std::int32_t>(id));
+    logits = read_tensor<double>(file, "logits");
+    rows = static_cast<std::size_t>(file.find("input_ids")->shape[0]);
+    seq_len = static_cast<std::size_t>(file.find("input_ids")->shape[1]);
+  }
+  std::span<const std::int32_t> ids_of(std::size_t row) const {
+    return std::span(ids).subspan(row * seq_len, seq_len);
+  }
+  std::span<const double> logits_of(std::size_t row) const {
+    return std::span(logits).subspan(row * seq_len * Model::vocab_size,
+                                     seq_len * Model::vocab_size);
+  }
+};
 
 }  // namespace golden
 

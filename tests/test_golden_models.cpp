@@ -6,33 +6,9 @@ using namespace samba_test;
 
 namespace {
 
-/// What a case stores: token ids (rows, seq_len) and logits (rows, seq_len, vocab_size).
-template <class Model>
-struct Expected {
-  std::vector<std::int32_t> ids;
-  std::vector<double> logits;
-  std::size_t rows, seq_len;
-
-  Expected() {
-    const auto file = SafetensorsFile::open(golden::path<Model>("expected.safetensors"));
-    for (const auto id : read_tensor<std::int64_t>(file, "input_ids"))
-      ids.push_back(static_cast<std::int32_t>(id));
-    logits = read_tensor<double>(file, "logits");
-    rows = static_cast<std::size_t>(file.find("input_ids")->shape[0]);
-    seq_len = static_cast<std::size_t>(file.find("input_ids")->shape[1]);
-  }
-  std::span<const std::int32_t> ids_of(std::size_t row) const {
-    return std::span(ids).subspan(row * seq_len, seq_len);
-  }
-  std::span<const double> logits_of(std::size_t row) const {
-    return std::span(logits).subspan(row * seq_len * Model::vocab_size,
-                                     seq_len * Model::vocab_size);
-  }
-};
-
 template <class Model, class T, class KV = Real<T>>
 void check_case(double tolerance) {
-  const Expected<Model> expected;
+  const golden::Expected<Model> expected;
   REQUIRE(expected.rows == 2);
   const auto weights = load<Model, T>(golden::path<Model>("model.safetensors"));
 

@@ -9,6 +9,7 @@
 #include <samba/core/context.hpp>
 #include <samba/core/error.hpp>
 
+#include <cstring>
 #include <memory>
 
 namespace samba::inline SAMBA_TARGET {
@@ -53,7 +54,21 @@ inline Arena allocate(std::int64_t bytes, const char* what) {
   }
   Arena arena(static_cast<std::byte*>(data), bytes, [](std::byte* p) { cudaFree(p); });
   check_call(cudaMemset(data, 0, size), "cudaMemset");
+  check_call(cudaStreamSynchronize(nullptr), "cudaMemset");  // other streams do not wait for it
   return arena;
+}
+
+/// A zeroed block of host memory that graphs can copy from and to.
+inline Arena allocate_pinned(std::int64_t bytes, const char* what) {
+  void* data = nullptr;
+  const auto size = static_cast<std::size_t>(bytes > 0 ? bytes : 1);
+  if (cudaMallocHost(&data, size) != cudaSuccess) {
+    cudaGetLastError();
+    fail({what, ": the system cannot provide the ", bytes,
+          " bytes of pinned memory that this takes"});
+  }
+  std::memset(data, 0, size);
+  return Arena(static_cast<std::byte*>(data), bytes, [](std::byte* p) { cudaFreeHost(p); });
 }
 
 /// A copy in device memory.
@@ -64,10 +79,15 @@ inline Arena to_device(std::span<const std::byte> bytes, const char* what) {
   return arena;
 }
 
-/// A new stream on the current GPU, and a workspace.
+/// A new stream on the current GPU, and a workspace. Throws Error if there is no GPU.
 class Device {
  public:
   Device() {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+      cudaGetLastError();  // clears the error
+      fail({"CUDA: there is no device that this program can use"});
+    }
     check_call(cudaStreamCreateWithFlags(&cuda_.stream, cudaStreamNonBlocking), "cudaStreamCreate");
     check_call(cublasLtCreate(&cuda_.blas), "cublasLtCreate");
     workspace_ = allocate(std::int64_t{32} << 20, "the workspace for matrix products");
@@ -138,7 +158,39 @@ __device__ inline void store(bf16* to, float x) {
   to->bits =
       static_cast<std::uint16_t>((nan ? u | 0x400000u : u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
+/// As a number of this type.
+template <class T>
+__device__ float rounded(float x) {
+  T stored;
+  store(&stored, x);
+  return number(stored);
+}
 __device__ inline float silu(float x) { return x / (1.f + expf(-x)); }
+__device__ inline float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
+__device__ inline float softplus(float x) { return (x > 0 ? x : 0) + log1pf(expf(-fabsf(x))); }
+
+/// The sum, and the maximum, of a number of every thread, for all of them. partial: Threads / 32
+/// floats of shared memory; all threads of the block must call.
+template <int Threads>
+__device__ float block_sum(float x, float* partial) {
+  for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  __syncthreads();  // an earlier result has been read
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = 0;
+  for (int i = 0; i < Threads / 32; ++i) x += partial[i];
+  return x;
+}
+template <int Threads>
+__device__ float block_max(float x, float* partial) {
+  for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = partial[0];
+  for (int i = 1; i < Threads / 32; ++i) x = fmaxf(x, partial[i]);
+  return x;
+}
 
 /// The elements in one state, like ArrayData::of.
 template <class R>

@@ -36,21 +36,35 @@ __global__ void add_bias(const float* bias, E* out, std::int64_t stride, std::in
   if (i < n) store(to + i, number(to[i]) + bias[i]);
 }
 
+/// A row of one block of a block-diagonal map, whose matrix is (K, N), as in a file. One thread per
+/// output; blockIdx.y is the row, blockIdx.z the block.
+template <class E>
+__global__ void block_matmul(kernels::BlockMatmulArgs<RowMajor<E>, E> all) {
+  const auto& a = all.first;
+  const std::int64_t n = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
+  if (n >= a.N) return;
+  const E* const w = a.w + blockIdx.z * all.w_stride + n;
+  const E* const x = a.x + blockIdx.y * a.x_stride + blockIdx.z * a.K;
+  float sum = 0;
+  for (std::int64_t k = 0; k < a.K; ++k) sum += number(x[k]) * number(w[k * a.N]);
+  store(a.out + blockIdx.y * a.out_stride + blockIdx.z * a.N + n, sum);
+}
+
 }  // namespace cuda
 
 namespace kernels {
 
 /// For row-major weights. Sums are float. The library chooses the algorithm by the sizes; the
 /// choice is the same for one version of the library and one GPU model.
-template <class E>
-void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E>& a) {
+template <class E, class O>
+void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E, O>& a) {
   if (a.rows == 0) return;
   using namespace cuda;
   // In column-major terms: out^T, (N, rows), = w, (N, K), the transpose of what is stored, times
   // x^T, (K, rows).
   constexpr cudaDataType_t type = data_type<E>;
   const Layout2d w(type, a.K, a.N, a.K), x(type, a.K, a.rows, a.x_stride),
-      out(type, a.N, a.rows, a.out_stride);
+      out(data_type<O>, a.N, a.rows, a.out_stride);
   cublasLtMatmulDesc_t description = nullptr;
   check_call(cublasLtMatmulDescCreate(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F),
              "cublasLtMatmulDescCreate");
@@ -62,9 +76,9 @@ void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E>& 
   cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                        &device.workspace_bytes, sizeof(device.workspace_bytes));
   // Rows may have any stride, so the alignment is computed from addresses and strides.
-  const auto aligned = [](const void* p, std::int64_t stride) {
+  const auto aligned = []<class X>(const X* p, std::int64_t stride) {
     const auto bits =
-        reinterpret_cast<std::uintptr_t>(p) | static_cast<std::uintptr_t>(stride) * sizeof(E);
+        reinterpret_cast<std::uintptr_t>(p) | static_cast<std::uintptr_t>(stride) * sizeof(X);
     return static_cast<std::uint32_t>(bits & -bits) > 256
                ? 256u
                : static_cast<std::uint32_t>(bits & -bits);
@@ -100,6 +114,15 @@ void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E>& 
         a.bias, a.out, a.out_stride, a.N);
     check_launch("add_bias");
   }
+}
+
+template <class E>
+void launch(const Cuda& device, const Chunk&, const BlockMatmulArgs<RowMajor<E>, E>& a) {
+  if (a.first.rows == 0) return;
+  const dim3 grid(cuda::blocks(a.first.N, 128), static_cast<unsigned>(a.first.rows),
+                  static_cast<unsigned>(a.blocks));
+  cuda::block_matmul<<<grid, 128, 0, device.stream>>>(a);
+  cuda::check_launch("block_matmul");
 }
 
 }  // namespace kernels

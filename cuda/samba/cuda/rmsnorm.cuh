@@ -7,20 +7,16 @@ namespace samba::inline SAMBA_TARGET {
 namespace cuda {
 
 /// One block of 256 threads per row.
-template <class R, class E>
-__global__ void rmsnorm(kernels::RmsNormArgs<R, E> a) {
+template <class R, class E, class X>
+__global__ void rmsnorm(kernels::RmsNormArgs<R, E, X> a) {
   __shared__ float squares[8];
-  const R* const x = a.x + blockIdx.x * a.x_stride;
+  const X* const x = a.x + blockIdx.x * a.x_stride;
   float sum = 0;
   for (std::int64_t i = threadIdx.x; i < a.columns; i += 256) {
     const float value = number(x[i]);
     sum += value * value;
   }
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_down_sync(0xffffffffu, sum, step);
-  if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
-  __syncthreads();
-  sum = 0;
-  for (int i = 0; i < 8; ++i) sum += squares[i];
+  sum = block_sum<256>(sum, squares);
   const float scale = 1.f / sqrtf(sum / static_cast<float>(a.columns) + a.eps);
   E* const out = a.out + blockIdx.x * a.out_stride;
   for (std::int64_t i = threadIdx.x; i < a.columns; i += 256)
@@ -31,8 +27,8 @@ __global__ void rmsnorm(kernels::RmsNormArgs<R, E> a) {
 
 namespace kernels {
 
-template <class R, class E>
-void launch(const Cuda& device, const Chunk&, const RmsNormArgs<R, E>& a) {
+template <class R, class E, class X>
+void launch(const Cuda& device, const Chunk&, const RmsNormArgs<R, E, X>& a) {
   if (a.rows == 0) return;
   cuda::rmsnorm<<<static_cast<unsigned>(a.rows), 256, 0, device.stream>>>(a);
   cuda::check_launch("rmsnorm");

@@ -80,10 +80,13 @@ constexpr std::int64_t block_width(std::int64_t size) {
   while (width * width < size) ++width;
   return width;
 }
-/// Elements of T from one packed block to the next.
+/// Elements of T from one block to the next: packed ones, or, for RowMajor, as in a file.
 template <class T>
 constexpr std::int64_t block_stride(std::int64_t width) {
-  return Packing<T>::bytes(width, width) / std::int64_t{sizeof(T)};
+  if constexpr (!std::is_same_v<Element<T>, T>)
+    return width * width;
+  else
+    return Packing<T>::bytes(width, width) / std::int64_t{sizeof(T)};
 }
 
 /// Writes values, (inputs, outputs), to a packed square block; get_block reads them back.

@@ -18,10 +18,10 @@ struct AttentionArgs {
   std::int64_t position;  ///< of row 0
   std::int64_t rows;
   int n_kv_heads, group, head_dim;
-  R divisor;       ///< of the scores
-  R cap;           ///< scores s become cap * tanh(s / cap); 0: they stay
-  const R* sinks;  ///< (n_kv_heads, group), scores of a key without a value; or null
-  R* out;          ///< (rows, n_kv_heads * group * head_dim)
+  Real<R> divisor;       ///< of the scores
+  Real<R> cap;           ///< scores s become cap * tanh(s / cap); 0: they stay
+  const Real<R>* sinks;  ///< (n_kv_heads, group), scores of a key without a value; or null
+  R* out;                ///< (rows, n_kv_heads * group * head_dim)
   std::int64_t out_stride;
   R* log_sum;  ///< (rows, n_kv_heads * group), of the exponentials of scores; or null
 };
@@ -102,7 +102,7 @@ struct AttentionChunk {
   AttentionArgs<R, KV> args;
   RingData<KV> ring_k, ring_v;
   bool update_rings;
-  R* scratch;
+  Real<R>* scratch;
   std::int64_t scratch_size;
 };
 template <class R, class KV>
@@ -200,9 +200,9 @@ AttentionArgs<Act<P>, KeyValue<P>> attention_args(const auto& a) {
           .n_kv_heads = KvHeads,
           .group = Group,
           .head_dim = HeadDim,
-          .divisor = std::sqrt(a.scores.scale_dim > 0 ? static_cast<Act<P>>(a.scores.scale_dim)
-                                                      : static_cast<Act<P>>(HeadDim)),
-          .cap = static_cast<Act<P>>(a.scores.cap),
+          .divisor = std::sqrt(a.scores.scale_dim > 0 ? static_cast<Real<P>>(a.scores.scale_dim)
+                                                      : static_cast<Real<P>>(HeadDim)),
+          .cap = static_cast<Real<P>>(a.scores.cap),
           .sinks = a.scores.sinks,
           .out = const_cast<Act<P>*>(a.out.data),
           .out_stride = a.out.stride,

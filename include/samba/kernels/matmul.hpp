@@ -5,14 +5,14 @@ namespace samba::inline SAMBA_TARGET::kernels {
 
 /// out[i, n] = bias[n] + sum_k x[i, k] * w[n, k] for i < rows and n < N. x is converted to the type
 /// of the weights: bf16 rounds it; int8 and q4 quantise 32 k of a row at a time to 8 bits,
-/// symmetrically, by their largest magnitude / 127. E: activations.
-template <class T, class E = Real<T>>
+/// symmetrically, by their largest magnitude / 127. E: of x, O: of out.
+template <class T, class E = Real<T>, class O = E>
 struct MatmulArgs {
   const Element<T>* w;  ///< (N, K), packed (see Packing), or row major
   const Real<T>* bias;  ///< (N), or null
   const E* x;           ///< (rows, K)
   std::int64_t x_stride;
-  E* out;  ///< (rows, N)
+  O* out;  ///< (rows, N)
   std::int64_t out_stride;
   std::int64_t rows, N, K;
 };
@@ -95,6 +95,20 @@ template <class P, class T, int N, int K>
 void matmul(const Context<P>& c, const Matrix<T, N, K>& w, std::type_identity_t<In<P, K>> x,
             std::type_identity_t<Out<P, N>> out) {
   matmul(c, w, Vector<Real<T>, N>{}, x, out);
+}
+/// The same, with sums that are not rounded to activations: logits.
+template <class P, class T, int N, int K>
+void matmul_to_real(const Context<P>& c, const Matrix<T, N, K>& w, std::type_identity_t<In<P, K>> x,
+                    std::type_identity_t<RowsArgument<Real<P>, N>> out) {
+  samba::detail::launch_on(c, MatmulArgs<T, Act<P>, Real<P>>{.w = w.data(),
+                                                             .bias = nullptr,
+                                                             .x = x.data,
+                                                             .x_stride = x.stride,
+                                                             .out = out.data,
+                                                             .out_stride = out.stride,
+                                                             .rows = x.rows,
+                                                             .N = N,
+                                                             .K = K});
 }
 
 /// The gradients of matmul. Operands are converted to the type of the weights.

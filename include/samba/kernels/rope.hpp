@@ -60,6 +60,11 @@ class RotaryTable {
     }
   }
 
+  /// What a device computes angles from: the frequencies, exact, or rounded for RopeTable::bfloat16.
+  RopeTable kind() const { return kind_; }
+  const double* frequencies() const { return frequency_; }
+  const float* rounded_frequencies() const { return rounded_frequency_; }
+
   /// Fills cos and sin, each (Rotary / 2), for one position.
   template <class R>
   void at(std::int64_t position, R* cos, R* sin) const {

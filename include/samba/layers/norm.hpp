@@ -101,6 +101,20 @@ struct Norm {
           c, {.weight = w.scale(), .bias = w.offset, .eps = eps(c), .x = x, .out = out});
   }
 
+  /// The same of a layer's output, which are activations.
+  template <int D, class P>
+  static void forward_output(const Context<P>& c, const Weights<Weight<P>, D>& w, In<P, D> x,
+                             Out<P, D> out) {
+    if constexpr (is_rms) {
+      kernels::head_norm<D>(c, {.weight = w.scale(), .eps = eps(c), .x = x, .out = out});
+    } else {
+      static_assert(std::is_same_v<Act<P>, Residual<P>>,
+                    "Norm: a LayerNorm of a layer's output needs activations of the type of the "
+                    "residual stream: on a CUDA device matrices in float");
+      forward<D>(c, w, x, out);
+    }
+  }
+
   /// Scratch of backward, for each row.
   template <class P>
   using Statistics = Rows<Real<P>, is_rms ? 1 : 2>;

@@ -544,7 +544,7 @@ struct LanguageModel {
   static void logits(const Context<P>& c, const Tree<Weight<P>>& w, Stream<P> x,
                      Rows<Act<P>, d_model> normed, Logits<P> logits) {
     FinalNorm::template forward<d_model>(c, w.norm, x, normed);
-    kernels::matmul(c, w.head, normed, logits);
+    kernels::matmul_to_real(c, w.head, normed, logits);
     if constexpr (logit_cap > 0) kernels::soft_cap<vocab_size>(c, logits, logit_cap);
   }
 

@@ -167,7 +167,7 @@ struct NormedNode {
     if constexpr (normed) Before::template forward<d_model>(c, w.norm, x, t.normed_x);
     const Out<P, d_model> y = sandwich ? Out<P, d_model>(t.y) : out;
     L::forward(c, w.layer, s, t.layer, layer_in<P>(t, x), y);
-    if constexpr (sandwich) After::template forward<d_model>(c, w.after, y, out);
+    if constexpr (sandwich) After::template forward_output<d_model>(c, w.after, y, out);
   }
 
   template <class P>
