@@ -9,8 +9,9 @@ if [ -n "$cpu" ]; then
   export OMP_NUM_THREADS=1
   found=$(qemu-x86_64 -cpu "$cpu" "$compiled" 2>/dev/null)
   [ "$found" = "$set" ] || { echo "on $cpu: expected $set, found $found"; exit 1; }
-  expected=$("$bits" "$folder" 80)
-  found=$(qemu-x86_64 -cpu "$cpu" "$compiled" "$folder" 80 2>/dev/null)
+  # Few tokens: emulated, AVX2 takes a second for what takes a millisecond. Many are compared without emulation.
+  expected=$("$bits" "$folder" 4)
+  found=$(qemu-x86_64 -cpu "$cpu" "$compiled" "$folder" 4 2>/dev/null)
   diff <(echo "$expected") <(echo "$found")
 elif "$compiled" "$folder" 4 "$set" >/dev/null 2>&1; then
   expected=$("$bits" "$folder" 600)
