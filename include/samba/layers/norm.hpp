@@ -110,7 +110,7 @@ struct Norm {
     } else {
       static_assert(std::is_same_v<Act<P>, Residual<P>>,
                     "Norm: a LayerNorm of a layer's output needs activations of the type of the "
-                    "residual stream: on a CUDA device matrices in float");
+                    "residual stream: on this device matrices in float");
       forward<D>(c, w, x, out);
     }
   }
