@@ -163,7 +163,7 @@ void check_soft_cap(float cap, const std::vector<float>& x, const std::vector<fl
   const auto naive = [](auto... args) { reference::soft_cap(args...); };
   const auto fast_backward = [](auto... args) { simd::soft_cap_backward(args...); };
   const auto naive_backward = [](auto... args) { reference::soft_cap_backward(args...); };
-  // xsimd's tanh is right to a few roundings, as are the quotient and the product.
+  // tanh is right to a few roundings, as are the quotient and the product.
   check_results({{"out", out}, {"dx", dx}}, run(0.f, fast, fast_backward),
                 run(0.f, naive, naive_backward), run(0., naive, naive_backward), 8 * unit_roundoff,
                 1e-15);

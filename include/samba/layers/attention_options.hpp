@@ -52,7 +52,8 @@ constexpr int rotary_channels(bool rope, float fraction, int head_dim) {
 
 /// Calls f(name, value) for the options of a layer of attention, none of which is left to be derived,
 /// that its structure line has. window: 0 without one.
-constexpr void visit_attention_options(int window, const AttentionOptions& o, auto&& f) {
+[[gnu::cold]] constexpr void visit_attention_options(int window, const AttentionOptions& o,
+                                                     auto&& f) {
   f("n_heads", o.n_heads);
   f("n_kv_heads", o.n_kv_heads);
   f("head_dim", o.head_dim);

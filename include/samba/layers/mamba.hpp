@@ -19,7 +19,7 @@ struct MambaOptions {
 namespace detail {
 
 /// Calls f(name, value) for what the structure line of Mamba has. o.dt_rank: not 0.
-constexpr void visit_mamba_options(int d_state, const MambaOptions& o, auto&& f) {
+[[gnu::cold]] constexpr void visit_mamba_options(int d_state, const MambaOptions& o, auto&& f) {
   f("d_state", d_state);
   f("d_conv", o.d_conv);
   f("expand", o.expand);

@@ -25,7 +25,7 @@ struct NormOptions {
 namespace detail {
 
 /// Calls f(name, value) for the options that are not their defaults.
-constexpr void visit_norm_options(const NormOptions& o, auto&& f) {
+[[gnu::cold]] constexpr void visit_norm_options(const NormOptions& o, auto&& f) {
   if (o.kind == NormKind::layer) f("kind", "layer");
   if (o.eps > 0) f("eps", o.eps);
   if (o.plus_one) f("plus_one", true);

@@ -17,7 +17,7 @@ enum class MlpGate { silu, gelu, gelu_tanh };
 namespace detail {
 
 /// Calls f(name, value) for what the structure line of a gated MLP has.
-constexpr void visit_mlp_options(int d_ff, bool bias, MlpGate gate, auto&& f) {
+[[gnu::cold]] constexpr void visit_mlp_options(int d_ff, bool bias, MlpGate gate, auto&& f) {
   f("d_ff", d_ff);
   f("bias", bias);
   if (gate != MlpGate::silu) f("gate", gate == MlpGate::gelu ? "gelu" : "gelu_tanh");

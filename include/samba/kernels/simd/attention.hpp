@@ -101,7 +101,7 @@ template <class KV>
 /// A row's scores become cap * tanh(score / cap).
 [[gnu::noinline]] inline void cap_scores(float cap, float* score) {
   for (int j = 0; j < attention_tile; j += lanes)
-    store(score + j, vec(cap) * xsimd::tanh(load(score + j) / vec(cap)));
+    store(score + j, vec(cap) * tanh(load(score + j) / vec(cap)));
 }
 
 /// Turns a row's scores into weights, 0 outside `visible`, and updates the running maximum and

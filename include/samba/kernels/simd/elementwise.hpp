@@ -84,7 +84,7 @@ inline vec gelu_gate(vec x, Gelu form) {
 
 [[gnu::noinline]] inline void soft_cap(float cap, Range columns, float* x) {
   for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
-    store_part(x + i, vec(cap) * xsimd::tanh(load_part(x + i, n) / vec(cap)), n);
+    store_part(x + i, vec(cap) * tanh(load_part(x + i, n) / vec(cap)), n);
   });
 }
 

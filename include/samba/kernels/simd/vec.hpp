@@ -222,6 +222,13 @@ inline ExpPair exp_and_expm1(vec x) {
   return {e, xsimd::select(as_float(parts.n) == vec(0.f), fma(parts.f * parts.f, parts.q, parts.f),
                            e - vec(1.f))};
 }
+/// tanh x = -expm1(-2 |x|) / (2 + expm1(-2 |x|)), with the sign of x. (Compiles in a tenth of the time of
+/// xsimd's.)
+inline vec tanh(vec x) {
+  const vec m = exp_and_expm1(vec(-2.f) * xsimd::abs(x)).expm1;
+  const vec t = m / (vec(2.f) + m);
+  return xsimd::select(x < vec(0.f), t, -t);
+}
 /// As exp_below, but for any x; above 88.3 it is e^88.3.
 inline vec exp(vec x) { return exp_below((xsimd::min)(vec(88.3f), x)); }
 
