@@ -42,10 +42,10 @@ std::string message_of_loading(const std::string& bytes) {
 template <class T>
 TensorRef<float> packed_rows(T* data, std::int64_t rows, std::int64_t row_size) {
   TensorRef<float> tensor;
-  tensor.layout = Layout::packed;
+  static_cast<RowAccess<float>&>(tensor) = RowAccess<float>::of<Matrix<T, 1, 1>>();
   tensor.rows = rows;
   tensor.row_size = row_size;
-  tensor.bind(data);
+  tensor.data = data;
   return tensor;
 }
 

@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <new>
 #include <utility>
 
@@ -17,21 +16,22 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
-/// Frees a block: one from operator new, one the system mapped, or device memory.
-struct FreeBlock {
+/// A block of memory and how it is freed: one from operator new, one the system mapped, or device
+/// memory. Plain data; its owner is an Arena.
+struct MemoryBlock {
+  std::byte* data = nullptr;  ///< the first byte in use
+  std::int64_t bytes = 0;     ///< in use
   void* mapped = nullptr;
-  std::size_t size = 0;
+  std::size_t mapped_bytes = 0;
   void (*release)(std::byte*) = nullptr;
 
-  explicit FreeBlock(void* at = nullptr, std::size_t bytes = 0) : mapped(at), size(bytes) {}
-  explicit FreeBlock(void (*free)(std::byte*)) : release(free) {}
-  void operator()(std::byte* p) const {
+  [[gnu::cold, gnu::noinline]] void free() const {
     if (release)
-      release(p);
+      release(data);
     else if (mapped)
-      ::munmap(mapped, size);
+      ::munmap(mapped, mapped_bytes);
     else
-      ::operator delete(p, std::align_val_t{alignment});
+      ::operator delete(data, std::align_val_t{alignment});
   }
 };
 
@@ -56,36 +56,38 @@ class Arena {
  public:
   Arena() = default;
   /// Throws Error, naming its purpose and size, if the system cannot provide the block.
-  [[gnu::cold, gnu::noinline]] explicit Arena(std::int64_t bytes, const char* what = "Arena")
-      : bytes_(bytes) {
+  [[gnu::cold, gnu::noinline]] explicit Arena(std::int64_t bytes, const char* what = "Arena") {
+    block_.bytes = bytes;
     if (bytes == 0) return;
     const auto size = static_cast<std::size_t>(bytes);
     if (bytes >= large)
       map(size);
     else if (void* const block = ::operator new(size, std::align_val_t{alignment}, std::nothrow))
-      data_.reset(static_cast<std::byte*>(std::memset(block, 0, size)));
-    if (!data_) fail_no_memory(what, bytes);
+      block_.data = static_cast<std::byte*>(std::memset(block, 0, size));
+    if (!block_.data) fail_no_memory(what, bytes);
   }
 
   /// Takes over a block that the system mapped; the arena is the `bytes` bytes starting at `first`.
   Arena(void* mapped, std::size_t size, std::byte* first, std::int64_t bytes)
-      : data_(first, detail::FreeBlock(mapped, size)), bytes_(bytes) {}
+      : block_{first, bytes, mapped, size} {}
 
   /// Takes over a block of other memory, such as a device's; release(data) frees it.
   Arena(std::byte* data, std::int64_t bytes, void (*release)(std::byte*))
-      : data_(data, detail::FreeBlock(release)), bytes_(bytes) {}
+      : block_{data, bytes, nullptr, 0, release} {}
 
-  Arena(Arena&& other) noexcept
-      : data_(std::move(other.data_)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Arena(Arena&& other) noexcept : block_(std::exchange(other.block_, {})) {}
   Arena& operator=(Arena&& other) noexcept {
-    data_ = std::move(other.data_);
-    bytes_ = std::exchange(other.bytes_, 0);
+    Arena taken(std::move(other));
+    std::swap(block_, taken.block_);
     return *this;
+  }
+  ~Arena() {
+    if (block_.data) block_.free();
   }
 
   /// Never null, even when empty: std::memcpy and std::memset do not accept null, even for 0 bytes.
-  std::byte* data() const { return data_ ? data_.get() : nothing; }
-  std::int64_t bytes() const { return bytes_; }
+  std::byte* data() const { return block_.data ? block_.data : nothing; }
+  std::int64_t bytes() const { return block_.bytes; }
 
  private:
   static constexpr std::int64_t large = std::int64_t{4} << 20;
@@ -99,16 +101,17 @@ class Arena {
                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) return;
     const std::size_t skip = -reinterpret_cast<std::uintptr_t>(mapped) % huge_page;
-    data_ = {static_cast<std::byte*>(mapped) + skip, detail::FreeBlock(mapped, size + huge_page)};
+    block_.data = static_cast<std::byte*>(mapped) + skip;
+    block_.mapped = mapped;
+    block_.mapped_bytes = size + huge_page;
 #ifdef MADV_HUGEPAGE
-    ::madvise(data_.get(), size, MADV_HUGEPAGE);  // a hint
+    ::madvise(block_.data, size, MADV_HUGEPAGE);  // a hint
 #endif
   }
 
   alignas(alignment) static inline std::byte nothing[1] = {};
 
-  std::unique_ptr<std::byte, detail::FreeBlock> data_;
-  std::int64_t bytes_ = 0;
+  detail::MemoryBlock block_;
 };
 
 /// Hands out consecutive aligned places in a block. With a null block it only counts.

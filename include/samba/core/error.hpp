@@ -74,20 +74,21 @@ class Part {
   constexpr Part(Kind kind, const void* data, std::uint64_t number)
       : data_(data), number_(number), kind_(kind) {}
 
-  [[gnu::noinline]] static void put(std::string& message, const char* text, std::size_t n) {
+  [[gnu::cold, gnu::noinline]] static void put(std::string& message, const char* text,
+                                               std::size_t n) {
     message.append(text, n);
   }
   /// The shortest text that reads back as the same number, whatever the locale.
-  static void put_number(std::string& message, auto x) {
+  [[gnu::cold]] static void put_number(std::string& message, auto x) {
     char text[32];
     put(message, text,
         static_cast<std::size_t>(std::to_chars(text, text + sizeof text, x).ptr - text));
   }
-  static void put_integer(std::string& message, std::int64_t i) {
+  [[gnu::cold]] static void put_integer(std::string& message, std::int64_t i) {
     if (i < 0) put(message, "-", 1);
     put_number(message, i < 0 ? -static_cast<std::uint64_t>(i) : static_cast<std::uint64_t>(i));
   }
-  static void put_quoted(std::string& message, std::string_view text) {
+  [[gnu::cold]] static void put_quoted(std::string& message, std::string_view text) {
     constexpr const char* hex = "0123456789abcdef";
     put(message, "\"", 1);
     for (const char c : text) {
@@ -105,11 +106,17 @@ class Part {
   Kind kind_;
 };
 
-/// Joins parts into names and messages: cheaper to compile than a chain of +.
+/// Appends parts, none of which may refer to the text itself. Names and messages are cheaper to
+/// compile so than as a chain of +.
+[[gnu::cold, gnu::noinline]] inline void append(std::string& text,
+                                                std::initializer_list<Part> parts) {
+  for (const Part& part : parts) part.append_to(text);
+}
+/// Joins parts into a text.
 [[gnu::cold, gnu::noinline]] inline std::string join(std::initializer_list<Part> parts) {
-  std::string message;
-  for (const Part& part : parts) part.append_to(message);
-  return message;
+  std::string text;
+  append(text, parts);
+  return text;
 }
 
 }  // namespace detail

@@ -33,17 +33,21 @@ struct Q4Scale {
   [[gnu::cold]] static Q4Scale best(const float* x, std::int64_t n) {
     constexpr std::uint16_t nan = 0x7e00;
     if (!samba::is_finite(largest_magnitude(x, n))) return {nan, nan};
-    const auto [low, high] = std::minmax_element(x, x + n);
-    const float range = *high - *low;
+    float low = x[0], high = x[0];
+    for (std::int64_t k = 1; k < n; ++k) {
+      low = (std::min)(low, x[k]);
+      high = (std::max)(high, x[k]);
+    }
+    const float range = high - low;
     if (!samba::is_finite(range)) return {nan, nan};
-    if (range < 1e-30f) return {0, f16_from_float(*low)};
+    if (range < 1e-30f) return {0, f16_from_float(low)};
 
     constexpr std::int64_t units = 15 << 15;  // from the smallest to the largest number
     const float to_units = static_cast<float>(units) / range;
     std::int32_t u[Q4Block::size];
     std::int64_t sum_u = 0;
     for (std::int64_t k = 0; k < n; ++k)
-      sum_u += u[k] = static_cast<std::int32_t>(std::lrint((x[k] - *low) * to_units));
+      sum_u += u[k] = static_cast<std::int32_t>(std::lrint((x[k] - low) * to_units));
     double most = -1, slope = 0, offset = 0;
     struct Levels {
       float count, skip;
@@ -72,7 +76,7 @@ struct Q4Scale {
     }
     const double unit = static_cast<double>(range) / static_cast<double>(units);
     return {f16_from_float(static_cast<float>(slope * unit)),
-            f16_from_float(static_cast<float>(std::fma(offset, unit, static_cast<double>(*low))))};
+            f16_from_float(static_cast<float>(std::fma(offset, unit, static_cast<double>(low))))};
   }
 };
 

@@ -137,11 +137,24 @@ void get_row(const T* data, Layout layout, std::int64_t r, std::int64_t N, std::
 
 namespace detail {
 
+/// What weight tensors of all shapes have in common. (Apart, so that it is compiled once.)
+template <class T>
+class StoredData {
+ public:
+  using value_type = T;
+
+  void bind(std::byte* place) { data_ = reinterpret_cast<T*>(place); }
+  constexpr const T* data() const { return data_; }
+  constexpr T* data() { return data_; }
+
+ private:
+  T* data_ = nullptr;
+};
+
 /// A weight tensor: a pointer, and its shape in a file: `rows` rows of `row_size` elements, one row
 /// for each index of its first extent. A vector is one row.
 template <class T, Layout L, std::int64_t Rows, std::int64_t RowSize>
-struct Stored {
-  using value_type = T;
+struct Stored : StoredData<T> {
   static constexpr Layout layout = L;
   static constexpr std::int64_t rows = Rows, row_size = RowSize;
   static constexpr std::int64_t bytes = [] {
@@ -154,19 +167,12 @@ struct Stored {
       return Rows * RowSize * element;
   }();
 
-  void bind(std::byte* place) { data_ = reinterpret_cast<T*>(place); }
-  constexpr const T* data() const { return data_; }
-  constexpr T* data() { return data_; }
-
   void set_row(std::int64_t r, const Real<T>* values) {
-    samba::set_row(data_, L, r, Rows, RowSize, values);
+    samba::set_row(this->data(), L, r, Rows, RowSize, values);
   }
   void get_row(std::int64_t r, Real<T>* values) const {
-    samba::get_row(data_, L, r, Rows, RowSize, values);
+    samba::get_row(this->data(), L, r, Rows, RowSize, values);
   }
-
- private:
-  T* data_ = nullptr;
 };
 
 }  // namespace detail

@@ -180,7 +180,7 @@ auto as_eigen(S& snapshot, std::string_view name) {
     decltype(branch)::type::template State<P>::visit(part, [&]<class X>(auto tensor, X& x) {
       if constexpr (std::is_same_v<decltype(x.data), R*>) {
         const std::string known = detail::join({number, ".", detail::name_text(tensor)});
-        names += detail::join({names.empty() ? "" : ", ", known});
+        detail::append(names, {names.empty() ? "" : ", ", known});
         if (known == name) new (&map) detail::EigenMap<Element>(detail::map_state<Element>(x));
       }
     });

@@ -76,7 +76,7 @@ namespace detail {
       break;
   }
   std::string norms = norm_text(b.norm);
-  if (b.sandwich && !norms.empty()) norms += join({", ", norms});
+  if (b.sandwich && !norms.empty()) norms = join({norms, ", ", norms});
   info.kind = kind_text(b.sandwich ? "sandwich" : "", norms, 1);
   return info;
 }

@@ -21,7 +21,7 @@ struct CppMembers {
   std::string text;
 
   [[gnu::cold]] void add(const char* name, const std::string& value) {
-    text += join({text.empty() ? "" : ", ", ".", name, " = ", value});
+    append(text, {text.empty() ? "" : ", ", ".", name, " = ", value});
   }
   void add(const char* name, int value, int unless) {
     if (value != unless) add(name, std::to_string(value));
@@ -114,7 +114,7 @@ struct CppMembers {
 /// after `using namespace samba;`, and an assertion of its number of parameters. Layers that occur more
 /// than once have names of their own.
 [[gnu::cold]] inline std::string cpp_text(const Architecture& a, const std::string& name) {
-  using detail::join;
+  using detail::append, detail::join;
   // The kinds of branches in order of appearance, and which each branch is.
   std::vector<ArchitectureBranch> kinds;
   std::vector<std::size_t> order;
@@ -144,10 +144,10 @@ struct CppMembers {
     if (kind.sandwich || !(kind.norm == NormOptions{})) {
       const std::string norm = join({"Norm<", detail::norm_cpp(kind.norm), ">"});
       // Attention takes its width from the stack, so the norms are said there.
-      text += join({"using ", names.back(), " = HybridStack<DModel<", a.d_model, ">, Norms<", norm,
+      append(text, {"using ", names.back(), " = HybridStack<DModel<", a.d_model, ">, Norms<", norm,
                     kind.sandwich ? join({", ", norm}) : "", ">, ", type, ">;\n"});
     } else {
-      text += join({"using ", names.back(), " = ", type, ";\n"});
+      append(text, {"using ", names.back(), " = ", type, ";\n"});
     }
   }
 
@@ -160,7 +160,7 @@ struct CppMembers {
   }
   const auto list = [&](std::size_t begin, std::size_t end) {
     std::string all;
-    for (std::size_t i = begin; i < end; ++i) all += join({i > begin ? ", " : "", names[order[i]]});
+    for (std::size_t i = begin; i < end; ++i) append(all, {i > begin ? ", " : "", names[order[i]]});
     return all;
   };
   const std::size_t times = order.empty() ? 0 : order.size() / p, rest = times * p;

@@ -103,7 +103,7 @@ class CheckpointMap {
     std::string lines = {};
 
     [[gnu::cold]] void add(const std::string& line) {
-      if (++count <= 20) lines += join({"\n    ", line});
+      if (++count <= 20) append(lines, {"\n    ", line});
     }
     [[gnu::cold]] std::string text() const {
       if (count == 0) return "";
@@ -170,7 +170,6 @@ template <class R, class File>
   map.check_all(structure);
 
   std::vector<LoadedRows<Tensor>> pieces;
-  std::vector<R> values;  // of a vector that is spread over several tensors in the file
   std::size_t longest = 0;
   const auto refuse = [&](const Tensor& stored, std::int64_t element) {
     fail({file.path(), ": tensor ", stored.name, ": element ", element, " is not finite"});
@@ -178,7 +177,9 @@ template <class R, class File>
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const TensorRef<R>& tensor = tensors[i];
     const bool vector = tensor.shape.size() == 1;  // one row, whose parts count elements
-    if (vector) values.resize(static_cast<std::size_t>(tensor.row_size));
+    // Of a vector, which may be spread over several tensors in the file.
+    const auto size = vector ? static_cast<std::size_t>(tensor.row_size) : 0;
+    const auto values = std::make_unique<R[]>(size);
     longest = (std::max)(longest, static_cast<std::size_t>(tensor.row_size));
     map.naming().parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
       const Tensor& stored = *map.find(part.name);
@@ -187,27 +188,27 @@ template <class R, class File>
                                      part.rows, part.file_row, part.file_step};
       if (!vector) return pieces.push_back(piece);
       for (std::int64_t k = 0; k < part.rows; ++k) {
-        const auto one = std::span(values).subspan(static_cast<std::size_t>(part.row + k), 1);
+        const std::span<R> one(values.get() + part.row + k, 1);
         read_floats(stored, piece.stored_row(k), one);
         if (first_not_finite<R>(one) == 0) refuse(stored, piece.stored_row(k));
         one[0] += static_cast<R>(part.add);
       }
     });
-    if (vector) tensor.set_row(0, values.data());
+    if (vector) tensor.set_row(0, values.get());
   }
 
   const int threads = usable_threads(0);
-  values.resize(longest * static_cast<std::size_t>(threads));
+  const auto values = std::make_unique<R[]>(longest * static_cast<std::size_t>(threads));
   std::atomic<std::size_t> bad{pieces.size()};  // the first bad piece found by any thread
   parallel(threads, [&](const Team& team) {
-    R* const own = values.data() + static_cast<std::size_t>(team.rank) * longest;
+    R* const own = values.get() + static_cast<std::size_t>(team.rank) * longest;
     const std::size_t found = load_rows(team, tensors, pieces, own);
     for (std::size_t known = bad; found < known && !bad.compare_exchange_weak(known, found);) {}
   });
   if (bad == pieces.size()) return;
   const LoadedRows<Tensor>& piece = pieces[bad];
   const std::int64_t size = tensors[piece.tensor].row_size;
-  const std::span row(values.data(), static_cast<std::size_t>(size));
+  const std::span row(values.get(), static_cast<std::size_t>(size));
   for (std::int64_t r = 0; r < piece.rows; ++r) {
     read_floats(*piece.stored, piece.stored_row(r) * size, row);
     if (const std::size_t k = first_not_finite<R>(row); k < row.size())
@@ -224,25 +225,32 @@ template <class R>
   load_tensors(file, format_of(file), structure, std::move(branches), tied, tensors);
 }
 
+/// The bytes of a vector's elements. (A span of a vector costs every program compile time.)
+template <class X>
+std::span<const std::byte> bytes_of(const std::vector<X>& x) {
+  return {reinterpret_cast<const std::byte*>(x.data()), x.size() * sizeof(X)};
+}
+
+template <class To, class From>
+std::vector<To> rounded(const std::vector<From>& x) {
+  std::vector<To> result(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) result[i] = To(x[i]);
+  return result;
+}
+
 /// Writes all of a tensor that was declared as `dtype`: f32, f64 or bf16.
 template <class R>
 [[gnu::cold]] void write_rows(SafetensorsWriter& writer, const std::string& name,
                               const TensorRef<R>& tensor, Dtype dtype) {
   std::vector<R> row(static_cast<std::size_t>(tensor.row_size));
-  std::vector<float> wide;
-  std::vector<bf16> narrow;
   for (std::int64_t r = 0; r < tensor.rows; ++r) {
     tensor.get_row(r, row.data());
-    wide.assign(row.begin(), row.end());
-    if (dtype == Dtype::bf16) {
-      narrow.clear();
-      for (const float x : wide) narrow.push_back(bf16(x));
-      writer.write(name, std::as_bytes(std::span(narrow)));
-    } else if (dtype == dtype_of<R>) {
-      writer.write(name, std::as_bytes(std::span(row)));
-    } else {
-      writer.write(name, std::as_bytes(std::span(wide)));
-    }
+    if (dtype == Dtype::bf16)
+      writer.write(name, bytes_of(rounded<bf16>(rounded<float>(row))));
+    else if (dtype == dtype_of<R>)
+      writer.write(name, bytes_of(row));
+    else
+      writer.write(name, bytes_of(rounded<float>(row)));
   }
 }
 

@@ -114,54 +114,47 @@ class CheckpointNaming {
     if (format_->norm_scales && t.attributes.less_one) whole.add = -1;
     const std::string_view name = t.name;
     if (t.branch < 0) {
-      whole.name = name == "embedding"   ? std::string(embedding())
-                   : name == "norm"      ? std::string(norm())
-                   : name == "norm_bias" ? bias_of(norm())
-                                         : std::string(head());
+      const std::string_view last = norm();
+      if (name == "norm_bias")  // the name of the bias beside a weight
+        detail::append(whole.name, {last.substr(0, last.rfind('.')), ".bias"});
+      else
+        detail::append(whole.name, {name == "embedding" ? embedding()
+                                    : name == "norm"    ? last
+                                                        : head()});
       return f(whole);
     }
     const auto i = static_cast<std::size_t>(t.branch);
     const BranchInfo& branch = branches_[i];
     const BranchRule& rule = schedule_->branches[i % schedule_->period];
-    const std::string block = detail::join({format_->block, i / schedule_->period, "."});
+    detail::append(whole.name, {format_->block, i / schedule_->period, "."});
+    std::string_view to, rest = name;
     if (t.attributes.of_branch) {  // "norm.weight", or "norm_after.weight" after the layer
-      const std::size_t dot = name.find('.');
-      const std::string_view norm = name.substr(0, dot);
-      whole.name = detail::join({block,
-                                 norm == "norm"         ? rule.norm
-                                 : norm == "norm_after" ? rule.norm_after
-                                                        : norm,
-                                 name.substr(dot)});
-      return f(whole);
-    }
-    const std::string prefix =
-        rule.layer == no_prefix
-            ? block
-            : detail::join(
-                  {block, rule.layer.empty() ? std::string_view(branch.layer) : rule.layer, "."});
-    for (const TensorRule& tensor : format_->tensors) {
-      if (!name.starts_with(tensor.from)) continue;
-      const std::string_view rest = name.substr(tensor.from.size());
-      whole.name = detail::join({prefix, tensor.to[0], rest});
-      if (tensor.stored == StoredAs::whole) return f(whole);
-      if (tensor.stored == StoredAs::first_half || tensor.stored == StoredAs::second_half) {
-        whole.file_rows = 2 * whole.rows;
-        if (tensor.stored == StoredAs::second_half) whole.file_row = whole.rows;
-        return f(whole);
+      rest = name.substr(name.find('.'));
+      to = name.substr(0, name.size() - rest.size());
+      to = to == "norm" ? rule.norm : to == "norm_after" ? rule.norm_after : to;
+    } else {
+      if (rule.layer != no_prefix)
+        detail::append(whole.name, {rule.layer.empty() ? branch.layer : rule.layer, "."});
+      for (const TensorRule& tensor : format_->tensors) {
+        if (!name.starts_with(tensor.from)) continue;
+        const bool second_half = tensor.stored == StoredAs::second_half;
+        if (second_half || tensor.stored == StoredAs::first_half) {
+          whole.file_rows = 2 * whole.rows;
+          if (second_half) whole.file_row = whole.rows;
+        } else if (tensor.stored != StoredAs::whole) {
+          if (branch.n_kv_heads == 0) continue;
+          return fused_heads(whole.name, tensor, name.substr(tensor.from.size()), branch, f);
+        }
+        to = tensor.to[0];
+        rest = name.substr(tensor.from.size());
+        break;
       }
-      if (branch.n_kv_heads == 0) continue;
-      return fused_heads(prefix, tensor, rest, branch, f);
     }
-    whole.name = prefix + std::string(name);
+    detail::append(whole.name, {to, rest});
     f(whole);
   }
 
  private:
-  /// The name of the bias beside a weight.
-  [[gnu::cold]] static std::string bias_of(std::string_view weight) {
-    return detail::join({weight.substr(0, weight.rfind('.')), ".bias"});
-  }
-
   [[gnu::cold]] bool follows(const ScheduleRule& schedule) const {
     if (branches_.size() % schedule.period != 0) return false;
     for (std::size_t i = 0; i < branches_.size(); ++i) {

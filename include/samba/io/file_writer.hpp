@@ -177,7 +177,7 @@ class BasicFileWriter {
     // that had the same id.
     for (int attempt = 0; attempt < 100; ++attempt) {
       std::string ending = detail::join({".tmp-", ::getpid()});
-      if (attempt > 0) ending += detail::join({"-", attempt});
+      if (attempt > 0) detail::append(ending, {"-", attempt});
       const std::string temporary = name_.substr(0, longest - ending.size()) + ending;
       file_ = FileDescriptor(::openat(folder_.get(), temporary.c_str(),
                                       O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));

@@ -125,7 +125,7 @@ inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama},
   std::string all;
   for (const GgufFamily& family : gguf_families) {
     if (family.name == name) return *family.format;
-    all += join({all.empty() ? "" : ", ", family.name});
+    append(all, {all.empty() ? "" : ", ", family.name});
   }
   fail({file.path(), ": general.architecture: expected one of ", all, ", found ", Quoted{name}});
 }

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <forward_list>
 #include <initializer_list>
 #include <limits>
 #include <string>
@@ -52,7 +53,8 @@ class JsonReader {
   static constexpr int max_depth = 32;  ///< of nested objects and arrays
 
   /// Reads `text`, which must outlive the reader; `where` starts every message.
-  JsonReader(std::string_view text, std::string where) : text_(text), where_(std::move(where)) {
+  [[gnu::cold]] JsonReader(std::string_view text, std::string where)
+      : text_(text), where_(std::move(where)) {
     at_ = valid_utf8_prefix(text_);
     if (at_ != text_.size()) error({"invalid UTF-8"});
     at_ = 0;
@@ -62,18 +64,19 @@ class JsonReader {
   /// Duplicate keys are detected at the object's end.
   [[gnu::cold]] void object(Callback<const std::string&> member) {
     open('{', "an object");
-    std::vector<std::string> keys;
+    std::forward_list<std::string> keys;
+    std::size_t n = 0;
     if (!take('}')) {
       do {
-        std::string key = string();
-        path_[depth_ - 1] = &key;
+        keys.push_front(string());
+        ++n;
+        path_[depth_ - 1] = &keys.front();
         if (!take(':')) expected("':'");
-        member(key);
+        member(keys.front());
         path_[depth_ - 1] = nullptr;
-        keys.push_back(std::move(key));
       } while (more('}'));
     }
-    check_distinct(keys);
+    check_distinct(keys, n);
     --depth_;
   }
 
@@ -101,7 +104,7 @@ class JsonReader {
       if (c == '\\') {
         escape(result);
       } else {
-        result += c;
+        result.append(&c, 1);  // and no other operation of strings: each costs compile time
       }
     }
   }
@@ -147,7 +150,7 @@ class JsonReader {
   }
 
   /// Checks that only white space follows the value.
-  void end() {
+  [[gnu::cold]] void end() {
     skip_space();
     if (at_ != text_.size()) expected("the end");
   }
@@ -158,21 +161,23 @@ class JsonReader {
     const char* separator = ", in ";
     for (const std::string* key : path_)
       if (key) {
-        message += detail::join({separator, Quoted{*key}});
+        detail::append(message, {separator, Quoted{*key}});
         separator = ".";
       }
     fail({message, ": ", detail::join(parts)});
   }
 
  private:
-  void skip_space() {
+  [[gnu::cold]] void skip_space() {
     while (at_ < text_.size() &&
            (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r')) {
       ++at_;
     }
   }
 
-  bool is_digit() const { return at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; }
+  [[gnu::cold]] bool is_digit() const {
+    return at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9';
+  }
 
   /// Consumes c if it comes next after white space; returns whether it did.
   [[gnu::cold]] bool take(char c) {
@@ -182,7 +187,7 @@ class JsonReader {
     return true;
   }
 
-  bool literal(std::string_view word) {
+  [[gnu::cold]] bool literal(std::string_view word) {
     if (text_.substr(at_, word.size()) != word) return false;
     at_ += word.size();
     return true;
@@ -200,19 +205,19 @@ class JsonReader {
     expected(bracket == '}' ? "',' or '}'" : "',' or ']'");
   }
 
-  [[gnu::cold]] void check_distinct(const std::vector<std::string>& keys) const {
-    std::vector<std::string_view> sorted(keys.begin(), keys.end());
-    sort(sorted);
+  /// keys: n of them.
+  [[gnu::cold]] void check_distinct(const std::forward_list<std::string>& keys,
+                                    std::size_t n) const {
+    std::vector<const std::string*> sorted(n);
+    for (const std::string& key : keys) sorted[--n] = &key;
+    // With std::qsort, which costs nothing to compile.
+    if (!sorted.empty()) std::qsort(sorted.data(), sorted.size(), sizeof(sorted[0]), by_text);
     for (std::size_t i = 1; i < sorted.size(); ++i)
-      if (sorted[i] == sorted[i - 1]) error({"duplicate key ", Quoted{sorted[i]}});
+      if (*sorted[i] == *sorted[i - 1]) error({"duplicate key ", Quoted{*sorted[i]}});
   }
-  /// With std::qsort, which costs nothing to compile.
-  static void sort(std::vector<std::string_view>& texts) {
-    if (texts.empty()) return;
-    std::qsort(texts.data(), texts.size(), sizeof(texts[0]), [](const void* a, const void* b) {
-      return static_cast<const std::string_view*>(a)->compare(
-          *static_cast<const std::string_view*>(b));
-    });
+  [[gnu::cold]] static int by_text(const void* a, const void* b) {
+    return (*static_cast<const std::string* const*>(a))
+        ->compare(**static_cast<const std::string* const*>(b));
   }
 
   [[noreturn, gnu::cold]] void expected(const char* what) const {
@@ -232,7 +237,7 @@ class JsonReader {
   }
 
   /// Moves past one or more digits.
-  void digits() {
+  [[gnu::cold]] void digits() {
     if (!is_digit()) expected("a digit");
     while (is_digit()) ++at_;
   }
@@ -262,7 +267,7 @@ class JsonReader {
     const std::size_t which = letters.find(c);
     if (which != std::string_view::npos) {
       ++at_;
-      result += meanings[which];
+      result.append(&meanings[which], 1);
       return;
     }
     if (c != 'u') error({"unknown escape in a string"});
@@ -282,7 +287,7 @@ class JsonReader {
   }
 
   /// Reads "uXXXX".
-  std::uint32_t utf16_unit() {
+  [[gnu::cold]] std::uint32_t utf16_unit() {
     ++at_;
     std::uint32_t code = 0;
     for (int i = 0; i < 4; ++i, ++at_) {
@@ -298,21 +303,15 @@ class JsonReader {
   }
 
   [[gnu::cold]] static void append_utf8(std::string& s, std::uint32_t code) {
-    const auto tail = [&](int shift) { s += static_cast<char>(0x80 | (code >> shift & 0x3f)); };
-    if (code < 0x80) {
-      s += static_cast<char>(code);
-    } else if (code < 0x800) {
-      s += static_cast<char>(0xc0 | code >> 6);
-      tail(0);
-    } else if (code < 0x10000) {
-      s += static_cast<char>(0xe0 | code >> 12);
-      tail(6);
-      tail(0);
-    } else {
-      s += static_cast<char>(0xf0 | code >> 18);
-      tail(12);
-      tail(6);
-      tail(0);
+    const int tail = code < 0x80      ? 0
+                     : code < 0x800   ? 1
+                     : code < 0x10000 ? 2
+                                      : 3;  // bytes after the first
+    constexpr std::uint32_t lead[] = {0, 0xc0, 0xe0, 0xf0};
+    for (int i = tail; i >= 0; --i) {
+      const auto byte = i == tail ? lead[tail] | code >> 6 * i : 0x80 | (code >> 6 * i & 0x3f);
+      const char c = static_cast<char>(byte);
+      s.append(&c, 1);
     }
   }
 

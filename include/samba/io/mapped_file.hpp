@@ -20,19 +20,20 @@
 namespace samba::inline SAMBA_TARGET {
 
 /// Throws "<path>: <what>: <text of errno>".
-[[noreturn]] inline void fail_errno(const std::string& path, const char* what) {
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail_errno(const std::string& path,
+                                                              const char* what) {
   const int code = errno;  // before anything can change it
   fail({path, ": ", what, ": ", std::generic_category().message(code)});
 }
 
 /// True for a directory or a link to one.
-inline bool is_directory(const std::string& path) {
+[[gnu::cold, gnu::noinline]] inline bool is_directory(const std::string& path) {
   struct ::stat status{};
   return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
 /// True if there is anything at this path, following links.
-inline bool path_exists(const std::string& path) {
+[[gnu::cold, gnu::noinline]] inline bool path_exists(const std::string& path) {
   struct ::stat status{};
   return ::stat(path.c_str(), &status) == 0;
 }
@@ -78,7 +79,7 @@ class MappedFile {
  public:
   /// Throws Error if the path is missing, unreadable or not a regular file. An empty file has no
   /// bytes.
-  explicit MappedFile(std::string path) : path_(std::move(path)) {
+  [[gnu::cold]] explicit MappedFile(std::string path) : path_(std::move(path)) {
     // O_NONBLOCK: opening a pipe by mistake fails below instead of blocking.
     const FileDescriptor file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (file.get() < 0) fail_errno(path_, "cannot open for reading");

@@ -23,8 +23,9 @@ std::string packed_type() {
     return std::is_same_v<T, bf16> ? "bf16" : "float";
 }
 
-template <int = 0>
-[[gnu::cold]] void save_packed(const std::string& path, std::string_view structure,
+// Templates only so that programs that do not use them need not compile them.
+
+[[gnu::cold]] void save_packed(const auto& path, std::string_view structure,
                                const std::string& type, std::span<const std::byte> memory) {
   SafetensorsWriter writer(path, {{"samba.packed", "1"},
                                   {"samba.structure", std::string(structure)},
@@ -35,8 +36,7 @@ template <int = 0>
   writer.finish();
 }
 
-template <int = 0>
-[[gnu::cold]] Arena load_packed(const std::string& path, std::string_view structure,
+[[gnu::cold]] Arena load_packed(const auto& path, std::string_view structure,
                                 const std::string& type, std::int64_t bytes) {
   SafetensorsFile file = SafetensorsFile::open(path);
   const FileRecord record(file, "a file of packed weights (of save_packed)");

@@ -118,7 +118,7 @@ namespace detail {
 /// Bytes of a tensor of this shape and dtype, or -1 if they, or the product of the nonzero extents,
 /// exceed 2^63 - 1 (so that any partial product of extents is safe). For dtype `other`, the number
 /// of elements.
-inline std::int64_t tensor_bytes(const Shape& shape, Dtype dtype) {
+[[gnu::cold]] inline std::int64_t tensor_bytes(const Shape& shape, Dtype dtype) {
   std::int64_t bytes = (std::max)(dtype_bytes(dtype), 1);
   bool empty = false;
   for (const std::int64_t extent : shape) {
@@ -133,21 +133,23 @@ inline std::string_view as_text(std::span<const std::byte> bytes) {
 }
 
 // Sorting and searching with the C library, which costs nothing to compile.
-inline int by_name(const void* a, const void* b) {
+[[gnu::cold]] inline int by_name(const void* a, const void* b) {
   return static_cast<const TensorView*>(a)->name.compare(static_cast<const TensorView*>(b)->name);
 }
 /// Orders tensors by the position of their data in the file.
-inline int by_data(const void* a, const void* b) {
+[[gnu::cold]] inline int by_data(const void* a, const void* b) {
   const auto &x = static_cast<const TensorView*>(a)->data,
              &y = static_cast<const TensorView*>(b)->data;
   if (x.data() != y.data()) return x.data() < y.data() ? -1 : 1;
   return x.size() != y.size() ? x.size() < y.size() ? -1 : 1 : 0;
 }
-inline void sort(std::vector<TensorView>& tensors, int (*order)(const void*, const void*)) {
+[[gnu::cold]] inline void sort(std::vector<TensorView>& tensors,
+                               int (*order)(const void*, const void*)) {
   if (!tensors.empty()) std::qsort(tensors.data(), tensors.size(), sizeof(TensorView), order);
 }
 /// The tensor of this name among tensors sorted by name, or null.
-inline const TensorView* find_tensor(const std::vector<TensorView>& sorted, std::string_view name) {
+[[gnu::cold, gnu::noinline]] inline const TensorView* find_tensor(
+    const std::vector<TensorView>& sorted, std::string_view name) {
   TensorView key;
   key.name = name;
   if (sorted.empty()) return nullptr;
@@ -246,26 +248,29 @@ class TextPairs {
 
   TextPairs() = default;
   /// Reserves `bytes` bytes of text, which never move.
-  explicit TextPairs(std::size_t bytes)
-      : text_(std::make_unique<char[]>(bytes)), end_(text_.get()) {}
+  [[gnu::cold]] explicit TextPairs(std::size_t bytes) {
+    text_.reserve(bytes + sizeof text_);  // more than a string holds in place
+  }
+  TextPairs(TextPairs&&) = default;
+  TextPairs& operator=(TextPairs&&) = default;
 
   /// Returns a copy of the text that is valid as long as this object, or the one it was moved into,
   /// exists.
-  std::string_view keep(std::string_view text) {
-    if (!text.empty()) std::memcpy(end_, text.data(), text.size());
-    end_ += text.size();
-    return {end_ - text.size(), text.size()};
+  [[gnu::cold]] std::string_view keep(std::string_view text) {
+    const std::size_t begin = text_.size();
+    text_.append(text.data(), text.size());
+    return {text_.data() + begin, text.size()};
   }
-  void add(std::string_view key, std::string_view value) {
-    const std::string_view kept = keep(key);
-    pairs_.push_back({kept, keep(value)});
+  [[gnu::cold]] void add(std::string_view key, std::string_view value) {
+    const Pair pair{keep(key), keep(value)};
+    pairs_.push_back(pair);
   }
-  void sort() {
+  [[gnu::cold]] void sort() {
     if (!pairs_.empty()) std::qsort(pairs_.data(), pairs_.size(), sizeof(Pair), by_key);
   }
 
   /// The value of a key, or null. Call sort() first.
-  const std::string_view* find(std::string_view key) const {
+  [[gnu::cold, gnu::noinline]] const std::string_view* find(std::string_view key) const {
     const Pair wanted{key, {}};
     if (pairs_.empty()) return nullptr;
     const void* const found =
@@ -282,8 +287,7 @@ class TextPairs {
   }
 
   std::vector<Pair> pairs_;
-  std::unique_ptr<char[]> text_;
-  char* end_ = nullptr;
+  std::string text_;
 };
 
 /// The content of a safetensors file.
@@ -321,11 +325,13 @@ struct SafetensorsContent {
   JsonReader json(header, detail::join({path, ": header"}));
   if (!header.starts_with('{')) json.error({"expected '{' as the first character"});
   json.object([&](const std::string& name) {
-    if (name != "__metadata__")
-      content.tensors.push_back(
-          detail::read_entry(json, content.metadata.keep(name), data, path, keep));
-    else if (!json.null())  // which some writers use for no metadata
+    if (name != "__metadata__") {
+      const TensorView tensor =
+          detail::read_entry(json, content.metadata.keep(name), data, path, keep);
+      content.tensors.push_back(tensor);
+    } else if (!json.null()) {  // which some writers use for no metadata
       json.object([&](const std::string& key) { content.metadata.add(key, json.string()); });
+    }
   });
   content.metadata.sort();
   if (!header.ends_with('}')) json.error({"expected only spaces after the header's last '}'"});
@@ -343,6 +349,8 @@ class SafetensorsFile {
  public:
   /// Throws Error if the file cannot be read or violates the format.
   static SafetensorsFile open(std::string path) { return SafetensorsFile(std::move(path)); }
+  [[gnu::cold]] explicit SafetensorsFile(std::string path)
+      : map_(std::move(path)), content_(parse_safetensors(map_.bytes(), map_.path())) {}
 
   /// All tensors, sorted by name.
   const std::vector<TensorView>& tensors() const { return content_.tensors; }
@@ -368,9 +376,6 @@ class SafetensorsFile {
   MappedFile release() && { return std::move(map_); }
 
  private:
-  explicit SafetensorsFile(std::string path)
-      : map_(std::move(path)), content_(parse_safetensors(map_.bytes(), map_.path())) {}
-
   MappedFile map_;
   SafetensorsContent content_;
 };
@@ -378,7 +383,8 @@ class SafetensorsFile {
 namespace detail {
 
 /// Throws unless elements [first, first + count) are in the tensor.
-inline void check_elements(const TensorView& tensor, std::int64_t first, std::size_t count) {
+[[gnu::cold]] inline void check_elements(const TensorView& tensor, std::int64_t first,
+                                         std::size_t count) {
   const std::int64_t size = tensor.size();
   if (first < 0 || first > size || count > static_cast<std::size_t>(size - first)) {
     fail({tensor.file, ": tensor ", Quoted{tensor.name}, " has ", size, " elements; asked for ",
@@ -402,7 +408,7 @@ void read_elements(const TensorView& tensor, std::int64_t first, std::span<Out> 
   }
 }
 
-[[noreturn]] inline void fail_dtype(const TensorView& tensor, const char* expected) {
+[[noreturn, gnu::cold]] inline void fail_dtype(const TensorView& tensor, const char* expected) {
   fail({tensor.file, ": tensor ", Quoted{tensor.name}, ": expected dtype ", expected, ", found ",
         tensor.dtype_text()});
 }
@@ -556,8 +562,8 @@ class BasicSafetensorsWriter {
             max_header_bytes, " are allowed"});
     }
     const std::uint64_t length = header_.size();
-    file_.write(std::as_bytes(std::span(&length, 1)));
-    file_.write(std::as_bytes(std::span(header_)));
+    file_.write({reinterpret_cast<const std::byte*>(&length), sizeof length});
+    file_.write({reinterpret_cast<const std::byte*>(header_.data()), header_.size()});
   }
 
   FileWriter file_;

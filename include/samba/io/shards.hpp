@@ -63,12 +63,12 @@ class Checkpoint {
  private:
   [[gnu::cold]] explicit Checkpoint(std::string path) : path_(std::move(path)) {
     if (is_directory(path_)) {
-      const std::string single = detail::join({path_, "/model.safetensors"});
-      const std::string index = detail::join({single, ".index.json"});
+      std::string single = detail::join({path_, "/model.safetensors"});
+      std::string index = detail::join({single, ".index.json"});
       if (!path_exists(single) && !path_exists(index))
         fail(
             {path_, ": expected model.safetensors or model.safetensors.index.json in this folder"});
-      path_ = path_exists(single) ? single : index;
+      path_ = std::move(path_exists(single) ? single : index);
     }
     if (path_.ends_with(".json"))
       open_shards();
@@ -78,7 +78,7 @@ class Checkpoint {
   }
 
   [[gnu::cold]] void open_file(const std::string& path) {
-    files_.push_front(SafetensorsFile::open(path));
+    files_.emplace_front(path);
     for (const TensorView& tensor : files_.front().tensors()) tensors_.push_back(tensor);
   }
 
@@ -86,6 +86,9 @@ class Checkpoint {
     const MappedFile index(path_);
     const auto weight_map = parse_shard_index(detail::as_text(index.bytes()), path_);
     const std::string folder = path_.substr(0, path_.find_last_of('/') + 1);
+    const auto wrong = [&](std::string_view tensor, std::initializer_list<detail::Part> what) {
+      fail({path_, ": tensor ", Quoted{tensor}, detail::join(what)});
+    };
     for (const auto& [name, shard] : weight_map) {
       const std::string path = detail::join({folder, shard});
       const SafetensorsFile* file = nullptr;
@@ -99,18 +102,14 @@ class Checkpoint {
         file = &files_.front();
       }
       if (!file->find(name))
-        fail({path_, ": tensor ", Quoted{name}, " is not in shard ", Quoted{shard},
-              ", where the index places it"});
+        wrong(name, {" is not in shard ", Quoted{shard}, ", where the index places it"});
     }
     for (const TensorView& tensor : tensors_) {
       const std::string_view shard = tensor.file.substr(folder.size());
       const std::string_view* const placed = weight_map.find(tensor.name);
-      if (!placed)
-        fail({path_, ": tensor ", Quoted{tensor.name}, " in shard ", Quoted{shard},
-              " is not in the index"});
+      if (!placed) wrong(tensor.name, {" in shard ", Quoted{shard}, " is not in the index"});
       if (*placed != shard)
-        fail({path_, ": tensor ", Quoted{tensor.name}, " is in two shards, ", Quoted{*placed},
-              " and ", Quoted{shard}});
+        wrong(tensor.name, {" is in two shards, ", Quoted{*placed}, " and ", Quoted{shard}});
     }
   }
 

@@ -27,7 +27,7 @@ template <class Model, class T>
   constexpr std::size_t shown = 8;
   std::string some;
   for (std::size_t i = 0; i < (std::min)(shown, names.size()); ++i)
-    some += detail::join({i ? ", " : "", names[i]});
+    detail::append(some, {i ? ", " : "", names[i]});
   fail({option, ": no tensor matches the pattern ", Quoted{pattern}, "; there are ", some,
         names.size() > shown ? detail::join({" and ", names.size() - shown, " more"}) : ""});
 }

@@ -24,8 +24,7 @@ struct ByteTokenizer {
 
   std::vector<std::int32_t> encode(std::string_view text) const {
     std::vector<std::int32_t> ids(text.size());
-    std::transform(text.begin(), text.end(), ids.begin(),
-                   [](char c) { return static_cast<unsigned char>(c); });
+    for (std::size_t i = 0; i < text.size(); ++i) ids[i] = static_cast<unsigned char>(text[i]);
     return ids;
   }
 

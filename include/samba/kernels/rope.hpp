@@ -44,7 +44,7 @@ class RotaryTable {
  public:
   static constexpr int half = Rotary / 2;
 
-  RotaryTable(float theta, RopeTable kind, RopeScaling scaling = {}) : kind_(kind) {
+  [[gnu::cold]] RotaryTable(float theta, RopeTable kind, RopeScaling scaling = {}) : kind_(kind) {
     for (int i = 0; i < half; ++i) {
       frequency_[i] = scaling(1.0 / std::pow(static_cast<double>(theta), 2.0 * i / Rotary));
       const float exponent = static_cast<float>(2 * i) / static_cast<float>(Rotary);

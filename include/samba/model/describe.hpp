@@ -73,7 +73,8 @@ std::string describe_text(const ModelSize& m, const std::vector<BranchInfo>& bra
     cells.push_back({b.text() + (b.first_use ? "" : " (shared)"),
                      grouped(b.first_use ? b.parameters : 0), grouped(b.state_bytes),
                      grouped(b.flops), grouped(b.far_flops)});
-  const std::size_t p = period(cells), times = cells.size() / p;
+  const auto same = [&](std::size_t i, std::size_t j) { return cells[i] == cells[j]; };
+  const std::size_t p = period(cells.size(), same), times = cells.size() / p;
 
   const std::int64_t embedding = m.vocab_size * m.d_model;
   const std::string shape = join({" ", Shape{m.vocab_size, m.d_model}});
@@ -115,7 +116,7 @@ std::string describe() {
        Model::has_capacity},
       branches<Model>());
   if (std::string_view(target).starts_with("sse"))
-    text += detail::join({"compiled for ", target,
+    detail::append(text, {"compiled for ", target,
                           ", 4 floats at a time: -march=native (with CMake: samba::native) may use "
                           "more\n"});
   return text;

@@ -196,7 +196,7 @@ struct BindStates {
   bool in_turn;
   std::int64_t bytes = 0;
 
-  void operator()(auto branch, Use, auto& part) {
+  [[gnu::cold]] void operator()(auto branch, Use, auto& part) {
     using State = typename decltype(branch)::type::template State<P>;
     if (in_turn) placer.offset = 0;
     BindState<State> bind{placer, stride, capacity, in_turn};
@@ -481,8 +481,8 @@ struct LanguageModel {
   /// Gives the channels their places for some rows, or only counts, where the placer does. places:
   /// n_channels of them. Their gradients only with `gradients`.
   template <class P>
-  static void place_channels(detail::ChannelPlace* places, Placer& placer, std::int64_t rows,
-                             bool gradients) {
+  [[gnu::cold]] static void place_channels(detail::ChannelPlace* places, Placer& placer,
+                                           std::int64_t rows, bool gradients) {
     static_assert(sizeof(detail::CheckChannels<channels.missing_at, channels.twice_at>) > 0);
     for (int i = channels.n - n_channels; i < channels.n; ++i, ++places) {
       const auto& channel = channels.all[static_cast<std::size_t>(i)];

@@ -44,11 +44,11 @@ namespace detail {
 // inlined, so that they are compiled once and their many callers stay cheap.
 [[gnu::cold, gnu::noinline]] inline void add_option(std::string& options, const char* name,
                                                     Part value) {
-  options += join({options.empty() ? "" : ", ", name, "=", value});
+  append(options, {options.empty() ? "" : ", ", name, "=", value});
 }
 [[gnu::cold, gnu::noinline]] inline void add_tensor(BranchInfo& info, std::string_view name,
                                                     const Shape& shape) {
-  info.tensors += join({" ", name, shape});
+  append(info.tensors, {" ", name, shape});
 }
 
 /// The text of a tensor's name as given by a layer: a literal, or something that converts to a
@@ -73,51 +73,54 @@ struct TensorsOf {
 [[gnu::cold]] inline std::string kind_text(std::string_view kind, const std::string& options,
                                            float factor) {
   std::string text(kind);
-  if (!options.empty()) text += join({text.empty() ? "pre" : "", "(", options, ")"});
+  if (!options.empty()) append(text, {text.empty() ? "pre" : "", "(", options, ")"});
   if (!text.empty()) text += ":";
   return factor == 1 ? text : join({"scaled(factor=", factor, "):", text});
 }
 
-/// The smallest p that divides items.size() such that item i equals item i % p.
-template <class Items>
-std::size_t period(const Items& items) {
-  for (std::size_t p = 1; p < items.size(); ++p) {
-    bool repeats = items.size() % p == 0;
-    for (std::size_t i = p; repeats && i < items.size(); ++i) repeats = items[i] == items[i % p];
+/// The smallest p that divides n such that item i equals item i - p: same(i, j) compares two.
+template <class Same>
+std::size_t period(std::size_t n, Same same) {
+  for (std::size_t p = 1; p < n; ++p) {
+    bool repeats = n % p == 0;
+    for (std::size_t i = p; repeats && i < n; ++i) repeats = same(i, i - p);
     if (repeats) return p;
   }
-  return items.size();
+  return n;
+}
+
+/// True if two branches look the same in a structure line.
+[[gnu::cold]] inline bool same_text(const BranchInfo& a, const BranchInfo& b) {
+  return a.kind == b.kind && std::string_view(a.layer) == b.layer && a.options == b.options &&
+         (!a.options.empty() || a.tensors == b.tensors) && a.reads == b.reads &&
+         a.shared == b.shared && a.shared_number == b.shared_number;
 }
 
 [[gnu::cold]] inline std::string structure_text(const std::string& model,
                                                 const std::vector<BranchInfo>& branches) {
-  std::vector<std::string> parts;
-  std::vector<std::uint64_t> keys;  // of shared weights, in order of first use
-  for (const BranchInfo& branch : branches) {
-    std::string part = branch.text();
-    if (branch.options.empty()) part += branch.tensors;  // nothing else distinguishes such layers
-    if (!branch.reads.empty()) part += join({" reads ", branch.reads});
-    if (branch.shared) {
-      std::size_t key = 0;
-      while (key < keys.size() && keys[key] != branch.shared) ++key;
-      if (key == keys.size()) keys.push_back(branch.shared);
-      part += join({"@", key, ".", branch.shared_number});
-    }
-    parts.push_back(std::move(part));
+  const std::size_t p =
+      period(branches.size(), [&](std::size_t i, std::size_t j) __attribute__((cold)) {
+        return same_text(branches[i], branches[j]);
+      });
+  std::string text = join({model, "; ", branches.size() / p, " x ["});
+  for (std::size_t i = 0; i < p; ++i) {
+    const BranchInfo& b = branches[i];
+    append(text, {i ? ", " : "", b.kind, b.layer, "(", b.options, ")"});
+    if (b.options.empty()) append(text, {b.tensors});  // nothing else distinguishes such layers
+    if (!b.reads.empty()) append(text, {" reads ", b.reads});
+    if (!b.shared) continue;
+    int key = 0;  // shared weights are numbered in order of first use
+    for (std::size_t j = 0; branches[j].shared != b.shared; ++j)
+      key += branches[j].shared && branches[j].first_use && branches[j].shared_number == 0;
+    append(text, {"@", key, ".", b.shared_number});
   }
-  const std::size_t p = period(parts);
-  std::string text = join({model, "; ", parts.size() / p, " x ["});
-  for (std::size_t i = 0; i < p; ++i) text += join({i ? ", " : "", parts[i]});
-  return text += "]";
+  append(text, {"]"});
+  return text;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 [[gnu::cold, gnu::noinline]] inline void add_read(std::string& reads, int branch) {
-  if (!reads.empty()) reads += ", ";
-  reads += branch < 0 ? "embedding" : std::to_string(branch);
+  if (!reads.empty()) append(reads, {", "});
+  append(reads, {branch < 0 ? Part("embedding") : Part(branch)});
 }
 template <class Model, class... C>
 void list_reads(Channels<C...>, std::string& reads) {
@@ -179,12 +182,12 @@ namespace detail {
   std::string text = join({"vocab_size=", o.vocab_size, ", d_model=", d_model,
                            ", tie_embeddings=", o.tie_embeddings, ", norm_eps=", o.norm_eps});
   if (o.embedding_scale != EmbeddingScale::one)
-    text += join({", embedding_scale=", o.embedding_scale == EmbeddingScale::sqrt_d_model
+    append(text, {", embedding_scale=", o.embedding_scale == EmbeddingScale::sqrt_d_model
                                             ? "sqrt_d_model"
                                             : "sqrt_d_model_bf16"});
   if (const std::string norm = norm_text(o.final_norm); !norm.empty())
-    text += join({", final_norm(", norm, ")"});
-  if (o.logit_cap > 0) text += join({", logit_cap=", o.logit_cap});
+    append(text, {", final_norm(", norm, ")"});
+  if (o.logit_cap > 0) append(text, {", logit_cap=", o.logit_cap});
   return text;
 }
 template <class Model>

@@ -3,43 +3,50 @@
 
 namespace samba::inline SAMBA_TARGET {
 
-/// One tensor of the weights, whatever its C++ type, read and written in rows of R. A row is the
-/// elements at one index of the first extent; a vector is one row.
+/// How the elements of a type of tensor are read and written in rows of R. A row is the elements at
+/// one index of the first extent; a vector is one row.
 template <class R>
-struct TensorRef : TensorInfo {
+struct RowAccess {
   bool is_matrix = false;  ///< an operand of a product, or an embedding
   Layout layout = Layout::rows;
   std::int64_t rows = 0, row_size = 0;
-  void* data = nullptr;
-  const char* type = nullptr;  ///< a tag of the elements' type
-  void (*set)(const TensorRef&, std::int64_t row, const R* values) = nullptr;
-  void (*get)(const TensorRef&, std::int64_t row, R* values) = nullptr;
+  const void* type = nullptr;  ///< a tag of the elements' type
+  void (*set)(void* data, const RowAccess&, std::int64_t row, const R* values) = nullptr;
+  void (*get)(const void* data, const RowAccess&, std::int64_t row, R* values) = nullptr;
 
-  void set_row(std::int64_t r, const R* values) const { set(*this, r, values); }
-  void get_row(std::int64_t r, R* values) const { get(*this, r, values); }
+  template <class X>
+  static constexpr RowAccess of() {
+    using T = std::remove_pointer_t<decltype(std::declval<X&>().data())>;
+    constexpr bool matrix = requires { X::is_matrix; };
+    return {matrix, X::layout, X::rows, X::row_size, &type_tag<T>, &set_row_of<T>, &get_row_of<T>};
+  }
+
+ protected:
+  template <class T>
+  static void set_row_of(void* data, const RowAccess& a, std::int64_t r, const R* values) {
+    samba::set_row(static_cast<T*>(data), a.layout, r, a.rows, a.row_size, values);
+  }
+  template <class T>
+  static void get_row_of(const void* data, const RowAccess& a, std::int64_t r, R* values) {
+    samba::get_row(static_cast<const T*>(data), a.layout, r, a.rows, a.row_size, values);
+  }
+  template <class T>
+  static constexpr char type_tag = 0;
+};
+
+/// One tensor of the weights, whatever its C++ type.
+template <class R>
+struct TensorRef : TensorInfo, RowAccess<R> {
+  void* data = nullptr;
+
+  void set_row(std::int64_t r, const R* values) const { this->set(data, *this, r, values); }
+  void get_row(std::int64_t r, R* values) const { this->get(data, *this, r, values); }
 
   /// The elements; null if their type is not T.
   template <class T>
   T* elements() const {
-    return type == &type_tag<T> ? static_cast<T*>(data) : nullptr;
+    return this->type == &RowAccess<R>::template type_tag<T> ? static_cast<T*>(data) : nullptr;
   }
-
-  /// Sets the members that depend on the type of the elements.
-  template <class T>
-  void bind(T* elements) {
-    data = elements;
-    type = &type_tag<T>;
-    set = [](const TensorRef& t, std::int64_t r, const R* values) {
-      samba::set_row(static_cast<T*>(t.data), t.layout, r, t.rows, t.row_size, values);
-    };
-    get = [](const TensorRef& t, std::int64_t r, R* values) {
-      samba::get_row(static_cast<const T*>(t.data), t.layout, r, t.rows, t.row_size, values);
-    };
-  }
-
- private:
-  template <class T>
-  static constexpr char type_tag = 0;
 };
 
 /// The weights of a model in one arena: matrices of type T (float, bf16, int8, q4, or double for
@@ -57,7 +64,7 @@ class Weights {
   /// All zero; fill them through visit() and then call derive(), or use load().
   Weights() : Weights(Arena(Model::template weight_bytes<T>, "weights")) {}
   /// Uses memory that already holds them: weight_bytes<T>, laid out as in memory().
-  explicit Weights(Arena arena) : arena_(std::move(arena)) {
+  [[gnu::cold]] explicit Weights(Arena arena) : arena_(std::move(arena)) {
     Bind bind{{arena_.data()}};
     if constexpr (!Model::tie_embeddings) bind(0, tree_.embedding);
     tree_.visit_norm(tree_, bind);
@@ -92,15 +99,13 @@ class Weights {
   }
 
   /// The tensors that visit() visits, in its order.
-  std::vector<TensorRef<Real<T>>> tensors() const {
-    std::vector<TensorRef<Real<T>>> all;
-    const auto list = [&]<class X>(int branch, auto, auto name, X& x, const auto&... attributes) {
-      constexpr bool is_matrix = requires { X::is_matrix; };
-      set(all.emplace_back(), branch, detail::name_text(name), X::shape,
-          is_matrix || (branch < 0 && X::rows > 1), X::layout, X::rows, X::row_size, x.data());
-      all.back().attributes = TensorAttributes(attributes...);
-    };
-    visit(const_cast<typename Model::template Tree<T>&>(tree_), list);
+  [[gnu::cold]] std::vector<TensorRef<Real<T>>> tensors() const {
+    auto& tree = const_cast<typename Model::template Tree<T>&>(tree_);
+    ListTensors count;
+    visit_tree(tree, count);
+    std::vector<TensorRef<Real<T>>> all(count.tensors);
+    ListTensors list{all.data()};
+    visit_tree(tree, list);
     return all;
   }
 
@@ -137,11 +142,11 @@ class Weights {
     SharedWeights shared = {};
 
     template <class X>
-    void operator()(const auto&, X& tensor, const auto&...) {
+    [[gnu::cold]] void operator()(const auto&, X& tensor, const auto&...) {
       tensor.bind(placer.take(X::bytes));
     }
     template <class B, class Part>
-    void operator()(std::type_identity<B>, Use use, Part& weights) {
+    [[gnu::cold]] void operator()(std::type_identity<B>, Use use, Part& weights) {
       if (void* const first = shared.first(use, &weights); first != &weights)
         weights = *static_cast<const Part*>(first);
       else
@@ -152,63 +157,81 @@ class Weights {
     void operator()(auto, Use, auto& weights) const { detail::derive(weights); }
   };
 
-  /// Calls f with a tensor, and with its attributes if f takes them.
-  static void show(auto& f, int branch, auto tag, const auto& name, auto& tensor,
-                   const auto&... attributes) {
-    if constexpr (requires { f(branch, tag, name, tensor, attributes...); })
-      f(branch, tag, name, tensor, attributes...);
-    else
-      f(branch, tag, name, tensor);
-  }
-
-  /// Call f for the tensors of one branch, and of all branches.
+  /// Calls f for the tensors of one branch, of type B, or for those outside the branches.
   template <class F, class B>
   struct VisitTensors {
     F& f;
     int number;
-    void operator()(const auto& name, auto& tensor, const auto&... attributes) const {
-      show(f, number, std::type_identity<B>{}, name, tensor, attributes...);
+    [[gnu::cold]] void operator()(const auto& name, auto& tensor, const auto&... attributes) const {
+      const std::type_identity<B> branch;
+      if constexpr (requires { f(number, branch, name, tensor, attributes...); })
+        f(number, branch, name, tensor, attributes...);
+      else
+        f(number, branch, name, tensor);
     }
   };
+  /// Calls f for all tensors.
   template <class F>
-  struct VisitBranches {
-    F& f;
-    int number = 0;
+  struct VisitBranches : VisitTensors<F, void> {
+    int next = 0;
     detail::SharedSeen seen = {};
-    void operator()(auto branch, Use use, auto& weights) {
-      using B = typename decltype(branch)::type;
-      VisitTensors<F, B> visit{f, number++};
+    using VisitTensors<F, void>::operator();
+    template <class B>
+    [[gnu::cold]] void operator()(std::type_identity<B>, Use use, auto& weights) {
+      VisitTensors<F, B> visit{this->f, next++};
       if (seen.first(use)) B::template Weights<T>::visit(weights, visit);
     }
   };
+  /// Lists all tensors at `all`, or only counts them if it is null. (Not by VisitBranches: without the
+  /// types of branches, the members that visit a layer's tensors are compiled once for it.)
+  struct ListTensors {
+    TensorRef<Real<T>>* all = nullptr;
+    std::size_t tensors = 0;
+    int branch = -1, next = 0;
+    detail::SharedSeen seen = {};
 
-  template <class Element>
-  [[gnu::cold, gnu::noinline]] static void set(TensorRef<Real<T>>& tensor, int branch,
-                                               std::string_view name, const Shape& shape,
-                                               bool is_matrix, Layout layout, std::int64_t rows,
-                                               std::int64_t row_size, Element* data) {
-    tensor.branch = branch;
-    tensor.name = name;
-    tensor.shape = shape;
-    tensor.is_matrix = is_matrix;
-    tensor.layout = layout;
-    tensor.rows = rows;
-    tensor.row_size = row_size;
-    tensor.bind(data);
+    template <class X>
+    [[gnu::cold]] void operator()(const auto& name, X& tensor, const auto&... attributes) {
+      static constexpr auto rows = RowAccess<Real<T>>::template of<X>();
+      add(rows, X::shape, detail::name_text(name), TensorAttributes(attributes...), tensor.data());
+    }
+    template <class B>
+    [[gnu::cold]] void operator()(std::type_identity<B>, Use use, auto& weights) {
+      branch = next++;
+      if (seen.first(use)) B::template Weights<T>::visit(weights, *this);
+      branch = -1;
+    }
+
+    [[gnu::cold, gnu::noinline]] void add(const RowAccess<Real<T>>& rows, const Shape& shape,
+                                          std::string_view name, const TensorAttributes& attributes,
+                                          void* data) {
+      if (all) {
+        TensorRef<Real<T>>& tensor = all[tensors];
+        tensor.branch = branch;
+        detail::append(tensor.name, {name});
+        tensor.shape = shape;
+        tensor.attributes = attributes;
+        static_cast<RowAccess<Real<T>>&>(tensor) = rows;
+        tensor.is_matrix = rows.is_matrix || (branch < 0 && rows.rows > 1);
+        tensor.data = data;
+      }
+      ++tensors;
+    }
+  };
+
+  template <class F>
+  [[gnu::cold]] static void visit(auto& tree, F& f) {
+    VisitBranches<F> visit{{f, -1}};
+    visit_tree(tree, visit);
   }
-
-  template <class Tree, class F>
-  static void visit(Tree& tree, F&& f) {
-    const std::type_identity<void> model;
+  [[gnu::cold]] static void visit_tree(auto& tree, auto& visit) {
     if constexpr (Model::tie_embeddings)
-      show(f, -1, model, "embedding", tree.head, init::normal(0.02));
+      visit("embedding", tree.head, init::normal(0.02));
     else
-      show(f, -1, model, "embedding", tree.embedding, init::normal(0.02));
-    VisitBranches<std::remove_reference_t<F>> branches{f};
-    Model::Stack::walk(branches, Use{}, tree.stack);
-    VisitTensors<std::remove_reference_t<F>, void> visit{f, -1};
+      visit("embedding", tree.embedding, init::normal(0.02));
+    Model::Stack::walk(visit, Use{}, tree.stack);
     tree.visit_norm(tree, visit);
-    if constexpr (!Model::tie_embeddings) f(-1, model, "head", tree.head);
+    if constexpr (!Model::tie_embeddings) visit("head", tree.head);
   }
 
   Arena arena_;

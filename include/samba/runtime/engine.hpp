@@ -23,6 +23,15 @@ struct SessionOptions {
 
 namespace detail {
 
+/// Throws unless all tokens are in the vocabulary.
+[[gnu::noinline]] inline void check_tokens(const char* who, const char* call,
+                                           std::span<const std::int32_t> tokens, int vocab_size) {
+  for (std::size_t k = 0; k < tokens.size(); ++k)
+    if (tokens[k] < 0 || tokens[k] >= vocab_size)
+      fail({who, "::", call, ": ", "token ", tokens[k], " at index ", k,
+            " is outside the vocabulary [0, ", vocab_size, ")"});
+}
+
 /// What Session and Batch have in common: the states of some sequences, scratch memory, and running
 /// chunks through the model. Checks its input; messages start with `who`, the caller's name.
 template <class Model, class T, class KV>
@@ -106,10 +115,7 @@ class Engine {
 
   /// Throws unless sequence i can read these tokens.
   void check_tokens(int i, Tokens tokens, const char* call) const {
-    for (std::size_t k = 0; k < tokens.size(); ++k)
-      if (tokens[k] < 0 || tokens[k] >= Model::vocab_size)
-        fail({who_, "::", call, ": ", "token ", tokens[k], " at index ", k,
-              " is outside the vocabulary [0, ", Model::vocab_size, ")"});
+    detail::check_tokens(who_, call, tokens, Model::vocab_size);
     if constexpr (Model::has_capacity)
       if (static_cast<std::int64_t>(tokens.size()) > options_.capacity - position(i))
         fail({who_, "::", call, ": ", "position ", position(i), " and ", tokens.size(),
@@ -201,7 +207,7 @@ class Engine {
   struct CountScratch {
     ScratchMemory memory;
     std::int64_t bytes = 0;
-    void operator()(auto branch, Use) {
+    [[gnu::cold]] void operator()(auto branch, Use) {
       typename decltype(branch)::type::template Scratch<P> t;
       bytes = (std::max)(bytes, t.place(memory));
     }
@@ -220,7 +226,7 @@ class Engine {
   }
 
   /// Places all other arrays in `block`, or only counts if it is null; returns their size in bytes.
-  std::int64_t lay_out(std::byte* block) {
+  [[gnu::cold]] std::int64_t lay_out(std::byte* block) {
     Placer placer{block};
     const auto take = [&]<class X>(X*& x, std::int64_t n) {
       x = reinterpret_cast<X*>(placer.take_array(n, sizeof(X), "sequences"));
@@ -267,10 +273,11 @@ class Engine {
     return all.list;
   }
 
-  [[gnu::cold, gnu::noinline]] void add(std::vector<StateTensor>& list, int branch,
-                                        std::string_view name, Dtype dtype, const Shape& shape,
-                                        std::int64_t offset, std::int64_t bytes) const {
-    StateTensor& tensor = list.emplace_back();
+  // (`auto`: programs that save no state need not compile it.)
+  [[gnu::cold, gnu::noinline]] void add(auto& list, int branch, std::string_view name, Dtype dtype,
+                                        const Shape& shape, std::int64_t offset,
+                                        std::int64_t bytes) const {
+    auto& tensor = list.emplace_back();
     tensor.name = join({branch, ".", name});
     tensor.dtype = dtype;
     tensor.shape = shape;

@@ -88,7 +88,10 @@ inline bool more_likely(Candidate a, Candidate b) {
 
 /// `candidates` must not be empty, here and in total_weight.
 inline Candidate most_likely(std::span<const Candidate> candidates) {
-  return *std::min_element(candidates.begin(), candidates.end(), more_likely);
+  Candidate best = candidates[0];
+  for (const Candidate c : candidates)
+    if (more_likely(c, best)) best = c;
+  return best;
 }
 
 /// The probability relative to that of a logit of `max`.
@@ -323,11 +326,12 @@ class Sampler {
       logits = logits.first(n);
     }
     candidates_.resize(logits.size());
-    auto kept = sampling::candidates(logits, candidates_);
-    kept = sampling::leave_out(kept, options_.banned);
+    // Spans of pointer and size: those of a whole vector cost every program compile time.
+    auto kept = sampling::candidates(logits, {candidates_.data(), candidates_.size()});
+    kept = sampling::leave_out(kept, {options_.banned.data(), options_.banned.size()});
     if (kept.empty()) fail({"Sampler: every token that its logits allow is banned"});
-    kept = sampling::bias(kept, options_.biases);
-    const auto recent = std::span(scratch_).first((std::min)(seen_, recent_.size()));
+    kept = sampling::bias(kept, {options_.biases.data(), options_.biases.size()});
+    const std::span<std::int32_t> recent(scratch_.data(), (std::min)(seen_, recent_.size()));
     std::copy_n(recent_.begin(), recent.size(), recent.begin());
     kept = sampling::repetition_penalty(kept, recent, options_.repetition_penalty);
     kept = sampling::temperature(kept, options_.temperature);

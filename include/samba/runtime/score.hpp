@@ -91,10 +91,11 @@ Score score(S& session, std::span<const std::int32_t> tokens,
   Score result;
   for (std::size_t begin = 0; begin < total;) {
     const std::size_t n = std::min<std::size_t>(score_chunk, total - begin);
-    session.forward(tokens.subspan(begin, n), std::span(logits).first(n * vocab_size));
+    session.forward(tokens.subspan(begin, n), std::span<float>(logits.data(), n * vocab_size));
     for (std::size_t i = 0; i < n; ++i)
-      result.nll -= log_softmax_at(std::span(logits).subspan(i * vocab_size, vocab_size),
-                                   tokens[begin + i + 1]);
+      result.nll -=
+          log_softmax_at(std::span<const float>(logits.data() + i * vocab_size, vocab_size),
+                         tokens[begin + i + 1]);
     begin += n;
     result.tokens = static_cast<std::int64_t>(begin);
     progress(result.tokens, static_cast<std::int64_t>(total));

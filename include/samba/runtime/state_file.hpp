@@ -53,8 +53,9 @@ template <class R, class KV>
       {"state ", dtype_name(dtype_of<R>), ", keys and values ", dtype_name(dtype_of<KV>)});
 }
 
-template <int = 0>
-[[gnu::cold]] void save_state(const std::string& path, const StateInfo& info,
+// Templates only so that programs that do not use them need not compile them.
+
+[[gnu::cold]] void save_state(const auto& path, const StateInfo& info,
                               const std::vector<StateTensor>& tensors, const std::byte* block,
                               std::int64_t position) {
   SafetensorsWriter writer(path, {{"samba.state", "1"},
@@ -71,8 +72,7 @@ template <int = 0>
 
 /// Fills the block from a file and returns the position. Throws, and changes nothing, if the file
 /// does not fit.
-template <int = 0>
-[[gnu::cold]] std::int64_t load_state(const std::string& path, const StateInfo& info,
+[[gnu::cold]] std::int64_t load_state(const auto& path, const StateInfo& info,
                                       const std::vector<StateTensor>& tensors, std::byte* block) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   const FileRecord record(file, "a state file");

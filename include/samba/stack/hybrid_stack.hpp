@@ -199,6 +199,11 @@ template <std::size_t I, class X>
 constexpr const X& leaf(const Leaf<I, X>& l) {
   return l.value;
 }
+/// The type of leaf I of a tree, for a cast (a call of leaf for each would cost compile time).
+template <class Tree, std::size_t I, class E>
+using LeafOf = std::conditional_t<std::is_const_v<Tree>,
+                                  const Leaf<I, typename E::template Tree<typename Tree::kind>>,
+                                  Leaf<I, typename E::template Tree<typename Tree::kind>>>;
 template <class Kind, class Indices, class... Elements>
 struct Leaves;
 template <class Kind, std::size_t... I, class... Elements>
@@ -228,12 +233,12 @@ struct Sequence<std::index_sequence<I...>, Elements...> {
  private:
   template <std::size_t i, class E, class F, class... Trees>
   static constexpr void one(F& f, Use use, Trees&... trees) {
-    E::walk(f, use, leaf<i, typename E::template Tree<typename Trees::kind>>(trees)...);
+    E::walk(f, use, static_cast<LeafOf<Trees, i, E>&>(trees).value...);
   }
   template <std::size_t i, class E, class F, class... Trees>
   static constexpr void one_back(const Leaf<i, std::type_identity<E>>&, F& f, Use use,
                                  Trees&... trees) {
-    E::walk_back(f, use, leaf<i, typename E::template Tree<typename Trees::kind>>(trees)...);
+    E::walk_back(f, use, static_cast<LeafOf<Trees, i, E>&>(trees).value...);
   }
 };
 

@@ -139,7 +139,7 @@ class Batches {
   std::string description() const {
     std::string text;
     for (const Source& source : sources_)
-      text += detail::join({text.empty() ? "" : ", ", source.file->hash(),
+      detail::append(text, {text.empty() ? "" : ", ", source.file->hash(),
                             files() > 1 ? detail::join({" x ", source.share}) : ""});
     return text;
   }

@@ -34,7 +34,7 @@ struct GradientReport {
     std::string lines;
     for (const GradientCheck& c : checks)
       if (!c.right)
-        lines += detail::join({c.what, ": expected ", c.expected, ", found ", c.found, "\n"});
+        detail::append(lines, {c.what, ": expected ", c.expected, ", found ", c.found, "\n"});
     return lines;
   }
 };

@@ -114,7 +114,7 @@ inline AdamWOptions adamw_options(const TrainOptions& o) {
   set("adamw.decay", o.adamw.decay == Decay::all ? "all" : "matrices");
   std::string groups;
   for (const ParameterGroup& g : o.adamw.groups)
-    groups += join({groups.empty() ? "" : "; ", Quoted{g.pattern},
+    append(groups, {groups.empty() ? "" : "; ", Quoted{g.pattern},
                     g.weight_decay ? join({" weight_decay ", *g.weight_decay}) : "",
                     g.rate ? join({" rate ", *g.rate}) : "",
                     g.frozen ? join({" frozen ", *g.frozen}) : ""});

@@ -52,23 +52,27 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   });
 }
 
+// Templates only so that programs without GELU need not compile it.
+
 /// Phi(x) for Gelu::exact, else 1 / (1 + e^-2t): gelu is x times that. See reference::gelu.
-inline vec gelu_gate(vec x, Gelu form) {
-  if (form == Gelu::exact) return vec(0.5f) * xsimd::erfc(x * vec(-0.70710678f));
-  return sigmoid(vec(1.59576912f) * x * fma(vec(0.044715f) * x, x, vec(1.f)));
+template <class V>
+V gelu_gate(V x, Gelu form) {
+  if (form == Gelu::exact) return V(0.5f) * xsimd::erfc(x * V(-0.70710678f));
+  return sigmoid(V(1.59576912f) * x * fma(V(0.044715f) * x, x, V(1.f)));
 }
 
-[[gnu::noinline]] inline void gelu_mul(const float* gate, const float* up, Range columns, Gelu form,
-                                       float* out) {
+template <int = 0>
+[[gnu::noinline]] void gelu_mul(const float* gate, const float* up, Range columns, Gelu form,
+                                float* out) {
   for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
     const vec x = load_part(gate + i, n);
     store_part(out + i, x * gelu_gate(x, form) * load_part(up + i, n), n);
   });
 }
 
-[[gnu::noinline]] inline void gelu_mul_backward(const float* gate, const float* up,
-                                                const float* dout, Range columns, Gelu form,
-                                                float* dgate, float* dup) {
+template <int = 0>
+[[gnu::noinline]] void gelu_mul_backward(const float* gate, const float* up, const float* dout,
+                                         Range columns, Gelu form, float* dgate, float* dup) {
   for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
     const vec x = load_part(gate + i, n), s = gelu_gate(x, form), d = load_part(dout + i, n);
     const vec u = load_part(up + i, n);
