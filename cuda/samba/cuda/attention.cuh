@@ -1,5 +1,5 @@
 #pragma once
-#include <samba/cuda/device.cuh>
+#include <samba/cuda/attention_tiles.cuh>
 #include <samba/kernels/attention.hpp>
 
 namespace samba::inline SAMBA_TARGET {
@@ -118,13 +118,19 @@ void launch(const Cuda& device, const Chunk& chunk, const UpdateRingsChunk<E, KV
 template <class E, class KV>
 void launch(const Cuda& device, const Chunk& chunk, const AttentionChunk<E, KV>& a) {
   if (chunk.segments.empty() || chunk.rows == 0) return;
-  const dim3 grid(static_cast<unsigned>(chunk.rows),
-                  static_cast<unsigned>(a.args.n_kv_heads * a.args.group),
-                  static_cast<unsigned>(chunk.segments.size()));
-  const auto shared = static_cast<std::size_t>(2 * a.args.head_dim) * sizeof(float);
-  cuda::attention<<<grid, cuda::attention_threads, shared, device.stream>>>(
-      chunk.segments.data(), a.args, ArrayData<KV>(a.ring_k), ArrayData<KV>(a.ring_v));
-  cuda::check_launch("attention");
+  constexpr std::int64_t few_rows = 16;  // too few for tiles of rows
+  bool done = false;
+  if constexpr (std::is_same_v<E, bf16> && std::is_same_v<KV, bf16>)
+    done = chunk.rows > few_rows && cuda::launch_attention_tiles(device, chunk, a);
+  if (!done) {
+    const dim3 grid(static_cast<unsigned>(chunk.rows),
+                    static_cast<unsigned>(a.args.n_kv_heads * a.args.group),
+                    static_cast<unsigned>(chunk.segments.size()));
+    const auto shared = static_cast<std::size_t>(2 * a.args.head_dim) * sizeof(float);
+    cuda::attention<<<grid, cuda::attention_threads, shared, device.stream>>>(
+        chunk.segments.data(), a.args, ArrayData<KV>(a.ring_k), ArrayData<KV>(a.ring_v));
+    cuda::check_launch("attention");
+  }
   if (a.update_rings) launch(device, chunk, UpdateRingsChunk<E, KV>{a.args, a.ring_k, a.ring_v});
 }
 
