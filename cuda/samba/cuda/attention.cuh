@@ -17,6 +17,7 @@ __global__ void attention(const Segment* segments, kernels::AttentionArgs<E, KV>
                           ArrayData<KV> rings_k, ArrayData<KV> rings_v) {
   extern __shared__ float shared[];
   __shared__ float weights[attention_threads], partial[attention_threads / 32];
+  start();
   const Segment segment = segments[blockIdx.z];
   if (blockIdx.x >= segment.rows) return;
   const int D = a.head_dim, tid = static_cast<int>(threadIdx.x);
@@ -84,6 +85,7 @@ __global__ void attention(const Segment* segments, kernels::AttentionArgs<E, KV>
 template <class E, class KV>
 __global__ void update_rings(const Segment* segments, kernels::AttentionArgs<E, KV> a,
                              ArrayData<KV> rings_k, ArrayData<KV> rings_v) {
+  start();
   const Segment segment = segments[blockIdx.z];
   const std::int64_t i = blockIdx.x;
   if (i >= segment.rows || i < segment.rows - a.n_slots) return;
@@ -110,9 +112,9 @@ void launch(const Cuda& device, const Chunk& chunk, const UpdateRingsChunk<E, KV
   if (chunk.segments.empty() || chunk.rows == 0) return;
   const dim3 grid(static_cast<unsigned>(chunk.rows), static_cast<unsigned>(a.args.n_kv_heads),
                   static_cast<unsigned>(chunk.segments.size()));
-  cuda::update_rings<<<grid, 64, 0, device.stream>>>(
-      chunk.segments.data(), a.args, ArrayData<KV>(a.ring_k), ArrayData<KV>(a.ring_v));
-  cuda::check_launch("update_rings");
+  cuda::launch_kernel(device, "update_rings", cuda::update_rings<E, KV>, grid, 64, 0,
+                      chunk.segments.data(), a.args, ArrayData<KV>(a.ring_k),
+                      ArrayData<KV>(a.ring_v));
 }
 
 template <class E, class KV>
@@ -127,9 +129,9 @@ void launch(const Cuda& device, const Chunk& chunk, const AttentionChunk<E, KV>&
                     static_cast<unsigned>(a.args.n_kv_heads * a.args.group),
                     static_cast<unsigned>(chunk.segments.size()));
     const auto shared = static_cast<std::size_t>(2 * a.args.head_dim) * sizeof(float);
-    cuda::attention<<<grid, cuda::attention_threads, shared, device.stream>>>(
-        chunk.segments.data(), a.args, ArrayData<KV>(a.ring_k), ArrayData<KV>(a.ring_v));
-    cuda::check_launch("attention");
+    cuda::launch_kernel(device, "attention", cuda::attention<E, KV>, grid, cuda::attention_threads,
+                        shared, chunk.segments.data(), a.args, ArrayData<KV>(a.ring_k),
+                        ArrayData<KV>(a.ring_v));
   }
   if (a.update_rings) launch(device, chunk, UpdateRingsChunk<E, KV>{a.args, a.ring_k, a.ring_v});
 }

@@ -10,6 +10,7 @@ namespace cuda {
 template <int Taps, bool Silu, class E>
 __global__ void causal_conv1d(const Segment* segments, kernels::CausalConv1dArgs<float, E> a,
                               ArrayData<float> states) {
+  start();
   const std::int64_t c = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   if (c >= a.channels) return;
   const Segment segment = segments[blockIdx.y];
@@ -38,9 +39,9 @@ template <int Taps, ConvActivation f, class E>
 void launch(const Cuda& device, const Chunk& chunk, const CausalConv1dChunk<Taps, f, float, E>& a) {
   if (chunk.segments.empty()) return;
   const dim3 grid(cuda::blocks(a.args.channels, 128), static_cast<unsigned>(chunk.segments.size()));
-  cuda::causal_conv1d<Taps, f == ConvActivation::silu>
-      <<<grid, 128, 0, device.stream>>>(chunk.segments.data(), a.args, a.past);
-  cuda::check_launch("causal_conv1d");
+  cuda::launch_kernel(device, "causal_conv1d",
+                      cuda::causal_conv1d<Taps, f == ConvActivation::silu, E>, grid, 128, 0,
+                      chunk.segments.data(), a.args, ArrayData<float>(a.past));
 }
 
 }  // namespace kernels

@@ -19,8 +19,11 @@ namespace samba::inline SAMBA_TARGET {
 struct Cuda {
   cudaStream_t stream = nullptr;
   cublasLtHandle_t blas = nullptr;
-  void* workspace = nullptr;  ///< for matrix products
+  void* workspace = nullptr;  ///< of matrix products, and of attention for few rows
   std::size_t workspace_bytes = 0;
+  /// Kernels start while the one before still runs, up to cuda::wait_for_earlier(). For GPUs of compute
+  /// capability 9 and later, and code compiled for them.
+  bool overlap = false;
 };
 
 namespace detail {
@@ -79,10 +82,65 @@ inline Arena to_device(std::span<const std::byte> bytes, const char* what) {
   return arena;
 }
 
+/// Lets the kernel after this one start. It waits for this one's end before it reads or writes what
+/// kernels share, so a kernel calls this first.
+__device__ inline void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+/// Waits until everything before this kernel has been done. Every thread of a kernel that
+/// launch_kernel starts calls it before the first access to memory that another kernel writes, or that
+/// this kernel writes: weights are all that may be read earlier.
+__device__ inline void wait_for_earlier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+/// Both, for kernels that have nothing to do before.
+__device__ inline void start() {
+  let_next_start();
+  wait_for_earlier();
+}
+
+/// Starts a kernel on the device's stream. If the device overlaps kernels, it starts before the end of
+/// the kernel that was submitted before, so it must call wait_for_earlier().
+template <class... Parameters, class... Arguments>
+void launch_kernel(const Cuda& device, const char* name, void (*kernel)(Parameters...), dim3 grid,
+                   dim3 block, std::size_t shared, const Arguments&... arguments) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = device.stream;
+  config.attrs = &attribute;
+  config.numAttrs = device.overlap ? 1 : 0;
+  check_call(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
+}
+
+/// A kernel that is never started; it tells for what this program was compiled.
+template <int = 0>
+__global__ void compiled_for() {}
+
+/// Whether kernels can overlap here. Code for an earlier GPU that is translated for this one does not
+/// wait, so it must not.
+inline bool can_overlap() {
+  cudaFuncAttributes attributes{};
+  if (cudaFuncGetAttributes(&attributes, compiled_for<0>) != cudaSuccess) {
+    cudaGetLastError();  // clears the error
+    return false;
+  }
+  return attributes.ptxVersion >= 90 && attributes.binaryVersion >= 90;
+}
+
 /// A new stream on the current GPU, and a workspace. Throws Error if there is no GPU.
 class Device {
  public:
-  Device() {
+  /// overlap: see Cuda; where it is not possible, it is ignored.
+  explicit Device(bool overlap = true) {
     int count = 0;
     if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
       cudaGetLastError();  // clears the error
@@ -90,6 +148,7 @@ class Device {
     }
     check_call(cudaStreamCreateWithFlags(&cuda_.stream, cudaStreamNonBlocking), "cudaStreamCreate");
     check_call(cublasLtCreate(&cuda_.blas), "cublasLtCreate");
+    cuda_.overlap = overlap && can_overlap();
     workspace_ = allocate(std::int64_t{32} << 20, "the workspace for matrix products");
     cuda_.workspace = workspace_.data();
     cuda_.workspace_bytes = static_cast<std::size_t>(workspace_.bytes());

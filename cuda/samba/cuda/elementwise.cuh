@@ -9,6 +9,7 @@ namespace cuda {
 /// One thread per element; blockIdx.x is the row.
 template <class R, class E>
 __global__ void add(kernels::AddArgs<R, E> a) {
+  start();
   const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
   if (i >= a.columns) return;
   R* const to = a.to + blockIdx.x * a.to_stride + i;
@@ -18,6 +19,7 @@ __global__ void add(kernels::AddArgs<R, E> a) {
 /// to = factor * from; zeros for a factor of 0, whatever `from` is.
 template <class R, class E>
 __global__ void copy(kernels::CopyArgs<R, E> a) {
+  start();
   const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
   if (i >= a.columns) return;
   store(a.to + blockIdx.x * a.to_stride + i,
@@ -27,6 +29,7 @@ __global__ void copy(kernels::CopyArgs<R, E> a) {
 /// out = f(gate) * up.
 template <class E, class F>
 __global__ void multiply(kernels::SiluMulArgs<E> a, F f) {
+  start();
   const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
   if (i >= a.columns) return;
   const float gate = number(a.gate[blockIdx.x * a.gate_stride + i]),
@@ -50,6 +53,7 @@ struct GeluOf {
 /// x = cap * tanh(x / cap).
 template <class R>
 __global__ void soft_cap(kernels::SoftCapArgs<R> a) {
+  start();
   const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
   if (i >= a.columns) return;
   R* const x = a.x + blockIdx.x * a.x_stride + i;
@@ -70,8 +74,8 @@ namespace detail {
 template <class E, class F>
 void launch_multiply(const Cuda& device, const SiluMulArgs<E>& a, F f, const char* name) {
   if (a.rows == 0) return;
-  cuda::multiply<<<cuda::by_elements(a.rows, a.columns), 256, 0, device.stream>>>(a, f);
-  cuda::check_launch(name);
+  cuda::launch_kernel(device, name, cuda::multiply<E, F>, cuda::by_elements(a.rows, a.columns), 256,
+                      0, a, f);
 }
 
 }  // namespace detail
@@ -92,22 +96,22 @@ void launch(const Cuda& device, const Chunk&, const GeluMulArgs<E>& a) {
 template <class R>
 void launch(const Cuda& device, const Chunk&, const SoftCapArgs<R>& a) {
   if (a.rows == 0) return;
-  cuda::soft_cap<<<cuda::by_elements(a.rows, a.columns), 256, 0, device.stream>>>(a);
-  cuda::check_launch("soft_cap");
+  cuda::launch_kernel(device, "soft_cap", cuda::soft_cap<R>, cuda::by_elements(a.rows, a.columns),
+                      256, 0, a);
 }
 
 template <class R, class E>
 void launch(const Cuda& device, const Chunk&, const CopyArgs<R, E>& a) {
   if (a.rows == 0) return;
-  cuda::copy<<<cuda::by_elements(a.rows, a.columns), 256, 0, device.stream>>>(a);
-  cuda::check_launch("copy");
+  cuda::launch_kernel(device, "copy", cuda::copy<R, E>, cuda::by_elements(a.rows, a.columns), 256, 0,
+                      a);
 }
 
 template <class R, class E>
 void launch(const Cuda& device, const Chunk&, const AddArgs<R, E>& a) {
   if (a.rows == 0) return;
-  cuda::add<<<cuda::by_elements(a.rows, a.columns), 256, 0, device.stream>>>(a);
-  cuda::check_launch("add");
+  cuda::launch_kernel(device, "add", cuda::add<R, E>, cuda::by_elements(a.rows, a.columns), 256, 0,
+                      a);
 }
 
 }  // namespace kernels

@@ -6,9 +6,11 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace cuda {
 
-/// One thread per element; blockIdx.x is the row.
+/// One thread per element; blockIdx.x is the row. A copy of the tokens comes before it, which no kernel
+/// overlaps, so it is started as usual.
 template <class T, class R>
 __global__ void embedding(kernels::EmbeddingArgs<T, Layout::rows, R> a) {
+  start();
   const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
   if (i >= a.columns) return;
   const float value = number(a.table[a.tokens[blockIdx.x] * a.columns + i]);

@@ -10,6 +10,7 @@ namespace cuda {
 template <class R, class E>
 __global__ void layernorm(kernels::LayerNormArgs<R, E> a) {
   __shared__ float partial[8];
+  start();
   const R* const x = a.x + blockIdx.x * a.x_stride;
   float sum = 0, squares = 0;
   for (std::int64_t i = threadIdx.x; i < a.columns; i += 256) sum += number(x[i]);
@@ -32,8 +33,8 @@ namespace kernels {
 template <class R, class E>
 void launch(const Cuda& device, const Chunk&, const LayerNormArgs<R, E>& a) {
   if (a.rows == 0) return;
-  cuda::layernorm<<<static_cast<unsigned>(a.rows), 256, 0, device.stream>>>(a);
-  cuda::check_launch("layernorm");
+  cuda::launch_kernel(device, "layernorm", cuda::layernorm<R, E>, static_cast<unsigned>(a.rows), 256,
+                      0, a);
 }
 
 }  // namespace kernels

@@ -1,5 +1,6 @@
 #pragma once
 #include <samba/cuda/device.cuh>
+#include <samba/cuda/matmul_few_rows.cuh>
 #include <samba/kernels/matmul.hpp>
 
 namespace samba::inline SAMBA_TARGET {
@@ -31,6 +32,7 @@ class Layout2d {
 /// Adds a float bias to every row.
 template <class E>
 __global__ void add_bias(const float* bias, E* out, std::int64_t stride, std::int64_t n) {
+  start();
   const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
   E* const to = out + blockIdx.x * stride;
   if (i < n) store(to + i, number(to[i]) + bias[i]);
@@ -40,6 +42,7 @@ __global__ void add_bias(const float* bias, E* out, std::int64_t stride, std::in
 /// output; blockIdx.y is the row, blockIdx.z the block.
 template <class E>
 __global__ void block_matmul(kernels::BlockMatmulArgs<RowMajor<E>, E> all) {
+  start();
   const auto& a = all.first;
   const std::int64_t n = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   if (n >= a.N) return;
@@ -54,11 +57,15 @@ __global__ void block_matmul(kernels::BlockMatmulArgs<RowMajor<E>, E> all) {
 
 namespace kernels {
 
-/// For row-major weights. Sums are float. The library chooses the algorithm by the sizes; the
-/// choice is the same for one version of the library and one GPU model.
+/// For row-major weights. Sums are float. At most cuda::few_rows rows in bf16 have kernels of their
+/// own; otherwise the library chooses the algorithm by the sizes; the choice is the same for one
+/// version of the library and one GPU model.
 template <class E, class O>
 void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E, O>& a) {
   if (a.rows == 0) return;
+  if constexpr (std::is_same_v<E, bf16>)
+    if (cuda::has_few_rows(a))
+      return cuda::matmul_few_rows(device, a, cuda::few_rows_plan(a.N, a.K));
   using namespace cuda;
   // In column-major terms: out^T, (N, rows), = w, (N, K), the transpose of what is stored, times
   // x^T, (K, rows).
@@ -110,9 +117,9 @@ void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E, O
           ")"});
   check_call(result, "cublasLtMatmul");
   if (a.bias) {
-    add_bias<<<dim3(static_cast<unsigned>(a.rows), blocks(a.N, 256)), 256, 0, device.stream>>>(
-        a.bias, a.out, a.out_stride, a.N);
-    check_launch("add_bias");
+    launch_kernel(device, "add_bias", add_bias<O>,
+                  dim3(static_cast<unsigned>(a.rows), blocks(a.N, 256)), 256, 0, a.bias, a.out,
+                  a.out_stride, a.N);
   }
 }
 
@@ -121,8 +128,7 @@ void launch(const Cuda& device, const Chunk&, const BlockMatmulArgs<RowMajor<E>,
   if (a.first.rows == 0) return;
   const dim3 grid(cuda::blocks(a.first.N, 128), static_cast<unsigned>(a.first.rows),
                   static_cast<unsigned>(a.blocks));
-  cuda::block_matmul<<<grid, 128, 0, device.stream>>>(a);
-  cuda::check_launch("block_matmul");
+  cuda::launch_kernel(device, "block_matmul", cuda::block_matmul<E>, grid, 128, 0, a);
 }
 
 }  // namespace kernels

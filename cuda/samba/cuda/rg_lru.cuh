@@ -10,6 +10,7 @@ namespace cuda {
 template <class E>
 __global__ void rg_lru(const Segment* segments, kernels::RgLruArgs<float, E> a,
                        ArrayData<float> states) {
+  start();
   const std::int64_t c = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   if (c >= a.channels) return;
   const Segment segment = segments[blockIdx.y];
@@ -41,8 +42,8 @@ template <class E>
 void launch(const Cuda& device, const Chunk& chunk, const RgLruChunk<float, E>& a) {
   if (chunk.segments.empty()) return;
   const dim3 grid(cuda::blocks(a.args.channels, 128), static_cast<unsigned>(chunk.segments.size()));
-  cuda::rg_lru<<<grid, 128, 0, device.stream>>>(chunk.segments.data(), a.args, a.h);
-  cuda::check_launch("rg_lru");
+  cuda::launch_kernel(device, "rg_lru", cuda::rg_lru<E>, grid, 128, 0, chunk.segments.data(), a.args,
+                      ArrayData<float>(a.h));
 }
 
 }  // namespace kernels

@@ -10,6 +10,7 @@ namespace cuda {
 template <class R, class E, class X>
 __global__ void rmsnorm(kernels::RmsNormArgs<R, E, X> a) {
   __shared__ float squares[8];
+  start();
   const X* const x = a.x + blockIdx.x * a.x_stride;
   float sum = 0;
   for (std::int64_t i = threadIdx.x; i < a.columns; i += 256) {
@@ -30,8 +31,8 @@ namespace kernels {
 template <class R, class E, class X>
 void launch(const Cuda& device, const Chunk&, const RmsNormArgs<R, E, X>& a) {
   if (a.rows == 0) return;
-  cuda::rmsnorm<<<static_cast<unsigned>(a.rows), 256, 0, device.stream>>>(a);
-  cuda::check_launch("rmsnorm");
+  cuda::launch_kernel(device, "rmsnorm", cuda::rmsnorm<R, E, X>, static_cast<unsigned>(a.rows), 256,
+                      0, a);
 }
 
 }  // namespace kernels

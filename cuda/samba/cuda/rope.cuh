@@ -23,6 +23,7 @@ __global__ void rope(const Segment* segments, kernels::HeadRows<E> q, kernels::H
                      int n_kv_heads, int group, int head_dim, Frequencies<Rotary / 2> frequencies) {
   constexpr int half = Rotary / 2;
   __shared__ float cosines[half], sines[half];
+  start();
   const Segment segment = segments[blockIdx.y];
   if (blockIdx.x >= segment.rows) return;
   const std::int64_t row = segment.first_row + blockIdx.x, position = segment.position + blockIdx.x;
@@ -63,9 +64,8 @@ void launch(const Cuda& device, const Chunk& chunk, const RopeArgs<Rotary, E>& a
   std::copy_n(a.angles->rounded_frequencies(), half, frequencies.rounded);
   frequencies.kind = a.angles->kind();
   const dim3 grid(static_cast<unsigned>(chunk.rows), static_cast<unsigned>(chunk.segments.size()));
-  cuda::rope<Rotary><<<grid, 128, 0, device.stream>>>(chunk.segments.data(), a.q, a.k, a.n_kv_heads,
-                                                      a.group, a.head_dim, frequencies);
-  cuda::check_launch("rope");
+  cuda::launch_kernel(device, "rope", cuda::rope<Rotary, E>, grid, 128, 0, chunk.segments.data(), a.q,
+                      a.k, a.n_kv_heads, a.group, a.head_dim, frequencies);
 }
 
 }  // namespace kernels

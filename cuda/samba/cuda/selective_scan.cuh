@@ -11,6 +11,7 @@ namespace cuda {
 template <int N, class E>
 __global__ void selective_scan(const Segment* segments, kernels::SelectiveScanArgs<float, E> a,
                                ArrayData<float> states) {
+  start();
   const std::int64_t c = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   if (c >= a.channels) return;
   const Segment segment = segments[blockIdx.y];
@@ -45,8 +46,8 @@ template <int N, class E>
 void launch(const Cuda& device, const Chunk& chunk, const SelectiveScanChunk<N, float, E>& a) {
   if (chunk.segments.empty()) return;
   const dim3 grid(cuda::blocks(a.args.channels, 128), static_cast<unsigned>(chunk.segments.size()));
-  cuda::selective_scan<N><<<grid, 128, 0, device.stream>>>(chunk.segments.data(), a.args, a.h);
-  cuda::check_launch("selective_scan");
+  cuda::launch_kernel(device, "selective_scan", cuda::selective_scan<N, E>, grid, 128, 0,
+                      chunk.segments.data(), a.args, ArrayData<float>(a.h));
 }
 
 }  // namespace kernels

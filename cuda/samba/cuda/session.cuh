@@ -13,6 +13,7 @@ namespace samba::inline SAMBA_TARGET::cuda {
 struct SessionOptions {
   std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
   int chunk = 256;  ///< the most tokens that go through the model together: it determines memory
+  bool overlap = true;  ///< kernels overlap where the device can: see Cuda; results are the same
 };
 
 /// One sequence on the current GPU, like samba::Session: matrices and activations in T, bf16 or
@@ -35,7 +36,9 @@ class Session {
 
   explicit Session(const Weights<Model, RowMajor<T>>& weights,
                    SessionOptions options = SessionOptions{})
-      : options_(check_options(options)), weights_(to_device(weights.memory(), "weights")) {
+      : options_(check_options(options)),
+        device_(options.overlap),
+        weights_(to_device(weights.memory(), "weights")) {
     constexpr const char* chunk = "SessionOptions::chunk: what is computed from a chunk";
     state_bytes_ = Model::template place_states<P>(states_, nullptr, 0, options_.capacity);
     block_ = allocate(state_bytes_, "SessionOptions::capacity: the state");
