@@ -1,4 +1,5 @@
 #pragma once
+#include <samba/cuda/attention_few_rows.cuh>
 #include <samba/cuda/attention_tiles.cuh>
 #include <samba/kernels/attention.hpp>
 
@@ -120,11 +121,12 @@ void launch(const Cuda& device, const Chunk& chunk, const UpdateRingsChunk<E, KV
 template <class E, class KV>
 void launch(const Cuda& device, const Chunk& chunk, const AttentionChunk<E, KV>& a) {
   if (chunk.segments.empty() || chunk.rows == 0) return;
-  constexpr std::int64_t few_rows = 16;  // too few for tiles of rows
-  bool done = false;
-  if constexpr (std::is_same_v<E, bf16> && std::is_same_v<KV, bf16>)
-    done = chunk.rows > few_rows && cuda::launch_attention_tiles(device, chunk, a);
-  if (!done) {
+  bool tiles = false;
+  if constexpr (std::is_same_v<E, bf16> && std::is_same_v<KV, bf16>) {
+    if (cuda::attention_by_parts(device, chunk, a)) return;
+    tiles = cuda::launch_attention_tiles(device, chunk, a);
+  }
+  if (!tiles) {
     const dim3 grid(static_cast<unsigned>(chunk.rows),
                     static_cast<unsigned>(a.args.n_kv_heads * a.args.group),
                     static_cast<unsigned>(chunk.segments.size()));

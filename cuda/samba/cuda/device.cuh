@@ -79,6 +79,7 @@ inline Arena to_device(std::span<const std::byte> bytes, const char* what) {
   Arena arena = allocate(static_cast<std::int64_t>(bytes.size()), what);
   check_call(cudaMemcpy(arena.data(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice),
              "cudaMemcpy");
+  check_call(cudaStreamSynchronize(nullptr), "cudaMemcpy");  // it may return before its end
   return arena;
 }
 
