@@ -57,15 +57,10 @@ __global__ void block_matmul(kernels::BlockMatmulArgs<RowMajor<E>, E> all) {
 
 namespace kernels {
 
-/// For row-major weights. Sums are float. At most cuda::few_rows rows in bf16 have kernels of their
-/// own; otherwise the library chooses the algorithm by the sizes; the choice is the same for one
-/// version of the library and one GPU model.
+/// matmul by cuBLASLt, which chooses the algorithm by the sizes; the choice is the same for one version
+/// of the library and one GPU model.
 template <class E, class O>
-void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E, O>& a) {
-  if (a.rows == 0) return;
-  if constexpr (std::is_same_v<E, bf16>)
-    if (cuda::has_few_rows(a))
-      return cuda::matmul_few_rows(device, a, cuda::few_rows_plan(a.N, a.K));
+void matmul_by_library(const Cuda& device, const MatmulArgs<RowMajor<E>, E, O>& a) {
   using namespace cuda;
   // In column-major terms: out^T, (N, rows), = w, (N, K), the transpose of what is stored, times
   // x^T, (K, rows).
@@ -121,6 +116,16 @@ void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E, O
                   dim3(static_cast<unsigned>(a.rows), blocks(a.N, 256)), 256, 0, a.bias, a.out,
                   a.out_stride, a.N);
   }
+}
+
+/// For row-major weights. Sums are float. At most cuda::few_rows rows in bf16 have kernels of their own.
+template <class E, class O>
+void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E, O>& a) {
+  if (a.rows == 0) return;
+  if constexpr (std::is_same_v<E, bf16>)
+    if (cuda::has_few_rows(a))
+      return cuda::matmul_few_rows(device, a, cuda::few_rows_plan(a.N, a.K));
+  matmul_by_library(device, a);
 }
 
 template <class E>
