@@ -103,21 +103,22 @@ void measure_matrices(bool all) {
       const double floor = static_cast<double>(size) * 2 / bandwidth;
       // Every product reads other weights, more than the L2 cache holds before they come again.
       const auto time = [&](const cuda::Device& device, auto&& multiply) {
-        return seconds(device, [&] {
-                 for (std::int64_t i = 0; i < launches; ++i) {
-                   const kernels::MatmulArgs<RowMajor<bf16>, bf16> a{
-                       .w = reinterpret_cast<const bf16*>(pool.data()) + i % buffers * size,
-                       .bias = nullptr,
-                       .x = reinterpret_cast<const bf16*>(xs.data()),
-                       .x_stride = m.K,
-                       .out = reinterpret_cast<bf16*>(out.data()),
-                       .out_stride = m.N,
-                       .rows = rows,
-                       .N = m.N,
-                       .K = m.K};
-                   multiply(device.get(), a);
-                 }
-               }) /
+        return seconds(device,
+                       [&] {
+                         for (std::int64_t i = 0; i < launches; ++i) {
+                           const kernels::MatmulArgs<RowMajor<bf16>, bf16> a{
+                               .w = reinterpret_cast<const bf16*>(pool.data()) + i % buffers * size,
+                               .bias = nullptr,
+                               .x = reinterpret_cast<const bf16*>(xs.data()),
+                               .x_stride = m.K,
+                               .out = reinterpret_cast<bf16*>(out.data()),
+                               .out_stride = m.N,
+                               .rows = rows,
+                               .N = m.N,
+                               .K = m.K};
+                           multiply(device.get(), a);
+                         }
+                       }) /
                static_cast<double>(launches);
       };
       const auto print = [&](const char* what, double t) {
@@ -125,7 +126,8 @@ void measure_matrices(bool all) {
                     static_cast<double>(size) * 2 / t / 1e12, t / floor);
       };
       const auto by_plan = [&](const cuda::Device& device, const cuda::FewRowsPlan& plan) {
-        return time(device, [&](const Cuda& d, const auto& a) { cuda::matmul_few_rows(d, a, plan); });
+        return time(device,
+                    [&](const Cuda& d, const auto& a) { cuda::matmul_few_rows(d, a, plan); });
       };
       const auto name_of = [](const cuda::FewRowsPlan& p) {
         return "{" + std::to_string(p.tiles) + ", " + std::to_string(p.unroll) + ", " +
@@ -135,18 +137,19 @@ void measure_matrices(bool all) {
                   static_cast<long long>(m.N), static_cast<long long>(m.K),
                   static_cast<long long>(rows), static_cast<double>(size) * 2e-6, floor * 1e6);
       // A first call that is not captured loads the kernels of the library.
-      const auto by_library = [&](const Cuda& d, const auto& a) { kernels::matmul_by_library(d, a); };
-      by_library(with.get(),
-                 kernels::MatmulArgs<RowMajor<bf16>, bf16>{
-                     .w = reinterpret_cast<const bf16*>(pool.data()),
-                     .bias = nullptr,
-                     .x = reinterpret_cast<const bf16*>(xs.data()),
-                     .x_stride = m.K,
-                     .out = reinterpret_cast<bf16*>(out.data()),
-                     .out_stride = m.N,
-                     .rows = rows,
-                     .N = m.N,
-                     .K = m.K});
+      const auto by_library = [&](const Cuda& d, const auto& a) {
+        kernels::matmul_by_library(d, a);
+      };
+      by_library(with.get(), kernels::MatmulArgs<RowMajor<bf16>, bf16>{
+                                 .w = reinterpret_cast<const bf16*>(pool.data()),
+                                 .bias = nullptr,
+                                 .x = reinterpret_cast<const bf16*>(xs.data()),
+                                 .x_stride = m.K,
+                                 .out = reinterpret_cast<bf16*>(out.data()),
+                                 .out_stride = m.N,
+                                 .rows = rows,
+                                 .N = m.N,
+                                 .K = m.K});
       with.synchronize();
       print("cuBLASLt", time(with, by_library));
       const auto plan = cuda::few_rows_plan(m.N, m.K);
@@ -210,7 +213,8 @@ void measure_attention() {
                         a.args.divisor = 8;
                         a.args.out = reinterpret_cast<bf16*>(out.data());
                         a.args.out_stride = heads * D;
-                        a.ring_k.data = reinterpret_cast<bf16*>(rings.data()) + layer * rows * 2 * ring;
+                        a.ring_k.data =
+                            reinterpret_cast<bf16*>(rings.data()) + layer * rows * 2 * ring;
                         a.ring_v.data = a.ring_k.data + ring;
                         a.ring_k.stride = a.ring_v.stride = 4 * ring;
                         a.update_rings = true;
@@ -286,10 +290,11 @@ void measure_step() {
     }
     const auto bytes = static_cast<double>(std::ssize(weights.memory()) + session.state_bytes());
     const double time = median(times), floor = bytes / bandwidth;
-    std::printf("Samba-1.7B, %s: a step takes %.3f ms (best %.3f), floor %.3f ms (%.3f GB), ratio %.2f%s\n",
-                overlap ? "overlap" : "no overlap", time * 1e3,
-                *std::min_element(times.begin(), times.end()) * 1e3, floor * 1e3, bytes * 1e-9,
-                time / floor, finite ? "" : "; LOGITS ARE NOT FINITE");
+    std::printf(
+        "Samba-1.7B, %s: a step takes %.3f ms (best %.3f), floor %.3f ms (%.3f GB), ratio %.2f%s\n",
+        overlap ? "overlap" : "no overlap", time * 1e3,
+        *std::min_element(times.begin(), times.end()) * 1e3, floor * 1e3, bytes * 1e-9,
+        time / floor, finite ? "" : "; LOGITS ARE NOT FINITE");
   }
 }
 
@@ -302,8 +307,7 @@ int main(int argc, char** argv) {
     return 77;
   }
   bool all = false, some = false;
-  for (int i = 1; i < argc; ++i)
-    (std::strcmp(argv[i], "all") == 0 ? all : some) = true;
+  for (int i = 1; i < argc; ++i) (std::strcmp(argv[i], "all") == 0 ? all : some) = true;
   const auto wanted = [&](const char* part) {
     for (int i = 1; i < argc; ++i)
       if (std::strcmp(argv[i], part) == 0) return true;

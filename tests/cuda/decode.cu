@@ -152,8 +152,17 @@ void check_matmul(const cuda::Device& device, std::int64_t N, std::int64_t K, bo
 
 void check_products(const cuda::Device& device) {
   double worst = 0, worst_narrow = 0;
-  for (const auto [N, K] : {std::pair{1, 8}, {7, 40}, {16, 128}, {33, 72}, {160, 4096}, {1024, 64},
-                            {1030, 1000}, {2048, 2048}, {2560, 520}, {4096, 128}, {1500, 8192}}) {
+  for (const auto [N, K] : {std::pair{1, 8},
+                            {7, 40},
+                            {16, 128},
+                            {33, 72},
+                            {160, 4096},
+                            {1024, 64},
+                            {1030, 1000},
+                            {2048, 2048},
+                            {2560, 520},
+                            {4096, 128},
+                            {1500, 8192}}) {
     check_matmul<float>(device, N, K, N % 2 == 0, worst);
     check_matmul<bf16>(device, N, K, N % 2 == 1, worst_narrow);
   }
@@ -225,9 +234,9 @@ void check_attention(const cuda::Device& device, const Case& c, double& worst, d
         const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(heads),
                         static_cast<unsigned>(some.size()));
         cuda::launch_kernel(device.get(), "attention", cuda::attention<bf16, bf16>, grid,
-                            cuda::attention_threads, static_cast<std::size_t>(2 * D) * sizeof(float),
-                            chunk.segments.data(), a.args, ArrayData<bf16>(a.ring_k),
-                            ArrayData<bf16>(a.ring_v));
+                            cuda::attention_threads,
+                            static_cast<std::size_t>(2 * D) * sizeof(float), chunk.segments.data(),
+                            a.args, ArrayData<bf16>(a.ring_k), ArrayData<bf16>(a.ring_v));
         if (c.update)
           launch(device.get(), chunk,
                  kernels::UpdateRingsChunk<bf16, bf16>{a.args, a.ring_k, a.ring_v});
@@ -267,9 +276,9 @@ void check_attention(const cuda::Device& device, const Case& c, double& worst, d
         const std::int64_t begin = position < c.window ? 0 : position - c.window + 1;
         const auto at = [&](std::int64_t j, bool value, std::int64_t d) {
           if (j >= s.position)
-            return number(qkv[static_cast<std::size_t>(
-                (s.first_row + j - s.position) * width +
-                (heads + (value ? c.n_kv_heads : 0) + g) * D + d)]);
+            return number(
+                qkv[static_cast<std::size_t>((s.first_row + j - s.position) * width +
+                                             (heads + (value ? c.n_kv_heads : 0) + g) * D + d)]);
           return number(rings[static_cast<std::size_t>(s.state * to_next + (value ? ring : 0) +
                                                        (g * c.n_slots + j % c.n_slots) * D + d)]);
         };
@@ -278,7 +287,8 @@ void check_attention(const cuda::Device& device, const Case& c, double& worst, d
         for (std::int64_t j = begin; j <= position; ++j) {
           double score = 0;
           for (std::int64_t d = 0; d < D; ++d)
-            score += number(qkv[static_cast<std::size_t>(row * width + h * D + d)]) * at(j, false, d);
+            score +=
+                number(qkv[static_cast<std::size_t>(row * width + h * D + d)]) * at(j, false, d);
           score /= divisor;
           if (c.cap > 0) score = c.cap * std::tanh(score / c.cap);
           scores.push_back(score);
@@ -296,8 +306,10 @@ void check_attention(const cuda::Device& device, const Case& c, double& worst, d
           difference = (std::max)(difference, std::abs(found - number(any.out[to])));
         }
         const double exact = maximum + std::log(total),
-                     error = std::abs(number(parts.log_sum[static_cast<std::size_t>(row * heads + h)]) -
-                                      exact) / (1 + std::abs(exact));
+                     error =
+                         std::abs(number(parts.log_sum[static_cast<std::size_t>(row * heads + h)]) -
+                                  exact) /
+                         (1 + std::abs(exact));
         worst_log = error > worst_log || std::isnan(error) ? error : worst_log;
       }
   is_right(difference < 2e-2, "attention: as the kernel for any number of rows");
@@ -317,16 +329,18 @@ void check_attentions(const cuda::Device& device) {
   }
   for (const auto& segments : {first, some})  // full attention
     check_attention(device, {2, 4, 64, 512, 512, 0, true, true, segments}, worst, worst_log);
-  std::printf("attention: error %.2e, at most 1e-2; logarithms %.2e, at most 1e-2\n", worst, worst_log);
+  std::printf("attention: error %.2e, at most 1e-2; logarithms %.2e, at most 1e-2\n", worst,
+              worst_log);
   is_right(worst < 1e-2, "attention");
   is_right(worst_log < 1e-2, "attention: log_sum");
 }
 
 /// Heads of 64, so that attention goes by parts; the window turns.
-struct Wide : LanguageModel<Repeat<2, HybridStack<Mamba<256>, SwiGLU<256, 512>,
-                                                  SWA<100, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>,
-                                                  SwiGLU<256, 512>>>,
-                            ModelOptions{.vocab_size = 2000, .tie_embeddings = true}> {
+struct Wide
+    : LanguageModel<Repeat<2, HybridStack<Mamba<256>, SwiGLU<256, 512>,
+                                          SWA<100, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>,
+                                          SwiGLU<256, 512>>>,
+                    ModelOptions{.vocab_size = 2000, .tie_embeddings = true}> {
   static constexpr const char* folder = "heads of 64";
 };
 
@@ -337,8 +351,8 @@ void check_overlap(const Weights<Model, RowM>& weights, int n) {
   Numbers numbers;
   bool same = true;
   for (int i = 0; i < n; ++i) {
-    const auto token = static_cast<std::int32_t>((numbers() + 1) / 2 * Model::vocab_size) %
-                       Model::vocab_size;
+    const auto token =
+        static_cast<std::int32_t>((numbers() + 1) / 2 * Model::vocab_size) % Model::vocab_size;
     const auto a = with.step(token), b = without.step(token);
     same &= std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
   }

@@ -58,22 +58,24 @@ __global__ void __launch_bounds__(split_threads)
   const std::int64_t row = blockIdx.z;
   const Segment segment = segment_of(segments, n_segments, row);
   if (segment.rows == 0) return;
-  const int g = static_cast<int>(blockIdx.y), tid = static_cast<int>(threadIdx.x),
-            group = a.group, lane = tid % lanes, mine = tid / lanes;
+  const int g = static_cast<int>(blockIdx.y), tid = static_cast<int>(threadIdx.x), group = a.group,
+            lane = tid % lanes, mine = tid / lanes;
   const std::int64_t position = segment.position + row - segment.first_row,
                      begin = position < a.window ? 0 : position - a.window + 1,
                      part_begin = (begin / split_keys + blockIdx.x) * split_keys;
   if (part_begin > position) return;
-  float *const q = shared, *const weights = q + group * D, *const of_warps = weights + group * split_keys;
+  float *const q = shared, *const weights = q + group * D,
+               *const of_warps = weights + group * split_keys;
 
   const bf16 *const ring_k = of(rings_k, segment.state), *const ring_v = of(rings_v, segment.state);
   const auto visible = [&](std::int64_t j) { return j >= begin && j <= position; };
-  const auto load = [&](const kernels::HeadRows<const bf16>& own, const bf16* ring, std::int64_t j) {
+  const auto load = [&](const kernels::HeadRows<const bf16>& own, const bf16* ring,
+                        std::int64_t j) {
     if (!visible(j)) return uint4{0, 0, 0, 0};
     const bf16* const from =
-        j < segment.position
-            ? ring + (g * a.n_slots + j % a.n_slots) * D
-            : own.data + (segment.first_row + j - segment.position) * own.stride + g * own.head_stride;
+        j < segment.position ? ring + (g * a.n_slots + j % a.n_slots) * D
+                             : own.data + (segment.first_row + j - segment.position) * own.stride +
+                                   g * own.head_stride;
     return *reinterpret_cast<const uint4*>(from + lane * 8);
   };
   uint4 keys[passes], values[passes];
@@ -219,13 +221,15 @@ inline bool attention_by_parts(const Cuda& device, const Chunk& chunk,
   const std::int64_t strides = a.k.stride | a.k.head_stride | a.v.stride | a.v.head_stride;
   if ((address(a.k.data) | address(a.v.data) | address(rings_k.data) | address(rings_v.data) |
        static_cast<std::uintptr_t>(rings_k.stride) | static_cast<std::uintptr_t>(rings_v.stride)) %
-              16 != 0 ||
+              16 !=
+          0 ||
       strides % 8 != 0)
     return false;
 
   const std::int64_t keys = (std::min)(a.window, a.n_slots + chunk.rows),
                      parts = (keys + split_keys - 1) / split_keys + 1,
-                     n_heads = std::int64_t{a.n_kv_heads} * a.group, n = chunk.rows * n_heads * parts;
+                     n_heads = std::int64_t{a.n_kv_heads} * a.group,
+                     n = chunk.rows * n_heads * parts;
   const std::int64_t shared = split_shared_bytes(a.group, a.head_dim),
                      of_parts = parts * std::int64_t{sizeof(float)}, most = 40 << 10;
   if (shared > most || of_parts > most || chunk.rows > 65535 || a.n_kv_heads > 65535 ||
@@ -240,8 +244,8 @@ inline bool attention_by_parts(const Cuda& device, const Chunk& chunk,
     launch_kernel(device, "attention_parts", attention_parts<D>,
                   dim3(static_cast<unsigned>(parts), static_cast<unsigned>(a.n_kv_heads),
                        static_cast<unsigned>(chunk.rows)),
-                  split_threads, static_cast<std::size_t>(shared), chunk.segments.data(), n_segments,
-                  a, rings_k, rings_v, to);
+                  split_threads, static_cast<std::size_t>(shared), chunk.segments.data(),
+                  n_segments, a, rings_k, rings_v, to);
     launch_kernel(device, "combine_parts", combine_parts<D>,
                   dim3(static_cast<unsigned>(n_heads), static_cast<unsigned>(chunk.rows)), D,
                   static_cast<std::size_t>(of_parts), chunk.segments.data(), n_segments, a, rings_k,

@@ -39,9 +39,9 @@ template <int Taps, ConvActivation f, class E>
 void launch(const Cuda& device, const Chunk& chunk, const CausalConv1dChunk<Taps, f, float, E>& a) {
   if (chunk.segments.empty()) return;
   const dim3 grid(cuda::blocks(a.args.channels, 128), static_cast<unsigned>(chunk.segments.size()));
-  cuda::launch_kernel(device, "causal_conv1d",
-                      cuda::causal_conv1d<Taps, f == ConvActivation::silu, E>, grid, 128, 0,
-                      chunk.segments.data(), a.args, ArrayData<float>(a.past));
+  cuda::launch_kernel(device, "causal_conv1d", cuda::causal_conv1d < Taps,
+                      f == ConvActivation::silu, E >, grid, 128, 0, chunk.segments.data(), a.args,
+                      ArrayData<float>(a.past));
 }
 
 }  // namespace kernels

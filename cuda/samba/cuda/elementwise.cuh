@@ -103,8 +103,8 @@ void launch(const Cuda& device, const Chunk&, const SoftCapArgs<R>& a) {
 template <class R, class E>
 void launch(const Cuda& device, const Chunk&, const CopyArgs<R, E>& a) {
   if (a.rows == 0) return;
-  cuda::launch_kernel(device, "copy", cuda::copy<R, E>, cuda::by_elements(a.rows, a.columns), 256, 0,
-                      a);
+  cuda::launch_kernel(device, "copy", cuda::copy<R, E>, cuda::by_elements(a.rows, a.columns), 256,
+                      0, a);
 }
 
 template <class R, class E>

@@ -33,8 +33,8 @@ namespace kernels {
 template <class R, class E>
 void launch(const Cuda& device, const Chunk&, const LayerNormArgs<R, E>& a) {
   if (a.rows == 0) return;
-  cuda::launch_kernel(device, "layernorm", cuda::layernorm<R, E>, static_cast<unsigned>(a.rows), 256,
-                      0, a);
+  cuda::launch_kernel(device, "layernorm", cuda::layernorm<R, E>, static_cast<unsigned>(a.rows),
+                      256, 0, a);
 }
 
 }  // namespace kernels

@@ -32,10 +32,11 @@ constexpr FewRowsPlan few_rows_plan(std::int64_t N, std::int64_t K) {
   return {2, 4, split < 4 ? 4 : split, split};
 }
 
-/// 16 bytes of weights. They are read once, and no kernel writes them.
+/// 16 bytes of weights, which are read once. A relaxed load stays where it is written; the compiler moves
+/// others behind wait_for_earlier().
 __device__ inline uint4 load_weights(const bf16* from) {
   uint4 w;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.relaxed.gpu.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
                : "l"(from));
   return w;
@@ -69,8 +70,7 @@ __global__ void __launch_bounds__(32 * few_rows_warps(Tiles, Unroll))
             warps = static_cast<int>(blockDim.x) / 32;
   const int g = lane / 4, t = lane % 4;
   const int groups = warps / split;  // of outputs
-  const std::int64_t first_n =
-      (std::int64_t{blockIdx.x} * groups + warp / split) * columns;
+  const std::int64_t first_n = (std::int64_t{blockIdx.x} * groups + warp / split) * columns;
   const int steps = static_cast<int>((a.K + 31) / 32), per_part = (steps + split - 1) / split;
   const int begin = warp % split * per_part,
             end = begin + per_part < steps ? begin + per_part : steps;
@@ -143,8 +143,7 @@ __global__ void __launch_bounds__(32 * few_rows_warps(Tiles, Unroll))
   for (int at = static_cast<int>(threadIdx.x); at < groups * rows * columns;
        at += static_cast<int>(blockDim.x)) {
     const int column = at % columns, row = at / columns % rows, group = at / columns / rows;
-    const std::int64_t n =
-        (std::int64_t{blockIdx.x} * groups + group) * columns + column;
+    const std::int64_t n = (std::int64_t{blockIdx.x} * groups + group) * columns + column;
     if (n >= a.N) continue;
     float sum = 0;
     for (int i = 0; i < split; ++i)
@@ -188,8 +187,8 @@ __global__ void __launch_bounds__(256)
         const unsigned of_x[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          sums[row] = fmaf(__uint_as_float(pairs[i] << 16), __uint_as_float(of_x[i] << 16),
-                           sums[row]);
+          sums[row] =
+              fmaf(__uint_as_float(pairs[i] << 16), __uint_as_float(of_x[i] << 16), sums[row]);
           sums[row] = fmaf(__uint_as_float(pairs[i] & 0xffff0000u),
                            __uint_as_float(of_x[i] & 0xffff0000u), sums[row]);
         }
@@ -214,7 +213,8 @@ __global__ void __launch_bounds__(256)
 /// Whether matmul_few_rows takes these arguments.
 template <class O>
 bool has_few_rows(const kernels::MatmulArgs<RowMajor<bf16>, bf16, O>& a) {
-  const auto addresses = reinterpret_cast<std::uintptr_t>(a.w) | reinterpret_cast<std::uintptr_t>(a.x);
+  const auto addresses =
+      reinterpret_cast<std::uintptr_t>(a.w) | reinterpret_cast<std::uintptr_t>(a.x);
   return a.rows <= few_rows && a.K % 8 == 0 && a.x_stride % 8 == 0 && addresses % 16 == 0;
 }
 
@@ -225,7 +225,8 @@ void matmul_few_rows(const Cuda& device, const kernels::MatmulArgs<RowMajor<bf16
   constexpr const char* name = "matmul for few rows";
   if (plan.tiles == 0) {
     const auto by_output = [&]<int Rows>() {
-      launch_kernel(device, name, few_outputs_matmul<Rows, O>, static_cast<unsigned>(a.N), 256, 0, a);
+      launch_kernel(device, name, few_outputs_matmul<Rows, O>, static_cast<unsigned>(a.N), 256, 0,
+                    a);
     };
     if (a.rows <= 1) return by_output.template operator()<1>();
     if (a.rows <= 2) return by_output.template operator()<2>();

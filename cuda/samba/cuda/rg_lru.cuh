@@ -42,8 +42,8 @@ template <class E>
 void launch(const Cuda& device, const Chunk& chunk, const RgLruChunk<float, E>& a) {
   if (chunk.segments.empty()) return;
   const dim3 grid(cuda::blocks(a.args.channels, 128), static_cast<unsigned>(chunk.segments.size()));
-  cuda::launch_kernel(device, "rg_lru", cuda::rg_lru<E>, grid, 128, 0, chunk.segments.data(), a.args,
-                      ArrayData<float>(a.h));
+  cuda::launch_kernel(device, "rg_lru", cuda::rg_lru<E>, grid, 128, 0, chunk.segments.data(),
+                      a.args, ArrayData<float>(a.h));
 }
 
 }  // namespace kernels

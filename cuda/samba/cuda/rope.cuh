@@ -64,8 +64,8 @@ void launch(const Cuda& device, const Chunk& chunk, const RopeArgs<Rotary, E>& a
   std::copy_n(a.angles->rounded_frequencies(), half, frequencies.rounded);
   frequencies.kind = a.angles->kind();
   const dim3 grid(static_cast<unsigned>(chunk.rows), static_cast<unsigned>(chunk.segments.size()));
-  cuda::launch_kernel(device, "rope", cuda::rope<Rotary, E>, grid, 128, 0, chunk.segments.data(), a.q,
-                      a.k, a.n_kv_heads, a.group, a.head_dim, frequencies);
+  cuda::launch_kernel(device, "rope", cuda::rope<Rotary, E>, grid, 128, 0, chunk.segments.data(),
+                      a.q, a.k, a.n_kv_heads, a.group, a.head_dim, frequencies);
 }
 
 }  // namespace kernels
