@@ -276,6 +276,20 @@ void measure_step() {
   std::vector<std::int32_t> tokens(2304);
   for (std::size_t i = 0; i < tokens.size(); ++i)
     tokens[i] = static_cast<std::int32_t>(i * 7919 % Model::vocab_size);
+  std::vector<std::int32_t> prompt(32768);
+  for (std::size_t i = 0; i < prompt.size(); ++i) prompt[i] = tokens[i % tokens.size()];
+  for (const int chunk : {2048, 4096, 8192}) {
+    cuda::Session<Model, bf16> session(weights, {.chunk = chunk});
+    std::vector<double> times;
+    for (int i = 0; i < 4; ++i) {
+      session.reset();
+      const auto start = Clock::now();
+      session.prefill(prompt);
+      if (i > 0) times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    }
+    std::printf("Samba-1.7B, prefill of %zu tokens in chunks of %d: %.1f tokens/ms\n", prompt.size(),
+                chunk, static_cast<double>(prompt.size()) / median(times) * 1e-3);
+  }
   for (const bool overlap : {false, true}) {
     cuda::Session<Model, bf16> session(weights, {.overlap = overlap});
     session.prefill(tokens);  // the window is full

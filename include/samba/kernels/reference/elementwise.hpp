@@ -98,11 +98,11 @@ R gelu_derivative(R x, Gelu form) {
   if (form == Gelu::exact)
     return std::erfc(-x * std::numbers::sqrt2_v<R> / 2) / 2 +
            x * R(0.3989422804014327) * std::exp(-x * x / 2);
-  x = (std::max)(R{-40},
-                 (std::min)(x, R{40}));  // beyond it the derivative is 0 or 1, and x^2 overflows
+  // Beyond 10 the derivative is 0 or 1, and exponentials come to overflow.
+  x = (std::max)(R{-10}, (std::min)(x, R{10}));
   const R t2 = R(1.5957691216057308) * (x + R(0.044715) * x * x * x);
-  const R s = sigmoid(t2);
-  return s + x * s * (R{1} - s) * R(1.5957691216057308) * (R{1} + R(0.134145) * x * x);
+  const R s = sigmoid(t2), rest = sigmoid(-t2);  // 1 - s, which rounding would make too much of
+  return s + x * s * rest * R(1.5957691216057308) * (R{1} + R(0.134145) * x * x);
 }
 
 /// out = gelu(gate) * up for some columns of one row. out may be an input.

@@ -52,34 +52,36 @@ namespace samba::inline SAMBA_TARGET::kernels::simd {
   });
 }
 
-// Templates only so that programs without GELU need not compile it.
-
-/// Phi(x) for Gelu::exact, else 1 / (1 + e^-2t): gelu is x times that. See reference::gelu.
-template <class V>
-V gelu_gate(V x, Gelu form) {
-  if (form == Gelu::exact) return V(0.5f) * xsimd::erfc(x * V(-0.70710678f));
-  return sigmoid(V(1.59576912f) * x * fma(V(0.044715f) * x, x, V(1.f)));
+/// The argument of the sigmoid in Gelu::tanh.
+inline vec gelu_argument(vec x) {
+  return vec(1.59576912f) * x * fma(vec(0.044715f) * x, x, vec(1.f));
 }
 
-template <int = 0>
-[[gnu::noinline]] void gelu_mul(const float* gate, const float* up, Range columns, Gelu form,
-                                float* out) {
+/// Phi(x) for Gelu::exact, else 1 / (1 + e^-2t): gelu is x times that. See reference::gelu.
+inline vec gelu_gate(vec x, Gelu form) {
+  if (form == Gelu::exact) return vec(0.5f) * xsimd::erfc(x * vec(-0.70710678f));
+  return sigmoid(gelu_argument(x));
+}
+
+[[gnu::noinline]] inline void gelu_mul(const float* gate, const float* up, Range columns, Gelu form,
+                                       float* out) {
   for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
     const vec x = load_part(gate + i, n);
     store_part(out + i, x * gelu_gate(x, form) * load_part(up + i, n), n);
   });
 }
 
-template <int = 0>
-[[gnu::noinline]] void gelu_mul_backward(const float* gate, const float* up, const float* dout,
-                                         Range columns, Gelu form, float* dgate, float* dup) {
+[[gnu::noinline]] inline void gelu_mul_backward(const float* gate, const float* up,
+                                                const float* dout, Range columns, Gelu form,
+                                                float* dgate, float* dup) {
   for_each_vec(columns, [&](std::int64_t i, std::int64_t n) {
     const vec x = load_part(gate + i, n), s = gelu_gate(x, form), d = load_part(dout + i, n);
     const vec u = load_part(up + i, n);
-    // Beyond 40 the derivative is 0 or 1, and x^2 overflows.
-    const vec t = (xsimd::max)(vec(-40.f), (xsimd::min)(x, vec(40.f)));
+    // Beyond 10 the derivative is 0 or 1, and exponentials come to overflow. 1 - s is a sigmoid of
+    // its own: with -ffast-math s need not be 1 where x is large, and t^3 makes much of the rest.
+    const vec t = (xsimd::max)(vec(-10.f), (xsimd::min)(x, vec(10.f)));
     const vec slope = form == Gelu::exact ? vec(0.39894228f) * exp(vec(-0.5f) * t * t)
-                                          : s * (vec(1.f) - s) * vec(1.59576912f) *
+                                          : s * sigmoid(-gelu_argument(t)) * vec(1.59576912f) *
                                                 fma(vec(0.134145f) * t, t, vec(1.f));
     store_part(dup + i, d * x * s, n);
     store_part(dgate + i, d * u * fma(t, slope, s), n);
