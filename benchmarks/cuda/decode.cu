@@ -287,8 +287,8 @@ void measure_step() {
       session.prefill(prompt);
       if (i > 0) times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     }
-    std::printf("Samba-1.7B, prefill of %zu tokens in chunks of %d: %.1f tokens/ms\n", prompt.size(),
-                chunk, static_cast<double>(prompt.size()) / median(times) * 1e-3);
+    std::printf("Samba-1.7B, prefill of %zu tokens in chunks of %d: %.1f tokens/ms\n",
+                prompt.size(), chunk, static_cast<double>(prompt.size()) / median(times) * 1e-3);
   }
   for (const bool overlap : {false, true}) {
     cuda::Session<Model, bf16> session(weights, {.overlap = overlap});
