@@ -423,8 +423,8 @@ TEST_CASE("numbers that are not finite") {
 }
 
 TEST_CASE("load: the original Mamba's names") {
-  using Model = golden::MambaTiny;
-  const std::string path = golden::path<Model>("model.safetensors");
+  using Original = golden::MambaTiny;
+  const std::string path = golden::path<Original>("model.safetensors");
   std::string bytes = read_file(path);
   const std::string of_transformers = "\"backbone.embeddings.weight\":",
                     original = "\"backbone.embedding.weight\" :";
@@ -433,5 +433,5 @@ TEST_CASE("load: the original Mamba's names") {
   bytes.replace(at, of_transformers.size(), original);
   const TempDir dir;
   write_file(dir.file("model.safetensors"), bytes);
-  CHECK(same_bits(load<Model>(dir.file("model.safetensors")).memory(), load<Model>(path).memory()));
+  CHECK(same_bits(load<Original>(dir.file("model.safetensors")).memory(), load<Original>(path).memory()));
 }
