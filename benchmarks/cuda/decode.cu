@@ -163,7 +163,6 @@ void measure_matrices(bool all) {
       const auto try_plan = [&](const cuda::FewRowsPlan& p) {
         others.emplace_back(by_plan(with, p), name_of(p));
       };
-      if (m.N <= 4096) try_plan({0, 4, 8, 8});
       for (const auto [tiles, unroll] : {std::pair{1, 4}, {1, 8}, {2, 4}, {2, 8}, {4, 4}})
         for (const int split : {1, 2, 4, 8, 16}) {
           if (split * 32 > m.K) continue;

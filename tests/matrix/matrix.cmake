@@ -106,7 +106,8 @@ function(samba_stage name flags)
   samba_matrix_test(${name} ALONE bash ${PROJECT_SOURCE_DIR}/tests/matrix/stage.sh
     ${samba_matrix_folder}/${name} "${targets}" "${tests}"
     -DCMAKE_CXX_COMPILER=${arg_CXX} -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=${flags}"
-    -DSAMBA_WERROR=${SAMBA_WERROR} -DSAMBA_BUILD_BENCHMARKS=OFF ${arg_OPTIONS})
+    -DSAMBA_WERROR=${SAMBA_WERROR} -DSAMBA_BUILD_BENCHMARKS=OFF
+    -DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON ${arg_OPTIONS})  # flags of the processor's compiler
 endfunction()
 
 set(kernels_and_golden TARGETS tests_kernels tests_golden TESTS -L "kernels|golden")

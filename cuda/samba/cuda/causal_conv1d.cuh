@@ -39,6 +39,12 @@ struct ConvColumns {
   }
 };
 
+/// For activations in bf16 to more than their digits.
+template <class E>
+__device__ float conv_silu(float x) {
+  return sizeof(E) == 2 ? __fdividef(x, 1.f + __expf(-x)) : silu(x);
+}
+
 /// A thread computes P channels of conv_rows rows, counted through the segments as blockIdx.y; the
 /// values before its first row are those of earlier rows, or of the state. 4 bytes and an exponential
 /// for each number.
@@ -87,8 +93,7 @@ __global__ void __launch_bounds__(128)
       sum[p] = bias[p];
 #pragma unroll
       for (int j = 0; j < Taps; ++j) sum[p] = fmaf(weight[j][p], window[j][p], sum[p]);
-      if constexpr (Silu)
-        sum[p] = sizeof(E) == 2 ? __fdividef(sum[p], 1.f + __expf(-sum[p])) : silu(sum[p]);
+      if constexpr (Silu) sum[p] = conv_silu<E>(sum[p]);
 #pragma unroll
       for (int j = 0; j < Taps - 1; ++j) window[j][p] = window[j + 1][p];
     }
@@ -112,6 +117,34 @@ __global__ void update_past(const Segment* segments, kernels::CausalConv1dArgs<f
   }
 }
 
+/// One thread per channel of a segment, state included; it loops over the rows. The same numbers.
+template <int Taps, bool Silu, class E>
+__global__ void conv_by_rows(const Segment* segments, kernels::CausalConv1dArgs<float, E> a,
+                             ArrayData<float> states) {
+  start();
+  const std::int64_t c = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
+  if (c >= a.channels) return;
+  const Segment segment = segments[blockIdx.y];
+  float* const past = of(states, segment.state) + c;
+  float window[Taps], weight[Taps];
+#pragma unroll
+  for (int j = 0; j < Taps; ++j) weight[j] = a.weight[j * a.channels + c];
+#pragma unroll
+  for (int j = 0; j < Taps - 1; ++j) window[j] = past[j * a.channels];
+  const float bias = a.bias[c];
+  for (std::int64_t t = segment.first_row; t < segment.first_row + segment.rows; ++t) {
+    window[Taps - 1] = number(a.x[t * a.x_stride + c]);
+    float sum = bias;
+#pragma unroll
+    for (int j = 0; j < Taps; ++j) sum = fmaf(weight[j], window[j], sum);
+    store(a.y + t * a.y_stride + c, Silu ? conv_silu<E>(sum) : sum);
+#pragma unroll
+    for (int j = 0; j < Taps - 1; ++j) window[j] = window[j + 1];
+  }
+#pragma unroll
+  for (int j = 0; j < Taps - 1; ++j) past[j * a.channels] = window[j];
+}
+
 }  // namespace cuda
 
 namespace kernels {
@@ -123,6 +156,12 @@ void launch(const Cuda& device, const Chunk& chunk, const CausalConv1dChunk<Taps
   const auto& a = c.args;
   constexpr bool is_silu = f == ConvActivation::silu;
   const auto n_segments = static_cast<unsigned>(chunk.segments.size());
+  const dim3 by_segment(blocks(a.channels, 128), n_segments);
+  if (chunk.rows <= n_segments) {  // a step of each
+    launch_kernel(device, "causal_conv1d", conv_by_rows<Taps, is_silu, E>, by_segment, 128, 0,
+                  chunk.segments.data(), a, c.past);
+    return;
+  }
   const unsigned pieces = blocks(chunk.rows, conv_rows) + n_segments - 1;
   const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
   const bool wide = sizeof(E) == 2 && (a.channels | a.x_stride | a.y_stride) % 8 == 0 &&
@@ -136,9 +175,8 @@ void launch(const Cuda& device, const Chunk& chunk, const CausalConv1dChunk<Taps
     run(std::integral_constant<int, 8>{});
   else
     run(std::integral_constant<int, 1>{});
-  launch_kernel(device, "update_past", update_past<Taps, E>,
-                dim3(blocks(a.channels, 128), n_segments), 128, 0, chunk.segments.data(), a,
-                c.past);
+  launch_kernel(device, "update_past", update_past<Taps, E>, by_segment, 128, 0,
+                chunk.segments.data(), a, c.past);
 }
 
 }  // namespace kernels

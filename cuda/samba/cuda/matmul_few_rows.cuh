@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// Matrix products for few rows in bf16: a step of decoding, whose time is that of reading the weights.
-#include <samba/cuda/device.cuh>
+#include <samba/cuda/tensor_cores.cuh>
 #include <samba/kernels/matmul.hpp>
 
 namespace samba::inline SAMBA_TARGET::cuda {
@@ -12,7 +12,7 @@ inline constexpr std::int64_t few_rows = 16;
 /// How few_rows_matmul divides a matrix. It depends on N and K only, so that a row of a batch has the
 /// same bits for all numbers of rows and whatever its neighbours.
 struct FewRowsPlan {
-  int tiles;   ///< a warp computes 8 * tiles outputs: 1, 2 or 4; 0: a block computes one output
+  int tiles;   ///< a warp computes 8 * tiles outputs: 1, 2 or 4
   int unroll;  ///< weights that a lane has under way, in 16 bytes of each tile: 4 or 8
   int warps;   ///< of a block, at most few_rows_warps
   int split;   ///< warps that share the sum of an output; it divides `warps`
@@ -21,14 +21,15 @@ struct FewRowsPlan {
 /// The most warps of a block, for registers.
 constexpr int few_rows_warps(int tiles, int unroll) { return tiles * unroll >= 16 ? 8 : 16; }
 
-/// Matrices of few outputs give each a block. Others have 16 outputs in a block, and as many warps for
-/// them as give each of 132 processors 16 warps, with 64 KB under way.
+/// 16 outputs in a block, and as many warps for them as give each of 132 processors 16 warps, with 64 KB
+/// under way; 8 outputs where the whole matrix is small, or has many. Measured: docs/cuda.md.
 constexpr FewRowsPlan few_rows_plan(std::int64_t N, std::int64_t K) {
-  if (N < 1024) return {0, 4, 8, 8};
+  if (N < 1024) return {1, 8, 16, 16};
+  if (N >= 32768) return {1, 8, 4, 4};
   const std::int64_t steps = (K + 31) / 32, per_processor = (N / 16 + 131) / 132;
   int split = 1;
   while (split < 16 && split * 4 < steps && split * per_processor < 16) split *= 2;
-  if (split == 1) return {1, 4, 4, 1};
+  if (split == 1) return {1, 4, 4, 4};
   return {2, 4, split < 4 ? 4 : split, split};
 }
 
@@ -40,16 +41,6 @@ __device__ inline uint4 load_weights(const bf16* from) {
                : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
                : "l"(from));
   return w;
-}
-
-/// sums (16, 8) += x (16, 16) w^T (16, 8), of bf16 in float.
-__device__ inline void multiply_add(float (&sums)[4], unsigned x0, unsigned x1, unsigned x2,
-                                    unsigned x3, unsigned w0, unsigned w1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(w0), "r"(w1));
 }
 
 /// Products of at most 8 rows, or of 16 if Both. Every warp multiplies all rows with the weights of
@@ -122,8 +113,8 @@ __global__ void __launch_bounds__(32 * few_rows_warps(Tiles, Unroll))
 #pragma unroll
       for (int tile = 0; tile < Tiles; ++tile) {
         const uint4 m = w[u][tile];
-        multiply_add(sums[tile], v.x, v8.x, v.y, v8.y, m.x, m.y);
-        multiply_add(sums[tile], v.z, v8.z, v.w, v8.w, m.z, m.w);
+        multiply_add(sums[tile], {v.x, v8.x, v.y, v8.y}, m.x, m.y);
+        multiply_add(sums[tile], {v.z, v8.z, v.w, v8.w}, m.z, m.w);
         w[u][tile] = weights(next, tile, u);
       }
       x[u] = values(next, of_row, u);
@@ -153,63 +144,6 @@ __global__ void __launch_bounds__(32 * few_rows_warps(Tiles, Unroll))
   }
 }
 
-/// Products of at most Rows rows with a matrix of few outputs: a block of 256 threads for each. A
-/// thread adds 8 k at a time, 2048 k apart. Bytes: as few_rows_matmul.
-template <int Rows, class O>
-__global__ void __launch_bounds__(256)
-    few_outputs_matmul(kernels::MatmulArgs<RowMajor<bf16>, bf16, O> a) {
-  let_next_start();
-  constexpr int unroll = 4;
-  __shared__ float parts[Rows][8];
-  const std::int64_t n = blockIdx.x;
-  const bf16* const of_n = a.w + n * a.K;
-  float sums[Rows] = {};
-  bool waited = false;
-  for (std::int64_t first = std::int64_t{threadIdx.x} * 8; first < a.K || !waited;
-       first += 2048 * unroll) {
-    uint4 w[unroll];
-#pragma unroll
-    for (int u = 0; u < unroll; ++u) {
-      const std::int64_t k = first + u * 2048;
-      w[u] = k < a.K ? load_weights(of_n + k) : uint4{0, 0, 0, 0};
-    }
-    if (!waited) wait_for_earlier();
-    waited = true;
-#pragma unroll
-    for (int u = 0; u < unroll; ++u) {
-      const std::int64_t k = first + u * 2048;
-      if (k >= a.K) break;
-      const unsigned pairs[4] = {w[u].x, w[u].y, w[u].z, w[u].w};
-#pragma unroll
-      for (int row = 0; row < Rows; ++row) {
-        if (row >= a.rows) break;
-        const uint4 v = *reinterpret_cast<const uint4*>(a.x + row * a.x_stride + k);
-        const unsigned of_x[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          sums[row] =
-              fmaf(__uint_as_float(pairs[i] << 16), __uint_as_float(of_x[i] << 16), sums[row]);
-          sums[row] = fmaf(__uint_as_float(pairs[i] & 0xffff0000u),
-                           __uint_as_float(of_x[i] & 0xffff0000u), sums[row]);
-        }
-      }
-    }
-  }
-#pragma unroll
-  for (int row = 0; row < Rows; ++row) {
-    for (int step = 16; step > 0; step /= 2)
-      sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], step);
-    if (threadIdx.x % 32 == 0) parts[row][threadIdx.x / 32] = sums[row];
-  }
-  __syncthreads();
-  if (const int row = static_cast<int>(threadIdx.x); row < a.rows) {
-    float sum = 0;
-    for (int i = 0; i < 8; ++i) sum += parts[row][i];
-    if (a.bias) sum += a.bias[n];
-    store(a.out + row * a.out_stride + n, sum);
-  }
-}
-
 /// Whether matmul_few_rows takes these arguments.
 template <class O>
 bool has_few_rows(const kernels::MatmulArgs<RowMajor<bf16>, bf16, O>& a) {
@@ -223,17 +157,6 @@ template <class O>
 void matmul_few_rows(const Cuda& device, const kernels::MatmulArgs<RowMajor<bf16>, bf16, O>& a,
                      const FewRowsPlan& plan) {
   constexpr const char* name = "matmul for few rows";
-  if (plan.tiles == 0) {
-    const auto by_output = [&]<int Rows>() {
-      launch_kernel(device, name, few_outputs_matmul<Rows, O>, static_cast<unsigned>(a.N), 256, 0,
-                    a);
-    };
-    if (a.rows <= 1) return by_output.template operator()<1>();
-    if (a.rows <= 2) return by_output.template operator()<2>();
-    if (a.rows <= 4) return by_output.template operator()<4>();
-    if (a.rows <= 8) return by_output.template operator()<8>();
-    return by_output.template operator()<16>();
-  }
   const auto by_tiles = [&]<int Tiles, int Unroll>() {
     const std::int64_t outputs = std::int64_t{8} * Tiles * (plan.warps / plan.split);
     const auto shared = static_cast<std::size_t>(plan.warps) * 16 * 8 * Tiles * sizeof(float);

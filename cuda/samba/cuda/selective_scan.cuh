@@ -6,33 +6,7 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace cuda {
 
-/// P neighbouring numbers, read at once.
-template <int P, class E>
-struct Neighbours {
-  E x[P];
-
-  __device__ static Neighbours load(const E* from) {
-    Neighbours all;
-    if constexpr (P == 2 && sizeof(E) == 2) {
-      const unsigned bits = *reinterpret_cast<const unsigned*>(from);
-      all.x[0].bits = static_cast<std::uint16_t>(bits);
-      all.x[1].bits = static_cast<std::uint16_t>(bits >> 16);
-    } else if constexpr (P == 2) {
-      const float2 two = *reinterpret_cast<const float2*>(from);
-      all.x[0] = two.x;
-      all.x[1] = two.y;
-    } else {
-      all.x[0] = *from;
-    }
-    return all;
-  }
-  __device__ static void store(E* to, const float (&x)[P]) {
-    if constexpr (P == 2 && sizeof(E) == 2)
-      *reinterpret_cast<unsigned*>(to) = pack_bf16(x[0], x[1]);
-    else
-      for (int i = 0; i < P; ++i) cuda::store(to + i, x[i]);
-  }
-};
+inline constexpr float log2_e = 1.44269504f;
 
 /// Functions for activations of type E: exact to float, or, for bf16, to more than its digits.
 template <class E>
@@ -43,8 +17,6 @@ struct ScanMath {
 };
 template <>
 struct ScanMath<bf16> {
-  static constexpr float log2_e = 1.44269504f;
-
   __device__ static float exp2(float x) { return exp2_approx(x); }
   __device__ static float softplus(float x) {
     const float u = exp2_approx(-fabsf(x) * log2_e);  // max(x, 0) + log(1 + u)
@@ -76,16 +48,15 @@ __device__ inline ScanPiece scan_piece(const Segment* segments, int n_segments, 
 /// states at the starts of all pieces. Both are in `states_of_pieces`, (pieces, N + 1, channels of
 /// `channels`, those of this launch).
 ///
-/// A thread has P channels with their N states in registers; B and C of the piece are in shared memory.
-/// Per row and channel: N exponentials, and two of softplus, two of the gate if Final; 5 N FLOPs; 4
-/// bytes in bf16, 8 if Final.
-template <int N, int P, bool Final, class E>
+/// A thread has a channel with its N states in registers; B and C of the piece are in shared memory. Per
+/// row and channel: N exponentials, and two of softplus, two of the gate if Final; 5 N FLOPs; 4 bytes in
+/// bf16, 8 if Final.
+template <int N, bool Final, class E>
 __global__ void __launch_bounds__(128) scan_piece_of_rows(const Segment* segments, int n_segments,
                                                           kernels::SelectiveScanArgs<float, E> a,
                                                           Range channels, float* states_of_pieces) {
   start();
   using Math = ScanMath<E>;
-  using Few = Neighbours<P, E>;
   constexpr int ahead = 4;  // rows that are read before they are needed
   __shared__ float B[scan_rows][N], C[Final ? scan_rows : 1][N];
   const ScanPiece piece = scan_piece(segments, n_segments, static_cast<int>(blockIdx.y));
@@ -97,39 +68,35 @@ __global__ void __launch_bounds__(128) scan_piece_of_rows(const Segment* segment
     if constexpr (Final) C[t][n] = number(a.C[(row0 + t) * a.C_stride + n]);
   }
   __syncthreads();
-  const std::int64_t c = channels.begin + (blockIdx.x * std::int64_t{128} + threadIdx.x) * P,
+  const std::int64_t c = channels.begin + blockIdx.x * std::int64_t{128} + threadIdx.x,
                      width = channels.end - channels.begin;
   if (c >= channels.end) return;
   float* const state = states_of_pieces + blockIdx.y * (N + 1) * width + c - channels.begin;
 
-  float A[P][N], h[P][N], D[P], dt_bias[P], sum[P];
+  float A[N], h[N], sum = 0;
 #pragma unroll
-  for (int p = 0; p < P; ++p) {
-    sum[p] = 0;
-    D[p] = a.D[c + p];
-    dt_bias[p] = a.dt_bias[c + p];
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-      A[p][n] = a.A[n * a.channels + c + p] * 1.44269504f;
-      h[p][n] = Final ? state[n * width + p] : 0.f;
-    }
+  for (int n = 0; n < N; ++n) {
+    A[n] = a.A[n * a.channels + c] * log2_e;
+    h[n] = Final ? state[n * width] : 0.f;
   }
-  const E *dt = a.dt + row0 * a.dt_stride + c, *x = a.x + row0 * a.x_stride + c,
-          *z = Final && a.z ? a.z + row0 * a.z_stride + c : x;
-  const std::int64_t z_stride = Final && a.z ? a.z_stride : a.x_stride;
-  Few next_dt[ahead], next_x[ahead], next_z[ahead];
-  const auto read = [&](int t) {
+  const float D = a.D[c], dt_bias = a.dt_bias[c];
+  const bool gate = Final && a.z;
+  const E *const dt = a.dt + row0 * a.dt_stride + c, *const x = a.x + row0 * a.x_stride + c,
+                 *const z = gate ? a.z + row0 * a.z_stride + c : x;
+  const std::int64_t z_stride = gate ? a.z_stride : a.x_stride;
+  E next_dt[ahead], next_x[ahead], next_z[ahead];
+  const auto read = [&](int first) {
 #pragma unroll
     for (int i = 0; i < ahead; ++i) {
-      const int row = t + i < piece.rows ? t + i : piece.rows - 1;
-      next_dt[i] = Few::load(dt + row * a.dt_stride);
-      next_x[i] = Few::load(x + row * a.x_stride);
-      if constexpr (Final) next_z[i] = Few::load(z + row * z_stride);
+      const int t = first + i < piece.rows ? first + i : piece.rows - 1;
+      next_dt[i] = dt[t * a.dt_stride];
+      next_x[i] = x[t * a.x_stride];
+      if constexpr (Final) next_z[i] = z[t * z_stride];
     }
   };
   read(0);
   for (int first = 0; first < piece.rows; first += ahead) {
-    Few now_dt[ahead], now_x[ahead], now_z[ahead];
+    E now_dt[ahead], now_x[ahead], now_z[ahead];
 #pragma unroll
     for (int i = 0; i < ahead; ++i) {
       now_dt[i] = next_dt[i];
@@ -141,36 +108,25 @@ __global__ void __launch_bounds__(128) scan_piece_of_rows(const Segment* segment
     for (int i = 0; i < ahead; ++i) {
       const int t = first + i;
       if (t >= piece.rows) break;
-      float y[P];
+      const float delta = Math::softplus(number(now_dt[i]) + dt_bias), value = number(now_x[i]),
+                  input = delta * value;
+      float y = D * value;
+      sum += delta;
 #pragma unroll
-      for (int p = 0; p < P; ++p) {
-        const float delta = Math::softplus(number(now_dt[i].x[p]) + dt_bias[p]),
-                    value = number(now_x[i].x[p]), input = delta * value;
-        sum[p] += delta;
-        y[p] = D[p] * value;
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-          h[p][n] = fmaf(Math::exp2(delta * A[p][n]), h[p][n], input * B[t][n]);
-          if constexpr (Final) y[p] = fmaf(C[t][n], h[p][n], y[p]);
-        }
+      for (int n = 0; n < N; ++n) {
+        h[n] = fmaf(Math::exp2(delta * A[n]), h[n], input * B[t][n]);
+        if constexpr (Final) y = fmaf(C[t][n], h[n], y);
       }
       if constexpr (Final) {
-        if (a.before_gate) Few::store(a.before_gate + (row0 + t) * a.before_gate_stride + c, y);
-        if (a.z) {
-#pragma unroll
-          for (int p = 0; p < P; ++p) y[p] *= Math::silu(number(now_z[i].x[p]));
-        }
-        Few::store(a.y + (row0 + t) * a.y_stride + c, y);
+        if (a.before_gate) store(a.before_gate + (row0 + t) * a.before_gate_stride + c, y);
+        store(a.y + (row0 + t) * a.y_stride + c, gate ? y * Math::silu(number(now_z[i])) : y);
       }
     }
   }
   if constexpr (!Final) {
 #pragma unroll
-    for (int p = 0; p < P; ++p) {
-#pragma unroll
-      for (int n = 0; n < N; ++n) state[n * width + p] = h[p][n];
-      state[N * width + p] = sum[p];
-    }
+    for (int n = 0; n < N; ++n) state[n * width] = h[n];
+    state[N * width] = sum;
   }
 }
 
@@ -191,7 +147,7 @@ __global__ void combine_pieces(const Segment* segments, kernels::SelectiveScanAr
                      in_state = i / width * a.channels + channels.begin + i % width;
   float* const state = of(states, segments[blockIdx.y].state) + in_state;
   float* at = states_of_pieces + number * stride;
-  const float A = a.A[in_state] * 1.44269504f;
+  const float A = a.A[in_state] * log2_e;
   float h = *state;
   for (std::int64_t piece = 0; piece < pieces; ++piece, at += stride) {
     const float end = at[i], sum = at[all + i % width];
@@ -214,7 +170,7 @@ __global__ void selective_scan(const Segment* segments, kernels::SelectiveScanAr
   float* const state = of(states, segment.state);
   float A[N], h[N];
   for (int n = 0; n < N; ++n) {
-    A[n] = a.A[n * a.channels + c] * 1.44269504f;
+    A[n] = a.A[n * a.channels + c] * log2_e;
     h[n] = state[n * a.channels + c];
   }
   const float D = a.D[c], dt_bias = a.dt_bias[c];
@@ -254,33 +210,20 @@ void launch(const Cuda& device, const Chunk& chunk, const SelectiveScanChunk<N, 
                   dim3(blocks(a.channels, 128), n_segments), 128, 0, chunk.segments.data(), a, c.h);
     return;
   }
-  const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
-  const std::int64_t strides = a.channels | a.dt_stride | a.x_stride | a.z_stride | a.y_stride |
-                               (a.before_gate ? a.before_gate_stride : 0);
-  const bool in_pairs = strides % 2 == 0 && (address(a.dt) | address(a.x) | address(a.z) |
-                                             address(a.y) | address(a.before_gate)) %
-                                                    (2 * sizeof(E)) ==
-                                                0;
-  const auto run = [&]<int P>(std::integral_constant<int, P>) {
-    float* const states = static_cast<float*>(device.workspace);
-    const int n = static_cast<int>(n_segments);
-    for (std::int64_t begin = 0; begin < a.channels; begin += most) {
-      const Range channels{begin, begin + most < a.channels ? begin + most : a.channels};
-      const std::int64_t width = channels.end - channels.begin;
-      const dim3 grid(blocks(width, 128 * P), static_cast<unsigned>(pieces));
-      launch_kernel(device, "selective_scan", scan_piece_of_rows<N, P, false, E>, grid, 128, 0,
-                    chunk.segments.data(), n, a, channels, states);
-      launch_kernel(device, "selective_scan", combine_pieces<N, E>,
-                    dim3(blocks(N * width, 128), n_segments), 128, 0, chunk.segments.data(), a, c.h,
-                    channels, states);
-      launch_kernel(device, "selective_scan", scan_piece_of_rows<N, P, true, E>, grid, 128, 0,
-                    chunk.segments.data(), n, a, channels, states);
-    }
-  };
-  if (in_pairs && N <= 16)
-    run(std::integral_constant<int, 2>{});
-  else
-    run(std::integral_constant<int, 1>{});
+  float* const states = static_cast<float*>(device.workspace);
+  const int n = static_cast<int>(n_segments);
+  for (std::int64_t begin = 0; begin < a.channels; begin += most) {
+    const Range channels{begin, begin + most < a.channels ? begin + most : a.channels};
+    const std::int64_t width = channels.end - channels.begin;
+    const dim3 grid(blocks(width, 128), static_cast<unsigned>(pieces));
+    launch_kernel(device, "selective_scan", scan_piece_of_rows<N, false, E>, grid, 128, 0,
+                  chunk.segments.data(), n, a, channels, states);
+    launch_kernel(device, "selective_scan", combine_pieces<N, E>,
+                  dim3(blocks(N * width, 128), n_segments), 128, 0, chunk.segments.data(), a, c.h,
+                  channels, states);
+    launch_kernel(device, "selective_scan", scan_piece_of_rows<N, true, E>, grid, 128, 0,
+                  chunk.segments.data(), n, a, channels, states);
+  }
 }
 
 }  // namespace kernels
