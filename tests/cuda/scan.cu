@@ -1,6 +1,6 @@
 // The selective scan and the convolution before it against the scalar reference in double, with fresh
 // random inputs: pieces of time, several segments, odd numbers of channels, float and bf16; that a
-// sequence gets the same bits whatever else is in a launch and for a split at the pieces' ends; and that
+// sequence gets the same bits whatever else is in a launch and for a split at a multiple of four tokens; and that
 // every output is written (they are poisoned before).
 // Usage: scan          Exit status 77 where there is no device.
 #include <samba/cuda.cuh>
@@ -161,8 +161,7 @@ void check_scan(const cuda::Device& device, std::int64_t channels, bool gate,
   }
 
   // The last sequence alone, and in two parts.
-  const std::int64_t n = lengths.back(), begin = rows - n,
-                     half = n / 2 / cuda::scan_rows * cuda::scan_rows;
+  const std::int64_t n = lengths.back(), begin = rows - n, half = n / 2 / 4 * 4;
   const std::vector<float> h0(h.end() - N * channels, h.end());
   const auto part = [&](std::int64_t from, std::int64_t to, const std::vector<float>& h) {
     return run(rows_of(dt, channels, from, to), rows_of(BC, 2 * N, from, to),

@@ -193,7 +193,6 @@ __global__ void __launch_bounds__(128 * Groups, BlocksPerSm)
   if (n_tiles > 1) load_tile(1);
 
   // Row i of the two that a lane has (0: lane / 4, 1: 8 below), in units of log2.
-  constexpr float log2_e = 1.44269504f;
   const float scale = log2_e / a.divisor;
   float maximum[2], total[2];
   int first_key[2], last_key[2];
@@ -232,13 +231,13 @@ __global__ void __launch_bounds__(128 * Groups, BlocksPerSm)
       highest[i] = fmaxf(highest[i], __shfl_xor_sync(0xffffffffu, highest[i], 2));
       highest[i] = fmaxf(maximum[i], highest[i] * scale);
       minus[i] = highest[i] == -INFINITY ? 0.f : highest[i];  // no key seen yet
-      keep[i] = exp2_approx(maximum[i] - minus[i]);
+      keep[i] = fast_exp2(maximum[i] - minus[i]);
       maximum[i] = highest[i];
       total[i] *= keep[i];
     }
 #pragma unroll
     for (int n = 0; n < 32; ++n) {
-      scores[n] = exp2_approx(fmaf(scores[n], scale, -minus[n / 2 % 2]));
+      scores[n] = fast_exp2(fmaf(scores[n], scale, -minus[n / 2 % 2]));
       total[n / 2 % 2] += scores[n];
     }
 #if SAMBA_WGMMA

@@ -1,229 +1,358 @@
 #pragma once
-#include <samba/cuda/tensor_cores.cuh>
+#include <samba/cuda/vectors.cuh>
 #include <samba/kernels/selective_scan.hpp>
 
 namespace samba::inline SAMBA_TARGET {
 
 namespace cuda {
 
-inline constexpr float log2_e = 1.44269504f;
+/// How the work of a scan is divided. states: of a channel in one thread, a multiple of 4; also the
+/// order in which C h is added up. tile: tokens between two barriers, a multiple of 16.
+/// polynomial: 2^x is a polynomial for every fourth state of that many tokens in four, so for
+/// polynomial / 16 of all. helpers: warps beside those that scan, such that they take whole tiles.
+template <int States, int Tile, int Polynomial, int Helpers>
+struct ScanPlan {
+  static constexpr int states = States, tile = Tile, polynomial = Polynomial, helpers = Helpers;
+  static_assert(states % 4 == 0 && tile % 16 == 0 && tile % (2 * helpers) == 0);
+};
 
-/// Functions for activations of type E: exact to float, or, for bf16, to more than its digits.
+/// At most 16 warps scan; only numbers rounded to bf16 have polynomials.
+template <int N, class E>
+using DefaultScanPlan =
+    ScanPlan<(N <= 64 ? 4 : (N + 63) / 64 * 4), 16, (std::is_same_v<E, bf16> ? 1 : 0), 4>;
+
+/// A as the exponent's factor, and the decay exp(delta A).
 template <class E>
-struct ScanMath {
-  __device__ static float exp2(float x) { return exp2f(x); }
-  __device__ static float softplus(float x) { return cuda::softplus(x); }
-  __device__ static float silu(float x) { return cuda::silu(x); }
-};
-template <>
-struct ScanMath<bf16> {
-  __device__ static float exp2(float x) { return exp2_approx(x); }
-  __device__ static float softplus(float x) {
-    const float u = exp2_approx(-fabsf(x) * log2_e);  // max(x, 0) + log(1 + u)
-    return fmaxf(x, 0.f) + (u < 0.01f ? u - u * u / 2 : __logf(1.f + u));
-  }
-  __device__ static float silu(float x) { return __fdividef(x, 1.f + exp2_approx(-x * log2_e)); }
-};
-
-/// Rows of a piece of a segment, which a block of threads takes at once. Pieces begin at multiples of
-/// it, counted from the segment's first row in the launch.
-inline constexpr int scan_rows = 128;
-
-/// Where a piece is. Pieces are counted through the segments.
-struct ScanPiece {
-  int segment, first, rows;  ///< first: row in the segment
-};
-__device__ inline ScanPiece scan_piece(const Segment* segments, int n_segments, int number) {
-  for (int i = 0; i < n_segments; ++i) {
-    const auto rows = static_cast<int>(segments[i].rows);
-    const int pieces = (rows + scan_rows - 1) / scan_rows, first = number * scan_rows;
-    if (number < pieces) return {i, first, rows - first < scan_rows ? rows - first : scan_rows};
-    number -= pieces;
-  }
-  return {-1, 0, 0};
+__device__ float scan_rate(float A) {
+  return std::is_same_v<E, float> ? A : __fmul_rn(A, log2_e);
+}
+template <class E>
+__device__ float scan_decay(float delta, float rate, bool polynomial) {
+  const float x = __fmul_rn(delta, rate);
+  if constexpr (std::is_same_v<E, float>) return expf(x);
+  return polynomial ? exp2_polynomial(x) : fast_exp2(x);
 }
 
-/// A piece of a scan. Final: from the state at its start, with its outputs; otherwise from a state of
-/// zeros, and only the state at its end and the sum of delta, from which the next kernel computes the
-/// states at the starts of all pieces. Both are in `states_of_pieces`, (pieces, N + 1, channels of
-/// `channels`, those of this launch).
-///
-/// A thread has a channel with its N states in registers; B and C of the piece are in shared memory. Per
-/// row and channel: N exponentials, and two of softplus, two of the gate if Final; 5 N FLOPs; 4 bytes in
-/// bf16, 8 if Final.
-template <int N, bool Final, class E>
-__global__ void __launch_bounds__(128) scan_piece_of_rows(const Segment* segments, int n_segments,
-                                                          kernels::SelectiveScanArgs<float, E> a,
-                                                          Range channels, float* states_of_pieces) {
-  start();
-  using Math = ScanMath<E>;
-  constexpr int ahead = 4;  // rows that are read before they are needed
-  __shared__ float B[scan_rows][N], C[Final ? scan_rows : 1][N];
-  const ScanPiece piece = scan_piece(segments, n_segments, static_cast<int>(blockIdx.y));
-  if (piece.segment < 0) return;
-  const std::int64_t row0 = segments[piece.segment].first_row + piece.first;
-  for (int at = static_cast<int>(threadIdx.x); at < piece.rows * N; at += 128) {
-    const int t = at / N, n = at % N;
-    B[t][n] = number(a.B[(row0 + t) * a.B_stride + n]);
-    if constexpr (Final) C[t][n] = number(a.C[(row0 + t) * a.C_stride + n]);
+/// A token of some states of a channel; returns their part of C h. in: delta, and delta x.
+template <class Plan, class E>
+__device__ float scan_token(float (&h)[Plan::states], const float (&rate)[Plan::states], float2 in,
+                            const float (&B)[Plan::states], const float (&C)[Plan::states],
+                            int token) {
+  float sum = 0;
+#pragma unroll
+  for (int s = 0; s < Plan::states; ++s) {
+    const bool polynomial = s % 4 == 3 && token % 4 < Plan::polynomial;
+    h[s] = __fmaf_rn(scan_decay<E>(in.x, rate[s], polynomial), h[s], __fmul_rn(in.y, B[s]));
+    sum = s ? __fmaf_rn(C[s], h[s], sum) : __fmul_rn(C[s], h[s]);
   }
-  __syncthreads();
-  const std::int64_t c = channels.begin + blockIdx.x * std::int64_t{128} + threadIdx.x,
-                     width = channels.end - channels.begin;
-  if (c >= channels.end) return;
-  float* const state = states_of_pieces + blockIdx.y * (N + 1) * width + c - channels.begin;
+  return sum;
+}
 
-  float A[N], h[N], sum = 0;
+template <int N, class Plan>
+inline constexpr int scan_groups = (N + Plan::states - 1) / Plan::states;
+
+/// The channels of a block, a lane each.
+inline constexpr int scan_channels = 32;
+
+/// A tile in shared memory: what the helpers prepare, and the sums that they finish.
+template <int N, class Plan>
+struct alignas(16) ScanStage {
+  static constexpr int groups = scan_groups<N, Plan>, padded = groups * Plan::states;
+  float2 in[Plan::tile][scan_channels];  ///< delta, and delta x
+  float B[Plan::tile][padded], C[Plan::tile][padded];
+  float sums[groups][Plan::tile][scan_channels];
+};
+
+/// A barrier of all threads of the block, which different warps may reach in different code.
+__device__ inline void scan_barrier() { asm volatile("bar.sync 0;" ::: "memory"); }
+
+/// The warps that scan: one for each group of states, a lane for each channel. Behind the segment's
+/// last row delta and B are zero, which leaves states as they are, bit by bit.
+template <int N, class Plan, class E>
+__device__ void scan_states(ScanStage<N, Plan>* stages, std::int64_t rows,
+                            const kernels::SelectiveScanArgs<float, E>& a, float* state) {
+  constexpr int S = Plan::states;
+  const int lane = threadIdx.x % 32, group = threadIdx.x / 32;
+  const std::int64_t c = blockIdx.x * std::int64_t{scan_channels} + lane;
+  float rate[S], h[S];
 #pragma unroll
-  for (int n = 0; n < N; ++n) {
-    A[n] = a.A[n * a.channels + c] * log2_e;
-    h[n] = Final ? state[n * width] : 0.f;
+  for (int s = 0; s < S; ++s) {
+    const std::int64_t n = group * S + s;
+    const bool exists = n < N && c < a.channels;
+    rate[s] = exists ? scan_rate<E>(a.A[n * a.channels + c]) : 0.f;
+    h[s] = exists ? state[n * a.channels + c] : 0.f;
   }
-  const float D = a.D[c], dt_bias = a.dt_bias[c];
-  const bool gate = Final && a.z;
-  const E *const dt = a.dt + row0 * a.dt_stride + c, *const x = a.x + row0 * a.x_stride + c,
-                 *const z = gate ? a.z + row0 * a.z_stride + c : x;
-  const std::int64_t z_stride = gate ? a.z_stride : a.x_stride;
-  E next_dt[ahead], next_x[ahead], next_z[ahead];
-  const auto read = [&](int first) {
+  const auto tiles = static_cast<int>((rows + Plan::tile - 1) / Plan::tile);
+  scan_barrier();  // the first tile is prepared
+  for (int tile = 0; tile < tiles; ++tile) {
+    ScanStage<N, Plan>& stage = stages[tile % 2];
+    const auto token = [&](int t) {
+      float B[S], C[S];
 #pragma unroll
-    for (int i = 0; i < ahead; ++i) {
-      const int t = first + i < piece.rows ? first + i : piece.rows - 1;
-      next_dt[i] = dt[t * a.dt_stride];
-      next_x[i] = x[t * a.x_stride];
-      if constexpr (Final) next_z[i] = z[t * z_stride];
+      for (int s = 0; s < S; s += 4) {
+        const float4 b = *reinterpret_cast<const float4*>(&stage.B[t][group * S + s]);
+        const float4 d = *reinterpret_cast<const float4*>(&stage.C[t][group * S + s]);
+        B[s] = b.x, B[s + 1] = b.y, B[s + 2] = b.z, B[s + 3] = b.w;
+        C[s] = d.x, C[s + 1] = d.y, C[s + 2] = d.z, C[s + 3] = d.w;
+      }
+      return scan_token<Plan, E>(h, rate, stage.in[t][lane], B, C, t);
+    };
+    const std::int64_t left = rows - std::int64_t{tile} * Plan::tile;
+    const int n = left < Plan::tile ? static_cast<int>(left) : Plan::tile;
+    int t = 0;
+    for (; t + 16 <= n; t += 16) {  // sums wait in registers: loads need not follow stores
+      float sums[16];
+#pragma unroll
+      for (int u = 0; u < 16; ++u) sums[u] = token(t + u);
+#pragma unroll
+      for (int u = 0; u < 16; ++u) stage.sums[group][t + u][lane] = sums[u];
+    }
+    for (; t < n; t += 4) {
+      float sums[4];
+#pragma unroll
+      for (int u = 0; u < 4; ++u) sums[u] = token(t + u);
+#pragma unroll
+      for (int u = 0; u < 4; ++u) stage.sums[group][t + u][lane] = sums[u];
+    }
+    scan_barrier();
+  }
+  scan_barrier();  // the last tile is finished
+#pragma unroll
+  for (int s = 0; s < S; ++s) {
+    const std::int64_t n = group * S + s;
+    if (n < N && c < a.channels) state[n * a.channels + c] = h[s];
+  }
+}
+
+/// The other warps: a thread has two channels of every so many tokens. At step k they load tile
+/// k + 1 and what ends tile k - 1 into registers, prepare tile k and finish tile k - 2.
+template <int N, class Plan, bool Paired, class E>
+__device__ void scan_rows(ScanStage<N, Plan>* stages, const Segment& segment,
+                          const kernels::SelectiveScanArgs<float, E>& a) {
+  constexpr int groups = scan_groups<N, Plan>, padded = ScanStage<N, Plan>::padded,
+                threads = Plan::helpers * 32, each = Plan::tile * 16 / threads,
+                coefficients = Plan::tile * padded,
+                each_BC = (coefficients + threads - 1) / threads;
+  using Two = Packed<E, 2>;
+  struct Inputs {
+    Two dt[each], x[each];
+    E B[each_BC], C[each_BC];
+  };
+  struct Gates {
+    Two x[each], z[each];
+  };
+  const int thread = threadIdx.x - groups * 32, pair = thread % 16, first = thread / 16;
+  const std::int64_t c = blockIdx.x * std::int64_t{scan_channels} + 2 * pair,
+                     count = a.channels - c;
+  float D[2] = {}, dt_bias[2] = {};
+  for (int i = 0; i < 2; ++i)
+    if (i < count) D[i] = a.D[c + i], dt_bias[i] = a.dt_bias[c + i];
+  const auto tiles = static_cast<int>((segment.rows + Plan::tile - 1) / Plan::tile);
+
+  // Token i of this thread in a tile; its row in the segment; whether there is anything at it.
+  const auto token = [&](int i) { return first + i * (threads / 16); };
+  const auto row = [&](int tile, int i) { return std::int64_t{tile} * Plan::tile + token(i); };
+  const auto exists = [&](std::int64_t t) { return t < segment.rows && count > 0; };
+  const auto load = [&](const E* from, std::int64_t stride, std::int64_t t) {
+    return exists(t) ? load_packed<Paired, 2>(from + (segment.first_row + t) * stride + c, count)
+                     : Two{};
+  };
+  const auto load_inputs = [&](int tile, Inputs& in) {
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      in.dt[i] = load(a.dt, a.dt_stride, row(tile, i));
+      in.x[i] = load(a.x, a.x_stride, row(tile, i));
+    }
+#pragma unroll
+    for (int i = 0; i < each_BC; ++i) {
+      const int k = thread + i * threads, n = k % padded;
+      const std::int64_t t = std::int64_t{tile} * Plan::tile + k / padded;
+      const bool inside = k < coefficients && n < N && t < segment.rows;
+      in.B[i] = inside ? a.B[(segment.first_row + t) * a.B_stride + n] : E{};
+      in.C[i] = inside ? a.C[(segment.first_row + t) * a.C_stride + n] : E{};
     }
   };
-  read(0);
-  for (int first = 0; first < piece.rows; first += ahead) {
-    E now_dt[ahead], now_x[ahead], now_z[ahead];
+  const auto load_gates = [&](int tile, Gates& gates) {
 #pragma unroll
-    for (int i = 0; i < ahead; ++i) {
-      now_dt[i] = next_dt[i];
-      now_x[i] = next_x[i];
-      if constexpr (Final) now_z[i] = next_z[i];
+    for (int i = 0; i < each; ++i) {
+      gates.x[i] = load(a.x, a.x_stride, row(tile, i));
+      if (a.z) gates.z[i] = load(a.z, a.z_stride, row(tile, i));
     }
-    if (first + ahead < piece.rows) read(first + ahead);
+  };
+  const auto prepare = [&](int tile, const Inputs& in) {
+    ScanStage<N, Plan>& stage = stages[tile % 2];
 #pragma unroll
-    for (int i = 0; i < ahead; ++i) {
-      const int t = first + i;
-      if (t >= piece.rows) break;
-      const float delta = Math::softplus(number(now_dt[i]) + dt_bias), value = number(now_x[i]),
-                  input = delta * value;
-      float y = D * value;
-      sum += delta;
-#pragma unroll
-      for (int n = 0; n < N; ++n) {
-        h[n] = fmaf(Math::exp2(delta * A[n]), h[n], input * B[t][n]);
-        if constexpr (Final) y = fmaf(C[t][n], h[n], y);
+    for (int i = 0; i < each; ++i) {
+      float4 out{};
+      if (exists(row(tile, i))) {
+        out.x = softplus_for<E>(__fadd_rn(in.dt[i][0], dt_bias[0]));
+        out.y = __fmul_rn(out.x, in.x[i][0]);
+        out.z = softplus_for<E>(__fadd_rn(in.dt[i][1], dt_bias[1]));
+        out.w = __fmul_rn(out.z, in.x[i][1]);
       }
-      if constexpr (Final) {
-        if (a.before_gate) store(a.before_gate + (row0 + t) * a.before_gate_stride + c, y);
-        store(a.y + (row0 + t) * a.y_stride + c, gate ? y * Math::silu(number(now_z[i])) : y);
-      }
+      *reinterpret_cast<float4*>(&stage.in[token(i)][2 * pair]) = out;
     }
-  }
-  if constexpr (!Final) {
 #pragma unroll
-    for (int n = 0; n < N; ++n) state[n * width] = h[n];
-    state[N * width] = sum;
+    for (int i = 0; i < each_BC; ++i) {
+      const int k = thread + i * threads;
+      if (k >= coefficients) break;
+      (&stage.B[0][0])[k] = number(in.B[i]);
+      (&stage.C[0][0])[k] = number(in.C[i]);
+    }
+  };
+  const auto finish = [&](int tile, const Gates& gates) {
+    const ScanStage<N, Plan>& stage = stages[tile % 2];
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      const std::int64_t t = row(tile, i);
+      if (!exists(t)) continue;
+      float y[2] = {};
+#pragma unroll
+      for (int g = 0; g < groups; ++g) {
+        const float2 sum = *reinterpret_cast<const float2*>(&stage.sums[g][token(i)][2 * pair]);
+        y[0] = g ? __fadd_rn(y[0], sum.x) : sum.x;
+        y[1] = g ? __fadd_rn(y[1], sum.y) : sum.y;
+      }
+#pragma unroll
+      for (int j = 0; j < 2; ++j) y[j] = __fmaf_rn(D[j], gates.x[i][j], y[j]);
+      const std::int64_t to = segment.first_row + t;
+      if (a.before_gate)
+        store_packed<Paired>(a.before_gate + to * a.before_gate_stride + c, y, count);
+      if (a.z) {
+#pragma unroll
+        for (int j = 0; j < 2; ++j) y[j] = __fmul_rn(y[j], silu_for<E>(gates.z[i][j]));
+      }
+      store_packed<Paired>(a.y + to * a.y_stride + c, y, count);
+    }
+  };
+
+  Inputs next;
+  Gates gates;
+  load_inputs(0, next);
+  for (int step = 0; step < tiles + 2; ++step) {
+    const Inputs now = next;
+    const Gates ending = gates;
+    if (step + 1 < tiles) load_inputs(step + 1, next);
+    if (step >= 1 && step <= tiles) load_gates(step - 1, gates);
+    if (step < tiles) prepare(step, now);
+    if (step >= 2) finish(step - 2, ending);
+    scan_barrier();
   }
 }
 
-/// From the states at the ends of pieces that began with zeros to those at their starts, and the
-/// segments' own: h = exp(A sum of delta) h + end of the piece. A thread for each state; blockIdx.y is
-/// the segment.
-template <int N, class E>
-__global__ void combine_pieces(const Segment* segments, kernels::SelectiveScanArgs<float, E> a,
-                               ArrayData<float> states, Range channels, float* states_of_pieces) {
+/// The scan of one segment and 32 channels by a block. Shared memory holds two tiles: one is scanned
+/// while the helpers finish the tile before and prepare the one after it. Every number is loaded
+/// from memory once, but for x, whose second load mostly finds it in a cache: 8 bytes for a token of
+/// a channel in bf16 with a gate, and N + 4 results of the special function unit, which is what
+/// limits the scan.
+template <class Plan, bool Paired, int N, class E>
+__global__ void __launch_bounds__(32 * (scan_groups<N, Plan> + Plan::helpers))
+    selective_scan(const Segment* segments, kernels::SelectiveScanArgs<float, E> a,
+                   ArrayData<float> states) {
   start();
-  const std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x,
-                     width = channels.end - channels.begin, all = N * width;
-  if (i >= all) return;
-  std::int64_t number = 0;
-  const auto pieces_of = [&](unsigned s) { return (segments[s].rows + scan_rows - 1) / scan_rows; };
-  for (unsigned s = 0; s < blockIdx.y; ++s) number += pieces_of(s);
-  const std::int64_t pieces = pieces_of(blockIdx.y), stride = all + width,
-                     in_state = i / width * a.channels + channels.begin + i % width;
-  float* const state = of(states, segments[blockIdx.y].state) + in_state;
-  float* at = states_of_pieces + number * stride;
-  const float A = a.A[in_state] * log2_e;
-  float h = *state;
-  for (std::int64_t piece = 0; piece < pieces; ++piece, at += stride) {
-    const float end = at[i], sum = at[all + i % width];
-    at[i] = h;
-    h = fmaf(ScanMath<E>::exp2(A * sum), h, end);
-  }
-  *state = h;
-}
-
-/// One thread per channel of a segment; it loops over the segment's rows with its N states in
-/// registers. For a row each: the same numbers as by pieces.
-template <int N, class E>
-__global__ void selective_scan(const Segment* segments, kernels::SelectiveScanArgs<float, E> a,
-                               ArrayData<float> states) {
-  start();
-  using Math = ScanMath<E>;
-  const std::int64_t c = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  if (c >= a.channels) return;
+  extern __shared__ uint4 scan_memory[];
+  auto* const stages = reinterpret_cast<ScanStage<N, Plan>*>(scan_memory);
   const Segment segment = segments[blockIdx.y];
+  if (segment.rows == 0) return;
+  if (threadIdx.x / 32 < scan_groups<N, Plan>)
+    scan_states<N, Plan>(stages, segment.rows, a, of(states, segment.state));
+  else
+    scan_rows<N, Plan, Paired>(stages, segment, a);
+}
+
+/// The same, to the same bits, with a thread for each channel of a segment: for steps.
+template <class Plan, int N, class E>
+__global__ void selective_scan_steps(const Segment* segments,
+                                     kernels::SelectiveScanArgs<float, E> a,
+                                     ArrayData<float> states) {
+  start();
+  constexpr int groups = scan_groups<N, Plan>, S = Plan::states;
+  const std::int64_t c = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
+  const Segment segment = segments[blockIdx.y];
+  if (c >= a.channels || segment.rows == 0) return;
   float* const state = of(states, segment.state);
-  float A[N], h[N];
+  float rate[groups][S] = {}, h[groups][S] = {};
+#pragma unroll
   for (int n = 0; n < N; ++n) {
-    A[n] = a.A[n * a.channels + c] * log2_e;
-    h[n] = state[n * a.channels + c];
+    rate[n / S][n % S] = scan_rate<E>(a.A[n * a.channels + c]);
+    h[n / S][n % S] = state[n * a.channels + c];
   }
   const float D = a.D[c], dt_bias = a.dt_bias[c];
-  for (std::int64_t t = segment.first_row; t < segment.first_row + segment.rows; ++t) {
-    const float delta = Math::softplus(number(a.dt[t * a.dt_stride + c]) + dt_bias),
-                x = number(a.x[t * a.x_stride + c]), input = delta * x;
-    const E *const B = a.B + t * a.B_stride, *const C = a.C + t * a.C_stride;
-    float y = D * x;
-    for (int n = 0; n < N; ++n) {
-      h[n] = fmaf(Math::exp2(delta * A[n]), h[n], input * number(B[n]));
-      y = fmaf(number(C[n]), h[n], y);
+  for (int t = 0; t < segment.rows; ++t) {
+    const std::int64_t row = segment.first_row + t;
+    const float x = number(a.x[row * a.x_stride + c]),
+                delta = softplus_for<E>(__fadd_rn(number(a.dt[row * a.dt_stride + c]), dt_bias));
+    float y = 0;
+#pragma unroll
+    for (int g = 0; g < groups; ++g) {
+      float B[S], C[S];
+#pragma unroll
+      for (int s = 0; s < S; ++s) {
+        const int n = g * S + s;
+        B[s] = n < N ? number(a.B[row * a.B_stride + n]) : 0.f;
+        C[s] = n < N ? number(a.C[row * a.C_stride + n]) : 0.f;
+      }
+      const float sum = scan_token<Plan, E>(h[g], rate[g], {delta, __fmul_rn(delta, x)}, B, C, t);
+      y = g ? __fadd_rn(y, sum) : sum;
     }
-    if (a.before_gate) store(a.before_gate + t * a.before_gate_stride + c, y);
-    store(a.y + t * a.y_stride + c, a.z ? y * Math::silu(number(a.z[t * a.z_stride + c])) : y);
+    y = __fmaf_rn(D, x, y);
+    if (a.before_gate) store(a.before_gate + row * a.before_gate_stride + c, y);
+    if (a.z) y = __fmul_rn(y, silu_for<E>(number(a.z[row * a.z_stride + c])));
+    store(a.y + row * a.y_stride + c, y);
   }
-  for (int n = 0; n < N; ++n) state[n * a.channels + c] = h[n];
+#pragma unroll
+  for (int n = 0; n < N; ++n) state[n * a.channels + c] = h[n / S][n % S];
+}
+
+/// Launches the scan by tiles.
+template <class Plan, int N, class E>
+void scan_by_tiles(const Cuda& device, const Chunk& chunk,
+                   const kernels::SelectiveScanChunk<N, float, E>& scan) {
+  const kernels::SelectiveScanArgs<float, E>& a = scan.args;
+  const auto run = [&](auto* kernel) {
+    constexpr int bytes = 2 * sizeof(ScanStage<N, Plan>);
+    if constexpr (bytes > 48 * 1024)
+      check_call(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                 "cudaFuncSetAttribute");
+    const dim3 grid(blocks(a.channels, scan_channels),
+                    static_cast<unsigned>(chunk.segments.size()));
+    // Not by launch_kernel: blocks that wait for the kernel before crowd on some processors.
+    kernel<<<grid, 32 * (scan_groups<N, Plan> + Plan::helpers), bytes, device.stream>>>(
+        chunk.segments.data(), a, scan.h);
+    check_launch("selective_scan");
+  };
+  if (a.channels % 2 == 0 && rows_aligned<2>(a.dt, a.dt_stride) &&
+      rows_aligned<2>(a.x, a.x_stride) && rows_aligned<2>(a.z, a.z_stride) &&
+      rows_aligned<2>(a.y, a.y_stride) && rows_aligned<2>(a.before_gate, a.before_gate_stride))
+    run(&selective_scan<Plan, true, N, E>);
+  else
+    run(&selective_scan<Plan, false, N, E>);
+}
+
+/// Launches the scan with a thread for each channel.
+template <class Plan, int N, class E>
+void scan_by_steps(const Cuda& device, const Chunk& chunk,
+                   const kernels::SelectiveScanChunk<N, float, E>& scan) {
+  const dim3 grid(blocks(scan.args.channels, 64), static_cast<unsigned>(chunk.segments.size()));
+  launch_kernel(device, "selective_scan", selective_scan_steps<Plan, N, E>, grid, 64, 0,
+                chunk.segments.data(), scan.args, scan.h);
 }
 
 }  // namespace cuda
 
 namespace kernels {
 
-/// In three kernels, in parallel over pieces of time, unless every segment has one row: the states at
-/// the ends of pieces are computed first, for as many channels as the workspace has room for. A sequence gets the same bits for any split at multiples of
-/// cuda::scan_rows, whatever else is in the launch.
+/// One launch, without scratch. Both kernels give the same bits, which depend on a segment's own
+/// rows only; with activations in bf16, calls that begin at other multiples of four tokens than one
+/// call would have, compute some exponentials differently.
 template <int N, class E>
-void launch(const Cuda& device, const Chunk& chunk, const SelectiveScanChunk<N, float, E>& c) {
+void launch(const Cuda& device, const Chunk& chunk, const SelectiveScanChunk<N, float, E>& a) {
+  using Plan = cuda::DefaultScanPlan<N, E>;
   if (chunk.segments.empty()) return;
-  using namespace cuda;
-  const auto& a = c.args;
-  const auto n_segments = static_cast<unsigned>(chunk.segments.size());
-  const std::int64_t pieces = blocks(chunk.rows, scan_rows) + std::int64_t{n_segments} - 1;
-  const auto bytes = static_cast<std::size_t>(pieces * (N + 1)) * sizeof(float);  // of a channel
-  const auto most = static_cast<std::int64_t>(device.workspace_bytes / bytes) / 256 * 256;
-  if (chunk.rows <= n_segments || most == 0) {
-    launch_kernel(device, "selective_scan", cuda::selective_scan<N, E>,
-                  dim3(blocks(a.channels, 128), n_segments), 128, 0, chunk.segments.data(), a, c.h);
-    return;
-  }
-  float* const states = static_cast<float*>(device.workspace);
-  const int n = static_cast<int>(n_segments);
-  for (std::int64_t begin = 0; begin < a.channels; begin += most) {
-    const Range channels{begin, begin + most < a.channels ? begin + most : a.channels};
-    const std::int64_t width = channels.end - channels.begin;
-    const dim3 grid(blocks(width, 128), static_cast<unsigned>(pieces));
-    launch_kernel(device, "selective_scan", scan_piece_of_rows<N, false, E>, grid, 128, 0,
-                  chunk.segments.data(), n, a, channels, states);
-    launch_kernel(device, "selective_scan", combine_pieces<N, E>,
-                  dim3(blocks(N * width, 128), n_segments), 128, 0, chunk.segments.data(), a, c.h,
-                  channels, states);
-    launch_kernel(device, "selective_scan", scan_piece_of_rows<N, true, E>, grid, 128, 0,
-                  chunk.segments.data(), n, a, channels, states);
-  }
+  if (chunk.rows <= 4 * static_cast<std::int64_t>(chunk.segments.size()))
+    cuda::scan_by_steps<Plan>(device, chunk, a);
+  else
+    cuda::scan_by_tiles<Plan>(device, chunk, a);
 }
 
 }  // namespace kernels

@@ -2,7 +2,7 @@
 /// \file
 /// What kernels need of tensor cores and asynchronous copies: mma.sync from sm_80 on, and wgmma where
 /// code is compiled for sm_90a.
-#include <samba/cuda/device.cuh>
+#include <samba/cuda/vectors.cuh>
 
 #include <cstdint>
 
@@ -42,19 +42,6 @@ __device__ inline void multiply_add(float* sum, const unsigned (&a)[4], unsigned
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-/// Two numbers as bf16, the first in the lower half.
-__device__ inline unsigned pack_bf16(float first, float second) {
-  unsigned packed;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
-  return packed;
-}
-/// 2^x with an error of 2 in the last digit.
-__device__ inline float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 /// A tile in shared memory, (rows, columns) of bf16, at a multiple of 1024 bytes: columns in parts of
