@@ -150,6 +150,13 @@ TEST_CASE("calls of a batch") {
   CHECK_MESSAGE_OF(batch.prefill(std::array<Tokens, 2>{good, bad}), "Batch::prefill",
                    "token 61 at index 1", "[0, 61)");
   CHECK_MESSAGE_OF(batch.prefill(0, Ids{}), "Batch::prefill", "at least one token");
+  CHECK_MESSAGE_OF(batch.step(std::array{0, 0}, Ids{1, 2}), "Batch::step", "sequence 0", "twice");
+  CHECK_MESSAGE_OF(batch.step(std::array{0}, Ids{1, 2}), "Batch::step", "expected 1 tokens",
+                   "found 2");
+  CHECK_MESSAGE_OF(batch.step(std::array{0, 2}, Ids{1, 2}), "Batch",
+                   "sequence 2 is outside [0, 2)");
+  CHECK_MESSAGE_OF(batch.step(std::array{1}, Ids{61}), "Batch::step", "token 61", "[0, 61)");
+  CHECK_MESSAGE_OF(batch.leave(2), "Batch", "sequence 2 is outside [0, 2)");
   CHECK_MESSAGE_OF(batch.prefill(1, bad), "Batch::prefill", "token 61 at index 1");
   Snapshot snapshot;
   for (const int sequence : {-1, 2}) {

@@ -133,3 +133,42 @@ TEST_CASE("capacity holds for each sequence of a batch") {
   batch.prefill(std::array<Tokens, 2>{tokens, {}});
   CHECK(same_result(batch.logits(0), batch.logits(1)));
 }
+
+TEST_CASE("some sequences of a batch advance together") {
+  const auto weights = random_weights<Model>(6);
+  Random rng;
+  CAPTURE(rng.seed);
+  Batch batch(weights, 4, {.chunk = 3});
+  std::vector<Session<Model>> sessions(4, Session<Model>(weights));
+  for (int t = 0; t < 60; ++t) {
+    std::vector<int> slots;
+    for (const int slot : {2, 0, 3, 1})  // not in their order
+      if (rng.below(2)) slots.push_back(slot);
+    const auto tokens = random_tokens<Model>(rng, static_cast<int>(slots.size()));
+    batch.step(slots, tokens);
+    for (std::size_t k = 0; k < slots.size(); ++k)
+      CHECK(same_result(batch.logits(slots[k]),
+                        sessions[static_cast<std::size_t>(slots[k])].step(tokens[k])));
+  }
+  for (int i = 0; i < 4; ++i)
+    CHECK(same_state(batch.snapshot(i), sessions[static_cast<std::size_t>(i)].snapshot()));
+}
+
+TEST_CASE("sequences join a batch and leave it") {
+  const auto weights = random_weights<Model>(7);
+  Batch batch(weights, 3);
+  CHECK(batch.join() == 0);
+  batch.prefill(1, std::array{5, 6});  // in use without join()
+  CHECK(batch.join() == 2);
+  CHECK(batch.join() == -1);
+  batch.step(std::array{0, 2}, std::array{8, 9});
+  batch.leave(1);
+  CHECK(batch.position(1) == 0);
+  batch.leave(0);
+  CHECK(batch.join() == 0);
+  CHECK(batch.join() == 1);
+  CHECK(batch.join() == -1);
+  CHECK(batch.position(2) == 1);
+  CHECK(
+      same_result(batch.prefill(1, std::array{5, 6}), Session(weights).prefill(std::array{5, 6})));
+}

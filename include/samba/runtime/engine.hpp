@@ -1,5 +1,4 @@
 #pragma once
-#include <samba/kernels/cpu.hpp>
 #include <samba/model/weights.hpp>
 #include <samba/runtime/snapshot.hpp>
 #include <samba/runtime/state_file.hpp>
@@ -7,21 +6,7 @@
 #include <algorithm>
 #include <span>
 
-namespace samba::inline SAMBA_TARGET {
-
-/// Options of Session and Batch.
-struct SessionOptions {
-  std::int64_t capacity = 4096;  ///< positions that full attention keeps; other models ignore it
-  /// At most most_threads(), the number of processors. 0: OpenMP's maximum, or 1 inside a parallel
-  /// region. While another program keeps a processor busy, calls use fewer threads. Results do not
-  /// depend on any of this.
-  int threads = 0;
-  /// The most tokens that go through the model together. It determines the size of scratch memory,
-  /// not the results.
-  int chunk = 256;
-};
-
-namespace detail {
+namespace samba::inline SAMBA_TARGET::detail {
 
 /// Throws unless all tokens are in the vocabulary.
 [[gnu::noinline]] inline void check_tokens(const char* who, const char* call,
@@ -32,60 +17,94 @@ namespace detail {
             " is outside the vocabulary [0, ", vocab_size, ")"});
 }
 
-/// What Session and Batch have in common: the states of some sequences, scratch memory, and running
-/// chunks through the model. Checks its input; messages start with `who`, the caller's name.
-template <class Model, class T, class KV>
+template <class P>
+struct CountScratch {
+  ScratchMemory memory;
+  std::int64_t bytes = 0;
+  [[gnu::cold]] void operator()(auto branch, Use) {
+    typename decltype(branch)::type::template Scratch<P> t;
+    bytes = (std::max)(bytes, t.place(memory));
+  }
+};
+/// Bytes of the scratch memory that branches share. memory: without a place, for counting.
+template <class Model, class P>
+[[gnu::cold]] std::int64_t scratch_bytes(const ScratchMemory& memory) {
+  CountScratch<P> count{memory};
+  for_each_branch<typename Model::Stack>(count);
+  return count.bytes;
+}
+
+/// The rows of a pass, in memory of the host. A backend may change tokens and segments behind these.
+struct PassInput {
+  Segment* segments = nullptr;
+  std::size_t n_segments = 0;
+  std::int32_t* tokens = nullptr;  ///< (rows)
+  std::int64_t rows = 0;
+};
+
+/// A row of a pass, and where its logits go.
+template <class R>
+struct WantedRow {
+  std::int64_t row = 0;
+  R* logits = nullptr;
+};
+
+/// Calls f(first row, rows, logits) for runs of consecutive rows whose logits are consecutive, too.
+template <class R, class F>
+void for_each_run(std::span<const WantedRow<R>> wanted, std::int64_t vocab_size, F&& f) {
+  for (std::size_t begin = 0, end; begin < wanted.size(); begin = end) {
+    const auto [row, logits] = wanted[begin];
+    for (end = begin + 1; end < wanted.size(); ++end) {
+      const auto step = static_cast<std::int64_t>(end - begin);
+      if (wanted[end].row != row + step || wanted[end].logits != logits + step * vocab_size) break;
+    }
+    f(row, static_cast<std::int64_t>(end - begin), logits);
+  }
+}
+
+/// What sessions and batches have in common, on all devices: the states of some sequences, and how
+/// their tokens are divided into passes through the model. It checks its input; messages start with
+/// `who`, the caller's name.
+///
+/// Backend is where the model runs: CpuBackend, or cuda::CudaBackend. It has the types of a pass, P,
+/// weights, options and memory; it runs passes:
+///   Backend(weights, options)
+///   prepare(states, block, input, sequences)   once, when all else is there
+///   run(states, input, wanted, all)            returns when the logits are written
+/// States are in its memory, all else that the engine has in the host's.
+template <class Backend>
 class Engine {
-  using P = Policy<T, KV>;
+  using Model = typename Backend::Model;
+  using P = typename Backend::P;
 
  public:
-  using R = Real<T>;
+  using R = Real<P>;
   using Tokens = std::span<const std::int32_t>;
+  using Options = typename Backend::Options;
 
-  [[gnu::cold]] Engine(const char* who, const Weights<Model, T>& weights, int sequences,
-                       SessionOptions options)
+  [[gnu::cold]] Engine(const char* who, const typename Backend::Weights& weights, int sequences,
+                       Options options)
       : who_(who),
-        weights_(&weights),
         sequences_(sequences),
-        options_(check_options(who, sequences, options)) {
-    own_ = Arena(lay_out(nullptr), "SessionOptions::chunk, sequences: tokens and logits");
+        options_(check_options(who, sequences, options)),
+        backend_(weights, options_) {
+    constexpr const char* input = "SessionOptions::chunk, sequences: tokens and logits";
+    own_ = backend_.allocate_host(lay_out(nullptr), input);
     lay_out(own_.data());
     info_.structure = structure<Model>();
-    info_.dtypes = state_dtypes<R, KV>();
+    info_.dtypes = state_dtypes<R, KeyValue<P>>();
     info_.capacity = Model::has_capacity ? options_.capacity : 0;
     info_.bytes = Model::template place_states<P>(states_, nullptr, 0, options_.capacity);
     constexpr const char* states = "SessionOptions::capacity, sequences: states";
-    block_ = Arena(checked_product(states, info_.bytes, sequences), states);
+    block_ = backend_.allocate(checked_product(states, info_.bytes, sequences), states);
     Model::template place_states<P>(states_, block_.data(), info_.bytes, options_.capacity);
-
-    Placer rows;
-    const std::int64_t stream =
-        std::int64_t{options_.chunk} * Model::d_model * static_cast<std::int64_t>(sizeof(R));
-    rows.take(stream);
-    rows.take(stream);
-    CountScratch count{{nullptr, options_.chunk, options_.threads}};
-    for_each_branch<typename Model::Stack>(count);
-    constexpr const char* chunk = "SessionOptions::chunk, threads: what is computed from a chunk";
-    Placer channels{nullptr, checked_sum(chunk, rows.offset, count.bytes)};
-    Model::template place_channels<P>(channels_, channels, options_.chunk, false);
-    scratch_ = Arena(channels.offset, chunk);
-    channels = {scratch_.data(), rows.offset + count.bytes};
-    Model::template place_channels<P>(channels_, channels, options_.chunk, false);
-    x_ = reinterpret_cast<R*>(scratch_.data());
-    normed_ = reinterpret_cast<R*>(scratch_.data() + rows.offset / 2);
-    memory_ = scratch_.data() + rows.offset;
-
-    // Touch all pages now, so that no step has to wait for page faults.
-    for (const Arena* arena : {&block_, &scratch_})
-      if (arena->bytes() > 0)
-        std::memset(arena->data(), 0, static_cast<std::size_t>(arena->bytes()));
-    parallel(options_.threads, [](const Team&) {});  // starts the threads
+    backend_.prepare(states_, block_, {segments_, 0, tokens_, 0}, sequences);
   }
 
   /// A fork: the same weights, a copy of all states.
   Engine(const Engine& other)
-      : Engine(other.who_, *other.weights_, other.sequences(), other.options_) {
-    std::memcpy(block_.data(), other.block_.data(), static_cast<std::size_t>(block_.bytes()));
+      : Engine(other.who_, other.backend_.weights(), other.sequences(), other.options_) {
+    backend_.copy(block_.data(), other.block_.data(), block_.bytes());
     std::copy_n(other.positions_, sequences_, positions_);
     std::copy_n(other.logits_, std::ptrdiff_t{sequences_} * Model::vocab_size, logits_);
   }
@@ -99,7 +118,7 @@ class Engine {
   int sequences() const { return sequences_; }
   std::int64_t position(int i) const { return positions_[i]; }
   std::int64_t state_bytes() const { return info_.bytes; }
-  const SessionOptions& options() const { return options_; }
+  const Options& options() const { return options_; }
 
   std::span<const R> logits(int i) const {
     return {logits_ + std::ptrdiff_t{i} * Model::vocab_size, std::size_t{Model::vocab_size}};
@@ -124,6 +143,23 @@ class Engine {
   }
   void check_not_empty(Tokens tokens, const char* call) const {
     if (tokens.empty()) fail({who_, "::", call, ": expected at least one token, found none"});
+  }
+  /// Throws unless there is room for the logits of these tokens.
+  void check_room(Tokens tokens, std::span<const R> logits, const char* call) const {
+    if (const auto n = checked_product("forward: tokens", std::ssize(tokens), Model::vocab_size);
+        std::ssize(logits) != n)
+      fail({who_, "::", call, ": logits: expected room for ", n, " values ([", tokens.size(), ", ",
+            Model::vocab_size, "]), found ", logits.size()});
+  }
+  /// Throws unless `found` things were given for as many sequences.
+  void check_count(std::size_t found, std::size_t expected, const char* call,
+                   const char* things) const {
+    if (found != expected)
+      fail({who_, "::", call, ": expected ", expected, " ", things, ", found ", found});
+  }
+
+  [[noreturn, gnu::cold]] void fail_twice(int i, const char* call) const {
+    fail({who_, "::", call, ": sequence ", i, " is named twice"});
   }
 
   /// Reads the next tokens of every sequence and writes the logits of its last token to logits(i).
@@ -152,7 +188,7 @@ class Engine {
         done = 0;
       }
       if (rows == 0) return;
-      run({segments_, n}, rows, {wanted_, wanted}, nullptr);
+      backend_.run(states_, {segments_, n, tokens_, rows}, {wanted_, wanted}, nullptr);
     }
   }
 
@@ -163,12 +199,12 @@ class Engine {
       std::copy_n(tokens.data() + begin, rows, tokens_);
       segments_[0] = {positions_[i], 0, rows, i};
       positions_[i] += rows;
-      run({segments_, 1}, rows, {}, logits + begin * Model::vocab_size);
+      backend_.run(states_, {segments_, 1, tokens_, rows}, {}, logits + begin * Model::vocab_size);
     }
   }
 
   void reset(int i) {
-    std::memset(block_of(i), 0, static_cast<std::size_t>(info_.bytes));
+    backend_.clear(block_of(i), info_.bytes);
     set_position(i, 0);
   }
 
@@ -178,7 +214,7 @@ class Engine {
     into.capacity = info_.capacity;
     into.position = position(i);
     if (into.block.bytes() != info_.bytes) into.block = Arena(info_.bytes, "a snapshot");
-    std::memcpy(into.block.data(), block_of(i), static_cast<std::size_t>(info_.bytes));
+    backend_.read(into.block.data(), block_of(i), info_.bytes);
   }
 
   void restore(int i, const Snapshot& s) {
@@ -187,42 +223,32 @@ class Engine {
     if (s.block.bytes() != info_.bytes)
       fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ",
             s.block.bytes()});
-    std::memcpy(block_of(i), s.block.data(), static_cast<std::size_t>(info_.bytes));
+    backend_.write(block_of(i), s.block.data(), info_.bytes);
     set_position(i, s.position);
   }
 
   void save(int i, const std::string& path) const {
-    save_state(path, info_, tensors(), block_of(i), position(i));
+    const Arena copy = host_copy(i);
+    save_state(path, info_, tensors(), Backend::on_host ? block_of(i) : copy.data(), position(i));
   }
   void load(int i, const std::string& path) {
-    set_position(i, load_state(path, info_, tensors(), block_of(i)));
+    if constexpr (Backend::on_host) {
+      set_position(i, load_state(path, info_, tensors(), block_of(i)));
+    } else {
+      const Arena copy = host_copy(i);  // padding between tensors stays as it is
+      const std::int64_t position = load_state(path, info_, tensors(), copy.data());
+      backend_.write(block_of(i), copy.data(), info_.bytes);
+      set_position(i, position);
+    }
   }
 
  private:
-  struct Wanted {
-    std::int64_t row = 0;
-    R* logits = nullptr;
-  };
-
-  struct CountScratch {
-    ScratchMemory memory;
-    std::int64_t bytes = 0;
-    [[gnu::cold]] void operator()(auto branch, Use) {
-      typename decltype(branch)::type::template Scratch<P> t;
-      bytes = (std::max)(bytes, t.place(memory));
-    }
-  };
-
-  [[gnu::cold]] static SessionOptions check_options(const char* who, int sequences,
-                                                    SessionOptions o) {
+  [[gnu::cold]] static Options check_options(const char* who, int sequences, Options o) {
     if (sequences < 1) fail({who, ": expected at least one sequence, found ", sequences});
     if (o.capacity < 1)
       fail({who, ": SessionOptions::capacity: expected at least 1, found ", o.capacity});
-    if (o.threads < 0)
-      fail({who, ": SessionOptions::threads: expected 0 or more, found ", o.threads});
     if (o.chunk < 1) fail({who, ": SessionOptions::chunk: expected at least 1, found ", o.chunk});
-    o.threads = usable_threads(o.threads);
-    return o;
+    return Backend::check_options(who, o);
   }
 
   /// Places all other arrays in `block`, or only counts if it is null; returns their size in bytes.
@@ -232,10 +258,9 @@ class Engine {
       x = reinterpret_cast<X*>(placer.take_array(n, sizeof(X), "sequences"));
     };
     take(segments_, sequences_);
+    take(tokens_, options_.chunk);  // right after the segments: a backend copies both at once
     take(wanted_, sequences_);
-    take(channels_, Model::n_channels);
     take(positions_, sequences_);
-    take(tokens_, options_.chunk);
     take(logits_, std::int64_t{sequences_} * Model::vocab_size);
     return placer.offset;
   }
@@ -247,6 +272,17 @@ class Engine {
   }
 
   std::byte* block_of(int i) const { return block_.data() + i * info_.bytes; }
+
+  /// A copy of a state on the host; empty if it is there already.
+  Arena host_copy(int i) const {
+    if constexpr (Backend::on_host) {
+      return {};
+    } else {
+      Arena copy(info_.bytes, "a copy of the state");
+      backend_.read(copy.data(), block_of(i), info_.bytes);
+      return copy;
+    }
+  }
 
   /// Lists the tensors of a state, in order, for a file.
   struct ListTensors {
@@ -287,58 +323,18 @@ class Engine {
       if (extent == 0) extent = options_.capacity;
   }
 
-  /// Runs the first `rows` of tokens_ through the model. Writes the logits of every row to `all`,
-  /// or, if it is null, those of the wanted rows to their places.
-  void run(std::span<const Segment> segments, std::int64_t rows, std::span<const Wanted> wanted,
-           R* all) {
-    const auto& w = weights_->tree();
-    const Rows<R, Model::d_model> x{x_, rows}, normed{normed_, rows};
-    Model::template lend_states<P>({channels_, std::size_t{Model::n_channels}}, states_);
-    const std::int64_t start = nanoseconds();
-    const std::int64_t slept = parallel(team_size_.next(), [&](const Team& team) {
-      const Context<P> c{
-          {segments, rows}, {team}, Model::norm_eps, {channels_, std::size_t{Model::n_channels}}};
-      Model::embed(c, w, tokens_, x);
-      Model::forward(c, w, states_, {memory_, rows, options_.threads}, x);
-      if (all) {
-        Model::logits(c, w, x, normed, {all, rows});
-        return;
-      }
-      // One product for consecutive rows whose logits are consecutive, too.
-      for (std::size_t begin = 0, end; begin < wanted.size(); begin = end) {
-        const auto [row, logits] = wanted[begin];
-        for (end = begin + 1; end < wanted.size(); ++end) {
-          const auto step = static_cast<std::int64_t>(end - begin);
-          if (wanted[end].row != row + step ||
-              wanted[end].logits != logits + step * Model::vocab_size)
-            break;
-        }
-        const auto n = static_cast<std::int64_t>(end - begin);
-        Model::logits(c, w, {x.row(row), n}, {normed.row(row), n}, {logits, n});
-      }
-    });
-    const double seconds = 1e-9 * static_cast<double>(nanoseconds() - start);
-    team_size_.ran(2 * rows + (all != nullptr), seconds, slept);
-  }
-
   const char* who_;
-  const Weights<Model, T>* weights_;
   int sequences_;
-  SessionOptions options_;
-  TeamSize team_size_{options_.threads};
+  Options options_;
+  Backend backend_;
   StateInfo info_;
-  // The states of all sequences; x_, normed_ and memory_; the arrays declared below.
-  Arena block_, scratch_, own_;
-  R *x_ = nullptr, *normed_ = nullptr;
-  std::byte* memory_ = nullptr;
+  Arena block_, own_;                          // the states of all sequences; what follows
   typename Model::template States<P> states_;  // views into block_
   Segment* segments_;                          // (sequences)
-  Wanted* wanted_;                             // (sequences)
-  ChannelPlace* channels_;                     // (n_channels)
-  std::int64_t* positions_;                    // (sequences)
   std::int32_t* tokens_;                       // (chunk)
+  WantedRow<R>* wanted_;                       // (sequences)
+  std::int64_t* positions_;                    // (sequences)
   R* logits_;                                  // (sequences, vocab_size)
 };
 
-}  // namespace detail
-}  // namespace samba::inline SAMBA_TARGET
+}  // namespace samba::inline SAMBA_TARGET::detail
