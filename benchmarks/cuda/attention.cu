@@ -1,47 +1,12 @@
 // Attention of many rows on a GPU: time, FLOPs and exponentials against what the card can do.
-#include <samba/cuda.cuh>
-#include <samba/samba.hpp>
+#include <cmath>
 
-#include <algorithm>
-#include <cstdio>
-#include <vector>
+#include "benchmarks/cuda/bench.cuh"
 
 using namespace samba;
+using namespace samba_bench;
 
 namespace {
-
-/// The median of the times of work(), in ms.
-template <class Work>
-double median_ms(const cuda::Device& device, Work&& work) {
-  constexpr int warm = 3, runs = 21;
-  cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  std::vector<float> times;
-  for (int i = 0; i < warm + runs; ++i) {
-    cudaEventRecord(begin, device.get().stream);
-    work();
-    cudaEventRecord(end, device.get().stream);
-    cudaEventSynchronize(end);
-    float ms = 0;
-    cudaEventElapsedTime(&ms, begin, end);
-    if (i >= warm) times.push_back(ms);
-  }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  std::nth_element(times.begin(), times.begin() + runs / 2, times.end());
-  return times[runs / 2];
-}
-
-__global__ void fill(bf16* x, std::int64_t n) {
-  const std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  if (i >= n) return;
-  unsigned h = static_cast<unsigned>(i) * 2654435761u;
-  h ^= h >> 15;
-  h *= 2246822519u;
-  h ^= h >> 13;
-  cuda::store(x + i, static_cast<float>(h >> 8) * (2.f / 16777216.f) - 1.f);
-}
 
 /// sequences of `rows` tokens in one launch, from the start.
 template <class Launch>
@@ -53,7 +18,7 @@ void row(const cuda::Device& device, const char* name, int kv_heads, int group, 
               out = cuda::allocate(all * q_width * 2, "out"),
               rings = cuda::allocate(sequences * 2 * window * kv_width * 2, "rings");
   bf16* const x = reinterpret_cast<bf16*>(qkv.data());
-  fill<<<cuda::blocks(all * width, 256), 256, 0, device.get().stream>>>(x, all * width);
+  fill(x, all * width);
   std::vector<Segment> segments;
   for (std::int64_t i = 0; i < sequences; ++i) segments.push_back({0, i * rows, rows, i});
   const Arena on_device = cuda::to_device(std::as_bytes(std::span(segments)), "segments");
@@ -74,7 +39,7 @@ void row(const cuda::Device& device, const char* name, int kv_heads, int group, 
   ring_v.data = ring_k.data + window * kv_width;
   ring_k.stride = ring_v.stride = 2 * window * kv_width * 2;
   const Chunk c{{reinterpret_cast<const Segment*>(on_device.data()), segments.size()}, all};
-  const double ms = median_ms(device, [&] { launch(device.get(), c, chunk); });
+  const double ms = 1e3 * seconds(device, [&] { launch(device.get(), c, chunk); });
 
   double keys = 0;  // that all queries of a head see
   for (std::int64_t t = 0; t < rows; ++t) keys += static_cast<double>((std::min)(t + 1, window));
@@ -97,11 +62,13 @@ void rows(const cuda::Device& device, const char* name, Launch launch) {
 }  // namespace
 
 int main() {
-  const cuda::Device device;
-  cudaDeviceProp properties;
-  cudaGetDeviceProperties(&properties, 0);
-  std::printf("%s\n", properties.name);
-  rows(device, "2x2,2x1", [](const auto&... a) { cuda::launch_attention_tiles<2, 2, 2, 1>(a...); });
-  rows(device, "3x1,3x1", [](const auto&... a) { cuda::launch_attention_tiles<3, 1, 3, 1>(a...); });
-  rows(device, "1x4,1x2", [](const auto&... a) { cuda::launch_attention_tiles<1, 4, 1, 2>(a...); });
+  return run_benchmarks([] {
+    const cuda::Device device;
+    rows(device, "2x2,2x1",
+         [](const auto&... a) { cuda::launch_attention_tiles<2, 2, 2, 1>(a...); });
+    rows(device, "3x1,3x1",
+         [](const auto&... a) { cuda::launch_attention_tiles<3, 1, 3, 1>(a...); });
+    rows(device, "1x4,1x2",
+         [](const auto&... a) { cuda::launch_attention_tiles<1, 4, 1, 2>(a...); });
+  });
 }

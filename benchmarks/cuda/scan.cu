@@ -1,43 +1,10 @@
 // The selective scan and the convolution of Mamba on a GPU: time against exponentials and bytes.
-#include <samba/cuda.cuh>
-
-#include <algorithm>
-#include <cstdio>
-#include <vector>
+#include "benchmarks/cuda/bench.cuh"
 
 using namespace samba;
+using namespace samba_bench;
 
 namespace {
-
-__global__ void fill(bf16* x, std::int64_t n) {
-  const std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  if (i < n) cuda::store(x + i, static_cast<float>((i * 2654435761u >> 8) % 65536) / 32768.f - 1.f);
-}
-__global__ void fill(float* x, std::int64_t n, float low, float high) {
-  const std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
-  if (i < n)
-    x[i] = low + (high - low) * static_cast<float>((i * 2654435761u >> 8) % 65536) / 65536.f;
-}
-
-template <class Work>
-double median_ms(const cuda::Device& device, Work&& work) {
-  constexpr int warm = 3, runs = 21;
-  cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  std::vector<float> times;
-  for (int i = 0; i < warm + runs; ++i) {
-    cudaEventRecord(begin, device.get().stream);
-    work();
-    cudaEventRecord(end, device.get().stream);
-    cudaEventSynchronize(end);
-    float ms = 0;
-    cudaEventElapsedTime(&ms, begin, end);
-    if (i >= warm) times.push_back(ms);
-  }
-  std::nth_element(times.begin(), times.begin() + runs / 2, times.end());
-  return times[runs / 2];
-}
 
 /// `launches` launches of sequences of `rows` rows each.
 void row(const cuda::Device& device, std::int64_t sequences, std::int64_t rows, int launches) {
@@ -50,12 +17,9 @@ void row(const cuda::Device& device, std::int64_t sequences, std::int64_t rows, 
               weights = cuda::allocate((N + 8) * channels * 4, "weights"),
               states = cuda::allocate(sequences * (N + taps) * channels * 4, "states");
   const auto of = [](const Arena& arena) { return reinterpret_cast<bf16*>(arena.data()); };
-  for (const Arena* arena : {&xz, &x, &dt, &BC})
-    fill<<<cuda::blocks(arena->bytes() / 2, 256), 256, 0, device.get().stream>>>(
-        of(*arena), arena->bytes() / 2);
+  for (const Arena* arena : {&xz, &x, &dt, &BC}) fill(of(*arena), arena->bytes() / 2);
   float* const w = reinterpret_cast<float*>(weights.data());
-  fill<<<cuda::blocks((N + 8) * channels, 256), 256, 0, device.get().stream>>>(
-      w, (N + 8) * channels, -1.f, -0.1f);
+  fill(w, (N + 8) * channels, -1.f, -0.1f);
   std::vector<Segment> segments;
   for (std::int64_t i = 0; i < sequences; ++i) segments.push_back({0, i * rows, rows, i});
   const Arena on_device = cuda::to_device(std::as_bytes(std::span(segments)), "segments");
@@ -78,9 +42,9 @@ void row(const cuda::Device& device, std::int64_t sequences, std::int64_t rows, 
   a.rows = all;
   scan.h.data = reinterpret_cast<float*>(states.data());
   scan.h.stride = (N + taps) * channels * 4;
-  const double ms = median_ms(device, [&] {
-    for (int i = 0; i < launches; ++i) launch(device.get(), c, scan);
-  });
+  const double ms = 1e3 * seconds(device, [&] {
+                      for (int i = 0; i < launches; ++i) launch(device.get(), c, scan);
+                    });
   const double numbers = static_cast<double>(all * launches * channels);
   std::printf(
       "selective scan, %d launches of %lld x %5lld tokens: %7.3f ms, %.2f of 16 exponentials a "
@@ -98,9 +62,9 @@ void row(const cuda::Device& device, std::int64_t sequences, std::int64_t rows, 
   conv.args.rows = all;
   conv.past.data = scan.h.data + N * channels;
   conv.past.stride = scan.h.stride;
-  const double conv_ms = median_ms(device, [&] {
-    for (int i = 0; i < launches; ++i) launch(device.get(), c, conv);
-  });
+  const double conv_ms = 1e3 * seconds(device, [&] {
+                           for (int i = 0; i < launches; ++i) launch(device.get(), c, conv);
+                         });
   std::printf("convolution,    %d launches of %lld x %5lld tokens: %7.3f ms, %.2f TB/s\n", launches,
               static_cast<long long>(sequences), static_cast<long long>(rows), conv_ms,
               numbers * 4 / conv_ms * 1e-9);
@@ -109,15 +73,14 @@ void row(const cuda::Device& device, std::int64_t sequences, std::int64_t rows, 
 }  // namespace
 
 int main() {
-  const cuda::Device device;
-  cudaDeviceProp properties;
-  cudaGetDeviceProperties(&properties, 0);
-  std::printf("%s\n", properties.name);
-  row(device, 8, 4096, 1);
-  row(device, 1, 32768, 1);
-  row(device, 1, 8192, 4);
-  row(device, 1, 8192, 16);
-  row(device, 1, 4096, 8);
-  row(device, 1, 1, 1);
-  row(device, 64, 1, 1);
+  return run_benchmarks([] {
+    const cuda::Device device;
+    row(device, 8, 4096, 1);
+    row(device, 1, 32768, 1);
+    row(device, 1, 8192, 4);
+    row(device, 1, 8192, 16);
+    row(device, 1, 4096, 8);
+    row(device, 1, 1, 1);
+    row(device, 64, 1, 1);
+  });
 }

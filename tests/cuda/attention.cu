@@ -2,7 +2,6 @@
 // groups, windows, rings that wrap, caps, sinks, several segments; that a sequence gets the same bits
 // for any split; and that every output is written (they are poisoned before).
 // Usage: attention          Exit status 77 where there is no device.
-#include <samba/cuda.cuh>
 #include <samba/samba.hpp>
 
 #include <cstdio>
@@ -10,11 +9,12 @@
 #include <random>
 #include <vector>
 
+#include "tests/cuda/support.cuh"
+
 using namespace samba;
+using namespace samba_test;
 
 namespace {
-
-bool right = true;
 
 struct Case {
   int n_kv_heads, group, head_dim;
@@ -23,12 +23,6 @@ struct Case {
   bool sinks;
   std::vector<Segment> segments;  // states in order; position: tokens read before
 };
-
-template <class X>
-X* copy_to_device(const std::vector<X>& x, std::vector<Arena>& keep) {
-  keep.push_back(cuda::to_device(std::as_bytes(std::span(x)), "test"));
-  return reinterpret_cast<X*>(keep.back().data());
-}
 
 std::vector<bf16> random_bf16(std::size_t n, std::mt19937& generator) {
   std::normal_distribution<float> normal;
@@ -75,20 +69,17 @@ Result run(const cuda::Device& device, const Case& c, const Data& data) {
         std::copy_n(data.v[i].data() + j * kv_width + g * D, D, to + ring);
       }
   }
-  std::vector<Arena> keep;
-  bf16* const on_device = copy_to_device(qkv, keep);
-  bf16* const rings_on_device = copy_to_device(rings, keep);
-  const Segment* const segments = copy_to_device(c.segments, keep);
-  const float* const sinks = c.sinks ? copy_to_device(data.sinks, keep) : nullptr;
-  Result result{std::vector<bf16>(static_cast<std::size_t>(rows * q_width), bf16(std::nanf(""))),
-                std::vector<bf16>(static_cast<std::size_t>(rows * heads), bf16(std::nanf("")))};
-  bf16* const out = copy_to_device(result.out, keep);
-  bf16* const log_sum = copy_to_device(result.log_sum, keep);
+  const bf16 nan(std::nanf(""));
+  const DeviceCopy<bf16> on_device(qkv), rings_on_device(rings),
+      out(std::vector<bf16>(static_cast<std::size_t>(rows * q_width), nan)),
+      log_sum(std::vector<bf16>(static_cast<std::size_t>(rows * heads), nan));
+  const DeviceCopy<Segment> segments(c.segments);
+  const DeviceCopy<float> sinks(data.sinks);
 
   kernels::AttentionChunk<bf16, bf16> chunk{};
-  chunk.args.q = {on_device, width, c.group * D};
-  chunk.args.k = {on_device + q_width, width, D};
-  chunk.args.v = {on_device + q_width + kv_width, width, D};
+  chunk.args.q = {on_device.data(), width, c.group * D};
+  chunk.args.k = {on_device.data() + q_width, width, D};
+  chunk.args.v = {on_device.data() + q_width + kv_width, width, D};
   chunk.args.n_slots = c.n_slots;
   chunk.args.window = c.window;
   chunk.args.n_kv_heads = c.n_kv_heads;
@@ -96,26 +87,21 @@ Result run(const cuda::Device& device, const Case& c, const Data& data) {
   chunk.args.head_dim = D;
   chunk.args.divisor = std::sqrt(static_cast<float>(D));
   chunk.args.cap = c.cap;
-  chunk.args.sinks = sinks;
-  chunk.args.out = out;
+  chunk.args.sinks = c.sinks ? sinks.data() : nullptr;
+  chunk.args.out = out.data();
   chunk.args.out_stride = q_width;
-  chunk.args.log_sum = log_sum;
+  chunk.args.log_sum = log_sum.data();
   const std::int64_t state_bytes = static_cast<std::int64_t>(2 * ring * sizeof(bf16));
   ArrayData<bf16>& ring_k = chunk.ring_k;
   ArrayData<bf16>& ring_v = chunk.ring_v;
-  ring_k.data = rings_on_device;
-  ring_v.data = rings_on_device + ring;
+  ring_k.data = rings_on_device.data();
+  ring_v.data = ring_k.data + ring;
   ring_k.stride = ring_v.stride = state_bytes;
-  const Chunk all{{segments, c.segments.size()}, rows};
-  if (!cuda::launch_attention_tiles(device.get(), all, chunk)) {
-    std::printf("  WRONG: does not take this case\n");
-    right = false;
-  }
+  const Chunk all{{segments.data(), c.segments.size()}, rows};
+  is_right(cuda::launch_attention_tiles(device.get(), all, chunk),
+           "attention_tiles takes the case");
   device.synchronize();
-  cudaMemcpy(result.out.data(), out, result.out.size() * sizeof(bf16), cudaMemcpyDeviceToHost);
-  cudaMemcpy(result.log_sum.data(), log_sum, result.log_sum.size() * sizeof(bf16),
-             cudaMemcpyDeviceToHost);
-  return result;
+  return {out.read(), log_sum.read()};
 }
 
 /// The largest difference to a reference in double, relative to the largest value.
@@ -203,27 +189,22 @@ void check(const cuda::Device& device, const Case& c) {
   s.rows = all_rows - half;
   s.position += half;
   equal &= same(run(device, alone, of_alone), half, all_rows - half);
-  if (!equal) std::printf("WRONG: other bits alone or in parts\n");
-  right &= equal;
+  is_right(equal, "the same bits alone and in parts");
 }
 
 }  // namespace
 
 int main() {
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::printf("no device\n");
-    return 77;
-  }
-  const cuda::Device device;
-  check(device, {1, 1, 64, 1 << 20, 512, 0, false, {{0, 0, 64, 0}}});
-  check(device, {2, 8, 64, 2048, 2048, 0, false, {{0, 0, 777, 0}}});
-  check(device, {4, 8, 64, 2048, 2048, 0, false, {{5000, 0, 300, 0}, {100, 300, 55, 1}}});
-  check(device, {1, 3, 64, 100, 100, 0, true, {{0, 0, 1, 0}, {99, 1, 17, 1}, {1003, 18, 333, 2}}});
-  check(device, {2, 1, 64, 7, 7, 30, false, {{3, 0, 200, 0}}});
-  check(device, {2, 1, 128, 1 << 20, 4096, 0, false, {{0, 0, 500, 0}, {1500, 500, 200, 1}}});
-  check(device, {12, 1, 128, 2048, 2048, 50, true, {{3000, 0, 129, 0}}});
-  check(device, {2, 4, 128, 64, 64, 0, false, {{0, 0, 0, 0}, {640, 0, 64, 1}}});
-  std::printf(right ? "all right\n" : "WRONG\n");
-  return right ? 0 : 1;
+  return run_checks([] {
+    const cuda::Device device;
+    check(device, {1, 1, 64, 1 << 20, 512, 0, false, {{0, 0, 64, 0}}});
+    check(device, {2, 8, 64, 2048, 2048, 0, false, {{0, 0, 777, 0}}});
+    check(device, {4, 8, 64, 2048, 2048, 0, false, {{5000, 0, 300, 0}, {100, 300, 55, 1}}});
+    check(device,
+          {1, 3, 64, 100, 100, 0, true, {{0, 0, 1, 0}, {99, 1, 17, 1}, {1003, 18, 333, 2}}});
+    check(device, {2, 1, 64, 7, 7, 30, false, {{3, 0, 200, 0}}});
+    check(device, {2, 1, 128, 1 << 20, 4096, 0, false, {{0, 0, 500, 0}, {1500, 500, 200, 1}}});
+    check(device, {12, 1, 128, 2048, 2048, 50, true, {{3000, 0, 129, 0}}});
+    check(device, {2, 4, 128, 64, 64, 0, false, {{0, 0, 0, 0}, {640, 0, 64, 1}}});
+  });
 }

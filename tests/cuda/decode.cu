@@ -1,25 +1,16 @@
-// The kernels for few rows: matrix products and attention against sums in double, equal bits for every
-// number of rows; whole models with kernels that overlap and without.
-// Exit status 77 where there is no device.
-#include <samba/cuda.cuh>
-
-#include "tests/models.hpp"
-
+// The kernels for few rows: matrix products and attention against sums in double, and equal bits for
+// every number of rows; operations that share a kernel, which have the bits of one after the other.
+// Usage: decode          Exit status 77 where there is no device.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 
+#include "tests/cuda/support.cuh"
+
+using namespace samba;
 using namespace samba_test;
 
 namespace {
-
-bool right = true;
-
-bool is_right(bool passed, const char* what) {
-  if (!passed) std::printf("  WRONG: %s\n", what);
-  right &= passed;
-  return passed;
-}
 
 /// Reproducible numbers in [-1, 1).
 struct Numbers {
@@ -49,27 +40,11 @@ double number(bf16 x) {
 }
 double number(float x) { return x; }
 
-/// A copy on the device.
-template <class X>
-struct OnDevice {
-  Arena memory;
-  std::size_t n;
-  explicit OnDevice(const std::vector<X>& from)
-      : memory(cuda::to_device(std::as_bytes(std::span(from)), "test")), n(from.size()) {}
-  X* data() { return reinterpret_cast<X*>(memory.data()); }
-  std::vector<X> get() {
-    std::vector<X> to(n);
-    cuda::check_call(cudaMemcpy(to.data(), data(), n * sizeof(X), cudaMemcpyDeviceToHost),
-                     "cudaMemcpy");
-    return to;
-  }
-};
-
 using RowM = RowMajor<bf16>;
 
 /// All plans that a benchmark may try, and the one that is used.
 std::vector<cuda::FewRowsPlan> plans(std::int64_t N, std::int64_t K) {
-  std::vector<cuda::FewRowsPlan> all{cuda::few_rows_plan(N, K), {0, 4, 8, 8}};
+  std::vector<cuda::FewRowsPlan> all{cuda::few_rows_plan(N, K)};
   for (const auto [tiles, unroll] : {std::pair{1, 4}, {1, 8}, {2, 4}, {2, 8}, {4, 4}})
     for (const int split : {1, 4, 8, 16})
       if (split <= cuda::few_rows_warps(tiles, unroll))
@@ -80,7 +55,7 @@ std::vector<cuda::FewRowsPlan> plans(std::int64_t N, std::int64_t K) {
 template <class O>
 void check_matmul(const cuda::Device& device, std::int64_t N, std::int64_t K, bool bias,
                   double& worst) {
-  constexpr std::int64_t most = 16;
+  constexpr std::int64_t most = cuda::few_rows;
   Numbers numbers;
   const std::int64_t x_stride = K + 8, out_stride = N + 3;
   const auto w = numbers.narrow(static_cast<std::size_t>(N * K)),
@@ -98,16 +73,18 @@ void check_matmul(const cuda::Device& device, std::int64_t N, std::int64_t K, bo
                number(w[static_cast<std::size_t>(n * K + k)]);
       exact[static_cast<std::size_t>(i * N + n)] = sum;
     }
-  OnDevice<bf16> on_w(w), on_x(x);
-  OnDevice<float> on_b(b);
+  DeviceCopy<bf16> on_w(w), on_x(x);
+  DeviceCopy<float> on_b(b);
   O guard{};
   std::memset(&guard, 0x5a, sizeof(guard));
   for (const auto& plan : plans(N, K)) {
     std::vector<O> of_all;
-    for (const std::int64_t rows : {16, 1, 2, 3, 5, 8, 9, 15}) {
+    for (const std::int64_t rows :
+         {most, std::int64_t{1}, std::int64_t{2}, std::int64_t{7}, std::int64_t{8}, std::int64_t{9},
+          std::int64_t{16}, std::int64_t{17}, std::int64_t{47}}) {
       // The last `rows` rows, so that a row has other neighbours and another place.
       const std::int64_t first = most - rows;
-      OnDevice<O> out(std::vector<O>(static_cast<std::size_t>(most * out_stride), guard));
+      DeviceCopy<O> out(std::vector<O>(static_cast<std::size_t>(most * out_stride), guard));
       const kernels::MatmulArgs<RowM, bf16, O> a{.w = on_w.data(),
                                                  .bias = bias ? on_b.data() : nullptr,
                                                  .x = on_x.data() + first * x_stride,
@@ -118,9 +95,9 @@ void check_matmul(const cuda::Device& device, std::int64_t N, std::int64_t K, bo
                                                  .N = N,
                                                  .K = K};
       is_right(cuda::has_few_rows(a), "has_few_rows");
-      cuda::matmul_few_rows(device.get(), a, plan);
+      cuda::matmul_few_rows<true>(device.get(), a, plan);
       device.synchronize();
-      const auto found = out.get();
+      const auto found = out.read();
       if (of_all.empty()) of_all = found;
       bool same = true, untouched = true;
       for (std::int64_t i = 0; i < most; ++i)
@@ -200,12 +177,12 @@ void check_attention(const cuda::Device& device, const Case& c, double& worst, d
   for (float& s : sinks) s = 3 * numbers();
   const float divisor = std::sqrt(static_cast<float>(D)) / 4;  // peaked weights
 
-  OnDevice<bf16> on_qkv(qkv);
-  OnDevice<float> on_sinks(sinks);
+  DeviceCopy<bf16> on_qkv(qkv);
+  DeviceCopy<float> on_sinks(sinks);
   // How: 0 for all by parts, 1 for the kernel of any number of rows, 2 for one segment after the other.
   const auto run = [&](int how) {
-    OnDevice<bf16> on_rings(rings);
-    OnDevice<bf16> out(std::vector<bf16>(static_cast<std::size_t>(rows * heads * D))),
+    DeviceCopy<bf16> on_rings(rings);
+    DeviceCopy<bf16> out(std::vector<bf16>(static_cast<std::size_t>(rows * heads * D))),
         log_sum(std::vector<bf16>(static_cast<std::size_t>(rows * heads)));
     kernels::AttentionChunk<bf16, bf16> a{};
     bf16* const x = on_qkv.data();
@@ -229,7 +206,7 @@ void check_attention(const cuda::Device& device, const Case& c, double& worst, d
     a.ring_k.stride = a.ring_v.stride = to_next * std::int64_t{sizeof(bf16)};
     a.update_rings = c.update;
     const auto submit = [&](std::vector<Segment> some, std::int64_t n) {
-      OnDevice<Segment> on_device(some);
+      DeviceCopy<Segment> on_device(some);
       const Chunk chunk{{on_device.data(), some.size()}, n};
       if (how == 1) {
         const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(heads),
@@ -258,7 +235,7 @@ void check_attention(const cuda::Device& device, const Case& c, double& worst, d
     } else {
       submit(c.segments, rows);
     }
-    return Result{out.get(), log_sum.get(), on_rings.get()};
+    return Result{out.read(), log_sum.read(), on_rings.read()};
   };
   const Result parts = run(0), any = run(1), alone = run(2);
   const auto same = [](const std::vector<bf16>& a, const std::vector<bf16>& b) {
@@ -336,75 +313,132 @@ void check_attentions(const cuda::Device& device) {
   is_right(worst_log < 1e-2, "attention: log_sum");
 }
 
-/// Heads of 64, so that attention goes by parts; the window turns.
-struct Wide
-    : LanguageModel<Repeat<2, HybridStack<Mamba<256>, SwiGLU<256, 512>,
-                                          SWA<100, AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>,
-                                          SwiGLU<256, 512>>>,
-                    ModelOptions{.vocab_size = 2000, .tie_embeddings = true}> {
-  static constexpr const char* folder = "heads of 64";
-};
-
-/// Steps of a session that overlaps kernels, and of one that does not.
-template <class Model>
-void check_overlap(const Weights<Model, RowM>& weights, int n) {
-  cuda::Session<Model, bf16> with(weights, {.overlap = true}), without(weights, {.overlap = false});
+/// Operations that share a kernel against the same ones with a pause between them.
+void check_together(const cuda::Device& device, std::int64_t rows, std::int64_t N, std::int64_t K,
+                    bool bias) {
   Numbers numbers;
-  bool same = true;
-  for (int i = 0; i < n; ++i) {
-    const auto token =
-        static_cast<std::int32_t>((numbers() + 1) / 2 * Model::vocab_size) % Model::vocab_size;
-    const auto a = with.step(token), b = without.step(token);
-    same &= std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
-  }
-  std::printf("%-24s %d steps with and without overlap: %s\n", Model::folder, n,
-              same ? "the same" : "not the same");
-  is_right(same, "the same bits with overlap and without");
-}
+  const std::int64_t stride = N + 8;
+  const auto n = static_cast<std::size_t>(rows * stride);
+  const DeviceCopy<bf16> w(numbers.narrow(static_cast<std::size_t>(N * K))),
+      w_up(numbers.narrow(static_cast<std::size_t>(N * K))),
+      x(numbers.narrow(static_cast<std::size_t>(rows * K)));
+  std::vector<float> wide(n), some(static_cast<std::size_t>(N));
+  for (float& value : wide) value = numbers();
+  for (float& value : some) value = numbers();
+  const DeviceCopy<float> b(some), weight(some);
+  const auto product = [&](const DeviceCopy<bf16>& of, const DeviceCopy<bf16>& out) {
+    return cuda::NarrowProduct{.w = of.data(),
+                               .bias = bias ? b.data() : nullptr,
+                               .x = x.data(),
+                               .x_stride = K,
+                               .out = out.data(),
+                               .out_stride = stride,
+                               .rows = rows,
+                               .N = N,
+                               .K = K};
+  };
+  struct Result {
+    std::vector<bf16> y, gate, up, normed;
+    std::vector<float> stream;
+  };
+  const auto run = [&](bool pause) {
+    const std::vector<bf16> narrow(n, Numbers::to_bf16(-7));
+    const DeviceCopy<bf16> y(narrow), gate(narrow), up(narrow), normed(narrow);
+    const DeviceCopy<float> stream(wide);
+    const auto maybe_pause = [&] {
+      if (pause) device.synchronize();
+    };
+    const int still = pause ? 1 : 0;  // what waits after the second operation
+    const kernels::AddArgs<float, bf16> add{.term = y.data(),
+                                            .term_stride = stride,
+                                            .to = stream.data(),
+                                            .to_stride = stride,
+                                            .factor = 0.7f,
+                                            .rows = rows,
+                                            .columns = N};
+    const kernels::RmsNormArgs<float, bf16, float> norm{.weight = weight.data(),
+                                                        .eps = 1e-5f,
+                                                        .x = stream.data(),
+                                                        .x_stride = stride,
+                                                        .out = normed.data(),
+                                                        .out_stride = stride,
+                                                        .rows = rows,
+                                                        .columns = N};
+    launch(device.get(), Chunk{}, product(w, y));
+    maybe_pause();
+    launch(device.get(), Chunk{}, add);
+    is_right(device.get().deferred->n == still, "a product and the sum after it");
+    launch(device.get(), Chunk{}, add);  // no product waits
+    is_right(device.get().deferred->n == 1, "a sum waits for a norm");
+    maybe_pause();
+    launch(device.get(), Chunk{}, norm);
+    is_right(device.get().deferred->n == 0, "a norm");
 
-template <class Model>
-Weights<Model, RowM> numbered_weights() {
-  Weights<Model, RowM> weights;
-  Numbers numbers;
-  std::vector<float> row;
-  for (const auto& tensor : weights.tensors())
-    for (std::int64_t r = 0; r < tensor.rows; ++r) {
-      row.resize(static_cast<std::size_t>(tensor.row_size));
-      for (float& x : row) x = numbers() / 8;
-      tensor.set_row(r, row.data());
+    launch(device.get(), Chunk{}, product(w, gate));
+    maybe_pause();
+    launch(device.get(), Chunk{}, product(w_up, up));
+    is_right(device.get().deferred->n == 2 - still, "two products of the same rows");
+    maybe_pause();
+    // As in an MLP: hidden takes the place of up.
+    launch(device.get(), Chunk{},
+           kernels::SiluMulArgs<bf16>{.gate = gate.data(),
+                                      .gate_stride = stride,
+                                      .up = up.data(),
+                                      .up_stride = stride,
+                                      .out = up.data(),
+                                      .out_stride = stride,
+                                      .rows = rows,
+                                      .columns = N});
+    is_right(device.get().deferred->n == 0, "a gate");
+    device.synchronize();
+    return Result{y.read(), gate.read(), up.read(), normed.read(), stream.read()};
+  };
+  const Result apart = run(true), together = run(false);
+  const auto same = [](const auto& a, const auto& b) {
+    return std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
+  };
+  is_right(same(apart.y, together.y) && same(apart.stream, together.stream), "product and sum");
+  is_right(same(apart.normed, together.normed), "sum and norm");
+  is_right(same(apart.gate, together.gate) && same(apart.up, together.up), "products and gate");
+  bool untouched = true;
+  double worst = 0;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const auto at = [&](std::int64_t j) { return static_cast<std::size_t>(i * stride + j); };
+    double squares = 0;
+    for (std::int64_t j = 0; j < N; ++j)
+      squares += double{together.stream[at(j)]} * double{together.stream[at(j)]};
+    for (std::int64_t j = 0; j < N; ++j) {
+      const double exact = together.stream[at(j)] / std::sqrt(squares / double(N) + 1e-5) *
+                           some[static_cast<std::size_t>(j)];
+      worst = (std::max)(
+          worst, std::abs(number(together.normed[at(j)]) - exact) / (1e-3 + std::abs(exact)));
     }
-  weights.derive();
-  return weights;
+    for (std::int64_t j = N; j < stride; ++j)
+      untouched &= number(together.y[at(j)]) == -7 && number(together.up[at(j)]) == -7 &&
+                   number(together.normed[at(j)]) == -7 && together.stream[at(j)] == wide[at(j)];
+  }
+  if (worst > 8e-3) std::printf("  norm of %lld: error %.2e\n", static_cast<long long>(N), worst);
+  is_right(worst <= 8e-3, "norm");
+  is_right(untouched, "nothing is written outside of the result");
 }
 
-int run() {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-    std::puts("no CUDA device");
-    return 77;
-  }
-  cudaDeviceProp properties{};
-  cuda::check_call(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+void check_all_together(const cuda::Device& device) {
+  for (const std::int64_t rows : {1, 9, 64})
+    for (const std::int64_t N : {33, 512, 2048, 4104, 9001})
+      check_together(device, rows, N, N == 9001 ? 64 : 520, rows == 9);
+  std::printf("operations together: %s\n", right ? "the bits of one after the other" : "WRONG");
+}
+
+void check() {
   for (const bool overlap : {false, true}) {
     const cuda::Device device(overlap);
-    std::printf("%s, kernels overlap: %s\n", properties.name, device.get().overlap ? "yes" : "no");
+    std::printf("kernels overlap: %s\n", device.get().overlap ? "yes" : "no");
     check_products(device);
     check_attentions(device);
+    check_all_together(device);
   }
-  check_overlap<Wide>(numbered_weights<Wide>(), 300);
-  using Tiny = golden::SambaTiny;
-  check_overlap<Tiny>(load<Tiny, RowM>(golden::path<Tiny>("model.safetensors")), 300);
-  std::puts(right ? "right" : "WRONG");
-  return right ? 0 : 1;
 }
 
 }  // namespace
 
-int main() {
-  try {
-    return run();
-  } catch (const std::exception& error) {
-    std::printf("error: %s\n", error.what());
-    return 1;
-  }
-}
+int main() { return run_checks(check); }

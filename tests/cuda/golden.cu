@@ -1,8 +1,7 @@
 // Whole models through cuda::Session, matrices in float and in bf16: the golden cases against float64
 // results of an independent implementation; models of other options against samba::Session in double.
 // Usage: golden [MODEL]          Exit status 77 where there is no device.
-#include <samba/cuda.cuh>
-
+#include "tests/cuda/support.cuh"
 #include "tests/models.hpp"
 
 #include <cstdio>
@@ -11,14 +10,6 @@
 using namespace samba_test;
 
 namespace {
-
-bool right = true;
-
-bool is_right(bool passed, const char* what) {
-  if (!passed) std::printf("  WRONG: %s\n", what);
-  right &= passed;
-  return passed;
-}
 
 /// True if work() throws an Error with this text.
 template <class Work>
@@ -47,10 +38,11 @@ void check_type(const char* type, double tolerance) {
   const golden::Expected<Model> expected;
   const auto weights = load<Model, RowMajor<T>>(golden::path<Model>("model.safetensors"));
   using OnDevice = cuda::Session<Model, T>;
+  const cuda::Weights on_device(weights);
   double worst_forward = 0, worst_steps = 0, worst_prefill = 0;
 
   for (const int chunk : {1, 7, 256}) {
-    OnDevice session(weights, {.chunk = chunk});
+    OnDevice session(on_device, {.chunk = chunk});
     for (std::size_t row = 0; row < expected.rows; ++row) {
       const auto ids = expected.ids_of(row);
       const auto exact = expected.logits_of(row);
@@ -80,7 +72,7 @@ void check_type(const char* type, double tolerance) {
   }
 
   // Two sessions in turn, from the first token.
-  OnDevice a(weights), b(weights);
+  OnDevice a(on_device), b(on_device);
   std::vector<float> all_a, all_b;
   for (std::size_t i = 0; i < expected.seq_len; ++i) {
     const auto of_a = a.step(expected.ids_of(0)[i]);
@@ -92,7 +84,7 @@ void check_type(const char* type, double tolerance) {
                           relative_error(all_b, expected.logits_of(1))});
 
   // Bad input changes nothing.
-  OnDevice small_one(weights, {.capacity = 8, .chunk = 4});
+  OnDevice small_one(on_device, {.capacity = 8, .chunk = 4});
   const auto ids = expected.ids_of(0).first(8);
   small_one.prefill(ids.first(5));
   is_right(fails_with([&] { small_one.step(Model::vocab_size); }, "is outside the vocabulary [0, "),
@@ -104,7 +96,7 @@ void check_type(const char* type, double tolerance) {
                         "position 5 and 4 tokens exceed the capacity of 8 positions"),
              "more tokens than the capacity");
   is_right(small_one.position() == 5, "position after bad input");
-  OnDevice undisturbed(weights, {.capacity = 8, .chunk = 4});
+  OnDevice undisturbed(on_device, {.capacity = 8, .chunk = 4});
   undisturbed.prefill(ids.first(5));
   const auto after = small_one.prefill(ids.subspan(5)),
              without = undisturbed.prefill(ids.subspan(5));
@@ -142,8 +134,7 @@ template <class Model, class T>
 void check_random(const char* type) {
   const auto narrow = random_weights<Model, T>(1);
   Weights<Model, double> exact;
-  Weights<Model, RowMajor<T>> by_rows;
-  const auto from = narrow.tensors(), of_device = by_rows.tensors();
+  const auto from = narrow.tensors();
   const auto to = exact.tensors();
   std::vector<double> wide;
   for (std::size_t t = 0; t < from.size(); ++t)
@@ -152,10 +143,9 @@ void check_random(const char* type) {
       from[t].get_row(r, row.data());
       wide.assign(row.begin(), row.end());
       to[t].set_row(r, wide.data());
-      of_device[t].set_row(r, row.data());
     }
   exact.derive();
-  by_rows.derive();
+  const cuda::Weights on_device(narrow);
 
   Random rng;
   const auto tokens = random_tokens<Model>(rng, 700);
@@ -167,7 +157,7 @@ void check_random(const char* type) {
 
   double worst = 0;
   for (const int chunk : {33, 256}) {
-    cuda::Session<Model, T> session(by_rows, {.chunk = chunk});
+    cuda::Session<Model, T> session(on_device, {.chunk = chunk});
     std::vector<float> all(expected.size());
     constexpr std::size_t prefilled = 600;
     session.forward(std::span(tokens).first(prefilled),
@@ -201,31 +191,15 @@ void check_models(const char* only) {
   (check_one(std::type_identity<Models>{}), ...);
 }
 
-int run(const char* only) {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-    std::puts("no CUDA device");
-    return 77;
-  }
-  cudaDeviceProp properties{};
-  cuda::check_call(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-  std::printf("%s, CUDA runtime %d, cuBLASLt %zu\n", properties.name, CUDART_VERSION,
-              cublasLtGetVersion());
+void check(const char* only) {
   using namespace golden;
   check_models<SambaTiny, SambaOdd, SambaBias, SambaNope, SambaBf16Rope, MambaSwaMlp, SwaMlp,
                MambaTiny, Llama31, Mistral, Gemma, Gemma2, Gemma3, Qwen3, RecurrentGemma>(only);
   check_random_models<LongWindow, LongContext, Optioned, Recurrent>(only);
-  std::puts(right ? "right" : "WRONG");
-  return right ? 0 : 1;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc > 1 ? argv[1] : nullptr);
-  } catch (const std::exception& error) {
-    std::printf("error: %s\n", error.what());
-    return 1;
-  }
+  return run_checks([&] { check(argc > 1 ? argv[1] : nullptr); });
 }

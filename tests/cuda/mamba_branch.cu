@@ -2,7 +2,6 @@
 // captured graph, which is replayed for other sequences too. Compared with the same model in double on
 // the processor: the error may be twice that of the processor in bf16.
 // Usage: mamba_branch          Exit status 77 where there is no device.
-#include <samba/cuda.cuh>
 #include <samba/kernels/cpu.hpp>
 #include <samba/layers/mamba.hpp>
 #include <samba/model/initialize.hpp>
@@ -10,7 +9,10 @@
 #include <cstdio>
 #include <vector>
 
+#include "tests/cuda/support.cuh"
+
 using namespace samba;
+using namespace samba_test;
 
 namespace {
 
@@ -78,11 +80,11 @@ class OnDevice {
   /// Puts inputs and segments on the device.
   void set(const std::vector<float>& x, const std::vector<Segment>& segments) {
     cuda::check_call(cudaMemcpyAsync(x_.data(), x.data(), x.size() * sizeof(float),
-                                     cudaMemcpyHostToDevice, device_.get().stream),
+                                     cudaMemcpyHostToDevice, device_.get().stream()),
                      "cudaMemcpyAsync");
     cuda::check_call(
         cudaMemcpyAsync(segments_.data(), segments.data(), segments.size() * sizeof(Segment),
-                        cudaMemcpyHostToDevice, device_.get().stream),
+                        cudaMemcpyHostToDevice, device_.get().stream()),
         "cudaMemcpyAsync");
     device_.synchronize();
   }
@@ -123,31 +125,21 @@ double distance(const auto& a, const auto& b) {
 }
 
 /// Compares what the device gave, and says how far it is from the model in double.
-bool agrees(const char* what, const std::vector<float>& device, const std::vector<double>& narrow,
-            const std::vector<double>& exact) {
+void check_agrees(const char* what, const std::vector<float>& device,
+                  const std::vector<double>& narrow, const std::vector<double>& exact) {
   const double error = distance(device, exact), allowed = 2 * distance(narrow, exact);
   std::printf("%-44s error %.3e, at most %.3e (twice that of bf16 on the processor)\n", what, error,
               allowed);
-  return error <= allowed;
+  is_right(error <= allowed, what);
 }
 
-int run() {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-    std::puts("no CUDA device");
-    return 77;
-  }
-  cudaDeviceProp properties{};
-  cuda::check_call(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-  std::printf("%s, CUDA runtime %d, cuBLASLt %zu\n", properties.name, CUDART_VERSION,
-              cublasLtGetVersion());
-
+void check() {
   // The same weights for all: matrices rounded to bf16.
   Weights<Model, bf16> narrow;
   initialize(narrow, 1);
   Weights<Model, double> exact;
-  Weights<Model, RowMajor<bf16>> by_rows;
-  const auto from = narrow.tensors(), of_device = by_rows.tensors();
+  const auto by_rows = cuda::by_rows(narrow);
+  const auto from = narrow.tensors();
   const auto to = exact.tensors();
   std::vector<float> row;
   std::vector<double> wide;
@@ -157,11 +149,9 @@ int run() {
       from[t].get_row(r, row.data());
       wide.assign(row.begin(), row.end());
       to[t].set_row(r, wide.data());
-      of_device[t].set_row(r, row.data());
     }
   }
   exact.derive();
-  by_rows.derive();
 
   OnCpu<double> in_double(exact);
   OnCpu<bf16> in_bf16(narrow);
@@ -172,15 +162,14 @@ int run() {
     for (float& value : x) value = static_cast<float>(2 * random.uniform() - 1);
     return x;
   };
-  bool right = true;
 
   const std::int64_t rows = prefill[0] + prefill[1];
   const std::vector<Segment> both{{0, 0, prefill[0], 0}, {0, prefill[0], prefill[1], 1}};
   const std::vector<float> prompt = draw(rows);
   on_device.set(prompt, both);
   on_device.enqueue(rows, 2);
-  right &= agrees("prefill of two sequences", on_device.result(rows), in_bf16.run(prompt, both),
-                  in_double.run(prompt, both));
+  check_agrees("prefill of two sequences", on_device.result(rows), in_bf16.run(prompt, both),
+               in_double.run(prompt, both));
 
   // Steps: sequences 0 and 1, then 2 and 0.
   const cuda::Graph graph(on_device.device(), [&] { on_device.enqueue(2, 2); });
@@ -200,32 +189,23 @@ int run() {
     append(all_bf16, in_bf16.run(x, segments));
     append(all_double, in_double.run(x, segments));
   }
-  right &= agrees("24 steps of a graph, of three sequences", all, all_bf16, all_double);
+  check_agrees("24 steps of a graph, of three sequences", all, all_bf16, all_double);
 
   // The time of a step, without copies.
   cudaEvent_t begin, end;
   cudaEventCreate(&begin);
   cudaEventCreate(&end);
   constexpr int replays = 200;
-  cudaEventRecord(begin, on_device.device().get().stream);
+  cudaEventRecord(begin, on_device.device().get().stream());
   for (int i = 0; i < replays; ++i) graph.replay();
-  cudaEventRecord(end, on_device.device().get().stream);
+  cudaEventRecord(end, on_device.device().get().stream());
   cuda::check_call(cudaEventSynchronize(end), "cudaEventSynchronize");
   float milliseconds = 0;
   cudaEventElapsedTime(&milliseconds, begin, end);
   std::printf("a step of 2 sequences through %d branches of d_model %d: %.1f us\n", Model::depth, D,
               static_cast<double>(milliseconds) * 1000 / replays);
-  std::puts(right ? "right" : "WRONG");
-  return right ? 0 : 1;
 }
 
 }  // namespace
 
-int main() {
-  try {
-    return run();
-  } catch (const std::exception& error) {
-    std::printf("error: %s\n", error.what());
-    return 1;
-  }
-}
+int main() { return run_checks(check); }

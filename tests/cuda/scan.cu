@@ -1,9 +1,8 @@
 // The selective scan and the convolution before it against the scalar reference in double, with fresh
 // random inputs: pieces of time, several segments, odd numbers of channels, float and bf16; that a
-// sequence gets the same bits whatever else is in a launch and for a split at a multiple of four tokens; and that
-// every output is written (they are poisoned before).
+// sequence gets the same bits whatever else is in a launch and for any split; and that every output is
+// written (they are poisoned before).
 // Usage: scan          Exit status 77 where there is no device.
-#include <samba/cuda.cuh>
 #include <samba/kernels/reference/causal_conv1d.hpp>
 #include <samba/kernels/reference/selective_scan.hpp>
 
@@ -12,26 +11,14 @@
 #include <random>
 #include <vector>
 
+#include "tests/cuda/support.cuh"
+
 using namespace samba;
+using namespace samba_test;
 
 namespace {
 
-bool right = true;
 std::mt19937 generator(std::random_device{}());
-
-template <class X>
-struct OnDevice {
-  Arena arena;
-  std::size_t n;
-  explicit OnDevice(const std::vector<X>& x)
-      : arena(cuda::to_device(std::as_bytes(std::span(x)), "test")), n(x.size()) {}
-  X* data() const { return reinterpret_cast<X*>(arena.data()); }
-  std::vector<X> read() const {
-    std::vector<X> x(n);
-    cuda::check_call(cudaMemcpy(x.data(), data(), n * sizeof(X), cudaMemcpyDeviceToHost), "read");
-    return x;
-  }
-};
 
 template <class X>
 std::vector<X> random(std::int64_t n, float low, float high) {
@@ -87,19 +74,19 @@ void check_scan(const cuda::Device& device, std::int64_t channels, bool gate,
     std::vector<E> y;
     std::vector<float> h;
   };
-  const OnDevice<float> on_A(A), on_D(D), on_bias(dt_bias);
+  const DeviceCopy<float> on_A(A), on_D(D), on_bias(dt_bias);
   const auto run = [&](const std::vector<E>& dt, const std::vector<E>& BC, const std::vector<E>& x,
                        const std::vector<E>& z, const std::vector<float>& h,
-                       const std::vector<std::int64_t>& lengths) {
+                       const std::vector<std::int64_t>& lengths, std::int64_t position = 5) {
     std::vector<Segment> segments;
     std::int64_t first = 0;
     for (const std::int64_t n : lengths) {
-      segments.push_back({5, first, n, std::ssize(segments)});
+      segments.push_back({position, first, n, std::ssize(segments)});
       first += n;
     }
-    const OnDevice<E> on_dt(dt), on_BC(BC), on_x(x), on_z(z);
-    const OnDevice<float> on_h(h);
-    const OnDevice<Segment> on_segments(segments);
+    const DeviceCopy<E> on_dt(dt), on_BC(BC), on_x(x), on_z(z);
+    const DeviceCopy<float> on_h(h);
+    const DeviceCopy<Segment> on_segments(segments);
     kernels::SelectiveScanChunk<N, float, E> chunk{};
     chunk.args = {.A = on_A.data(),
                   .D = on_D.data(),
@@ -161,11 +148,12 @@ void check_scan(const cuda::Device& device, std::int64_t channels, bool gate,
   }
 
   // The last sequence alone, and in two parts.
-  const std::int64_t n = lengths.back(), begin = rows - n, half = n / 2 / 4 * 4;
+  const std::int64_t n = lengths.back(), begin = rows - n;
   const std::vector<float> h0(h.end() - N * channels, h.end());
   const auto part = [&](std::int64_t from, std::int64_t to, const std::vector<float>& h) {
     return run(rows_of(dt, channels, from, to), rows_of(BC, 2 * N, from, to),
-               rows_of(x, channels, from, to), rows_of(z, channels, from, to), h, {to - from});
+               rows_of(x, channels, from, to), rows_of(z, channels, from, to), h, {to - from},
+               5 + from - begin);
   };
   const auto same = [&](const Outputs& o, std::int64_t from, bool last) {
     return std::memcmp(o.y.data(), found.y.data() + from * channels, o.y.size() * sizeof(E)) == 0 &&
@@ -173,10 +161,11 @@ void check_scan(const cuda::Device& device, std::int64_t channels, bool gate,
                                  o.h.size() * sizeof(float)) == 0);
   };
   bool equal = same(part(begin, rows, h0), begin, true);
-  if (half > 0) {
-    const Outputs one = part(begin, begin + half, h0), two = part(begin + half, rows, one.h);
-    equal &= same(one, begin, false) && same(two, begin + half, true);
-  }
+  for (const std::int64_t half : {std::int64_t{1}, std::int64_t{2}, std::int64_t{7}, n / 2})
+    if (half > 0 && half < n) {
+      const Outputs one = part(begin, begin + half, h0), two = part(begin + half, rows, one.h);
+      equal &= same(one, begin, false) && same(two, begin + half, true);
+    }
   char name[100];
   std::snprintf(name, sizeof name, "scan %s N %2d, %4lld channels, %zu segments, %lld rows%s",
                 sizeof(E) == 2 ? "bf16 " : "float", N, static_cast<long long>(channels),
@@ -198,9 +187,9 @@ void check_conv(const cuda::Device& device, std::int64_t channels,
   const auto weight = random<float>(taps * channels, -1, 1), bias = random<float>(channels, -1, 1),
              past = random<float>(std::ssize(lengths) * (taps - 1) * channels, -1, 1);
   const auto x = random<E>(rows * channels, -2, 2);
-  const OnDevice<float> on_weight(weight), on_bias(bias), on_past(past);
-  const OnDevice<E> on_x(x), on_y(std::vector<E>(x.size(), E(std::nanf(""))));
-  const OnDevice<Segment> on_segments(segments);
+  const DeviceCopy<float> on_weight(weight), on_bias(bias), on_past(past);
+  const DeviceCopy<E> on_x(x), on_y(std::vector<E>(x.size(), E(std::nanf(""))));
+  const DeviceCopy<Segment> on_segments(segments);
   kernels::CausalConv1dChunk<taps, kernels::ConvActivation::silu, float, E> chunk{};
   chunk.args.weight = on_weight.data();
   chunk.args.bias = on_bias.data();
@@ -238,23 +227,18 @@ void check_conv(const cuda::Device& device, std::int64_t channels,
 }  // namespace
 
 int main() {
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::printf("no device\n");
-    return 77;
-  }
-  const cuda::Device device;
-  check_scan<16, float>(device, 256, true, {300});
-  check_scan<16, bf16>(device, 256, true, {300});
-  check_scan<16, bf16>(device, 512, true, {1000, 1, 128, 517});
-  check_scan<16, bf16>(device, 33, false, {5, 0, 260});
-  check_scan<4, float>(device, 130, true, {129, 700});
-  check_scan<4, bf16>(device, 40, true, {1, 1, 1});
-  check_scan<64, bf16>(device, 64, true, {400});
-  check_conv<float>(device, 256, {100, 1, 2, 33});
-  check_conv<bf16>(device, 256, {100, 1, 2, 33});
-  check_conv<bf16>(device, 33, {64, 31});
-  check_conv<bf16>(device, 4096, {1, 1, 1});
-  std::printf(right ? "all right\n" : "WRONG\n");
-  return right ? 0 : 1;
+  return run_checks([] {
+    const cuda::Device device;
+    check_scan<16, float>(device, 256, true, {300});
+    check_scan<16, bf16>(device, 256, true, {300});
+    check_scan<16, bf16>(device, 512, true, {1000, 1, 128, 517});
+    check_scan<16, bf16>(device, 33, false, {5, 0, 260});
+    check_scan<4, float>(device, 130, true, {129, 700});
+    check_scan<4, bf16>(device, 40, true, {1, 1, 1});
+    check_scan<64, bf16>(device, 64, true, {400});
+    check_conv<float>(device, 256, {100, 1, 2, 33});
+    check_conv<bf16>(device, 256, {100, 1, 2, 33});
+    check_conv<bf16>(device, 33, {64, 31});
+    check_conv<bf16>(device, 4096, {1, 1, 1});
+  });
 }

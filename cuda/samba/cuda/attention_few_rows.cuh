@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// Attention for few query rows in bf16: a step of decoding, whose time is that of reading the rings.
-#include <samba/cuda/device.cuh>
+#include <samba/cuda/tensor_cores.cuh>
 #include <samba/kernels/attention.hpp>
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace samba::inline SAMBA_TARGET::cuda {
 inline constexpr int split_keys = 64;
 inline constexpr int split_threads = 128;
 /// The most rows of attention_parts.
-inline constexpr std::int64_t split_rows = 16;
+inline constexpr std::int64_t split_rows = 64;
 
 /// What attention_parts leaves for combine_parts, in float: for every row, query head and part its
 /// maximal score, the sum of the weights exp(score - maximum), and the sum of values with these weights.
@@ -33,148 +33,184 @@ __device__ inline Segment segment_of(const Segment* segments, int n_segments, st
   return {};
 }
 
-/// The 8 numbers in 16 bytes.
-__device__ inline void unpack(const uint4& from, float (&to)[8]) {
-  const unsigned pairs[4] = {from.x, from.y, from.z, from.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    to[2 * i] = __uint_as_float(pairs[i] << 16);
-    to[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
-  }
-}
+/// The shared memory of attention_parts: a tile of keys, one of values, and one of weights of 16 heads.
+template <int D>
+struct PartTiles {
+  static constexpr int bytes = split_keys * D * 2, of_weights = 16 * split_keys * 2;
+  static constexpr std::size_t shared_bytes = 1024 + 2 * bytes + of_weights;
+};
 
-/// One block per part, key/value head and row; it reads a key and a value once for all query heads of
-/// the group. D / 8 lanes share a key, so that a block has `at_once` keys under way in a pass.
-/// Shared memory, in floats: the queries (group, D), the weights (group, split_keys), and the sums of
-/// each warp (warps, group, D). Bytes: those of the rings, once.
+/// One block per part, key/value head and row. It reads a key and a value once for all query heads of
+/// the group, 16 of which are the rows of products on tensor cores: a warp has the scores of 16 keys,
+/// then the values of D / 4 columns. Bytes: those of the rings, once.
 template <int D>
 __global__ void __launch_bounds__(split_threads)
     attention_parts(const Segment* segments, int n_segments, kernels::AttentionArgs<bf16, bf16> a,
                     ArrayData<bf16> rings_k, ArrayData<bf16> rings_v, AttentionParts to) {
   start();
-  constexpr int lanes = D / 8, at_once = split_threads / lanes, passes = split_keys / at_once,
-                warps = split_threads / 32;
-  extern __shared__ float shared[];
+  using Tiles = PartTiles<D>;
+  constexpr int chunks = D / 8, at_once = split_threads / chunks, warps = split_threads / 32;
+  static_assert(warps == 4 && split_keys == 16 * warps);
+  extern __shared__ unsigned char memory[];
+  __shared__ float of_warps[2][warps][16];  // maxima, totals
   const std::int64_t row = blockIdx.z;
   const Segment segment = segment_of(segments, n_segments, row);
   if (segment.rows == 0) return;
-  const int g = static_cast<int>(blockIdx.y), tid = static_cast<int>(threadIdx.x), group = a.group,
-            lane = tid % lanes, mine = tid / lanes;
+  const int g = static_cast<int>(blockIdx.y), tid = static_cast<int>(threadIdx.x), lane = tid % 32,
+            warp = tid / 32, group = a.group;
   const std::int64_t position = segment.position + row - segment.first_row,
                      begin = position < a.window ? 0 : position - a.window + 1,
                      part_begin = (begin / split_keys + blockIdx.x) * split_keys;
   if (part_begin > position) return;
-  float *const q = shared, *const weights = q + group * D,
-               *const of_warps = weights + group * split_keys;
+  const unsigned keys = (static_cast<unsigned>(__cvta_generic_to_shared(memory)) + 1023u) & ~1023u,
+                 values = keys + Tiles::bytes, weights = values + Tiles::bytes;
 
-  const bf16 *const ring_k = of(rings_k, segment.state), *const ring_v = of(rings_v, segment.state);
   const auto visible = [&](std::int64_t j) { return j >= begin && j <= position; };
-  const auto load = [&](const kernels::HeadRows<const bf16>& own, const bf16* ring,
-                        std::int64_t j) {
-    if (!visible(j)) return uint4{0, 0, 0, 0};
-    const bf16* const from =
-        j < segment.position ? ring + (g * a.n_slots + j % a.n_slots) * D
-                             : own.data + (segment.first_row + j - segment.position) * own.stride +
-                                   g * own.head_stride;
-    return *reinterpret_cast<const uint4*>(from + lane * 8);
+  const auto copy_tile = [&](unsigned tile, const kernels::HeadRows<const bf16>& own,
+                             const ArrayData<bf16>& rings) {
+    const bf16* const ring = of(rings, segment.state);
+#pragma unroll
+    for (int key = tid / chunks; key < split_keys; key += at_once) {
+      const std::int64_t j = part_begin + key;
+      const bf16* const from =
+          j < segment.position
+              ? ring + (g * a.n_slots + j % a.n_slots) * D
+              : own.data +
+                    (segment.first_row + (j <= position ? j : position) - segment.position) *
+                        own.stride +
+                    g * own.head_stride;
+      copy_async(tile + tile_place<split_keys>(key, tid % chunks), from + tid % chunks * 8,
+                 visible(j));
+    }
+    commit_copies();
   };
-  uint4 keys[passes], values[passes];
-#pragma unroll
-  for (int i = 0; i < passes; ++i) keys[i] = load(a.k, ring_k, part_begin + i * at_once + mine);
-#pragma unroll
-  for (int i = 0; i < passes; ++i) values[i] = load(a.v, ring_v, part_begin + i * at_once + mine);
+  copy_tile(keys, a.k, rings_k);
+  copy_tile(values, a.v, rings_v);
 
-  const bf16* const query = a.q.data + row * a.q.stride + g * a.q.head_stride;
-  for (int i = tid; i < group * D; i += split_threads) q[i] = number(query[i]);
-  __syncthreads();
+  const std::int64_t first_part = (row * a.n_kv_heads + g) * group * to.parts + blockIdx.x;
+  for (int first_head = 0; first_head < group; first_head += 16) {
+    // Heads h = first_head + lane / 4 and h + 8 are this lane's rows.
+    const int h = first_head + lane / 4;
+    unsigned q[D / 16][4];
+    const bf16* const query = a.q.data + row * a.q.stride + g * a.q.head_stride + lane % 4 * 2;
+#pragma unroll
+    for (int step = 0; step < D / 16; ++step)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int head = h + i % 2 * 8;
+        q[step][i] =
+            head < group
+                ? *reinterpret_cast<const unsigned*>(query + head * D + step * 16 + i / 2 * 8)
+                : 0u;
+      }
+    if (first_head == 0) wait_for_copies<1>();
+    __syncthreads();  // keys are there; of the heads before, weights have been read
 
-  // Scores, one query head after the other.
+    float scores[2][4] = {};
 #pragma unroll
-  for (int i = 0; i < passes; ++i) {
-    float key[8];
-    unpack(keys[i], key);
-    const int at = i * at_once + mine;
-    for (int head = 0; head < group; ++head) {
-      const float* const of_head = q + head * D + lane * 8;
-      float score = 0;
+    for (int step = 0; step < D / 16; ++step) {
+      unsigned b[4];
+      load_matrices(b, keys + tile_place<split_keys>(warp * 16 + lane / 16 * 8 + lane % 8,
+                                                     2 * step + lane / 8 % 2));
+      multiply_add(scores[0], q[step], b[0], b[1]);
+      multiply_add(scores[1], q[step], b[2], b[3]);
+    }
+    // Every part has a visible key, so its maximum is finite.
+    float maximum[2] = {-INFINITY, -INFINITY}, total[2] = {};
 #pragma unroll
-      for (int d = 0; d < 8; ++d) score = fmaf(of_head[d], key[d], score);
+    for (int n = 0; n < 2; ++n)
 #pragma unroll
-      for (int step = lanes / 2; step > 0; step /= 2)
-        score += __shfl_xor_sync(0xffffffffu, score, step);
-      if (lane == 0) {
+      for (int i = 0; i < 4; ++i) {
+        float& score = scores[n][i];
         score /= a.divisor;
         if (a.cap > 0) score = a.cap * tanhf(score / a.cap);
-        weights[head * split_keys + at] = visible(part_begin + at) ? score : -INFINITY;
+        if (!visible(part_begin + warp * 16 + n * 8 + lane % 4 * 2 + i % 2)) score = -INFINITY;
+        maximum[i / 2] = fmaxf(maximum[i / 2], score);
+      }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      for (int step = 1; step < 4; step *= 2)
+        maximum[i] = fmaxf(maximum[i], __shfl_xor_sync(0xffffffffu, maximum[i], step));
+      if (lane % 4 == 0) of_warps[0][warp][lane / 4 + 8 * i] = maximum[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      for (int other = 0; other < warps; ++other)
+        maximum[i] = fmaxf(maximum[i], of_warps[0][other][lane / 4 + 8 * i]);
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        scores[n][i] = expf(scores[n][i] - maximum[i / 2]);
+        total[i / 2] += scores[n][i];
+      }
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        store_shared(weights + tile_place<16>(lane / 4 + 8 * i, 2 * warp + n) + lane % 4 * 4,
+                     pack_bf16(scores[n][2 * i], scores[n][2 * i + 1]));
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      for (int step = 1; step < 4; step *= 2)
+        total[i] += __shfl_xor_sync(0xffffffffu, total[i], step);
+      if (lane % 4 == 0) of_warps[1][warp][lane / 4 + 8 * i] = total[i];
+    }
+    if (first_head == 0) wait_for_copies<0>();
+    __syncthreads();  // weights and values are there
+    if (warp == 0 && lane % 4 == 0)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        if (h + 8 * i < group) {
+          float sum = 0;
+          for (int other = 0; other < warps; ++other) sum += of_warps[1][other][lane / 4 + 8 * i];
+          to.maxima[first_part + (h + 8 * i) * to.parts] = maximum[i];
+          to.totals[first_part + (h + 8 * i) * to.parts] = sum;
+        }
+
+    float sums[D / 32][4] = {};
+#pragma unroll
+    for (int step = 0; step < split_keys / 16; ++step) {
+      unsigned w[4];
+      load_matrices(w, weights + tile_place<16>(lane / 8 % 2 * 8 + lane % 8, 2 * step + lane / 16));
+#pragma unroll
+      for (int n = 0; n < D / 64; ++n) {
+        unsigned b[4];
+        load_matrices_transposed(
+            b, values + tile_place<split_keys>(step * 16 + lane / 8 % 2 * 8 + lane % 8,
+                                               2 * (warp * (D / 64) + n) + lane / 16));
+        multiply_add(sums[2 * n], w, b[0], b[1]);
+        multiply_add(sums[2 * n + 1], w, b[2], b[3]);
       }
     }
-  }
-  __syncthreads();
-
-  // Weights: a warp for each query head. Every part has a visible key, so its maximum is finite.
-  const std::int64_t first_part = (row * a.n_kv_heads + g) * group * to.parts + blockIdx.x;
-  for (int head = tid / 32; head < group; head += warps) {
-    float* const of_head = weights + head * split_keys;
-    const int i = tid % 32;
-    const float s0 = of_head[i], s1 = of_head[i + 32];
-    float maximum = fmaxf(s0, s1);
-    for (int step = 16; step > 0; step /= 2)
-      maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, step));
-    const float w0 = expf(s0 - maximum), w1 = expf(s1 - maximum);
-    of_head[i] = rounded<bf16>(w0);
-    of_head[i + 32] = rounded<bf16>(w1);
-    float total = w0 + w1;
-    for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(0xffffffffu, total, step);
-    if (i == 0) {
-      to.maxima[first_part + head * to.parts] = maximum;
-      to.totals[first_part + head * to.parts] = total;
-    }
-  }
-  __syncthreads();
-
-  // Values: over the passes, the keys of a warp, then the warps.
-  for (int head = 0; head < group; ++head) {
-    float sum[8] = {};
 #pragma unroll
-    for (int i = 0; i < passes; ++i) {
-      float value[8];
-      unpack(values[i], value);
-      const float weight = weights[head * split_keys + i * at_once + mine];
+    for (int n = 0; n < D / 32; ++n)
 #pragma unroll
-      for (int d = 0; d < 8; ++d) sum[d] = fmaf(weight, value[d], sum[d]);
-    }
-#pragma unroll
-    for (int d = 0; d < 8; ++d)
-#pragma unroll
-      for (int step = lanes; step < 32; step *= 2)
-        sum[d] += __shfl_xor_sync(0xffffffffu, sum[d], step);
-    if (tid % 32 < lanes)
-#pragma unroll
-      for (int d = 0; d < 8; ++d) of_warps[(tid / 32 * group + head) * D + lane * 8 + d] = sum[d];
-  }
-  __syncthreads();
-  for (int i = tid; i < group * D; i += split_threads) {
-    float sum = 0;
-    for (int warp = 0; warp < warps; ++warp) sum += of_warps[warp * group * D + i];
-    to.sums[(first_part + i / D * to.parts) * D + i % D] = sum;
+      for (int i = 0; i < 2; ++i)
+        if (h + 8 * i < group)
+          *reinterpret_cast<float2*>(to.sums + (first_part + (h + 8 * i) * to.parts) * D +
+                                     warp * (D / 4) + n * 8 +
+                                     lane % 4 * 2) = {sums[n][2 * i], sums[n][2 * i + 1]};
   }
 }
 
-/// One block of D threads per query head and row adds its parts in order, and, if update_rings, stores
-/// the row's key and value: all that read the rings have ended. Of rows with the same slot the last is
-/// stored. Shared memory: a float for each part.
+/// One block per query head and row adds its parts, every combine_threads / D of them in order, and, if
+/// update_rings, stores the row's key and value: all that read the rings have ended. Of rows with the
+/// same slot the last is stored. Shared memory: a float for each part.
+inline constexpr int combine_threads = 256;
 template <int D>
-__global__ void __launch_bounds__(D)
+__global__ void __launch_bounds__(combine_threads)
     combine_parts(const Segment* segments, int n_segments, kernels::AttentionArgs<bf16, bf16> a,
                   ArrayData<bf16> rings_k, ArrayData<bf16> rings_v, AttentionParts from,
                   bool update_rings) {
   start();
+  constexpr int slices = combine_threads / D;
   extern __shared__ float factors[];
-  __shared__ float partial[D / 32];
+  __shared__ float partial[combine_threads / 32], of_slices[slices][D];
   const std::int64_t row = blockIdx.y;
   const Segment segment = segment_of(segments, n_segments, row);
   if (segment.rows == 0) return;
-  const int head = static_cast<int>(blockIdx.x), d = static_cast<int>(threadIdx.x);
+  const int head = static_cast<int>(blockIdx.x), tid = static_cast<int>(threadIdx.x), d = tid % D;
   const std::int64_t in_segment = row - segment.first_row, position = segment.position + in_segment,
                      begin = position < a.window ? 0 : position - a.window + 1;
   const int parts = static_cast<int>(position / split_keys - begin / split_keys) + 1;
@@ -182,16 +218,22 @@ __global__ void __launch_bounds__(D)
 
   const bool sink = a.sinks != nullptr;
   float maximum = sink ? a.sinks[head] : -INFINITY;
-  for (int i = d; i < parts; i += D) maximum = fmaxf(maximum, from.maxima[first + i]);
-  maximum = block_max<D>(maximum, partial);
-  for (int i = d; i < parts; i += D) factors[i] = expf(from.maxima[first + i] - maximum);
-  __syncthreads();
-  float total = sink ? expf(a.sinks[head] - maximum) : 0.f, sum = 0;
-#pragma unroll 4
-  for (int i = 0; i < parts; ++i) {
+  for (int i = tid; i < parts; i += combine_threads)
+    maximum = fmaxf(maximum, from.maxima[first + i]);
+  maximum = block_max<combine_threads>(maximum, partial);
+  float total = 0, sum = 0;
+  for (int i = tid; i < parts; i += combine_threads) {
+    factors[i] = expf(from.maxima[first + i] - maximum);
     total += factors[i] * from.totals[first + i];
-    sum += factors[i] * from.sums[(first + i) * D + d];
   }
+  total = block_sum<combine_threads>(total, partial);  // and all factors are there
+  if (sink) total += expf(a.sinks[head] - maximum);
+#pragma unroll 8
+  for (int i = tid / D; i < parts; i += slices) sum += factors[i] * from.sums[(first + i) * D + d];
+  of_slices[tid / D][d] = sum;
+  __syncthreads();
+  if (tid >= D) return;
+  for (int i = 1; i < slices; ++i) sum += of_slices[i][d];
   store(a.out + row * a.out_stride + std::int64_t{head} * D + d, sum / total);
   if (a.log_sum && d == 0)
     store(a.log_sum + row * a.n_kv_heads * a.group + head, maximum + logf(total));
@@ -203,11 +245,6 @@ __global__ void __launch_bounds__(D)
   }
 }
 
-/// The bytes of shared memory that attention_parts takes.
-constexpr std::int64_t split_shared_bytes(std::int64_t group, std::int64_t head_dim) {
-  return group * (head_dim * (1 + split_threads / 32) + split_keys) * std::int64_t{sizeof(float)};
-}
-
 /// Attention by parts, if there are few rows and heads of 64, 128 or 256 that can be read 16 bytes at a
 /// time; false if not. What passes between the two kernels is in the workspace: matrix products, which
 /// use it too, come before or after, never between.
@@ -216,23 +253,21 @@ inline bool attention_by_parts(const Cuda& device, const Chunk& chunk,
   const auto& a = c.args;
   if (chunk.rows > split_rows || (a.head_dim != 64 && a.head_dim != 128 && a.head_dim != 256))
     return false;
-  const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
   const ArrayData<bf16> rings_k(c.ring_k), rings_v(c.ring_v);
-  const std::int64_t strides = a.k.stride | a.k.head_stride | a.v.stride | a.v.head_stride;
-  if ((address(a.k.data) | address(a.v.data) | address(rings_k.data) | address(rings_v.data) |
-       static_cast<std::uintptr_t>(rings_k.stride) | static_cast<std::uintptr_t>(rings_v.stride)) %
-              16 !=
-          0 ||
-      strides % 8 != 0)
+  constexpr std::int64_t number = sizeof(bf16);
+  if (!rows_aligned<2>(a.q.data, a.q.stride | a.q.head_stride) ||
+      !rows_aligned<8>(a.k.data, a.k.stride | a.k.head_stride) ||
+      !rows_aligned<8>(a.v.data, a.v.stride | a.v.head_stride) ||
+      !rows_aligned<8>(rings_k.data, rings_k.stride / number) ||
+      !rows_aligned<8>(rings_v.data, rings_v.stride / number))
     return false;
 
   const std::int64_t keys = (std::min)(a.window, a.n_slots + chunk.rows),
                      parts = (keys + split_keys - 1) / split_keys + 1,
                      n_heads = std::int64_t{a.n_kv_heads} * a.group,
                      n = chunk.rows * n_heads * parts;
-  const std::int64_t shared = split_shared_bytes(a.group, a.head_dim),
-                     of_parts = parts * std::int64_t{sizeof(float)}, most = 40 << 10;
-  if (shared > most || of_parts > most || chunk.rows > 65535 || a.n_kv_heads > 65535 ||
+  const std::int64_t of_parts = parts * std::int64_t{sizeof(float)}, most = 40 << 10;
+  if (of_parts > most || chunk.rows > 65535 || a.n_kv_heads > 65535 ||
       n * (a.head_dim + 2) * std::int64_t{sizeof(float)} >
           static_cast<std::int64_t>(device.workspace_bytes))
     return false;
@@ -241,15 +276,21 @@ inline bool attention_by_parts(const Cuda& device, const Chunk& chunk,
   const int n_segments = static_cast<int>(chunk.segments.size());
 
   const auto run = [&]<int D>() {
+    constexpr std::size_t shared = PartTiles<D>::shared_bytes;
+    if constexpr (shared > 48 * 1024)
+      check_call(
+          cudaFuncSetAttribute(attention_parts<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared)),
+          "cudaFuncSetAttribute");
     launch_kernel(device, "attention_parts", attention_parts<D>,
                   dim3(static_cast<unsigned>(parts), static_cast<unsigned>(a.n_kv_heads),
                        static_cast<unsigned>(chunk.rows)),
-                  split_threads, static_cast<std::size_t>(shared), chunk.segments.data(),
-                  n_segments, a, rings_k, rings_v, to);
+                  split_threads, shared, chunk.segments.data(), n_segments, a, rings_k, rings_v,
+                  to);
     launch_kernel(device, "combine_parts", combine_parts<D>,
-                  dim3(static_cast<unsigned>(n_heads), static_cast<unsigned>(chunk.rows)), D,
-                  static_cast<std::size_t>(of_parts), chunk.segments.data(), n_segments, a, rings_k,
-                  rings_v, to, c.update_rings);
+                  dim3(static_cast<unsigned>(n_heads), static_cast<unsigned>(chunk.rows)),
+                  combine_threads, static_cast<std::size_t>(of_parts), chunk.segments.data(),
+                  n_segments, a, rings_k, rings_v, to, c.update_rings);
   };
   if (a.head_dim == 64)
     run.template operator()<64>();

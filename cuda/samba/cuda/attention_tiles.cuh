@@ -19,7 +19,7 @@ struct AttentionTiles {
 /// Starts scores = q k^T for 16 query rows a warp, of a tile of Rows, and the keys of a tile.
 template <int D, int Rows>
 __device__ void start_scores(float (&scores)[32], unsigned q, unsigned k) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
 #if SAMBA_WGMMA
   wgmma_begin();
 #pragma unroll
@@ -28,6 +28,7 @@ __device__ void start_scores(float (&scores)[32], unsigned q, unsigned k) {
           wgmma_tile(k + step / 4 * 8192 + step % 4 * 32), step > 0);
   wgmma_commit();
 #else
+  const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int i = 0; i < 32; ++i) scores[i] = 0;
 #pragma unroll
@@ -94,8 +95,7 @@ __device__ void wait_for_values(float (&sums)[Parts][32]) {
 
 /// Block (x, g): 64 Groups query rows of key/value head g in one of the segments, whose tiles of rows
 /// are counted through, a row being a token and a query head of the group, so that all heads of a
-/// group read a tile of keys once. Every warp has 16
-/// rows, every warpgroup 64. Three tiles of keys and values are in shared memory: the one in use, the
+/// group read a tile of keys once. Every warp has 16 rows, every warpgroup 64. Three tiles of keys and values are in shared memory: the one in use, the
 /// next, and one on its way. Scores, weights and sums are in float, the operands of both products in
 /// bf16. Every row takes the same tiles in the same order for any split of its sequence.
 ///
@@ -163,11 +163,10 @@ __global__ void __launch_bounds__(128 * Groups, BlocksPerSm)
     return shared_kv + static_cast<unsigned>(tile % Tiles::stages * 2 * Tiles::tile_bytes);
   };
   const auto load_tile = [&](int tile) {
+    if (tid >= copying) return commit_copies();
     const unsigned to = stage_of(tile) + own_place;
     const int start = begin + tile * n_keys;
-    if (tid >= copying) {
-    } else if (start >= seen && start >= 0 &&
-               start + n_keys - 1 <= last) {  // all are of this launch
+    if (start >= seen && start >= 0 && start + n_keys - 1 <= last) {  // all are of this launch
       const bf16 *const k = new_k + std::int64_t{start + own_key} * k_stride,
                         *const v = new_v + std::int64_t{start + own_key} * v_stride;
 #pragma unroll
@@ -252,21 +251,17 @@ __global__ void __launch_bounds__(128 * Groups, BlocksPerSm)
         weights[step][i] = pack_bf16(scores[step * 8 + 2 * i], scores[step * 8 + 2 * i + 1]);
   };
 
-  const auto wait_for_tile = [&] {  // the latest that was asked for
-    wait_for_copies<0>();
+  const auto wait_for_tile = [&](bool next_too) {  // next_too: the latest that was asked for
+    if (next_too)
+      wait_for_copies<0>();
+    else
+      wait_for_copies<1>();
 #if SAMBA_WGMMA
     wgmma_operands_written();
 #endif
     __syncthreads();
   };
-  if (n_tiles > 1)
-    wait_for_copies<1>();  // the queries and tile 0
-  else
-    wait_for_copies<0>();
-#if SAMBA_WGMMA
-  wgmma_operands_written();
-#endif
-  __syncthreads();
+  wait_for_tile(n_tiles == 1);  // the queries and tile 0
   start_scores<D, Tiles::rows>(scores, shared_q, stage_of(0));
   wait_for_scores<false>(scores);
   weigh(std::true_type{}, 0);
@@ -274,7 +269,7 @@ __global__ void __launch_bounds__(128 * Groups, BlocksPerSm)
 
   // The values of a tile, and the weights of the next.
   const auto advance = [&](auto masked, int tile) {
-    wait_for_tile();  // and nobody reads the stage of tile + 2 any more
+    wait_for_tile(true);  // and nobody reads the stage of tile + 2 any more
     if (tile + 2 < n_tiles) load_tile(tile + 2);
     start_scores<D, Tiles::rows>(scores, shared_q, stage_of(tile + 1));
     start_values<D>(sums, weights, stage_of(tile) + Tiles::tile_bytes);
@@ -328,17 +323,15 @@ template <int Groups64 = 2, int Blocks64 = 2, int Groups128 = 3, int Blocks128 =
 bool launch_attention_tiles(const Cuda& device, const Chunk& chunk,
                             const kernels::AttentionChunk<bf16, bf16>& a) {
   const auto& args = a.args;
-  const auto aligned = [](const void* p, std::int64_t stride, std::int64_t head_stride) {
-    return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && stride % 8 == 0 && head_stride % 8 == 0;
-  };
   if ((args.head_dim != 64 && args.head_dim != 128) ||
-      !aligned(args.q.data, args.q.stride, args.q.head_stride) ||
-      !aligned(args.k.data, args.k.stride, args.k.head_stride) ||
-      !aligned(args.v.data, args.v.stride, args.v.head_stride) ||
-      !aligned(args.out, args.out_stride, 0))
+      !rows_aligned<8>(args.q.data, args.q.stride | args.q.head_stride) ||
+      !rows_aligned<8>(args.k.data, args.k.stride | args.k.head_stride) ||
+      !rows_aligned<8>(args.v.data, args.v.stride | args.v.head_stride) ||
+      !rows_aligned<8>(args.out, args.out_stride))
     return false;
-  const auto run = [&]<int D, int Groups>(std::integral_constant<int, D>,
-                                          std::integral_constant<int, Groups>, auto kernel) {
+  const auto run = [&]<int D, int Groups, int BlocksPerSm>() {
+    const auto kernel = args.cap > 0 ? attention_tiles<D, true, Groups, BlocksPerSm>
+                                     : attention_tiles<D, false, Groups, BlocksPerSm>;
     using Tiles = AttentionTiles<D, Groups>;
     check_call(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(Tiles::shared_bytes)),
@@ -346,24 +339,15 @@ bool launch_attention_tiles(const Cuda& device, const Chunk& chunk,
     const auto n_segments = static_cast<unsigned>(chunk.segments.size());
     const dim3 grid(blocks(chunk.rows * args.group, Tiles::rows) + n_segments - 1,
                     static_cast<unsigned>(args.n_kv_heads));
-    kernel<<<grid, Tiles::threads, Tiles::shared_bytes, device.stream>>>(
+    kernel<<<grid, Tiles::threads, Tiles::shared_bytes, device.stream()>>>(
         chunk.segments.data(), static_cast<int>(n_segments), args, ArrayData<bf16>(a.ring_k),
         ArrayData<bf16>(a.ring_v));
     check_launch("attention_tiles");
   };
-  constexpr std::integral_constant<int, 64> d64;
-  constexpr std::integral_constant<int, 128> d128;
-  constexpr std::integral_constant<int, Groups64> groups64;
-  constexpr std::integral_constant<int, Groups128> groups128;
-  const bool capped = args.cap > 0;
   if (args.head_dim == 64)
-    run(d64, groups64,
-        capped ? attention_tiles<64, true, Groups64, Blocks64>
-               : attention_tiles<64, false, Groups64, Blocks64>);
+    run.template operator()<64, Groups64, Blocks64>();
   else
-    run(d128, groups128,
-        capped ? attention_tiles<128, true, Groups128, Blocks128>
-               : attention_tiles<128, false, Groups128, Blocks128>);
+    run.template operator()<128, Groups128, Blocks128>();
   return true;
 }
 

@@ -10,20 +10,29 @@
 #include <samba/core/error.hpp>
 
 #include <cstring>
-#include <memory>
+#include <type_traits>
+#include <utility>
 
 namespace samba::inline SAMBA_TARGET {
+
+namespace cuda {
+struct Deferred;
+}
 
 /// A GPU: a stream, and what the libraries need. All work of a context goes to its stream, in
 /// order. Nothing waits for it, so that a graph can capture it. Created by cuda::Device.
 struct Cuda {
-  cudaStream_t stream = nullptr;
+  cudaStream_t raw_stream = nullptr;  ///< without what is deferred
+  cuda::Deferred* deferred = nullptr;
   cublasLtHandle_t blas = nullptr;
   void* workspace = nullptr;  ///< of matrix products, and of attention for few rows
   std::size_t workspace_bytes = 0;
   /// Kernels start while the one before still runs, up to cuda::wait_for_earlier(). For GPUs of compute
   /// capability 9 and later, and code compiled for them.
   bool overlap = false;
+
+  /// The stream, to which all that was deferred has been submitted.
+  cudaStream_t stream() const;
 };
 
 namespace detail {
@@ -47,19 +56,85 @@ inline void check_call(cublasStatus_t result, const char* call) {
 /// Checks the launch of a kernel; call it right after the launch.
 inline void check_launch(const char* kernel) { check_call(cudaGetLastError(), kernel); }
 
+/// Throws Error if there is no GPU.
+inline void check_device() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+    cudaGetLastError();  // clears the error
+    fail({"CUDA: there is no device that this program can use"});
+  }
+}
+
 /// A zeroed block of device memory.
 inline Arena allocate(std::int64_t bytes, const char* what) {
   void* data = nullptr;
   const auto size = static_cast<std::size_t>(bytes > 0 ? bytes : 1);
   if (cudaMalloc(&data, size) != cudaSuccess) {
-    cudaGetLastError();  // clears the error
-    fail({what, ": the device cannot provide the ", bytes, " bytes of memory that this takes"});
+    cudaGetLastError();
+    std::size_t free = 0, all = 0;
+    cudaMemGetInfo(&free, &all);
+    fail({what, ": the device cannot provide the ", bytes,
+          " bytes of memory that this takes: ", free, " of its ", all, " bytes are free"});
   }
   Arena arena(static_cast<std::byte*>(data), bytes, [](std::byte* p) { cudaFree(p); });
   check_call(cudaMemset(data, 0, size), "cudaMemset");
   check_call(cudaStreamSynchronize(nullptr), "cudaMemset");  // other streams do not wait for it
   return arena;
 }
+
+// A few operations have a kernel together: a product, and the sum or the gate that takes its result. The
+// first of them is deferred until the next one is called. Whatever else goes to the stream, by
+// Cuda::stream(), submits it as it is, so nobody else need know. Results do not depend on it.
+
+/// The operations that wait for the next one, in order.
+struct Deferred {
+  struct Operation {
+    void (*submit)(const Cuda&, const void* args) = nullptr;
+    alignas(8) std::byte args[96];
+  };
+  Operation operations[2];
+  int n = 0;
+};
+
+/// Submits an operation by launch_now(device, args), which is found where this is instantiated.
+template <class Args>
+void submit_deferred(const Cuda& device, const void* args) {
+  launch_now(device, *static_cast<const Args*>(args));
+}
+/// Defers an operation; first submits the earlier ones, unless it goes with the only one of them.
+template <class Args>
+void defer(const Cuda& device, const Args& args, bool together = false) {
+  static_assert(sizeof(Args) <= sizeof(Deferred::Operation::args) &&
+                std::is_trivially_copyable_v<Args>);
+  Deferred& all = *device.deferred;
+  if (!together || all.n != 1) device.stream();
+  Deferred::Operation& last = all.operations[all.n++];
+  last.submit = &submit_deferred<Args>;
+  std::memcpy(last.args, &args, sizeof(Args));
+}
+/// Operation i of n that are deferred, if it is of this kind; or null.
+template <class Args>
+const Args* deferred(const Cuda& device, int i, int n) {
+  const Deferred::Operation& one = device.deferred->operations[i];
+  return device.deferred->n == n && one.submit == &submit_deferred<Args>
+             ? reinterpret_cast<const Args*>(one.args)
+             : nullptr;
+}
+/// Forgets them: the caller computes them.
+inline void take_deferred(const Cuda& device) { device.deferred->n = 0; }
+
+}  // namespace cuda
+
+inline cudaStream_t Cuda::stream() const {
+  const int n = std::exchange(deferred->n, 0);
+  for (int i = 0; i < n; ++i) {
+    const cuda::Deferred::Operation one = deferred->operations[i];
+    one.submit(*this, one.args);
+  }
+  return raw_stream;
+}
+
+namespace cuda {
 
 /// A zeroed block of host memory that graphs can copy from and to.
 inline Arena allocate_pinned(std::int64_t bytes, const char* what) {
@@ -116,7 +191,7 @@ void launch_kernel(const Cuda& device, const char* name, void (*kernel)(Paramete
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared;
-  config.stream = device.stream;
+  config.stream = device.stream();
   config.attrs = &attribute;
   config.numAttrs = device.overlap ? 1 : 0;
   check_call(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), name);
@@ -142,13 +217,11 @@ class Device {
  public:
   /// overlap: see Cuda; where it is not possible, it is ignored.
   explicit Device(bool overlap = true) {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-      cudaGetLastError();  // clears the error
-      fail({"CUDA: there is no device that this program can use"});
-    }
-    check_call(cudaStreamCreateWithFlags(&cuda_.stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    check_device();
+    check_call(cudaStreamCreateWithFlags(&cuda_.raw_stream, cudaStreamNonBlocking),
+               "cudaStreamCreate");
     check_call(cublasLtCreate(&cuda_.blas), "cublasLtCreate");
+    cuda_.deferred = &deferred_;
     cuda_.overlap = overlap && can_overlap();
     workspace_ = allocate(std::int64_t{32} << 20, "the workspace for matrix products");
     cuda_.workspace = workspace_.data();
@@ -156,18 +229,19 @@ class Device {
   }
   ~Device() {
     cublasLtDestroy(cuda_.blas);
-    cudaStreamDestroy(cuda_.stream);
+    cudaStreamDestroy(cuda_.raw_stream);
   }
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   const Cuda& get() const { return cuda_; }
   void synchronize() const {
-    check_call(cudaStreamSynchronize(cuda_.stream), "cudaStreamSynchronize");
+    check_call(cudaStreamSynchronize(cuda_.stream()), "cudaStreamSynchronize");
   }
 
  private:
   Cuda cuda_;
+  Deferred deferred_;
   Arena workspace_;
 };
 
@@ -177,12 +251,13 @@ class Graph {
  public:
   /// Captures what work() submits to the device's stream.
   template <class Work>
-  Graph(const Device& device, Work&& work) : stream_(device.get().stream) {
+  Graph(const Device& device, Work&& work) : stream_(device.get().stream()) {
     check_call(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
                "cudaStreamBeginCapture");
     cudaGraph_t graph = nullptr;
     try {
       work();
+      device.get().stream();  // what is deferred
     } catch (...) {
       cudaStreamEndCapture(stream_, &graph);
       if (graph) cudaGraphDestroy(graph);

@@ -1,43 +1,71 @@
 #pragma once
-#include <samba/cuda/device.cuh>
+#include <samba/cuda/matmul_few_rows.cuh>
+#include <samba/cuda/vectors.cuh>
 #include <samba/kernels/elementwise.hpp>
 
 namespace samba::inline SAMBA_TARGET {
 
 namespace cuda {
 
-/// One thread per element; blockIdx.x is the row.
-template <class R, class E>
+// In these kernels blockIdx.x is a row, of which a thread has some neighbouring numbers. Aligned: all
+// rows can be read and written that many numbers at a time.
+inline constexpr int elementwise_width = 8, elementwise_threads = 256;
+
+/// The first number of this thread in its row.
+__device__ inline std::int64_t first_element() {
+  return (blockIdx.y * std::int64_t{elementwise_threads} + threadIdx.x) * elementwise_width;
+}
+/// This thread's numbers of a row, of which `count` exist.
+template <bool Aligned, class E>
+__device__ auto load_elements(const E* row, std::int64_t i, std::int64_t count) {
+  return load_packed<Aligned, elementwise_width>(row + i, count);
+}
+
+template <bool Aligned, class R, class E>
 __global__ void add(kernels::AddArgs<R, E> a) {
   start();
-  const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
-  if (i >= a.columns) return;
-  R* const to = a.to + blockIdx.x * a.to_stride + i;
-  store(to, number(*to) + a.factor * number(a.term[blockIdx.x * a.term_stride + i]));
+  const std::int64_t i = first_element(), count = a.columns - i;
+  if (count <= 0) return;
+  R* const to = a.to + blockIdx.x * a.to_stride;
+  const auto term = load_elements<Aligned>(a.term + blockIdx.x * a.term_stride, i, count);
+  const auto before = load_elements<Aligned>(to, i, count);
+  float sum[elementwise_width];
+#pragma unroll
+  for (int u = 0; u < elementwise_width; ++u) sum[u] = before[u] + a.factor * term[u];
+  store_packed<Aligned>(to + i, sum, count);
 }
 
 /// to = factor * from; zeros for a factor of 0, whatever `from` is.
-template <class R, class E>
+template <bool Aligned, class R, class E>
 __global__ void copy(kernels::CopyArgs<R, E> a) {
   start();
-  const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
-  if (i >= a.columns) return;
-  store(a.to + blockIdx.x * a.to_stride + i,
-        a.factor == 0 ? 0.f : a.factor * number(a.from[blockIdx.x * a.from_stride + i]));
+  const std::int64_t i = first_element(), count = a.columns - i;
+  if (count <= 0) return;
+  float out[elementwise_width] = {};
+  if (a.factor != 0) {
+    const auto from = load_elements<Aligned>(a.from + blockIdx.x * a.from_stride, i, count);
+#pragma unroll
+    for (int u = 0; u < elementwise_width; ++u) out[u] = a.factor * from[u];
+  }
+  store_packed<Aligned>(a.to + blockIdx.x * a.to_stride + i, out, count);
 }
 
 /// out = f(gate) * up.
-template <class E, class F>
+template <bool Aligned, class E, class F>
 __global__ void multiply(kernels::SiluMulArgs<E> a, F f) {
   start();
-  const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
-  if (i >= a.columns) return;
-  const float gate = number(a.gate[blockIdx.x * a.gate_stride + i]),
-              up = number(a.up[blockIdx.x * a.up_stride + i]);
-  store(a.out + blockIdx.x * a.out_stride + i, f(gate) * up);
+  const std::int64_t i = first_element(), count = a.columns - i;
+  if (count <= 0) return;
+  const auto gate = load_elements<Aligned>(a.gate + blockIdx.x * a.gate_stride, i, count),
+             up = load_elements<Aligned>(a.up + blockIdx.x * a.up_stride, i, count);
+  float out[elementwise_width];
+#pragma unroll
+  for (int u = 0; u < elementwise_width; ++u) out[u] = f(gate[u]) * up[u];
+  store_packed<Aligned>(a.out + blockIdx.x * a.out_stride + i, out, count);
 }
+template <class E>
 struct SiluOf {
-  __device__ float operator()(float x) const { return silu(x); }
+  __device__ float operator()(float x) const { return silu_for<E>(x); }
 };
 struct SigmoidOf {
   __device__ float operator()(float x) const { return sigmoid(x); }
@@ -51,18 +79,34 @@ struct GeluOf {
 };
 
 /// x = cap * tanh(x / cap).
-template <class R>
+template <bool Aligned, class R>
 __global__ void soft_cap(kernels::SoftCapArgs<R> a) {
   start();
-  const std::int64_t i = blockIdx.y * std::int64_t{blockDim.x} + threadIdx.x;
-  if (i >= a.columns) return;
-  R* const x = a.x + blockIdx.x * a.x_stride + i;
-  store(x, a.cap * tanhf(number(*x) / a.cap));
+  const std::int64_t i = first_element(), count = a.columns - i;
+  if (count <= 0) return;
+  R* const x = a.x + blockIdx.x * a.x_stride;
+  const auto before = load_elements<Aligned>(x, i, count);
+  float out[elementwise_width];
+#pragma unroll
+  for (int u = 0; u < elementwise_width; ++u) out[u] = a.cap * tanhf(before[u] / a.cap);
+  store_packed<Aligned>(x + i, out, count);
 }
 
-/// The grid of these kernels.
-inline dim3 by_elements(std::int64_t rows, std::int64_t columns) {
-  return dim3(static_cast<unsigned>(rows), blocks(columns, 256));
+/// Launches one of them: that for aligned rows, or that for any.
+template <class Kernel, class... Args>
+void launch_elementwise(const Cuda& device, const char* name, bool aligned, Kernel for_aligned,
+                        Kernel for_any, std::int64_t rows, std::int64_t columns,
+                        const Args&... args) {
+  if (rows == 0) return;
+  const dim3 grid(static_cast<unsigned>(rows),
+                  blocks(columns, elementwise_width * elementwise_threads));
+  launch_kernel(device, name, aligned ? for_aligned : for_any, grid, elementwise_threads, 0,
+                args...);
+}
+/// Whether rows of `columns` numbers can be read and written some at a time.
+template <class E>
+bool elements_aligned(const E* data, std::int64_t stride, std::int64_t columns) {
+  return columns % elementwise_width == 0 && rows_aligned<elementwise_width>(data, stride);
 }
 
 }  // namespace cuda
@@ -73,16 +117,26 @@ namespace detail {
 
 template <class E, class F>
 void launch_multiply(const Cuda& device, const SiluMulArgs<E>& a, F f, const char* name) {
-  if (a.rows == 0) return;
-  cuda::launch_kernel(device, name, cuda::multiply<E, F>, cuda::by_elements(a.rows, a.columns), 256,
-                      0, a, f);
+  using cuda::elements_aligned;
+  if (a.rows > 0 && cuda::gated_products(device, a, f)) return;
+  const bool aligned = elements_aligned(a.gate, a.gate_stride, a.columns) &&
+                       elements_aligned(a.up, a.up_stride, a.columns) &&
+                       elements_aligned(a.out, a.out_stride, a.columns);
+  cuda::launch_elementwise(device, name, aligned, cuda::multiply<true, E, F>,
+                           cuda::multiply<false, E, F>, a.rows, a.columns, a, f);
+}
+
+template <class R, class E>
+bool add_aligned(const AddArgs<R, E>& a) {
+  return cuda::elements_aligned(a.term, a.term_stride, a.columns) &&
+         cuda::elements_aligned(a.to, a.to_stride, a.columns);
 }
 
 }  // namespace detail
 
 template <class E>
 void launch(const Cuda& device, const Chunk&, const SiluMulArgs<E>& a) {
-  detail::launch_multiply(device, a, cuda::SiluOf{}, "silu_mul");
+  detail::launch_multiply(device, a, cuda::SiluOf<E>{}, "silu_mul");
 }
 template <class E>
 void launch(const Cuda& device, const Chunk&, const SigmoidMulArgs<E>& a) {
@@ -95,23 +149,29 @@ void launch(const Cuda& device, const Chunk&, const GeluMulArgs<E>& a) {
 
 template <class R>
 void launch(const Cuda& device, const Chunk&, const SoftCapArgs<R>& a) {
-  if (a.rows == 0) return;
-  cuda::launch_kernel(device, "soft_cap", cuda::soft_cap<R>, cuda::by_elements(a.rows, a.columns),
-                      256, 0, a);
+  cuda::launch_elementwise(device, "soft_cap", cuda::elements_aligned(a.x, a.x_stride, a.columns),
+                           cuda::soft_cap<true, R>, cuda::soft_cap<false, R>, a.rows, a.columns, a);
 }
 
 template <class R, class E>
 void launch(const Cuda& device, const Chunk&, const CopyArgs<R, E>& a) {
-  if (a.rows == 0) return;
-  cuda::launch_kernel(device, "copy", cuda::copy<R, E>, cuda::by_elements(a.rows, a.columns), 256,
-                      0, a);
+  const bool aligned = cuda::elements_aligned(a.from, a.from_stride, a.columns) &&
+                       cuda::elements_aligned(a.to, a.to_stride, a.columns);
+  cuda::launch_elementwise(device, "copy", aligned, cuda::copy<true, R, E>, cuda::copy<false, R, E>,
+                           a.rows, a.columns, a);
 }
 
+/// A sum that was deferred, without what follows.
+template <class R, class E>
+void launch_now(const Cuda& device, const AddArgs<R, E>& a) {
+  cuda::launch_elementwise(device, "add", detail::add_aligned(a), cuda::add<true, R, E>,
+                           cuda::add<false, R, E>, a.rows, a.columns, a);
+}
+/// A product of few rows before it, or a norm of the sum after it, is done by the same kernel.
 template <class R, class E>
 void launch(const Cuda& device, const Chunk&, const AddArgs<R, E>& a) {
-  if (a.rows == 0) return;
-  cuda::launch_kernel(device, "add", cuda::add<R, E>, cuda::by_elements(a.rows, a.columns), 256, 0,
-                      a);
+  if (a.rows == 0 || cuda::product_and_sum(device, a)) return;
+  cuda::defer(device, a);
 }
 
 }  // namespace kernels

@@ -25,7 +25,7 @@ template <class T, class R>
 void launch(const Cuda& device, const Chunk&, const EmbeddingArgs<T, Layout::rows, R>& a) {
   if (a.rows == 0) return;
   const dim3 grid(static_cast<unsigned>(a.rows), cuda::blocks(a.columns, 256));
-  cuda::embedding<<<grid, 256, 0, device.stream>>>(a);
+  cuda::embedding<<<grid, 256, 0, device.stream()>>>(a);
   cuda::check_launch("embedding");
 }
 

@@ -57,10 +57,11 @@ __global__ void block_matmul(kernels::BlockMatmulArgs<RowMajor<E>, E> all) {
 
 namespace kernels {
 
-/// matmul by cuBLASLt, which chooses the algorithm by the sizes; the choice is the same for one version
-/// of the library and one GPU model.
+/// matmul by cuBLASLt, which proposes algorithms by the sizes, the best first; its proposals are the
+/// same for one version of the library and one GPU model. choice: the number of one of them, at most 15;
+/// false if it has fewer.
 template <class E, class O>
-void matmul_by_library(const Cuda& device, const MatmulArgs<RowMajor<E>, E, O>& a) {
+bool matmul_by_library(const Cuda& device, const MatmulArgs<RowMajor<E>, E, O>& a, int choice = 0) {
   using namespace cuda;
   // In column-major terms: out^T, (N, rows), = w, (N, K), the transpose of what is stored, times
   // x^T, (K, rows).
@@ -95,36 +96,48 @@ void matmul_by_library(const Cuda& device, const MatmulArgs<RowMajor<E>, E, O>& 
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_out);
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of_out);
 
-  cublasLtMatmulHeuristicResult_t found{};
+  cublasLtMatmulHeuristicResult_t found[16];
   int count = 0;
   cublasStatus_t result =
       cublasLtMatmulAlgoGetHeuristic(device.blas, description, w.get(), x.get(), out.get(),
-                                     out.get(), preference, 1, &found, &count);
+                                     out.get(), preference, choice + 1, found, &count);
   const float one = 1, zero = 0;
-  if (result == CUBLAS_STATUS_SUCCESS && count > 0)
+  if (result == CUBLAS_STATUS_SUCCESS && count > choice)
     result = cublasLtMatmul(device.blas, description, &one, a.w, w.get(), a.x, x.get(), &zero,
-                            a.out, out.get(), a.out, out.get(), &found.algo, device.workspace,
-                            device.workspace_bytes, device.stream);
+                            a.out, out.get(), a.out, out.get(), &found[choice].algo,
+                            device.workspace, device.workspace_bytes, device.stream());
   cublasLtMatmulPreferenceDestroy(preference);
   cublasLtMatmulDescDestroy(description);
   if (count == 0)
     fail({"CUDA: cublasLtMatmul has no algorithm for (", a.rows, ", ", a.K, ") x (", a.K, ", ", a.N,
           ")"});
   check_call(result, "cublasLtMatmul");
+  if (count <= choice) return false;
   if (a.bias) {
     launch_kernel(device, "add_bias", add_bias<O>,
                   dim3(static_cast<unsigned>(a.rows), blocks(a.N, 256)), 256, 0, a.bias, a.out,
                   a.out_stride, a.N);
   }
+  return true;
 }
 
-/// For row-major weights. Sums are float. At most cuda::few_rows rows in bf16 have kernels of their own.
+/// A product that was deferred, without what follows.
+inline void launch_now(const Cuda& device, const cuda::NarrowProduct& a) {
+  cuda::matmul_few_rows(device, a, cuda::few_rows_plan(a.N, a.K));
+}
+
+/// For row-major weights. Sums are float. At most cuda::few_rows rows in bf16 have kernels of their
+/// own, some of which also do the operation that comes next.
 template <class E, class O>
 void launch(const Cuda& device, const Chunk&, const MatmulArgs<RowMajor<E>, E, O>& a) {
   if (a.rows == 0) return;
   if constexpr (std::is_same_v<E, bf16>)
-    if (cuda::has_few_rows(a))
-      return cuda::matmul_few_rows(device, a, cuda::few_rows_plan(a.N, a.K));
+    if (cuda::has_few_rows(a)) {
+      if constexpr (std::is_same_v<O, bf16>)
+        return cuda::defer_product(device, a);
+      else
+        return cuda::matmul_few_rows(device, a, cuda::few_rows_plan(a.N, a.K));
+    }
   matmul_by_library(device, a);
 }
 

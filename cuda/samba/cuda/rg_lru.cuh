@@ -14,6 +14,7 @@ __global__ void rg_lru(const Segment* segments, kernels::RgLruArgs<float, E> a,
   const std::int64_t c = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   if (c >= a.channels) return;
   const Segment segment = segments[blockIdx.y];
+  if (segment.rows == 0) return;
   float* const state = of(states, segment.state) + c;
   const float param = a.param[c], input_bias = a.input_bias[c],
               recurrent_bias = a.recurrent_bias[c];

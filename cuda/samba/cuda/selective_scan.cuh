@@ -54,6 +54,12 @@ inline constexpr int scan_groups = (N + Plan::states - 1) / Plan::states;
 /// The channels of a block, a lane each.
 inline constexpr int scan_channels = 32;
 
+/// Which exponentials are polynomials depends on the position, so that any split of a sequence gives the
+/// same bits: a segment begins with so many tokens of its first tile that change nothing.
+__device__ inline int scan_lead(const Segment& segment) {
+  return static_cast<int>(segment.position % 4);
+}
+
 /// A tile in shared memory: what the helpers prepare, and the sums that they finish.
 template <int N, class Plan>
 struct alignas(16) ScanStage {
@@ -66,8 +72,9 @@ struct alignas(16) ScanStage {
 /// A barrier of all threads of the block, which different warps may reach in different code.
 __device__ inline void scan_barrier() { asm volatile("bar.sync 0;" ::: "memory"); }
 
-/// The warps that scan: one for each group of states, a lane for each channel. Behind the segment's
-/// last row delta and B are zero, which leaves states as they are, bit by bit.
+/// The warps that scan: one for each group of states, a lane for each channel. rows: with the lead.
+/// Before the segment's first row and behind its last one delta and B are zero, which leaves states as
+/// they are, bit by bit.
 template <int N, class Plan, class E>
 __device__ void scan_states(ScanStage<N, Plan>* stages, std::int64_t rows,
                             const kernels::SelectiveScanArgs<float, E>& a, float* state) {
@@ -147,12 +154,15 @@ __device__ void scan_rows(ScanStage<N, Plan>* stages, const Segment& segment,
   float D[2] = {}, dt_bias[2] = {};
   for (int i = 0; i < 2; ++i)
     if (i < count) D[i] = a.D[c + i], dt_bias[i] = a.dt_bias[c + i];
-  const auto tiles = static_cast<int>((segment.rows + Plan::tile - 1) / Plan::tile);
+  const int lead = scan_lead(segment);
+  const auto tiles = static_cast<int>((segment.rows + lead + Plan::tile - 1) / Plan::tile);
 
   // Token i of this thread in a tile; its row in the segment; whether there is anything at it.
   const auto token = [&](int i) { return first + i * (threads / 16); };
-  const auto row = [&](int tile, int i) { return std::int64_t{tile} * Plan::tile + token(i); };
-  const auto exists = [&](std::int64_t t) { return t < segment.rows && count > 0; };
+  const auto row = [&](int tile, int i) {
+    return std::int64_t{tile} * Plan::tile + token(i) - lead;
+  };
+  const auto exists = [&](std::int64_t t) { return t >= 0 && t < segment.rows && count > 0; };
   const auto load = [&](const E* from, std::int64_t stride, std::int64_t t) {
     return exists(t) ? load_packed<Paired, 2>(from + (segment.first_row + t) * stride + c, count)
                      : Two{};
@@ -166,8 +176,8 @@ __device__ void scan_rows(ScanStage<N, Plan>* stages, const Segment& segment,
 #pragma unroll
     for (int i = 0; i < each_BC; ++i) {
       const int k = thread + i * threads, n = k % padded;
-      const std::int64_t t = std::int64_t{tile} * Plan::tile + k / padded;
-      const bool inside = k < coefficients && n < N && t < segment.rows;
+      const std::int64_t t = std::int64_t{tile} * Plan::tile + k / padded - lead;
+      const bool inside = k < coefficients && n < N && t >= 0 && t < segment.rows;
       in.B[i] = inside ? a.B[(segment.first_row + t) * a.B_stride + n] : E{};
       in.C[i] = inside ? a.C[(segment.first_row + t) * a.C_stride + n] : E{};
     }
@@ -255,7 +265,7 @@ __global__ void __launch_bounds__(32 * (scan_groups<N, Plan> + Plan::helpers))
   const Segment segment = segments[blockIdx.y];
   if (segment.rows == 0) return;
   if (threadIdx.x / 32 < scan_groups<N, Plan>)
-    scan_states<N, Plan>(stages, segment.rows, a, of(states, segment.state));
+    scan_states<N, Plan>(stages, segment.rows + scan_lead(segment), a, of(states, segment.state));
   else
     scan_rows<N, Plan, Paired>(stages, segment, a);
 }
@@ -292,7 +302,8 @@ __global__ void selective_scan_steps(const Segment* segments,
         B[s] = n < N ? number(a.B[row * a.B_stride + n]) : 0.f;
         C[s] = n < N ? number(a.C[row * a.C_stride + n]) : 0.f;
       }
-      const float sum = scan_token<Plan, E>(h[g], rate[g], {delta, __fmul_rn(delta, x)}, B, C, t);
+      const float sum = scan_token<Plan, E>(h[g], rate[g], {delta, __fmul_rn(delta, x)}, B, C,
+                                            static_cast<int>((segment.position + t) % 4));
       y = g ? __fadd_rn(y, sum) : sum;
     }
     y = __fmaf_rn(D, x, y);
@@ -317,7 +328,7 @@ void scan_by_tiles(const Cuda& device, const Chunk& chunk,
     const dim3 grid(blocks(a.channels, scan_channels),
                     static_cast<unsigned>(chunk.segments.size()));
     // Not by launch_kernel: blocks that wait for the kernel before crowd on some processors.
-    kernel<<<grid, 32 * (scan_groups<N, Plan> + Plan::helpers), bytes, device.stream>>>(
+    kernel<<<grid, 32 * (scan_groups<N, Plan> + Plan::helpers), bytes, device.stream()>>>(
         chunk.segments.data(), a, scan.h);
     check_launch("selective_scan");
   };
@@ -343,8 +354,7 @@ void scan_by_steps(const Cuda& device, const Chunk& chunk,
 namespace kernels {
 
 /// One launch, without scratch. Both kernels give the same bits, which depend on a segment's own
-/// rows only; with activations in bf16, calls that begin at other multiples of four tokens than one
-/// call would have, compute some exponentials differently.
+/// rows and position only, and not on how the sequence was split.
 template <int N, class E>
 void launch(const Cuda& device, const Chunk& chunk, const SelectiveScanChunk<N, float, E>& a) {
   using Plan = cuda::DefaultScanPlan<N, E>;

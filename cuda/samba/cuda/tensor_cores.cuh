@@ -34,6 +34,10 @@ __device__ inline void load_matrices_transposed(unsigned (&x)[4], unsigned from)
                : "memory");
 }
 
+__device__ inline void store_shared(unsigned to, unsigned x) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+
 /// sum += a b: (16, 16) times (16, 8) in bf16, sums in float. sum[0] and sum[1] are columns
 /// lane % 4 * 2 and the next of row lane / 4, sum[2] and sum[3] of the row 8 below.
 __device__ inline void multiply_add(float* sum, const unsigned (&a)[4], unsigned b0, unsigned b1) {
