@@ -1,10 +1,12 @@
 // 10_finetune: fine-tunes a model, on a text or to remember a passkey for longer than its window.
 //   10_finetune [--text FILE] [--train PATTERN ... | --adapters PATTERN ... [--rank N]] [--steps N]
-//               [--seq-len N] [--model DIR or FILE.gguf] [--out FILE] [--apart FILE] [--svg FILE]
+//               [--seq-len N] [--model DIR or FILE.gguf] [--out FILE] [--names FORMAT] [--apart FILE]
+//               [--svg FILE]
 // All weights learn, or those whose names match a pattern, or low-rank adapters of such projections,
-// which are saved merged (--out) and apart (--apart). With --text, the last tenth of the text is kept:
-// prints its loss during the run, and draws both losses. Without, prints how often the answer is right
-// by length and depth, before and after, and draws it: the demo model was trained with passkey texts of
+// which are saved merged (--out) and apart (--apart). The tensors of --out have the names of the model's
+// file, or those of a format that --names says. With --text, the last tenth of the text is kept: prints
+// its loss during the run, and draws both losses. Without, prints how often the answer is right by
+// length and depth, before and after, and draws it: the demo model was trained with passkey texts of
 // other words, and before answers where the key is within its window of 512, and nowhere else.
 #include "models.hpp"
 #include "program.hpp"
@@ -31,8 +33,8 @@ template <class Model>
 using Numbers = Weights<Model, Master<float>>;
 
 struct Options {
-  std::string model = "examples/demo_model", text = "", out = "finetuned.safetensors", apart = "",
-              svg = "passkey.svg";
+  std::string model = "examples/demo_model", text = "", out = "finetuned.safetensors", names = "",
+              apart = "", svg = "passkey.svg";
   std::vector<std::string> train = {"*"};
   AdapterOptions adapters;
   std::int64_t steps = 500, seq_len = 1024;
@@ -48,6 +50,11 @@ class Learner {
  public:
   explicit Learner(const Options& options)
       : master_(load_checkpoint<Model, Master<float>>(options.model)), threads_(options.threads) {
+    if (options.names.empty())
+      save_options_.names = save_format(options.model);
+    else
+      save_options_.names = format_by_name("--names", options.names);
+    check_save(master_, options.out, save_options_);
     assign(weights_, master_);
     AdamWOptions adamw{.weight_decay = 0, .threads = options.threads};
     if (!options.adapters.patterns.empty()) {
@@ -87,12 +94,13 @@ class Learner {
   void save(const std::string& model, const std::string& apart) {
     if (!apart.empty()) adapters_->save(apart);
     if (adapters_) adapters_->merge(master_);
-    samba::save(master_, model);
+    samba::save(master_, model, save_options_);
   }
 
  private:
   Numbers<Model> master_;
   Weights<Model> weights_;
+  SaveOptions save_options_;
   int threads_;
   std::optional<AdamW<Model>> optimiser_;
   std::optional<Adapters<Model>> adapters_;
@@ -347,6 +355,9 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.passkey.seed, "of the keys");
   app.add_option("--threads", options.threads, "0: all that OpenMP gives");
   app.add_option("--out", options.out, "file for the model, adapters merged");
+  app.add_option("--names", options.names,
+                 "names of its tensors: samba, fla, llama, gemma2, phi3, recurrent_gemma, mamba; "
+                 "or, if not given, those of the model's file");
   app.add_option("--apart", options.apart, "file for the adapters alone")->needs(adapters);
   app.add_option("--svg", options.svg, "file for the plots");
   app.add_flag("--quick", options.quick, "a few small steps, to see that it runs");

@@ -1,4 +1,6 @@
 // Weights from and to files: names, layouts, and what is said of a file that does not fit.
+#include <samba/io/format/gguf.hpp>
+
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -83,7 +85,151 @@ void check_public_names() {
   CHECK(same_weights(load<M>(folder.file("saved.safetensors")), weights));
 }
 
+/// Saves a golden case in its file's format: the same tensors with the same bytes, in F32.
+template <class M>
+void check_same_file() {
+  CAPTURE(M::folder);
+  const TempDir folder;
+  const std::string golden_file = golden::path<M>("model.safetensors"),
+                    path = folder.file("saved.safetensors");
+  const auto weights = load<M>(golden_file);
+  save(weights, path, SaveOptions{.names = checkpoint_format(golden_file)});
+  const auto expected = SafetensorsFile::open(golden_file), found = SafetensorsFile::open(path);
+  std::size_t compared = 0;
+  for (const TensorView& tensor : expected.tensors()) {
+    CAPTURE(tensor.name);
+    if (M::tie_embeddings && tensor.name == "lm_head.weight") continue;
+    const TensorView* const same = found.find(tensor.name);
+    REQUIRE(same != nullptr);
+    CHECK(tensor.dtype == Dtype::f32);
+    CHECK(detail::same_numbers(*same, tensor));
+    ++compared;
+  }
+  CHECK(found.tensors().size() == compared);
+  CHECK(same_bits(load<M>(path).memory(), weights.memory()));
+}
+
+/// What is said of a model that a format does not fit, after its structure.
+template <class M>
+std::string misfit(const CheckpointFormat& format) {
+  const TempDir folder;
+  const std::string path = folder.file("model.safetensors");
+  const Weights<M> weights;
+  const SaveOptions options{.names = format};
+  const std::string message = message_of([&] { save(weights, path, options); });
+  CHECK(message == message_of([&] { check_save(weights, path, options); }));
+  CHECK_FALSE(path_exists(path));
+  const std::string begin = path + ": save: the format " + std::string(format.name) +
+                            " does not fit the model " + structure<M>() + ": ";
+  CHECK(message.starts_with(begin));
+  return message.substr((std::min)(begin.size(), message.size()));
+}
+
 }  // namespace
+
+TEMPLATE_TEST_CASE("save: a file in its own format", "", golden::SambaTiny, golden::MambaTiny,
+                   golden::Llama2, golden::Llama3, golden::Llama31, golden::Mistral, golden::Phi3,
+                   golden::Gemma, golden::Gemma2, golden::Gemma3, golden::Qwen3,
+                   golden::RecurrentGemma) {
+  check_same_file<TestType>();
+}
+
+TEST_CASE("save: formats are found by file and by name") {
+  const auto format_of = [](const std::string& path) { return checkpoint_format(path).name; };
+  CHECK(format_of(golden::path<golden::SambaTiny>("model.safetensors")) == "samba");
+  CHECK(format_of(golden::path<golden::MambaTiny>("")) == "mamba");
+  CHECK(format_of(golden::path<golden::Qwen3>("")) == "llama");
+  CHECK(format_of(golden::path<golden::Gemma3>("")) == "gemma2");
+  CHECK(format_of(golden::path<golden::Phi3>("")) == "phi3");
+  CHECK(format_of(golden::path<golden::RecurrentGemma>("")) == "recurrent_gemma");
+  CHECK(&format_by_name("--names", "phi3") == &formats::phi3);
+  CHECK(
+      message_of([] { format_by_name("--names", "gpt2"); }) ==
+      "--names: expected one of original_mamba, mamba, fla, phi3, recurrent_gemma, gemma2, llama, "
+      "samba, found \"gpt2\"");
+}
+
+TEMPLATE_TEST_CASE("save: every option of layers in other formats, and in bf16", "", float,
+                   double) {
+  using Heads = Attention<AttentionOptions{.n_heads = 6, .n_kv_heads = 2, .bias = true}>;
+  using Mlp = SwiGLU<36, 50, MlpOptions{.bias = true}>;
+  struct Biased : LanguageModel<Repeat<2, HybridStack<Heads, Mlp>>, golden::untied(31)> {};
+  const TempDir folder;
+  const std::string path = folder.file("model.safetensors");
+  const auto weights = random_weights<Biased, TestType>(11);
+  for (const CheckpointFormat& format : {formats::llama, formats::phi3, formats::fla}) {
+    CAPTURE(format.name);
+    save(weights, path, SaveOptions{.dtype = dtype_of<TestType>, .names = format});
+    CHECK(checkpoint_format(path).name == format.name);
+    CHECK(same_bits(load<Biased, TestType>(path).memory(), weights.memory()));
+    save(weights, path, SaveOptions{.dtype = Dtype::bf16, .names = format});
+    const auto file = SafetensorsFile::open(path);
+    for (const TensorView& t : file.tensors())
+      CHECK(t.dtype == (t.shape.size() == 2 ? Dtype::bf16 : Dtype::f32));
+    const auto rounded = load<Biased, TestType>(path);
+    save(weights, path, Dtype::bf16);
+    CHECK(same_bits(load<Biased, TestType>(path).memory(), rounded.memory()));
+  }
+  // Recurrences and Mamba keep their own tensors' names.
+  const auto samba = random_weights<tiny::Samba, TestType>(12);
+  save(samba, path, SaveOptions{.dtype = dtype_of<TestType>, .names = formats::fla});
+  CHECK(names_in(path).contains("backbone.layers.2.mixer.dt_proj.bias"));
+  CHECK(same_bits(load<tiny::Samba, TestType>(path).memory(), samba.memory()));
+}
+
+TEST_CASE("save: a format that does not fit the model") {
+  CHECK(misfit<tiny::Samba>(formats::llama)
+            .starts_with(
+                "branch 0: expected swa or attention with a norm before it and weights of its "
+                "own, found mamba(d_state=16"));
+  CHECK(misfit<tiny::Llama>(formats::mamba).starts_with("branch 0: expected mamba with a norm"));
+  CHECK(misfit<tiny::Llama>(formats::gemma2)
+            .starts_with("branch 0: expected swa or attention with norms before and after it and"));
+  CHECK(misfit<golden::Gemma2>(formats::llama).find("found sandwich(plus_one=true, ") !=
+        std::string::npos);
+  CHECK(misfit<tiny::MambaSwaMlp>(formats::fla)
+            .starts_with(
+                "branch 1: expected mlp with a norm before it and weights of its own, found swa("));
+  struct Half
+      : LanguageModel<HybridStack<SWA<8, golden::heads_4_2>, SwiGLU<16>, SWA<8, golden::heads_4_2>>,
+                      golden::tied(20)> {};
+  CHECK(misfit<Half>(formats::llama) == "expected a multiple of 2 branches, found 3");
+  struct Sharing
+      : LanguageModel<Repeat<2, HybridStack<SWA<8, golden::heads_4_2>, Shared<SwiGLU<16>>>>,
+                      golden::tied(20)> {};
+  CHECK(misfit<Sharing>(formats::llama)
+            .starts_with(
+                "branch 1: expected mlp with a norm before it and weights of its own, found mlp("));
+  CHECK(misfit<Sharing>(formats::llama).ends_with(" with shared weights"));
+  struct Bare : LanguageModel<HybridStack<NoNorm<SWA<8, golden::heads_4_2>>, SwiGLU<16>>,
+                              golden::tied(20)> {};
+  CHECK(misfit<Bare>(formats::llama).find("found no_norm:swa(") != std::string::npos);
+  struct Sinks : LanguageModel<
+                     HybridStack<SWA<8, AttentionOptions{.n_heads = 2, .sinks = true}>, SwiGLU<16>>,
+                     golden::tied(20)> {};
+  CHECK(misfit<Sinks>(formats::llama).starts_with("branch 0, swa("));
+  CHECK(misfit<Sinks>(formats::llama).ends_with("): there is no name for its tensor sinks"));
+  CHECK(misfit<golden::Qwen3>(formats::phi3)
+            .ends_with("): there is no name for its tensor q_norm.weight"));
+  using Layered = Norm<NormOptions{.kind = NormKind::layer, .bias = true}>;
+  struct Biased
+      : LanguageModel<
+            HybridStack<DModel<16>, Norms<Layered>, SWA<8, golden::heads_4_2>, SwiGLU<16>>,
+            golden::tied(20)> {};
+  CHECK(misfit<Biased>(formats::llama).ends_with("): there is no name for its tensor norm.bias"));
+  struct Last : LanguageModel<HybridStack<SWA<8, golden::heads_4_2>, SwiGLU<16>>,
+                              ModelOptions{.vocab_size = 20,
+                                           .final_norm = NormOptions{.kind = NormKind::layer,
+                                                                     .bias = true}}> {};
+  CHECK(misfit<Last>(formats::llama) == "the model: there is no name for its tensor norm_bias");
+
+  const TempDir folder;
+  const std::string path = folder.file("model.safetensors");
+  CHECK(message_of([&] {
+          save(Weights<golden::Llama3>(), path, SaveOptions{.names = formats::gguf_llama});
+        }) == path + ": save: the format gguf_llama is of GGUF files, which are not written");
+  CHECK_FALSE(path_exists(path));
+}
 
 TEMPLATE_TEST_CASE("names of the public code, and a round trip", "", golden::SambaTiny,
                    golden::SambaOdd, golden::SambaBias, golden::MambaSwaMlp, golden::MambaMlp,
@@ -433,5 +579,9 @@ TEST_CASE("load: the original Mamba's names") {
   bytes.replace(at, of_transformers.size(), original);
   const TempDir dir;
   write_file(dir.file("model.safetensors"), bytes);
-  CHECK(same_bits(load<Original>(dir.file("model.safetensors")).memory(), load<Original>(path).memory()));
+  const auto weights = load<Original>(path);
+  CHECK(same_bits(load<Original>(dir.file("model.safetensors")).memory(), weights.memory()));
+  save(weights, dir.file("saved"), SaveOptions{.names = formats::original_mamba});
+  CHECK(names_in(dir.file("saved")) == names_in(dir.file("model.safetensors")));
+  CHECK(same_bits(load<Original>(dir.file("saved")).memory(), weights.memory()));
 }

@@ -14,11 +14,14 @@ namespace samba::inline SAMBA_TARGET {
 
 namespace detail {
 
+/// The formats of safetensors files, in the order in which a file is tried.
+inline constexpr const CheckpointFormat* all_formats[] = {
+    &formats::original_mamba,  &formats::mamba,  &formats::fla,   &formats::phi3,
+    &formats::recurrent_gemma, &formats::gemma2, &formats::llama, &formats::samba};
+
 /// The format of a checkpoint's names; this library's own if they match no other.
 [[gnu::cold]] inline const CheckpointFormat& format_of(const Checkpoint& file) {
-  for (const CheckpointFormat* format :
-       {&formats::original_mamba, &formats::mamba, &formats::fla, &formats::phi3,
-        &formats::recurrent_gemma, &formats::gemma2, &formats::llama})
+  for (const CheckpointFormat* format : all_formats)
     if (format->mark.empty() ? file.find(format->embedding) || file.find(format->norm)
                              : file.find(format->mark) != nullptr)
       return *format;
@@ -238,41 +241,131 @@ std::vector<To> rounded(const std::vector<From>& x) {
   return result;
 }
 
-/// Writes all of a tensor that was declared as `dtype`: f32, f64 or bf16.
+/// A tensor of a file, and the rows of the model's tensors that it has; of a vector, the elements.
+template <class R>
+struct SavedTensor {
+  struct Row {
+    const TensorRef<R>* tensor;
+    std::int64_t row;
+  };
+  int branch;
+  std::string name;
+  Dtype dtype;
+  Shape shape;
+  std::vector<Row> rows = {};
+};
+
+/// The tensors of a file in a format, in the order of their first parts.
+template <class R>
+[[gnu::cold]] std::vector<SavedTensor<R>> saved_tensors(const CheckpointNaming& naming,
+                                                        const std::vector<TensorRef<R>>& tensors,
+                                                        Dtype dtype) {
+  std::vector<SavedTensor<R>> saved;
+  for (const TensorRef<R>& tensor : tensors)
+    naming.parts(tensor, [&](const NamedRows& part) __attribute__((cold)) {
+      auto same = saved.rbegin();  // the parts of a tensor are of one branch
+      while (same != saved.rend() && same->branch == tensor.branch && same->name != part.name)
+        ++same;
+      if (same == saved.rend() || same->branch != tensor.branch) {
+        const bool rounds = dtype == Dtype::bf16 && !tensor.is_matrix;
+        saved.push_back({tensor.branch, part.name, rounds ? Dtype::f32 : dtype, tensor.shape});
+        saved.back().shape[0] = part.file_rows;
+        saved.back().rows.resize(static_cast<std::size_t>(part.file_rows));
+        same = saved.rbegin();
+      }
+      for (std::int64_t i = 0; i < part.rows; ++i) {
+        const std::int64_t to = part.file_row + i * part.file_step;
+        same->rows[static_cast<std::size_t>(to)] = {&tensor, part.row + i};
+      }
+    });
+  return saved;
+}
+
+/// Writes the next values of a tensor that was declared as `dtype`: f32, f64 or bf16.
+template <class R>
+[[gnu::cold]] void write_values(SafetensorsWriter& writer, const std::string& name,
+                                const std::vector<R>& values, Dtype dtype) {
+  if (dtype == Dtype::bf16)
+    writer.write(name, bytes_of(rounded<bf16>(rounded<float>(values))));
+  else if (dtype == dtype_of<R>)
+    writer.write(name, bytes_of(values));
+  else
+    writer.write(name, bytes_of(rounded<float>(values)));
+}
+
+/// Writes all of a tensor.
 template <class R>
 [[gnu::cold]] void write_rows(SafetensorsWriter& writer, const std::string& name,
                               const TensorRef<R>& tensor, Dtype dtype) {
   std::vector<R> row(static_cast<std::size_t>(tensor.row_size));
   for (std::int64_t r = 0; r < tensor.rows; ++r) {
     tensor.get_row(r, row.data());
-    if (dtype == Dtype::bf16)
-      writer.write(name, bytes_of(rounded<bf16>(rounded<float>(row))));
-    else if (dtype == dtype_of<R>)
-      writer.write(name, bytes_of(row));
-    else
-      writer.write(name, bytes_of(rounded<float>(row)));
+    write_values(writer, name, row, dtype);
   }
 }
-
 template <class R>
-[[gnu::cold]] void save_tensors(const std::string& path, std::vector<BranchInfo> branches,
-                                const std::vector<TensorRef<R>>& tensors, Dtype dtype) {
+[[gnu::cold]] void write_rows(SafetensorsWriter& writer, const SavedTensor<R>& tensor) {
+  const bool vector = tensor.shape.size() == 1;
+  const TensorRef<R>* last = nullptr;
+  std::vector<R> row, elements;
+  for (const auto& [from, r] : tensor.rows) {
+    if (!vector || from != last) {
+      row.resize(static_cast<std::size_t>(from->row_size));
+      from->get_row(vector ? 0 : r, row.data());
+    }
+    last = from;
+    if (vector)
+      elements.push_back(row[static_cast<std::size_t>(r)]);
+    else
+      write_values(writer, tensor.name, row, tensor.dtype);
+  }
+  if (vector) write_values(writer, tensor.name, elements, tensor.dtype);
+}
+
+/// Throws what save_tensors() throws before it writes.
+template <class R>
+[[gnu::cold]] void check_save(const std::string& path, const std::string& structure,
+                              const CheckpointNaming& naming,
+                              const std::vector<TensorRef<R>>& tensors, Dtype dtype) {
   if (dtype != Dtype::f32 && dtype != Dtype::bf16 && dtype != dtype_of<R>)
     fail({path, ": save: expected dtype F32 or BF16", std::is_same_v<R, double> ? " or F64" : "",
           ", found ", dtype_name(dtype)});
-  const CheckpointNaming naming(formats::samba, std::move(branches));
+  const std::string who = path + ": save";
+  naming.check_branches(who, structure);
+  for (const TensorRef<R>& tensor : tensors) naming.check_name(who, structure, tensor);
+}
+
+template <class R>
+[[gnu::cold]] void save_tensors(const std::string& path, const std::string& structure,
+                                const CheckpointNaming& naming,
+                                const std::vector<TensorRef<R>>& tensors, Dtype dtype) {
+  check_save(path, structure, naming, tensors, dtype);
+  const std::vector<SavedTensor<R>> saved = saved_tensors(naming, tensors, dtype);
   SafetensorsWriter writer(path, {{"format", "pt"}});
-  const auto dtype_for = [&](const TensorRef<R>& t) {
-    return dtype == Dtype::bf16 && !t.is_matrix ? Dtype::f32 : dtype;
-  };
-  for (const auto& tensor : tensors)
-    writer.declare(naming.name(tensor), dtype_for(tensor), tensor.shape);
-  for (const auto& tensor : tensors)
-    write_rows(writer, naming.name(tensor), tensor, dtype_for(tensor));
+  for (const SavedTensor<R>& tensor : saved)
+    writer.declare(tensor.name, tensor.dtype, tensor.shape);
+  for (const SavedTensor<R>& tensor : saved) write_rows(writer, tensor);
   writer.finish();
 }
 
 }  // namespace detail
+
+/// The format of the checkpoint at `path`, by the names of its tensors.
+[[gnu::cold]] inline const CheckpointFormat& checkpoint_format(const std::string& path) {
+  return detail::format_of(detail::open_checkpoint(path));
+}
+
+/// The format that is called `name`: samba, fla, llama, gemma2, recurrent_gemma, phi3, mamba or
+/// original_mamba. Throws Error, beginning with `who`, if there is none.
+[[gnu::cold]] inline const CheckpointFormat& format_by_name(std::string_view who,
+                                                            std::string_view name) {
+  std::string all;
+  for (const CheckpointFormat* format : detail::all_formats) {
+    if (format->name == name) return *format;
+    detail::append(all, {all.empty() ? "" : ", ", format->name});
+  }
+  fail({who, ": expected one of ", all, ", found ", Quoted{name}});
+}
 
 /// Reads the weights of a Model from a checkpoint: a .safetensors file, a *.safetensors.index.json,
 /// or a folder with model.safetensors or model.safetensors.index.json. Tensors may be float32,
@@ -291,13 +384,38 @@ Weights<Model, T> load(const std::string& path) {
   return weights;
 }
 
-/// Writes weights as one safetensors file under the public code's names; a tied head is written
-/// once. dtype: f32; or bf16, which rounds matrices and embeddings and keeps the other tensors
-/// (norms, biases, convolutions, A_log, D) in float32; for weights in double also f64. An existing
-/// file is replaced only once everything is written.
+struct SaveOptions {
+  /// f32; or bf16, which rounds matrices and embeddings and keeps the other tensors (norms, biases,
+  /// convolutions, A_log, D) in float32; for weights in double also f64.
+  Dtype dtype = Dtype::f32;
+  /// The names and the layout of the tensors, those of the public Samba code or of another of
+  /// `formats`. checkpoint_format() finds those of a file.
+  CheckpointFormat names = formats::samba;
+};
+
+/// Writes weights as one safetensors file, which load() reads to the same bits if dtype is theirs. A
+/// tied head is written once. An existing file is replaced only once everything is written.
+///
+/// Throws Error, before writing anything, if the format has no names for the model: with the first
+/// branch, or the tensor, that does not fit.
+template <class Model, class T>
+void save(const Weights<Model, T>& weights, const std::string& path, const SaveOptions& options) {
+  detail::save_tensors(path, structure<Model>(), {options.names, branches<Model>()},
+                       weights.tensors(), options.dtype);
+}
+
+/// The same under the names of the public Samba code.
 template <class Model, class T>
 void save(const Weights<Model, T>& weights, const std::string& path, Dtype dtype = Dtype::f32) {
-  detail::save_tensors(path, branches<Model>(), weights.tensors(), dtype);
+  save(weights, path, SaveOptions{.dtype = dtype});
+}
+
+/// Throws what save() would throw before it writes.
+template <class Model, class T>
+void check_save(const Weights<Model, T>& weights, const std::string& path,
+                const SaveOptions& options) {
+  detail::check_save(path, structure<Model>(), {options.names, branches<Model>()},
+                     weights.tensors(), options.dtype);
 }
 
 }  // namespace samba::inline SAMBA_TARGET

@@ -40,10 +40,10 @@ inline constexpr std::string_view no_prefix = "/";
 
 /// A branch of a block: the names of the layers that it may contain (none: any), and the prefixes
 /// of its norm and its layer (empty: the layer's name; or no_prefix); and, for a sandwich, of the norm
-/// after the layer.
+/// after the layer (empty: "norm_after").
 struct BranchRule {
   std::string_view layers[4] = {};
-  std::string_view norm, layer = {}, norm_after = "norm_after";
+  std::string_view norm, layer = {}, norm_after = {};
 };
 
 /// A schedule of branches, block by block, for which a format has names.
@@ -68,15 +68,18 @@ class Rules {
   std::size_t size_ = 0;
 };
 
-/// A checkpoint format. The last of its schedules that the model follows applies; the first one
-/// fits every model. A tensor is called `<block><number>.<prefix>.<name>`. A file has this format
-/// if it contains the tensor `mark` or, if that is not given, the embedding or the norm.
+/// A checkpoint format. The last of its schedules that the model follows applies, or else the first
+/// one. A tensor is called `<block><number>.<prefix>.<name>`. A file has this format if it contains
+/// the tensor `mark` or, if that is not given, the embedding or the norm.
 struct CheckpointFormat {
+  std::string_view name;  ///< in messages and options of programs
   std::string_view embedding, norm, head, block;
   std::string_view mark = {};
   Rules<ScheduleRule> schedules;
   Rules<TensorRule> tensors = {};
   bool norm_scales = false;  ///< norms with plus_one are stored as 1 + weight
+  bool any_stack = false;    ///< the first schedule has names for every model
+  bool gguf = false;         ///< of GGUF files, which are not written
 };
 
 /// The names of a model's tensors in a checkpoint.
@@ -107,6 +110,48 @@ class CheckpointNaming {
     return first;
   }
 
+  /// Throws Error, beginning with `who`, if files of this format are not written, or have no names for
+  /// the branches of this model. structure: of the model.
+  [[gnu::cold]] void check_branches(std::string_view who, const std::string& structure) const {
+    if (format_->gguf)
+      fail({who, ": the format ", format_->name, " is of GGUF files, which are not written"});
+    if (format_->any_stack) return;
+    const std::string fit = does_not_fit(who, structure);
+    const std::size_t period = schedule_->period;
+    for (std::size_t i = 0; i < branches_.size(); ++i) {
+      const BranchRule& rule = schedule_->branches[i % period];
+      if (fits(branches_[i], rule)) continue;
+      std::string expected;
+      for (const std::string_view layer : rule.layers)
+        if (!layer.empty()) detail::append(expected, {expected.empty() ? "" : " or ", layer});
+      fail({fit, "branch ", i, ": expected ", expected,
+            rule.norm_after.empty() ? " with a norm before it" : " with norms before and after it",
+            " and weights of its own, found ", owner(static_cast<int>(i)),
+            branches_[i].shared ? " with shared weights" : ""});
+    }
+    if (branches_.size() % period != 0)
+      fail({fit, "expected a multiple of ", period, " branches, found ", branches_.size()});
+  }
+
+  /// Throws Error if the format has no name for a tensor. Its rules list those of attention and MLPs;
+  /// other layers keep their own names.
+  [[gnu::cold]] void check_name(std::string_view who, const std::string& structure,
+                                const TensorInfo& t) const {
+    if (format_->any_stack) return;
+    bool named = t.branch < 0 ? t.name != "norm_bias"
+                              : t.attributes.of_branch && t.name.ends_with(".weight");
+    if (t.branch >= 0 && !t.attributes.of_branch) {
+      const BranchInfo& branch = branches_[static_cast<std::size_t>(t.branch)];
+      named = branch.n_kv_heads == 0 && std::string_view(branch.layer) != "mlp";
+      for (const TensorRule& rule : format_->tensors)
+        named = named || t.name.starts_with(rule.from);
+    }
+    if (named) return;
+    const std::string branch = t.branch < 0 ? "" : detail::join({"branch ", t.branch, ", "});
+    fail({does_not_fit(who, structure), branch, owner(t.branch),
+          ": there is no name for its tensor ", t.name});
+  }
+
   /// Calls f for each of the file's tensors that hold a tensor: one of the same shape, or parts of
   /// several.
   [[gnu::cold]] void parts(const TensorInfo& t, Callback<const NamedRows&> f) const {
@@ -131,7 +176,9 @@ class CheckpointNaming {
     if (t.attributes.of_branch) {  // "norm.weight", or "norm_after.weight" after the layer
       rest = name.substr(name.find('.'));
       to = name.substr(0, name.size() - rest.size());
-      to = to == "norm" ? rule.norm : to == "norm_after" ? rule.norm_after : to;
+      to = to == "norm"                                     ? rule.norm
+           : to == "norm_after" && !rule.norm_after.empty() ? rule.norm_after
+                                                            : to;
     } else {
       if (rule.layer != no_prefix)
         detail::append(whole.name, {rule.layer.empty() ? branch.layer : rule.layer, "."});
@@ -157,14 +204,25 @@ class CheckpointNaming {
  private:
   [[gnu::cold]] bool follows(const ScheduleRule& schedule) const {
     if (branches_.size() % schedule.period != 0) return false;
-    for (std::size_t i = 0; i < branches_.size(); ++i) {
-      const BranchInfo& branch = branches_[i];
-      const BranchRule& rule = schedule.branches[i % schedule.period];
-      bool fits = rule.layers[0].empty();
-      for (const std::string_view layer : rule.layers) fits = fits || layer == branch.layer;
-      if (!fits || !branch.kind.empty() || branch.shared) return false;
-    }
+    for (std::size_t i = 0; i < branches_.size(); ++i)
+      if (!fits(branches_[i], schedule.branches[i % schedule.period])) return false;
     return true;
+  }
+
+  /// True if a rule has names for a branch: for its layer and its norms.
+  [[gnu::cold]] bool fits(const BranchInfo& branch, const BranchRule& rule) const {
+    bool fits = rule.layers[0].empty();
+    for (const std::string_view layer : rule.layers) fits = fits || layer == branch.layer;
+    const std::string_view kind = branch.kind, stem = kind.substr(0, kind.find_first_of("(:"));
+    const bool normed = format_->any_stack        ? kind.empty()
+                        : rule.norm_after.empty() ? stem.empty() || stem == "pre"
+                                                  : stem == "sandwich";
+    return fits && normed && !branch.shared;
+  }
+
+  [[gnu::cold]] std::string does_not_fit(std::string_view who, const std::string& structure) const {
+    return detail::join(
+        {who, ": the format ", format_->name, " does not fit the model ", structure, ": "});
   }
 
   /// The parts of rows that this library fuses.

@@ -34,6 +34,13 @@ Weights<Model, T> load_checkpoint(const std::string& path) {
   return is_gguf(path) ? load_gguf<Model, T>(path) : load<Model, T>(path);
 }
 
+/// The format in which to save() the model at `path` under the names that it has there; if that is a
+/// GGUF file, the one that the same models have in transformers.
+[[gnu::cold]] inline const CheckpointFormat& save_format(const std::string& path) {
+  return is_gguf(path) ? *detail::gguf_family(GgufFile(path)).transformers
+                       : checkpoint_format(path);
+}
+
 namespace detail {
 
 /// The name of a type, without the namespace of the instruction set.

@@ -112,19 +112,19 @@ class GgufFields {
   std::vector<std::string> known_;
 };
 
-/// The formats of the architectures that can be read.
+/// The architectures that can be read: their format, and that of the same models in transformers.
 struct GgufFamily {
   std::string_view name;
-  const CheckpointFormat* format;
+  const CheckpointFormat *format, *transformers;
 };
-inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama},
-                                               {"gemma3", &formats::gguf_gemma3}};
+inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama, &formats::llama},
+                                               {"gemma3", &formats::gguf_gemma3, &formats::gemma2}};
 
-[[gnu::cold]] inline const CheckpointFormat& gguf_format(const GgufFile& file) {
+[[gnu::cold]] inline const GgufFamily& gguf_family(const GgufFile& file) {
   const auto name = file.metadata().get<std::string_view>("general.architecture");
   std::string all;
   for (const GgufFamily& family : gguf_families) {
-    if (family.name == name) return *family.format;
+    if (family.name == name) return family;
     append(all, {all.empty() ? "" : ", ", family.name});
   }
   fail({file.path(), ": general.architecture: expected one of ", all, ", found ", Quoted{name}});
@@ -137,7 +137,7 @@ inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama},
 /// nor the rotary base of the blocks with a window (10000). Throws Error, naming the field, for other
 /// architectures, for fields that this library does not implement, and for those that are missing.
 [[gnu::cold]] inline Architecture architecture_of(const GgufFile& file) {
-  detail::gguf_format(file);  // throws for other architectures
+  detail::gguf_family(file);  // throws for other architectures
   detail::GgufFields fields(file);
   const bool gemma = fields.architecture() == "gemma3";
   const GgufTensor& embedding = file.tensor("token_embd.weight");
@@ -202,8 +202,8 @@ Weights<Model, T> load_gguf(const std::string& path) {
   const GgufFile file(path);
   check_architecture<Model>(path, architecture_of(file));
   Weights<Model, T> weights;
-  detail::load_tensors(file, detail::gguf_format(file), structure<Model>(), branches<Model>(),
-                       Model::tie_embeddings, weights.tensors());
+  detail::load_tensors(file, *detail::gguf_family(file).format, structure<Model>(),
+                       branches<Model>(), Model::tie_embeddings, weights.tensors());
   weights.derive();
   return weights;
 }

@@ -5,7 +5,6 @@ namespace samba::inline SAMBA_TARGET::formats {
 
 namespace detail {
 inline constexpr ScheduleRule fla_schedules[] = {
-    {1, {{{}, "mixer_norm", "mixer"}}},
     {2, {{{"mamba", "swa", "attention"}, "mixer_norm", "mixer"}, {{"mlp"}, "mlp_norm", "mlp"}}},
 };
 inline constexpr TensorRule fla_tensors[] = {
@@ -19,7 +18,8 @@ inline constexpr TensorRule fla_tensors[] = {
 
 /// Samba in flash-linear-attention (github.com/fla-org/flash-linear-attention): alternating mixers
 /// and MLPs.
-inline constexpr CheckpointFormat fla{.embedding = "backbone.embeddings.weight",
+inline constexpr CheckpointFormat fla{.name = "fla",
+                                      .embedding = "backbone.embeddings.weight",
                                       .norm = "backbone.norm_f.weight",
                                       .head = "lm_head.weight",
                                       .block = "backbone.layers.",

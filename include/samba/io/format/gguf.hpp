@@ -32,20 +32,24 @@ inline constexpr TensorRule gguf_gemma3_tensors[] = {
 
 /// GGUF files with the architecture `llama`: Llama, Mistral, SmolLM2. Queries and keys are stored
 /// for a rotation of adjacent pairs.
-inline constexpr CheckpointFormat gguf_llama{.embedding = "token_embd.weight",
+inline constexpr CheckpointFormat gguf_llama{.name = "gguf_llama",
+                                             .embedding = "token_embd.weight",
                                              .norm = "output_norm.weight",
                                              .head = "output.weight",
                                              .block = "blk.",
                                              .schedules = detail::gguf_schedules,
-                                             .tensors = detail::gguf_llama_tensors};
+                                             .tensors = detail::gguf_llama_tensors,
+                                             .gguf = true};
 
 /// Of the architecture `gemma3`. The scales of norms are stored, not their weights.
-inline constexpr CheckpointFormat gguf_gemma3{.embedding = "token_embd.weight",
+inline constexpr CheckpointFormat gguf_gemma3{.name = "gguf_gemma3",
+                                              .embedding = "token_embd.weight",
                                               .norm = "output_norm.weight",
                                               .head = "output.weight",
                                               .block = "blk.",
                                               .schedules = detail::gguf_gemma3_schedules,
                                               .tensors = detail::gguf_gemma3_tensors,
-                                              .norm_scales = true};
+                                              .norm_scales = true,
+                                              .gguf = true};
 
 }  // namespace samba::inline SAMBA_TARGET::formats

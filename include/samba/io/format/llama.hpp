@@ -22,6 +22,8 @@ inline constexpr ScheduleRule recurrent_gemma_schedules[] = {
 inline constexpr TensorRule llama_tensors[] = {
     {"attn.", StoredAs::heads_apart, {"q_proj.", "k_proj.", "v_proj."}},
     {"proj.", StoredAs::whole, {"o_proj."}},
+    {"q_norm.", StoredAs::whole, {"q_norm."}},
+    {"k_norm.", StoredAs::whole, {"k_norm."}},
     {"swiglu.w1.", StoredAs::whole, {"gate_proj."}},
     {"swiglu.w2.", StoredAs::whole, {"up_proj."}},
     {"swiglu.w3.", StoredAs::whole, {"down_proj."}},
@@ -37,7 +39,8 @@ inline constexpr TensorRule phi3_tensors[] = {
 
 /// Llama in transformers, and models with the same names (Mistral, SmolLM2, Qwen 3, Gemma):
 /// alternating attention and MLPs.
-inline constexpr CheckpointFormat llama{.embedding = "model.embed_tokens.weight",
+inline constexpr CheckpointFormat llama{.name = "llama",
+                                        .embedding = "model.embed_tokens.weight",
                                         .norm = "model.norm.weight",
                                         .head = "lm_head.weight",
                                         .block = "model.layers.",
@@ -45,7 +48,8 @@ inline constexpr CheckpointFormat llama{.embedding = "model.embed_tokens.weight"
                                         .tensors = detail::llama_tensors};
 
 /// Gemma 2 and 3 in transformers: like Llama, with norms before and after each layer.
-inline constexpr CheckpointFormat gemma2{.embedding = "model.embed_tokens.weight",
+inline constexpr CheckpointFormat gemma2{.name = "gemma2",
+                                         .embedding = "model.embed_tokens.weight",
                                          .norm = "model.norm.weight",
                                          .head = "lm_head.weight",
                                          .block = "model.layers.",
@@ -54,7 +58,8 @@ inline constexpr CheckpointFormat gemma2{.embedding = "model.embed_tokens.weight
                                          .tensors = detail::llama_tensors};
 
 /// RecurrentGemma in transformers.
-inline constexpr CheckpointFormat recurrent_gemma{.embedding = "model.embed_tokens.weight",
+inline constexpr CheckpointFormat recurrent_gemma{.name = "recurrent_gemma",
+                                                  .embedding = "model.embed_tokens.weight",
                                                   .norm = "model.final_norm.weight",
                                                   .head = "lm_head.weight",
                                                   .block = "model.layers.",
@@ -63,7 +68,8 @@ inline constexpr CheckpointFormat recurrent_gemma{.embedding = "model.embed_toke
                                                   .tensors = detail::llama_tensors};
 
 /// Phi-3 in transformers: like Llama, with fused projections.
-inline constexpr CheckpointFormat phi3{.embedding = "model.embed_tokens.weight",
+inline constexpr CheckpointFormat phi3{.name = "phi3",
+                                       .embedding = "model.embed_tokens.weight",
                                        .norm = "model.norm.weight",
                                        .head = "lm_head.weight",
                                        .block = "model.layers.",

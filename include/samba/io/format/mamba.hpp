@@ -4,11 +4,12 @@
 namespace samba::inline SAMBA_TARGET::formats {
 
 namespace detail {
-inline constexpr ScheduleRule mamba_schedules[] = {{1, {{{}, "norm", "mixer"}}}};
+inline constexpr ScheduleRule mamba_schedules[] = {{1, {{{"mamba"}, "norm", "mixer"}}}};
 }  // namespace detail
 
 /// Mamba in transformers: a mixer in every block.
-inline constexpr CheckpointFormat mamba{.embedding = "backbone.embeddings.weight",
+inline constexpr CheckpointFormat mamba{.name = "mamba",
+                                        .embedding = "backbone.embeddings.weight",
                                         .norm = "backbone.norm_f.weight",
                                         .head = "lm_head.weight",
                                         .block = "backbone.layers.",
@@ -16,7 +17,8 @@ inline constexpr CheckpointFormat mamba{.embedding = "backbone.embeddings.weight
                                         .schedules = detail::mamba_schedules};
 
 /// Mamba as its authors published it (github.com/state-spaces/mamba).
-inline constexpr CheckpointFormat original_mamba{.embedding = "backbone.embedding.weight",
+inline constexpr CheckpointFormat original_mamba{.name = "original_mamba",
+                                                 .embedding = "backbone.embedding.weight",
                                                  .norm = "backbone.norm_f.weight",
                                                  .head = "lm_head.weight",
                                                  .block = "backbone.layers.",

@@ -17,10 +17,12 @@ inline constexpr ScheduleRule samba_schedules[] = {
 
 /// The public Samba code (github.com/microsoft/Samba), whose names follow from the schedule, and
 /// every other stack in this library. Tensors have the names that the layers give them.
-inline constexpr CheckpointFormat samba{.embedding = "transformer.wte.weight",
+inline constexpr CheckpointFormat samba{.name = "samba",
+                                        .embedding = "transformer.wte.weight",
                                         .norm = "transformer.ln_f.weight",
                                         .head = "lm_head.weight",
                                         .block = "transformer.h.",
-                                        .schedules = detail::samba_schedules};
+                                        .schedules = detail::samba_schedules,
+                                        .any_stack = true};
 
 }  // namespace samba::inline SAMBA_TARGET::formats
