@@ -163,6 +163,19 @@ struct Gemma3 : LanguageModel<HybridStack<Repeat<5, SandwichBlock<SWA<16, gemma3
                               gemma_options()> {
   static constexpr const char* folder = "gemma3-tiny";
 };
+inline constexpr AttentionOptions gemma3_linear{.n_heads = 4,
+                                                .n_kv_heads = 2,
+                                                .head_dim = 16,
+                                                .rope_theta = 1000000,
+                                                .rope_linear_factor = 8,
+                                                .qk_norm = QkNorm::head,
+                                                .qk_norm_plus_one = true};
+/// Positions divided by 8 where all tokens are seen.
+struct Gemma3Linear : LanguageModel<HybridStack<SandwichBlock<SWA<16, gemma3_heads>>,
+                                                SandwichBlock<Attention<gemma3_linear>>>,
+                                    gemma_options()> {
+  static constexpr const char* folder = "gemma3-linear-tiny";
+};
 struct Qwen3
     : LanguageModel<
           Repeat<2,

@@ -129,8 +129,8 @@ std::string misfit(const CheckpointFormat& format) {
 
 TEMPLATE_TEST_CASE("save: a file in its own format", "", golden::SambaTiny, golden::MambaTiny,
                    golden::Llama2, golden::Llama3, golden::Llama31, golden::Mistral, golden::Phi3,
-                   golden::Gemma, golden::Gemma2, golden::Gemma3, golden::Qwen3,
-                   golden::RecurrentGemma) {
+                   golden::Gemma, golden::Gemma2, golden::Gemma3, golden::Gemma3Linear,
+                   golden::Qwen3, golden::RecurrentGemma) {
   check_same_file<TestType>();
 }
 

@@ -88,6 +88,7 @@ TEST_CASE("config: golden cases") {
   check_golden<golden::Gemma>();
   check_golden<golden::Gemma2>();
   check_golden<golden::Gemma3>();
+  check_golden<golden::Gemma3Linear>();
   check_golden<golden::Qwen3>();
   check_golden<golden::RecurrentGemma>();
   check_golden<golden::MambaTiny>();
@@ -115,6 +116,40 @@ TEST_CASE("config: the original Mamba") {
                    "config.json: ssm_cfg: expected", "layer Mamba1", R"({"layer":"Mamba2"})");
 }
 
+TEST_CASE("config: linear scaling of positions") {
+  Json config = Json::parse(read_file(golden::path<golden::Llama3>("config.json")));
+  const auto structure_with = [&](const char* field, const Json& value) {
+    config[field] = value;
+    return architecture_of_config(config.dump(), "config.json").structure();
+  };
+  struct Scaled
+      : LanguageModel<Repeat<2, HybridStack<Attention<AttentionOptions{.n_heads = 4,
+                                                                       .n_kv_heads = 2,
+                                                                       .rope_theta = 500000,
+                                                                       .rope_linear_factor = 2.5f}>,
+                                            SwiGLU<64, 112>>>,
+                      golden::untied(128)> {};
+  config.erase("rope_parameters");
+  CHECK(structure_with("rope_scaling", {{"type", "linear"}, {"factor", 2.5}}) ==
+        structure<Scaled>());
+  CHECK(structure_with("rope_scaling", {{"rope_type", "linear"}, {"factor", 2.5}}) ==
+        structure<Scaled>());
+  CHECK(structure_with("rope_scaling", {{"rope_type", "linear"}, {"factor", 1}}) ==
+        structure<golden::Llama3>());
+  CHECK(structure_with("rope_scaling", nullptr) == structure<golden::Llama3>());
+  CHECK_MESSAGE_OF(
+      check_architecture<Scaled>("file", architecture_of(golden::path<golden::Llama3>(""))),
+      "file: branch 0, attention: rope_linear_factor: expected 2.5 by the model, found none");
+
+  // Earlier configurations of Gemma 3 have one rope_scaling, for the layers without a window.
+  config = Json::parse(read_file(golden::path<golden::Gemma3Linear>("config.json")));
+  config.erase("rope_parameters");
+  config["rope_theta"] = 1000000.0;
+  config["rope_local_base_freq"] = 10000.0;
+  CHECK(structure_with("rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}) ==
+        structure<golden::Gemma3Linear>());
+}
+
 TEST_CASE("config: fields that are not understood are named with their values") {
   CHECK(message_with("logit_scale", 0.5) ==
         "a/config.json: logit_scale: 0.5: this field is not supported");
@@ -134,8 +169,17 @@ TEST_CASE("config: fields that are not understood are named with their values") 
   CHECK(message_with("attention_bias", 1) ==
         "a/config.json: attention_bias: expected true or false, found 1");
   CHECK(message_with("pretraining_tp", 2) == "a/config.json: pretraining_tp: expected 1, found 2");
-  CHECK(message_with("rope_scaling", {{"rope_type", "yarn"}})
-            .starts_with("a/config.json: rope_scaling: expected rope_type default, or llama3"));
+  const std::string ropes =
+      "a/config.json: rope_scaling: expected rope_type default, linear with factor, or llama3 with "
+      "factor and original_max_position_embeddings, found ";
+  const auto rope = [](const Json& value) { return message_with("rope_scaling", value); };
+  CHECK(rope({{"rope_type", "yarn"}}) == ropes + R"({"rope_type":"yarn"})");
+  CHECK(rope({{"type", "linear"}}) == ropes + R"({"type":"linear"})");
+  CHECK(rope({{"type", "linear"}, {"factor", 0}}) == ropes + R"({"factor":0,"type":"linear"})");
+  CHECK(rope({{"rope_type", "llama3"}, {"factor", 8}}) ==
+        ropes + R"({"factor":8,"rope_type":"llama3"})");
+  CHECK(
+      rope({{"rope_type", "llama3"}, {"original_max_position_embeddings", 64}}).starts_with(ropes));
   CHECK(message_with("rope_scaling", {{"rope_type", "default"}, {"beta_fast", 32}}) ==
         "a/config.json: rope_scaling.beta_fast: 32: this field is not supported");
   CHECK(message_with("layer_types", {"full_attention"})

@@ -3,6 +3,7 @@
 #include <samba/io/gguf.hpp>
 
 #include "catch.hpp"
+#include "gguf_bytes.hpp"
 #include "support.hpp"
 
 #include <sys/stat.h>
@@ -23,46 +24,12 @@
 
 using namespace samba;
 using namespace samba_test;
+using namespace samba_test::gguf_bytes;
 
 namespace {
 
 std::span<const std::byte> as_bytes(const std::string& s) {
   return std::as_bytes(std::span(s.data(), s.size()));
-}
-
-template <class X>
-std::string raw(X x) {
-  std::string bytes(sizeof(X), '\0');
-  std::memcpy(bytes.data(), &x, sizeof(X));
-  return bytes;
-}
-std::string u32(std::uint32_t x) { return raw(x); }
-std::string u64(std::uint64_t x) { return raw(x); }
-std::string text(const std::string& s) { return u64(s.size()) + s; }
-
-/// Numbers of metadata types, as the specification has them.
-constexpr std::uint32_t t_u8 = 0, t_i32 = 5, t_u32 = 4, t_f32 = 6, t_bool = 7, t_string = 8,
-                        t_array = 9, t_u64 = 10;
-
-std::string header(std::uint64_t tensors, std::uint64_t entries, std::uint32_t version = 3) {
-  return "GGUF" + u32(version) + u64(tensors) + u64(entries);
-}
-std::string entry(const std::string& key, std::uint32_t type, const std::string& value) {
-  return text(key) + u32(type) + value;
-}
-std::string array(std::uint32_t type, std::uint64_t count, const std::string& values) {
-  return u32(type) + u64(count) + values;
-}
-std::string tensor(const std::string& name, std::initializer_list<std::uint64_t> extents,
-                   std::uint32_t type, std::uint64_t offset) {
-  std::string info = text(name) + u32(static_cast<std::uint32_t>(extents.size()));
-  for (const std::uint64_t extent : extents) info += u64(extent);
-  return info + u32(type) + u64(offset);
-}
-/// Zeros up to a multiple of the alignment.
-std::string padded(std::string bytes, std::size_t alignment = 32) {
-  bytes.resize((bytes.size() + alignment - 1) / alignment * alignment, '\0');
-  return bytes;
 }
 
 GgufContent parse(const std::string& bytes) { return parse_gguf(as_bytes(bytes), "f.gguf"); }

@@ -3,9 +3,11 @@
 #include <samba/io/gguf_checkpoint.hpp>
 
 #include "tests/catch.hpp"
+#include "tests/gguf_bytes.hpp"
 #include "tests/models.hpp"
 
 using namespace samba_test;
+using namespace samba_test::gguf_bytes;
 
 namespace {
 
@@ -21,12 +23,22 @@ std::string replaced(std::string_view what, std::string_view by) {
   REQUIRE((what.size() == by.size() && at != bytes.npos && bytes.find(what, at + 1) == bytes.npos));
   return bytes.replace(at, what.size(), by);
 }
-/// The bytes of a key and of its value.
-template <class X>
-std::string entry(std::string_view key, std::uint32_t type, X value) {
-  std::string bytes(key);
-  bytes.append(reinterpret_cast<const char*>(&type), sizeof type);
-  return bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+
+/// The bytes of a file with more metadata: entries.
+std::string extended(const std::string& path, std::initializer_list<std::string> entries) {
+  const std::string bytes = read_file(path);
+  const GgufContent content =
+      parse_gguf(std::as_bytes(std::span(bytes.data(), bytes.size())), path);
+  std::size_t end = 0, data = bytes.size();  // of the descriptions of tensors
+  for (const GgufTensor& t : content.tensors) {
+    const std::string name = text(std::string(t.name));
+    end = (std::max)(end, bytes.find(name) + name.size() + 4 + 8 * t.shape.size() + 4 + 8);
+    const auto* const begin = reinterpret_cast<const char*>(t.data.data());
+    data = (std::min)(data, static_cast<std::size_t>(begin - bytes.data()));
+  }
+  std::string all = header(content.tensors.size(), content.metadata.size() + entries.size());
+  for (const std::string& entry : entries) all += entry;
+  return padded(all + bytes.substr(24, end - 24)) + bytes.substr(data);
 }
 
 template <class Model, class T = float>
@@ -125,9 +137,60 @@ TEST_CASE("load_gguf: Gemma 3, whose norms are stored as scales") {
                    ":attention");
 }
 
+TEST_CASE("load_gguf: linear scaling of positions") {
+  const auto type = [](const std::string& architecture, const char* name) {
+    return entry(architecture + ".rope.scaling.type", t_string, text(name));
+  };
+  const auto factor = [](const std::string& architecture, float x) {
+    return entry(architecture + ".rope.scaling.factor", t_f32, raw(x));
+  };
+  using Scaled = LlamaOf<AttentionOptions{
+      .n_heads = 4, .n_kv_heads = 2, .rope_theta = 500000, .rope_linear_factor = 2.5f}>;
+  const TempDir dir;
+  const std::string path = dir.file("model.gguf");
+  const auto line_of = [&](const std::string& from, std::initializer_list<std::string> entries) {
+    write_file(path, extended(from, entries));
+    return architecture_of(GgufFile(path)).structure();
+  };
+  const std::string llama = model_path();
+  CHECK(line_of(llama, {}) == structure<golden::Llama3>());
+  CHECK(line_of(llama, {type("llama", "none"), factor("llama", 2.5f)}) ==
+        structure<golden::Llama3>());
+  CHECK(line_of(llama, {factor("llama", 2.5f)}) == structure<Scaled>());  // as llama.cpp reads it
+  CHECK(line_of(llama, {type("llama", "linear"), factor("llama", 2.5f)}) == structure<Scaled>());
+  CHECK(same_bits(load_gguf<Scaled>(path).memory(), load_gguf<golden::Llama3>(llama).memory()));
+  CHECK_MESSAGE_OF(
+      load_gguf<golden::Llama3>(path), path,
+      "branch 0, attention: rope_linear_factor: expected none by the model, found 2.5");
+  CHECK(message_of_loading<Scaled>(extended(llama, {type("llama", "yarn"), factor("llama", 2)}))
+            .ends_with("llama.rope.scaling.type: expected none or linear, found \"yarn\""));
+  CHECK(message_of_loading<Scaled>(extended(llama, {factor("llama", 0)}))
+            .ends_with("llama.rope.scaling.factor: expected a positive number, found 0"));
+
+  const std::string gemma3 = data_path("gguf/gemma3-tiny.gguf");
+  using Gemma3 =
+      LanguageModel<HybridStack<Repeat<5, golden::SandwichBlock<SWA<16, golden::gemma3_heads>>>,
+                                golden::SandwichBlock<Attention<golden::gemma3_linear>>,
+                                Repeat<2, golden::SandwichBlock<SWA<16, golden::gemma3_heads>>>>,
+                    golden::gemma_options()>;
+  CHECK(line_of(gemma3, {type("gemma3", "linear"), factor("gemma3", 8)}) == structure<Gemma3>());
+}
+
+TEST_CASE("load_gguf: Gemma 3 27B, by its 62 blocks, scales scores by d_model / n_heads") {
+  const auto blocks = [](std::uint32_t n) { return entry("gemma3.block_count", t_u32, u32(n)); };
+  std::string bytes = read_file(data_path("gguf/gemma3-tiny.gguf"));
+  const std::size_t at = bytes.find(blocks(8));
+  REQUIRE(at != bytes.npos);
+  const TempDir dir;
+  write_file(dir.file("model.gguf"), bytes.replace(at, blocks(8).size(), blocks(62)));
+  const Architecture a = architecture_of(GgufFile(dir.file("model.gguf")));
+  CHECK(a.branches.size() == 124);
+  for (std::size_t i = 0; i < a.branches.size(); i += 2) CHECK(a.branches[i].heads.scale_dim == 12);
+}
+
 TEST_CASE("load_gguf: metadata that does not fit the type are named") {
   using Model = golden::Llama3;
-  const auto base = [](float x) { return entry("llama.rope.freq_base", 6, x); };
+  const auto base = [](float x) { return entry("llama.rope.freq_base", t_f32, raw(x)); };
   using OtherBase = LlamaOf<AttentionOptions{.n_heads = 4, .n_kv_heads = 2}>;
   CHECK_MESSAGE_OF(load_gguf<OtherBase>(model_path()),
                    "branch 0, attention: rope_theta: expected 10000 by the model, found 5e+05");

@@ -52,7 +52,8 @@ TEMPLATE_TEST_CASE("golden logits", "", golden::SambaTiny, golden::SambaOdd, gol
                    golden::SambaNope, golden::SambaBf16Rope, golden::MambaSwaMlp, golden::MambaMlp,
                    golden::SwaMlp, golden::MambaOnly, golden::MambaTiny, golden::Llama2,
                    golden::Llama3, golden::Llama31, golden::Mistral, golden::Phi3, golden::Gemma,
-                   golden::Gemma2, golden::Gemma3, golden::Qwen3, golden::RecurrentGemma) {
+                   golden::Gemma2, golden::Gemma3, golden::Gemma3Linear, golden::Qwen3,
+                   golden::RecurrentGemma) {
   SECTION("float") { check_case<TestType, float>(2e-5); }
   SECTION("bf16") { check_case<TestType, bf16>(3e-2); }
   SECTION("bf16, keys and values too") { check_case<TestType, bf16, bf16>(3e-2); }

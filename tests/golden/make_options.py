@@ -3,6 +3,7 @@
 
 gemma2-tiny   capped scores and logits, scale of the scores, sandwich norms, every other layer with a window
 gemma3-tiny   norms of queries and keys, two rotary bases, every sixth layer without a window
+gemma3-linear-tiny  the same with linear scaling of positions in layers without a window, as above 1B
 qwen3-tiny    norms of queries and keys
 
 layers/attention_sinks       gpt-oss: sinks, biases            layers/attention_gate   Qwen 3 Next: gate, partial rotation
@@ -146,6 +147,10 @@ def main():
     model_case("gemma2-tiny", model_type="gemma2", num_hidden_layers=4, sliding_window=16, query_pre_attn_scalar=24,
                attn_logit_softcapping=1.5, final_logit_softcapping=3.0)
     model_case("gemma3-tiny", model_type="gemma3_text", num_hidden_layers=8, sliding_window=16, query_pre_attn_scalar=16)
+    model_case("gemma3-linear-tiny", model_type="gemma3_text", num_hidden_layers=2, sliding_window=16,
+               query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"],
+               rope_parameters={"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+                                "full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0}})
     model_case("qwen3-tiny", model_type="qwen3", num_hidden_layers=2, tie_word_embeddings=True)
 
     sizes = dict(hidden_size=D_MODEL, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, head_dim=HEAD_DIM,

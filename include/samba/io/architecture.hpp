@@ -132,14 +132,16 @@ struct OptionDifference {
     list = end == list.npos ? std::string_view() : list.substr(end + 2);
     return one;
   };
+  const auto name = [](std::string_view option) { return option.substr(0, option.find('=')); };
   const auto value = [](std::string_view option) { return option.substr(option.find('=') + 1); };
   while (!expected.empty() || !found.empty()) {
     const std::string_view a = take(expected), b = take(found);
     if (a == b) continue;
-    const std::string_view name = a.substr(0, a.find('='));
-    if (name == b.substr(0, b.find('='))) return {name, value(a), value(b)};
-    if (a.empty()) return {b.substr(0, b.find('=')), "", value(b)};
-    return {name, value(a), ""};
+    if (name(a) == name(b)) return {name(a), value(a), value(b)};
+    bool only_found = a.empty();  // or a is further on
+    while (!only_found && !found.empty()) only_found = name(take(found)) == name(a);
+    return only_found ? OptionDifference{name(b), "", value(b)}
+                      : OptionDifference{name(a), value(a), ""};
   }
   return {};
 }

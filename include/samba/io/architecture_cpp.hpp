@@ -62,6 +62,7 @@ struct CppMembers {
     m.add("rope_low_freq_factor", o.rope_low_freq_factor, d.rope_low_freq_factor);
     m.add("rope_high_freq_factor", o.rope_high_freq_factor, d.rope_high_freq_factor);
   }
+  m.add("rope_linear_factor", o.rope_linear_factor, d.rope_linear_factor);
   if (o.qk_norm != QkNorm::off)
     m.add("qk_norm", std::string(o.qk_norm == QkNorm::head ? "QkNorm::head" : "QkNorm::token"));
   m.add("qk_norm_plus_one", o.qk_norm_plus_one);

@@ -125,6 +125,7 @@ class ConfigFields {
   if (rope.is_null()) return;
   if (!rope.is_object()) fields.refuse(name, "an object", rope);
   std::string type = "default";
+  float factor = 0;
   for (const auto& [key, value] : rope.items()) {
     const std::string field = name + "." + key;
     if (key == "rope_type" || key == "type")
@@ -134,7 +135,7 @@ class ConfigFields {
     else if (key == "partial_rotary_factor")
       heads.rotary_fraction = fields.as_real(field, value);
     else if (key == "factor")
-      heads.rope_factor = fields.as_real(field, value);
+      factor = fields.as_real(field, value);
     else if (key == "low_freq_factor")
       heads.rope_low_freq_factor = fields.as_real(field, value);
     else if (key == "high_freq_factor")
@@ -144,11 +145,15 @@ class ConfigFields {
     else
       fail({fields.source(), ": ", field, ": ", json_text(value), ": this field is not supported"});
   }
-  if (type == "default") {
-    heads.rope_original_positions = 0;
-  } else if (type != "llama3" || heads.rope_original_positions == 0) {
-    fields.refuse(name, "rope_type default, or llama3 with original_max_position_embeddings", rope);
-  }
+  const bool llama3 = type == "llama3" && heads.rope_original_positions > 0;
+  if (type != "default" && (!(factor > 0) || (type != "linear" && !llama3)))
+    fields.refuse(name,
+                  "rope_type default, linear with factor, or llama3 with factor and "
+                  "original_max_position_embeddings",
+                  rope);
+  if (!llama3) heads.rope_original_positions = 0;
+  if (llama3) heads.rope_factor = factor;
+  heads.rope_linear_factor = type == "linear" ? factor : 1;
 }
 
 [[gnu::cold]] inline MlpGate mlp_gate(const ConfigFields& fields, const std::string& activation) {
@@ -209,7 +214,11 @@ class ConfigFields {
   heads.rotary_fraction = fields.real("partial_rotary_factor", 1);
   read_rope(fields, "rope_scaling", fields.value("rope_scaling"), heads);
   ArchitectureBranch local = full;
-  if (gemma3) local.heads.rope_theta = fields.real("rope_local_base_freq", 10000);
+  if (gemma3) {  // rope_scaling is of the layers without a window
+    local.heads.rope_theta = fields.real("rope_local_base_freq", 10000);
+    local.heads.rope_original_positions = 0;
+    local.heads.rope_linear_factor = 1;
+  }
   if (const auto& rope = fields.value("rope_parameters"); gemma3 && rope.is_object()) {
     for (const auto& [key, value] : rope.items())
       if (key == "full_attention")

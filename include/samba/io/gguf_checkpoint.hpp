@@ -85,6 +85,9 @@ class GgufFields {
   [[gnu::cold]] float real(const char* field, float fallback) {
     return file_.metadata().get<float>(note(field), fallback);
   }
+  [[gnu::cold]] std::string_view text(const char* field, std::string_view fallback) {
+    return file_.metadata().get<std::string_view>(note(field), fallback);
+  }
   /// Throws unless the field, if it is there, has this value.
   [[gnu::cold]] void expect(const char* field, int value) {
     if (const int found = size(field, value); found != value)
@@ -163,6 +166,15 @@ inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama, &
   heads.rope_theta = fields.real("rope.freq_base", 10000);
   const int rotary = fields.size("rope.dimension_count", heads.head_dim);
   heads.rotary_fraction = static_cast<float>(rotary) / static_cast<float>(heads.head_dim);
+  const float scaling = fields.real("rope.scaling.factor", 1);
+  if (const std::string_view type = fields.text("rope.scaling.type", "linear"); type == "linear")
+    heads.rope_linear_factor = scaling;
+  else if (type != "none")
+    fail({file.path(), ": ", fields.architecture(),
+          ".rope.scaling.type: expected none or linear, found ", Quoted{type}});
+  if (!(scaling > 0))
+    fail({file.path(), ": ", fields.architecture(),
+          ".rope.scaling.factor: expected a positive number, found ", scaling});
   mlp.d_ff = fields.size("feed_forward_length");
   const int blocks = fields.size("block_count");
 
@@ -181,8 +193,11 @@ inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama, &
   mlp.gate = MlpGate::gelu_tanh;
   attention.norm.plus_one = mlp.norm.plus_one = true;
   attention.sandwich = mlp.sandwich = true;
+  if (blocks == 62)  // Gemma 3 27B: scores are scaled by this, which no field says
+    heads.scale_dim = static_cast<float>(a.d_model / heads.n_heads);
   ArchitectureBranch local = attention;
   local.window = fields.size("attention.sliding_window");
+  local.heads.rope_linear_factor = 1;
   local.heads.rope_theta = fields.real("rope.freq_base_swa", 10000);
   fields.expect("attention.sliding_window_pattern", pattern);
   fields.check_all_known();

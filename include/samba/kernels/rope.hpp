@@ -14,14 +14,15 @@ namespace kernels {
 
 /// Lower frequencies, for contexts longer than the `original` positions of the first training
 /// (Llama 3.1): a frequency f with wavelength L = 2 pi / f becomes f / factor where L > original /
-/// low, is unchanged where L < original / high, and is interpolated in between. original = 0: no
-/// scaling.
+/// low, is unchanged where L < original / high, and is interpolated in between. original = 0: all
+/// are divided by `linear`, as if positions were (arXiv 2306.15595).
 struct RopeScaling {
   int original = 0;
   float factor = 1, low = 1, high = 4;
+  float linear = 1;
 
   double operator()(double frequency) const {
-    if (original == 0) return frequency;
+    if (original == 0) return frequency / static_cast<double>(linear);
     const double turns = original * frequency / (2 * std::numbers::pi);  // original / L
     if (turns > high) return frequency;
     const double slow = frequency / factor;
@@ -49,9 +50,7 @@ class RotaryTable {
       frequency_[i] = scaling(1.0 / std::pow(static_cast<double>(theta), 2.0 * i / Rotary));
       const float exponent = static_cast<float>(2 * i) / static_cast<float>(Rotary);
       const float rounded = 1.f / std::pow(theta, exponent);
-      rounded_frequency_[i] = scaling.original == 0
-                                  ? rounded
-                                  : static_cast<float>(scaling(static_cast<double>(rounded)));
+      rounded_frequency_[i] = static_cast<float>(scaling(static_cast<double>(rounded)));
       for (int level = 0; level < levels; ++level)
         for (int digit = 0; digit < radix; ++digit) {
           const double angle = std::ldexp(digit, level * bits) * frequency_[i];

@@ -32,6 +32,7 @@ struct AttentionOptions {
   float rope_factor = 8.f;            ///< that low frequencies are divided by
   float rope_low_freq_factor = 1.f;   ///< frequencies with fewer turns in those positions are low
   float rope_high_freq_factor = 4.f;  ///< and with more turns they stay
+  float rope_linear_factor = 1.f;     ///< or positions are divided by this (linear scaling)
   QkNorm qk_norm = QkNorm::off;       ///< RMSNorm of queries and keys, before the rotation
   bool qk_norm_plus_one = false;      ///< its stored weights are the scale minus 1
   float scale_dim = 0;                ///< q k^T is divided by its square root; 0: head_dim
@@ -69,6 +70,7 @@ constexpr int rotary_channels(bool rope, float fraction, int head_dim) {
       f("rope_low_freq_factor", o.rope_low_freq_factor);
       f("rope_high_freq_factor", o.rope_high_freq_factor);
     }
+    if (o.rope_linear_factor != 1) f("rope_linear_factor", o.rope_linear_factor);
   }
   const bool qkv_bias = o.bias || o.qkv_bias, proj_bias = o.bias || o.proj_bias;
   f("bias", qkv_bias && proj_bias);
@@ -97,8 +99,9 @@ struct AttentionSizes {
   // Constants of their own: clang 14 reads an option at run time from the wrong place in O.
   static constexpr float rope_theta = O.rope_theta, rotary_fraction = O.rotary_fraction;
   static constexpr RopeTable rope_table = O.rope_table;
-  static constexpr kernels::RopeScaling rope_scaling{
-      O.rope_original_positions, O.rope_factor, O.rope_low_freq_factor, O.rope_high_freq_factor};
+  static constexpr kernels::RopeScaling rope_scaling{O.rope_original_positions, O.rope_factor,
+                                                     O.rope_low_freq_factor,
+                                                     O.rope_high_freq_factor, O.rope_linear_factor};
   static constexpr QkNorm qk_norm = O.qk_norm;
   static constexpr NormOptions qk_norm_options{.plus_one = O.qk_norm_plus_one};
   static constexpr float scale_dim = O.scale_dim, score_cap = O.score_cap;
@@ -118,6 +121,10 @@ struct AttentionSizes {
                       O.rope_low_freq_factor < O.rope_high_freq_factor)),
                 "SWA, Attention: rope_original_positions and rope_factor must be positive, and "
                 "rope_low_freq_factor below rope_high_freq_factor");
+  static_assert(O.rope_linear_factor > 0 &&
+                    (O.rope_linear_factor == 1 || O.rope_original_positions == 0),
+                "SWA, Attention: rope_linear_factor must be positive, and 1 with "
+                "rope_original_positions");
   static_assert(
       O.rotary_fraction >= 0 && O.rotary_fraction <= 1 && rotary % 2 == 0,
       "SWA, Attention: rotary_fraction must lie in [0, 1] and make an even number of channels");
@@ -138,6 +145,7 @@ struct AttentionSizes {
                              .rope_factor = rope_scaling.factor,
                              .rope_low_freq_factor = rope_scaling.low,
                              .rope_high_freq_factor = rope_scaling.high,
+                             .rope_linear_factor = rope_scaling.linear,
                              .qk_norm = qk_norm,
                              .qk_norm_plus_one = qk_norm_options.plus_one,
                              .scale_dim = scale_dim,
