@@ -2,6 +2,8 @@
 // fit the type.
 #include <samba/io/gguf_checkpoint.hpp>
 
+#include <tuple>
+
 #include "tests/catch.hpp"
 #include "tests/gguf_bytes.hpp"
 #include "tests/models.hpp"
@@ -24,11 +26,14 @@ std::string replaced(std::string_view what, std::string_view by) {
   return bytes.replace(at, what.size(), by);
 }
 
-/// The bytes of a file with more metadata: entries.
-std::string extended(const std::string& path, std::initializer_list<std::string> entries) {
+/// The bytes of a file with more metadata, entries, and the tensor rope_freqs.weight with these numbers
+/// (none: without it).
+std::string extended(const std::string& path, std::initializer_list<std::string> entries,
+                     const std::vector<float>& factors = {}) {
   const std::string bytes = read_file(path);
   const GgufContent content =
       parse_gguf(std::as_bytes(std::span(bytes.data(), bytes.size())), path);
+  // The data move by a multiple of the alignment; what precedes them is put together anew.
   std::size_t end = 0, data = bytes.size();  // of the descriptions of tensors
   for (const GgufTensor& t : content.tensors) {
     const std::string name = text(std::string(t.name));
@@ -36,9 +41,31 @@ std::string extended(const std::string& path, std::initializer_list<std::string>
     const auto* const begin = reinterpret_cast<const char*>(t.data.data());
     data = (std::min)(data, static_cast<std::size_t>(begin - bytes.data()));
   }
-  std::string all = header(content.tensors.size(), content.metadata.size() + entries.size());
+  const std::size_t tensors = content.tensors.size() + (factors.empty() ? 0 : 1);
+  std::string all = header(tensors, content.metadata.size() + entries.size());
   for (const std::string& entry : entries) all += entry;
-  return padded(all + bytes.substr(24, end - 24)) + bytes.substr(data);
+  all += bytes.substr(24, end - 24);
+  const std::string stored = padded(bytes.substr(data));
+  if (!factors.empty()) all += tensor("rope_freqs.weight", {factors.size()}, 0, stored.size());
+  all = padded(all) + stored;
+  for (const float x : factors) all += raw(x);
+  return padded(all);
+}
+
+/// The numbers that converters write for Llama 3.1's scaling, in float as they compute them.
+std::vector<float> llama31_factors(float theta, int rotary, float original, float factor,
+                                   float low = 1, float high = 4) {
+  std::vector<float> factors;
+  for (int i = 0; i < rotary / 2; ++i) {
+    const float frequency =
+        1 / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(rotary));
+    const float wavelength = 2 * std::numbers::pi_v<float> / frequency;
+    const float smooth = (original / wavelength - low) / (high - low);
+    factors.push_back(wavelength < original / high  ? 1
+                      : wavelength > original / low ? factor
+                                                    : 1 / ((1 - smooth) / factor + smooth));
+  }
+  return factors;
 }
 
 template <class Model, class T = float>
@@ -174,6 +201,91 @@ TEST_CASE("load_gguf: linear scaling of positions") {
                                 Repeat<2, golden::SandwichBlock<SWA<16, golden::gemma3_heads>>>>,
                     golden::gemma_options()>;
   CHECK(line_of(gemma3, {type("gemma3", "linear"), factor("gemma3", 8)}) == structure<Gemma3>());
+}
+
+TEST_CASE("load_gguf: the factors of rotary frequencies are those of the type") {
+  using Scaled = LlamaOf<AttentionOptions{
+      .n_heads = 4, .n_kv_heads = 2, .rope_theta = 500000, .rope_original_positions = 64}>;
+  using Other = LlamaOf<AttentionOptions{.n_heads = 4,
+                                         .n_kv_heads = 2,
+                                         .rope_theta = 500000,
+                                         .rope_original_positions = 100,
+                                         .rope_factor = 3,
+                                         .rope_low_freq_factor = 0.5f,
+                                         .rope_high_freq_factor = 8}>;
+  using Unscaled = golden::Llama3;
+  const std::vector<float> factors = llama31_factors(500000, 16, 64, 8);
+  REQUIRE((factors[0] == 1 && factors[1] > 1 && factors[1] < 8 && factors[2] == 8));
+  const TempDir dir;
+  const std::string path = dir.file("model.gguf"), tensor = path + ": tensor rope_freqs.weight: ";
+  const auto write = [&](const std::vector<float>& numbers) {
+    write_file(path, extended(model_path(), {}, numbers));
+  };
+  const auto weights = load_gguf<Unscaled>(model_path());
+
+  write(factors);
+  CHECK(same_bits(load_gguf<Scaled>(path).memory(), weights.memory()));
+  CHECK(architecture_of(GgufFile(path)).structure() == structure<Scaled>());
+  CHECK(message_of([&] {
+          load_gguf<Unscaled>(path);
+        }).starts_with(tensor + "element 1: expected 1 by branch 0 of the model, found "));
+  CHECK(
+      message_of([&] { load_gguf<Other>(path); }).starts_with(tensor + "element 1: expected 1.7"));
+  CHECK(message_of([&] {
+          load_gguf<Scaled>(model_path());
+        }).starts_with(model_path() + ": tensor rope_freqs.weight: element 1: expected "));
+  CHECK(message_of([&] {
+          load_gguf<Scaled>(model_path());
+        }).ends_with(" by branch 0 of the model, found none"));
+
+  // The turns of the type, which architecture_of() cannot know.
+  write(llama31_factors(500000, 16, 100, 3, 0.5f, 8));
+  CHECK(same_bits(load_gguf<Other>(path).memory(), weights.memory()));
+  CHECK_MESSAGE_OF(architecture_of(GgufFile(path)), tensor,
+                   "by the scaling of Llama 3.1 with rope_factor 3 and");
+
+  // Ones are no scaling.
+  write(std::vector<float>(8, 1));
+  CHECK(same_bits(load_gguf<Unscaled>(path).memory(), weights.memory()));
+  CHECK(architecture_of(GgufFile(path)).structure() == structure<Unscaled>());
+  CHECK(
+      message_of([&] { load_gguf<Scaled>(path); }).ends_with(" by branch 0 of the model, found 1"));
+
+  for (const float bad : {7.99f, 0.f, -8.f, std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()}) {
+    CAPTURE(bad);
+    std::vector<float> numbers = factors;
+    numbers[5] = bad;
+    write(numbers);
+    CHECK(message_of([&] {
+            load_gguf<Scaled>(path);
+          }).starts_with(tensor + "element 5: expected 8 by branch 0 of the model, found "));
+    CHECK_MESSAGE_OF(architecture_of(GgufFile(path)), tensor + "element ", ": expected ",
+                     ", found ");
+  }
+  write(std::vector<float>(7, 1));
+  CHECK(message_of([&] { load_gguf<Unscaled>(path); }) ==
+        tensor + "expected 8 elements by branch 0 of the model, found 7");
+  std::string halves = extended(model_path(), {}, std::vector<float>(8, 1));
+  const std::string name = text("rope_freqs.weight");
+  halves[halves.find(name) + name.size() + 4 + 8] = 26;  // I32, of the same size
+  CHECK(message_of_loading<Unscaled>(halves).ends_with(
+      "tensor rope_freqs.weight: expected one extent and type F32, found [8] and I32"));
+}
+
+TEST_CASE("architecture_of: the scalings of Llama 3.1 and 3.2 follow from their factors") {
+  for (const auto& [rotary, factor, original] : {std::tuple{128, 8.f, 8192},
+                                                 {128, 32.f, 8192},
+                                                 {64, 32.f, 8192},
+                                                 {128, 8.f, 131072},
+                                                 {64, 16.f, 10000}}) {
+    CAPTURE(rotary, factor, original);
+    detail::BranchRope rope{0, rotary, 500000, {}};
+    const auto factors = llama31_factors(500000, rotary, static_cast<float>(original), factor);
+    rope.scaling = detail::rope_scaling_of(factors, rope);
+    CHECK((rope.scaling.original == original && rope.scaling.factor == factor));
+    CHECK_NOTHROW(detail::check_rope_factors("file", factors, rope, "it"));
+  }
 }
 
 TEST_CASE("load_gguf: Gemma 3 27B, by its 62 blocks, scales scores by d_model / n_heads") {

@@ -87,7 +87,7 @@ class CheckpointMap {
     Lines unexpected{"unexpected"};
     for (std::size_t i = 0; i < used_.size(); ++i) {
       const Tensor& tensor = file_.tensors()[i];
-      if (!used_[i] && !(tied_ && &tensor == head))
+      if (!used_[i] && !(tied_ && &tensor == head) && tensor.name != naming_.no_weights())
         unexpected.add(join({tensor.name, " ", tensor.shape}));
     }
     if (missing_.count + unexpected.count + shapes_.count > 0)

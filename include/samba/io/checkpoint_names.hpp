@@ -77,9 +77,10 @@ struct CheckpointFormat {
   std::string_view mark = {};
   Rules<ScheduleRule> schedules;
   Rules<TensorRule> tensors = {};
-  bool norm_scales = false;  ///< norms with plus_one are stored as 1 + weight
-  bool any_stack = false;    ///< the first schedule has names for every model
-  bool gguf = false;         ///< of GGUF files, which are not written
+  bool norm_scales = false;          ///< norms with plus_one are stored as 1 + weight
+  bool any_stack = false;            ///< the first schedule has names for every model
+  bool gguf = false;                 ///< of GGUF files, which are not written
+  std::string_view no_weights = {};  ///< a tensor that files may have and that holds no weights
 };
 
 /// The names of a model's tensors in a checkpoint.
@@ -94,6 +95,7 @@ class CheckpointNaming {
   std::string_view embedding() const { return format_->embedding; }
   std::string_view head() const { return format_->head; }
   std::string_view norm() const { return format_->norm; }
+  std::string_view no_weights() const { return format_->no_weights; }
 
   /// The name of a branch in messages; "the model" for embedding, norm and head.
   std::string owner(int branch) const {

@@ -7,6 +7,8 @@
 #include <samba/io/gguf.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <numbers>
 
 namespace samba::inline SAMBA_TARGET {
 
@@ -133,15 +135,102 @@ inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama, &
   fail({file.path(), ": general.architecture: expected one of ", all, ", found ", Quoted{name}});
 }
 
-}  // namespace detail
+/// The rotary embedding of a branch with attention.
+struct BranchRope {
+  std::size_t branch;
+  int rotary;
+  float theta;
+  kernels::RopeScaling scaling;
 
-/// The architecture that the metadata of a GGUF file describe: `llama` (Llama, Mistral, SmolLM2) or
-/// `gemma3`, whose file names neither the pattern of its windows (every sixth block sees all tokens)
-/// nor the rotary base of the blocks with a window (10000). Throws Error, naming the field, for other
-/// architectures, for fields that this library does not implement, and for those that are missing.
-[[gnu::cold]] inline Architecture architecture_of(const GgufFile& file) {
-  detail::gguf_family(file);  // throws for other architectures
-  detail::GgufFields fields(file);
+  double frequency(std::size_t pair) const {
+    return std::pow(static_cast<double>(theta), -2.0 * static_cast<double>(pair) / rotary);
+  }
+};
+
+/// Lists those of a model.
+struct RopeLister {
+  std::vector<BranchRope>& all;
+  std::size_t next = 0;
+
+  void operator()(auto branch, Use) {
+    using L = typename decltype(branch)::type::Layer;
+    if constexpr (requires { L::rope_scaling; })
+      all.push_back({next, L::rotary, L::rope_theta, L::rope_scaling});
+    ++next;
+  }
+};
+
+/// The numbers by which a file divides the frequencies of the pairs of a head; empty if it has none.
+[[gnu::cold]] inline std::vector<float> rope_factors(const GgufFile& file) {
+  const GgufTensor* const tensor = file.find(formats::gguf_llama.no_weights);
+  if (!tensor) return {};
+  if (tensor->shape.size() != 1 || tensor->type != GgmlType::f32)
+    fail({file.path(), ": tensor ", tensor->name, ": expected one extent and type F32, found ",
+          tensor->shape, " and ", tensor->type_text()});
+  std::vector<float> factors(static_cast<std::size_t>(tensor->columns()));
+  read_rows(*tensor, 0, 1, factors);
+  return factors;
+}
+
+/// Throws Error if the numbers are not those of Llama 3.1's scaling of a branch; none are ones.
+/// by: whose scaling it is.
+[[gnu::cold]] inline void check_rope_factors(const std::string& path,
+                                             const std::vector<float>& factors,
+                                             const BranchRope& rope, const std::string& by) {
+  const auto pairs = static_cast<std::size_t>(rope.rotary / 2);
+  const std::string who = join({path, ": tensor ", formats::gguf_llama.no_weights, ": "});
+  if (!factors.empty() && factors.size() != pairs)
+    fail({who, "expected ", pairs, " elements by ", by, ", found ", factors.size()});
+  kernels::RopeScaling scaling = rope.scaling;
+  scaling.linear = 1;  // which the metadata say
+  for (std::size_t i = 0; i < pairs; ++i) {
+    const double frequency = rope.frequency(i), expected = frequency / scaling(frequency);
+    const double found = factors.empty() ? 1 : static_cast<double>(factors[i]);
+    // Writers compute in float: the interpolation multiplies their rounding by up to the factor.
+    constexpr double tolerance = 1e-4;
+    if (is_finite(static_cast<float>(found)) && std::abs(found - expected) <= tolerance * expected)
+      continue;
+    fail({who, "element ", i, ": expected ", static_cast<float>(expected), " by ", by, ", found ",
+          factors.empty() ? Part("none") : Part(static_cast<float>(found))});
+  }
+}
+
+/// The scaling of Llama 3.1 that has these numbers, with its usual 1 and 4 turns; check_rope_factors()
+/// says whether it does.
+[[gnu::cold]] inline kernels::RopeScaling rope_scaling_of(const std::vector<float>& factors,
+                                                          const BranchRope& rope) {
+  kernels::RopeScaling scaling;
+  for (const float x : factors) scaling.factor = (std::max)(scaling.factor, x);
+  const double slowest = static_cast<double>(scaling.factor);
+  if (slowest == 1) return scaling;
+  scaling.original = 8192;
+  for (std::size_t i = 0; i < factors.size(); ++i) {
+    const double x = static_cast<double>(factors[i]);
+    if (x < 1 + 1e-3 || x > slowest * (1 - 1e-3)) continue;
+    // A pair between the turns, whose number follows from its interpolation.
+    const double part = (1 / x - 1 / slowest) / (1 - 1 / slowest);
+    const double turns = scaling.low + part * (scaling.high - scaling.low);
+    const double positions = 2 * std::numbers::pi * turns / rope.frequency(i);
+    scaling.original = static_cast<int>((std::min)(std::round(positions), 2147483647.0));
+    break;
+  }
+  return scaling;
+}
+
+/// Sets the scaling of Llama 3.1, which no field of a file says.
+[[gnu::cold]] inline void set_scaling(AttentionOptions& heads,
+                                      const kernels::RopeScaling& scaling) {
+  heads.rope_original_positions = scaling.original;
+  if (scaling.original == 0) return;
+  heads.rope_factor = scaling.factor;
+  heads.rope_low_freq_factor = scaling.low;
+  heads.rope_high_freq_factor = scaling.high;
+}
+
+/// What the metadata of a file describe.
+[[gnu::cold]] inline Architecture metadata_architecture(const GgufFile& file) {
+  gguf_family(file);  // throws for other architectures
+  GgufFields fields(file);
   const bool gemma = fields.architecture() == "gemma3";
   const GgufTensor& embedding = file.tensor("token_embd.weight");
   if (embedding.shape.size() != 2 || embedding.shape[0] > 0x7fffffff)
@@ -206,16 +295,60 @@ inline constexpr GgufFamily gguf_families[] = {{"llama", &formats::gguf_llama, &
   return a;
 }
 
+/// Throws Error if a file is not of a model's architecture; ropes: those of the model.
+[[gnu::cold]] inline void check_gguf(const GgufFile& file, const std::string& model_line,
+                                     const std::vector<BranchInfo>& branches,
+                                     const std::vector<BranchRope>& ropes) {
+  Architecture a = metadata_architecture(file);
+  for (const BranchRope& rope : ropes)
+    if (rope.branch < a.branches.size()) set_scaling(a.branches[rope.branch].heads, rope.scaling);
+  check_architecture(file.path(), a, model_line, branches);
+  const std::vector<float> factors = rope_factors(file);
+  for (const BranchRope& rope : ropes)
+    check_rope_factors(file.path(), factors, rope, join({"branch ", rope.branch, " of the model"}));
+}
+
+}  // namespace detail
+
+/// The architecture that a GGUF file describes: `llama` (Llama, Mistral, SmolLM2) or `gemma3`, whose
+/// file names neither the pattern of its windows (every sixth block sees all tokens) nor the rotary
+/// base of the blocks with a window (10000). The tensor rope_freqs.weight of Llama 3.1 and 3.2 becomes
+/// the options of its scaling. Throws Error, naming the field, for other architectures, for fields
+/// that this library does not implement, and for those that are missing.
+[[gnu::cold]] inline Architecture architecture_of(const GgufFile& file) {
+  Architecture a = detail::metadata_architecture(file);
+  const std::vector<float> factors = detail::rope_factors(file);
+  if (factors.empty()) return a;
+  const AttentionOptions& heads = a.branches.front().heads;
+  detail::BranchRope rope{
+      0,
+      detail::rotary_channels(heads.rope, heads.rotary_fraction, heads.head_dim),
+      heads.rope_theta,
+      {}};
+  rope.scaling = detail::rope_scaling_of(factors, rope);
+  detail::check_rope_factors(
+      file.path(), factors, rope,
+      detail::join({"the scaling of Llama 3.1 with rope_factor ", rope.scaling.factor,
+                    " and rope_original_positions ", rope.scaling.original}));
+  for (ArchitectureBranch& branch : a.branches)
+    if (branch.layer == ArchitectureBranch::attention)
+      detail::set_scaling(branch.heads, rope.scaling);
+  return a;
+}
+
 /// Reads the weights of a Model from a GGUF file: see architecture_of. Quantised tensors are converted
 /// to float and then to T, but blocks of Q4_0 and Q4_1 to q4 directly, so that weights are the numbers
 /// in the file.
 ///
 /// Throws Error before reading any weight if the file does not fit the type: its metadata, with the
-/// first option that differs, or its tensors, as in load.
+/// first option that differs; its rotary factors (rope_freqs.weight), with the first one; or its
+/// tensors, as in load.
 template <class Model, class T = float>
 Weights<Model, T> load_gguf(const std::string& path) {
   const GgufFile file(path);
-  check_architecture<Model>(path, architecture_of(file));
+  std::vector<detail::BranchRope> ropes;
+  for_each_branch<typename Model::Stack>(detail::RopeLister{ropes});
+  detail::check_gguf(file, detail::model_line<Model>(), branches<Model>(), ropes);
   Weights<Model, T> weights;
   detail::load_tensors(file, *detail::gguf_family(file).format, structure<Model>(),
                        branches<Model>(), Model::tie_embeddings, weights.tensors());

@@ -31,7 +31,7 @@ inline constexpr TensorRule gguf_gemma3_tensors[] = {
 }  // namespace detail
 
 /// GGUF files with the architecture `llama`: Llama, Mistral, SmolLM2. Queries and keys are stored
-/// for a rotation of adjacent pairs.
+/// for a rotation of adjacent pairs. `rope_freqs.weight` is what rotary frequencies are divided by.
 inline constexpr CheckpointFormat gguf_llama{.name = "gguf_llama",
                                              .embedding = "token_embd.weight",
                                              .norm = "output_norm.weight",
@@ -39,7 +39,8 @@ inline constexpr CheckpointFormat gguf_llama{.name = "gguf_llama",
                                              .block = "blk.",
                                              .schedules = detail::gguf_schedules,
                                              .tensors = detail::gguf_llama_tensors,
-                                             .gguf = true};
+                                             .gguf = true,
+                                             .no_weights = "rope_freqs.weight"};
 
 /// Of the architecture `gemma3`. The scales of norms are stored, not their weights.
 inline constexpr CheckpointFormat gguf_gemma3{.name = "gguf_gemma3",
