@@ -116,6 +116,102 @@ TEST_CASE("config: the original Mamba") {
                    "config.json: ssm_cfg: expected", "layer Mamba1", R"({"layer":"Mamba2"})");
 }
 
+TEST_CASE("config: Samba in flash-linear-attention") {
+  // As this library writes the configuration of its defaults, with tied embeddings.
+  const Json defaults = Json::parse(R"({
+    "architectures": ["SambaForCausalLM"], "model_type": "samba", "transformers_version": "5.24.0",
+    "hidden_size": 2304, "state_size": 16, "num_hidden_layers": 18, "norm_eps": 1e-05,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "expand": 2, "conv_kernel": 4,
+    "use_bias": false, "use_conv_bias": true, "hidden_act": "swish", "initializer_range": 0.02,
+    "residual_in_fp32": false, "time_step_rank": 144, "time_step_scale": 1.0,
+    "time_step_min": 0.001, "time_step_max": 0.1, "time_step_init_scheme": "random",
+    "time_step_floor": 0.0001, "max_position_embeddings": 2048, "intermediate_size": 4608,
+    "attn": {"layers": [1, 3, 5, 7, 9, 11, 13, 15, 17], "num_heads": 18, "num_kv_heads": 18,
+             "qkv_bias": false, "window_size": 2048, "rope_theta": 10000.0},
+    "hidden_ratio": 4, "rescale_prenorm_residual": false, "use_cache": true, "fuse_norm": true,
+    "fuse_swiglu": true, "fuse_cross_entropy": true, "fuse_linear_cross_entropy": false,
+    "use_l2warp": false, "vocab_size": 32000, "tie_word_embeddings": true,
+    "attnres_block_size": null})");
+  const auto read = [](const Json& config) { return architecture_of_config(config.dump(), "c"); };
+  CHECK(read(defaults).structure() == structure<presets::Samba1_3B>());
+  CHECK(read(defaults).parameters() == presets::Samba1_3B::parameters);
+  CHECK(read({{"model_type", "samba"}, {"hidden_size", 2304}, {"tie_word_embeddings", true}})
+            .structure() == structure<presets::Samba1_3B>());
+
+  // Two kinds of attention, one without a window; sizes that are no defaults.
+  struct Small
+      : LanguageModel<
+            HybridStack<
+                Mamba<64, 8, MambaOptions{.d_conv = 3, .expand = 3, .dt_rank = 5}>, SwiGLU<64, 256>,
+                SWA<7,
+                    AttentionOptions{
+                        .n_heads = 4, .n_kv_heads = 2, .rope_theta = 5000, .qkv_bias = true}>,
+                SwiGLU<64, 256>, Attention<AttentionOptions{.n_heads = 2}>, SwiGLU<64, 256>>,
+            ModelOptions{.vocab_size = 50, .norm_eps = 1e-6f}> {};
+  const Json windowed = {{"layers", {1}},    {"num_heads", 4},   {"num_kv_heads", 2},
+                         {"qkv_bias", true}, {"window_size", 7}, {"rope_theta", 5000.0}},
+             full = {{"layers", {2}},
+                     {"num_heads", 2},
+                     {"num_kv_heads", nullptr},
+                     {"window_size", nullptr}};
+  const Json small = {{"model_type", "samba"}, {"hidden_size", 64},       {"vocab_size", 50},
+                      {"state_size", 8},       {"conv_kernel", 3},        {"expand", 3},
+                      {"time_step_rank", 5},   {"norm_eps", 1e-6},        {"num_hidden_layers", 3},
+                      {"hidden_ratio", 6},     {"attn", {windowed, full}}};
+  CHECK(read(small).structure() == structure<Small>());
+  CHECK(read(small).parameters() == Small::parameters);
+  const auto structure_with = [&](const char* field, const Json& value) {
+    Json config = small;
+    config[field] = value;
+    return read(config).structure();
+  };
+  CHECK(structure_with("hidden_ratio", 7).find("mlp(d_ff=512,") != std::string::npos);  // of 298
+  CHECK(structure_with("time_step_rank", "auto").find("dt_rank=4)") != std::string::npos);
+  CHECK(structure_with("attn", nullptr).find("swa") == std::string::npos);
+  Json shallow = defaults;
+  shallow["num_hidden_layers"] = 4;  // earlier versions wrote the layers of 18 blocks
+  CHECK(read(shallow).branches.size() == 8);
+  CHECK(read(shallow).branches[6].heads.n_heads == 18);
+
+  const auto refused = [&](const char* field, const Json& value) {
+    Json config = small;
+    config[field] = value;
+    return message_of([&] { read(config); });
+  };
+  CHECK(refused("hidden_act", "powlu") == "c: hidden_act: expected \"swish\", found \"powlu\"");
+  CHECK(refused("attnres_block_size", 2) == "c: attnres_block_size: expected null, found 2");
+  CHECK(refused("use_bias", true) == "c: use_bias: expected false, found true");
+  CHECK(refused("use_conv_bias", false) == "c: use_conv_bias: expected true, found false");
+  CHECK(refused("intermediate_size", 200) == "c: intermediate_size: expected 192, found 200");
+  CHECK(refused("hidden_ratio", 2.5) ==
+        "c: hidden_ratio: expected a number from 1 to 2147483647, found 2.5");
+  CHECK(refused("num_experts", 8) == "c: num_experts: 8: this field is not supported");
+  CHECK(refused("attn", 3) == "c: attn: expected an object, found 3");
+  const auto attention = [&](const char* field, const Json& value) {
+    Json spec = windowed;
+    spec[field] = value;
+    return refused("attn", spec);
+  };
+  CHECK(attention("qk_norm", true) == "c: attn.qk_norm: true: this field is not supported");
+  CHECK(attention("qkv_bias", 1) == "c: attn.qkv_bias: 1: this field is not supported");
+  CHECK(attention("num_heads", 5)
+            .starts_with("c: attn.num_heads: expected a divisor of hidden_size, 64, found {"));
+  CHECK(attention("num_kv_heads", 3)
+            .starts_with("c: attn.num_kv_heads: expected a divisor of num_heads, 4, found {"));
+  CHECK(attention("window_size", 0) ==
+        "c: attn.window_size: expected a number from 1 to 2147483647, found 0");
+  CHECK(attention("rope_theta", -1)
+            .starts_with("c: attn.rope_theta: expected a positive number, found {"));
+  CHECK(attention("layers", 1) == "c: attn.layers: expected a list of blocks, found 1");
+  CHECK(attention("layers", {1, 3}) == "c: attn.layers: expected numbers from 0 to 2, found 3");
+  CHECK(attention("layers", {1, "2"}) ==
+        "c: attn.layers: expected numbers from 0 to 2, found \"2\"");
+  CHECK(attention("layers", {1, 1}) == "c: attn.layers: expected each block once, found 1");
+  CHECK(refused("attn", {windowed, windowed}) ==
+        "c: attn[1].layers: expected each block once, found 1");
+  CHECK_MESSAGE_OF(read({{"model_type", "samba"}}), "c: model_type: expected llama");
+}
+
 TEST_CASE("config: linear scaling of positions") {
   Json config = Json::parse(read_file(golden::path<golden::Llama3>("config.json")));
   const auto structure_with = [&](const char* field, const Json& value) {

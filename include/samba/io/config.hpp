@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// config.json of transformers, of the original Mamba and of the public Samba code. Not part of samba.hpp; needs nlohmann-json.
+/// config.json of transformers, of the original Mamba, of the public Samba code and of
+/// flash-linear-attention's Samba. Not part of samba.hpp; needs nlohmann-json.
 #include <samba/io/architecture.hpp>
 #include <samba/io/mapped_file.hpp>
 #include <samba/io/parse_json.hpp>
@@ -311,6 +312,23 @@ class ConfigFields {
   return a;
 }
 
+/// A mixer of Mamba under the names of transformers, which flash-linear-attention has too.
+[[gnu::cold]] inline ArchitectureBranch mamba_branch(ConfigFields& fields, int d_model) {
+  ArchitectureBranch mixer{.layer = ArchitectureBranch::mamba};
+  mixer.d_state = fields.size("state_size", 16);
+  mixer.scan = {.d_conv = fields.size("conv_kernel", 4),
+                .expand = fields.size("expand", 2),
+                .dt_rank = (d_model + 15) / 16};
+  if (const auto& rank = fields.value("time_step_rank"); !rank.is_null() && rank != "auto")
+    mixer.scan.dt_rank = fields.as_size("time_step_rank", rank);
+  fields.expect("intermediate_size", mixer.scan.expand * d_model);
+  fields.expect("use_bias", false);
+  fields.expect("use_conv_bias", true);
+  fields.ignore({"rescale_prenorm_residual", "residual_in_fp32", "time_step_floor",
+                 "time_step_init_scheme", "time_step_max", "time_step_min", "time_step_scale"});
+  return mixer;
+}
+
 /// Mamba in transformers.
 [[gnu::cold]] inline Architecture mamba_of(ConfigFields& fields) {
   Architecture a{.family = "mamba"};
@@ -318,20 +336,9 @@ class ConfigFields {
   a.options.vocab_size = fields.size("vocab_size");
   a.options.tie_embeddings = fields.boolean("tie_word_embeddings", true);
   a.options.norm_eps = fields.real("layer_norm_epsilon", 1e-5f);
-  ArchitectureBranch mixer{.layer = ArchitectureBranch::mamba};
-  mixer.d_state = fields.size("state_size", 16);
-  mixer.scan = {.d_conv = fields.size("conv_kernel", 4),
-                .expand = fields.size("expand", 2),
-                .dt_rank = (a.d_model + 15) / 16};
-  if (const auto& rank = fields.value("time_step_rank"); !rank.is_null() && rank != "auto")
-    mixer.scan.dt_rank = fields.as_size("time_step_rank", rank);
-  fields.expect("intermediate_size", mixer.scan.expand * a.d_model);
+  const ArchitectureBranch mixer = mamba_branch(fields, a.d_model);
   fields.expect("hidden_act", "silu");
-  fields.expect("use_bias", false);
-  fields.expect("use_conv_bias", true);
-  fields.ignore({"rescale_prenorm_residual", "residual_in_fp32", "time_step_floor",
-                 "time_step_init_scheme", "time_step_max", "time_step_min", "time_step_scale",
-                 "use_associative_scan", "use_mambapy", "d_inner", "d_model", "fused_add_norm",
+  fields.ignore({"use_associative_scan", "use_mambapy", "d_inner", "d_model", "fused_add_norm",
                  "n_layer", "rms_norm", "ssm_cfg", "pad_vocab_size_multiple"});
   a.branches.assign(static_cast<std::size_t>(fields.size("num_hidden_layers")), mixer);
   return a;
@@ -441,12 +448,93 @@ class ConfigFields {
   return a;
 }
 
+/// Sets the mixers of the blocks that one specification in flash-linear-attention's `attn` lists.
+[[gnu::cold]] inline void read_fla_attention(const ConfigFields& fields, const std::string& name,
+                                             const nlohmann::json& spec, int d_model,
+                                             std::vector<ArchitectureBranch>& mixers) {
+  if (!spec.is_object()) fields.refuse(name, "an object", spec);
+  ArchitectureBranch attention{.layer = ArchitectureBranch::attention};
+  AttentionOptions& heads = attention.heads;
+  const nlohmann::json* layers = nullptr;
+  for (const auto& [key, value] : spec.items()) {
+    const std::string field = name + "." + key;
+    if (key == "layers")
+      layers = &value;
+    else if (key == "num_heads")
+      heads.n_heads = fields.as_size(field, value);
+    else if (key == "num_kv_heads")
+      heads.n_kv_heads = value.is_null() ? 0 : fields.as_size(field, value);
+    else if (key == "window_size")  // counts the token itself, as here
+      attention.window = value.is_null() ? 0 : fields.as_size(field, value);
+    else if (key == "rope_theta")
+      heads.rope_theta = fields.as_real(field, value);
+    else if (key == "qkv_bias" && value.is_boolean())
+      heads.qkv_bias = value.get<bool>();
+    else
+      fail({fields.source(), ": ", field, ": ", json_text(value), ": this field is not supported"});
+  }
+  if (heads.n_heads == 0 || d_model % heads.n_heads != 0)
+    fields.refuse(name + ".num_heads", join({"a divisor of hidden_size, ", d_model}), spec);
+  if (heads.n_kv_heads == 0) heads.n_kv_heads = heads.n_heads;
+  if (heads.n_heads % heads.n_kv_heads != 0)
+    fields.refuse(name + ".num_kv_heads", join({"a divisor of num_heads, ", heads.n_heads}), spec);
+  if (!(heads.rope_theta > 0)) fields.refuse(name + ".rope_theta", "a positive number", spec);
+  heads.head_dim = d_model / heads.n_heads;
+  if (!layers || !layers->is_array())
+    fields.refuse(name + ".layers", "a list of blocks", layers ? *layers : nlohmann::json());
+  for (const auto& layer : *layers) {
+    const int blocks = static_cast<int>(mixers.size());
+    if (!layer.is_number_integer() || layer < 0 || layer >= blocks)
+      fields.refuse(name + ".layers", join({"numbers from 0 to ", blocks - 1}), layer);
+    ArchitectureBranch& mixer = mixers[layer.get<std::size_t>()];
+    if (mixer.layer == ArchitectureBranch::attention)
+      fields.refuse(name + ".layers", "each block once", layer);
+    mixer = attention;
+  }
+}
+
+/// Samba in flash-linear-attention: blocks of a mixer, Mamba or attention, and an MLP.
+[[gnu::cold]] inline Architecture fla_samba_of(ConfigFields& fields) {
+  Architecture a{.family = "samba"};
+  a.d_model = fields.size("hidden_size");
+  a.options.vocab_size = fields.size("vocab_size", 32000);
+  a.options.tie_embeddings = fields.boolean("tie_word_embeddings", false);
+  a.options.norm_eps = fields.real("norm_eps", 1e-5f);
+  ArchitectureBranch mamba = mamba_branch(fields, a.d_model);
+  ArchitectureBranch mlp{.layer = ArchitectureBranch::mlp};
+  // Two thirds of hidden_ratio times the width, in steps of 256; intermediate_size is Mamba's.
+  const std::int64_t ratio = fields.size("hidden_ratio", 4);
+  mlp.d_ff = fields.as_size("hidden_ratio", round_up(ratio * a.d_model * 2 / 3, std::int64_t{256}));
+  fields.expect("hidden_act", "swish");
+  fields.expect("attnres_block_size", nullptr);
+  fields.ignore({"fuse_norm", "fuse_swiglu", "fuse_cross_entropy", "fuse_linear_cross_entropy",
+                 "use_l2warp"});
+
+  const int blocks = fields.size("num_hidden_layers", 18);
+  std::vector<ArchitectureBranch> mixers(static_cast<std::size_t>(blocks), mamba);
+  const auto standard = nlohmann::json::parse(
+      R"({"layers": [1, 3, 5, 7, 9, 11, 13, 15, 17], "num_heads": 18, "num_kv_heads": 18,
+          "qkv_bias": false, "window_size": 2048, "rope_theta": 10000.0})");
+  nlohmann::json attn = fields.has("attn") ? fields.value("attn") : standard;
+  if (attn == standard) {  // of as many blocks as there are
+    auto& layers = attn["layers"];
+    while (!layers.empty() && layers.back() >= blocks) layers.erase(layers.size() - 1);
+  }
+  if (attn.is_array())
+    for (std::size_t i = 0; i < attn.size(); ++i)
+      read_fla_attention(fields, join({"attn[", i, "]"}), attn[i], a.d_model, mixers);
+  else if (!attn.is_null())
+    read_fla_attention(fields, "attn", attn, a.d_model, mixers);
+  for (const ArchitectureBranch& mixer : mixers) a.branches.insert(a.branches.end(), {mixer, mlp});
+  return a;
+}
+
 }  // namespace detail
 
 /// The architecture that the text of a config.json describes. Known are the model types llama,
-/// mistral, phi3, qwen3, gemma, gemma2, gemma3_text, recurrent_gemma and mamba of transformers, the original Mamba, and
-/// the public Samba code. Throws Error, naming source, field and value, for other types and for fields that this library does
-/// not implement.
+/// mistral, phi3, qwen3, gemma, gemma2, gemma3_text, recurrent_gemma and mamba of transformers, the
+/// original Mamba, the public Samba code, and Samba in flash-linear-attention. Throws Error, naming
+/// source, field and value, for other types and for fields that this library does not implement.
 [[gnu::cold]] inline Architecture architecture_of_config(std::string_view text,
                                                          const std::string& source) {
   detail::ConfigFields fields(text, source);
@@ -464,6 +552,8 @@ class ConfigFields {
     a = detail::original_mamba_of(fields);
   else if ((type.empty() || type == "samba") && fields.has("n_embd"))
     a = detail::samba_of(fields);
+  else if (type == "samba" && fields.has("hidden_size"))
+    a = detail::fla_samba_of(fields);
   else
     fields.refuse(
         "model_type",
