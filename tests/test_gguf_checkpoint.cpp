@@ -266,6 +266,8 @@ TEST_CASE("load_gguf: the factors of rotary frequencies are those of the type") 
   write(std::vector<float>(7, 1));
   CHECK(message_of([&] { load_gguf<Unscaled>(path); }) ==
         tensor + "expected 8 elements by branch 0 of the model, found 7");
+  write(std::vector<float>(7, 8));
+  CHECK_MESSAGE_OF(architecture_of(GgufFile(path)), tensor + "expected 8 elements by ", "found 7");
   std::string halves = extended(model_path(), {}, std::vector<float>(8, 1));
   const std::string name = text("rope_freqs.weight");
   halves[halves.find(name) + name.size() + 4 + 8] = 26;  // I32, of the same size

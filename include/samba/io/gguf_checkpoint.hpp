@@ -202,7 +202,7 @@ struct RopeLister {
   kernels::RopeScaling scaling;
   for (const float x : factors) scaling.factor = (std::max)(scaling.factor, x);
   const double slowest = static_cast<double>(scaling.factor);
-  if (slowest == 1) return scaling;
+  if (slowest == 1 || factors.size() != static_cast<std::size_t>(rope.rotary / 2)) return scaling;
   scaling.original = 8192;
   for (std::size_t i = 0; i < factors.size(); ++i) {
     const double x = static_cast<double>(factors[i]);
