@@ -34,6 +34,20 @@ constexpr Matrix2d matrices[] = {{"in_proj, w1, w2", 8192, 2048, 12 + 48},
                                  {"w3", 2048, 8192, 24},
                                  {"head", 50304, 2048, 1}};
 
+/// The product of some rows of x with a matrix of this shape.
+kernels::MatmulArgs<RowMajor<bf16>, bf16> product(const Matrix2d& m, std::int64_t rows,
+                                                  const bf16* w, const Arena& x, const Arena& out) {
+  return {.w = w,
+          .bias = nullptr,
+          .x = reinterpret_cast<const bf16*>(x.data()),
+          .x_stride = m.K,
+          .out = reinterpret_cast<bf16*>(out.data()),
+          .out_stride = m.N,
+          .rows = rows,
+          .N = m.N,
+          .K = m.K};
+}
+
 void measure_matrices(bool all) {
   constexpr std::int64_t pool_values = std::int64_t{320} << 20;
   const Arena pool = numbers(pool_values), xs = numbers(64 * 8192);
@@ -47,16 +61,8 @@ void measure_matrices(bool all) {
       const double floor = static_cast<double>(size) * 2 / bandwidth;
       // Every product reads other weights, more than the L2 cache holds before they come again.
       const auto args_of = [&](std::int64_t i) {
-        return kernels::MatmulArgs<RowMajor<bf16>, bf16>{
-            .w = reinterpret_cast<const bf16*>(pool.data()) + i % buffers * size,
-            .bias = nullptr,
-            .x = reinterpret_cast<const bf16*>(xs.data()),
-            .x_stride = m.K,
-            .out = reinterpret_cast<bf16*>(out.data()),
-            .out_stride = m.N,
-            .rows = rows,
-            .N = m.N,
-            .K = m.K};
+        return product(m, rows, reinterpret_cast<const bf16*>(pool.data()) + i % buffers * size, xs,
+                       out);
       };
       const auto time = [&](const cuda::Device& device, auto&& multiply) {
         const auto all_of_them = [&] {
@@ -123,16 +129,7 @@ void measure_library() {
   for (const std::int64_t rows : {2048, 4096, 8192})
     for (const Matrix2d& m : matrices) {
       if (m.N > 8192) continue;
-      const kernels::MatmulArgs<RowMajor<bf16>, bf16> a{
-          .w = reinterpret_cast<const bf16*>(w.data()),
-          .bias = nullptr,
-          .x = reinterpret_cast<const bf16*>(x.data()),
-          .x_stride = m.K,
-          .out = reinterpret_cast<bf16*>(out.data()),
-          .out_stride = m.N,
-          .rows = rows,
-          .N = m.N,
-          .K = m.K};
+      const auto a = product(m, rows, reinterpret_cast<const bf16*>(w.data()), x, out);
       std::vector<double> times;
       for (int choice = 0; choice < 12; ++choice) {
         if (!kernels::matmul_by_library(device.get(), a, choice)) break;
