@@ -31,8 +31,8 @@ class CudaBackend {
   static constexpr bool on_host = false;
   static constexpr int vocab_size = Model::vocab_size;
 
-  CudaBackend(const Weights& weights, const Options& options)
-      : options_(options), device_(std::make_unique<Device>(options.overlap)), weights_(weights) {}
+  CudaBackend(const Weights& weights, const Options& o)
+      : options_(o), device_(std::make_unique<Device>(o.overlap)), weights_(weights) {}
 
   static Options check_options(const char*, Options o) { return o; }
 

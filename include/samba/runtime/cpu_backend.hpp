@@ -32,8 +32,7 @@ class CpuBackend {
   using States = typename Model::template States<P>;
   static constexpr bool on_host = true;
 
-  CpuBackend(const Weights& weights, const Options& options)
-      : weights_(&weights), options_(options) {}
+  CpuBackend(const Weights& weights, const Options& o) : weights_(&weights), options_(o) {}
 
   [[gnu::cold]] static Options check_options(const char* who, Options o) {
     if (o.threads < 0)
