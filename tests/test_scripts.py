@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The scripts have help of their own, and scripts/bench builds no more than its filter needs."""
+"""The scripts have help of their own, scripts/bench builds no more than its filter needs, and tables are right."""
 import contextlib
 import csv
 import io
@@ -13,7 +13,9 @@ import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks" / "peers"))
 import plots  # noqa: E402
+import published  # noqa: E402
 import run as bench  # noqa: E402
 
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if os.access(path, os.X_OK))
@@ -47,6 +49,13 @@ class Scripts(unittest.TestCase):
         done = self.output(ROOT / "scripts" / "train", "no-such-text.txt")
         self.assertEqual(done.returncode, 1)
         self.assertIn("no file no-such-text.txt", done.stderr)
+
+    def test_peers_names_what_it_expects(self):
+        for options, message in [(["--published", "llama"], "--published: expected smollm2 or gemma3, found 'llama'"),
+                                 (["--published"], "--published: expected smollm2 or gemma3, found ''"),
+                                 (["--published", "gemma3", "--threads"], "--threads: expected a value")]:
+            done = self.output(ROOT / "scripts" / "peers", *options)
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (2, "", f"scripts/peers: {message}\n"))
 
 
 class Bench(unittest.TestCase):
@@ -84,6 +93,27 @@ class Bench(unittest.TestCase):
                                                        "source", "ceiling_gb_per_s", "ceiling_gflop_per_s")]
                               for line in read(path)],
                              [["mamba", "bf16", "100", "100", "0.8000", "memory", "40", "100"]])
+
+
+class Published(unittest.TestCase):
+    def test_tables(self):
+        decode = published.Row("q4", "decode, tokens/s", True, [50., 60., 40.], [20., 40., 25.], [4e10] * 3,
+                               [[0.5, 0.2], [0.6, 0.4], [0.4, 0.25]])
+        load = published.Row("q4", "load, s", False, [1., 2., 4.], [0.5, 1.5, 1.], [4e10] * 3)
+        self.assertEqual((decode.ratios, decode.ratio), ([2.5, 1.5, 1.6], 2.0))
+        self.assertEqual((load.ratios, load.ratio), ([0.5, 0.75, 0.25], 0.5))
+        lines = published.table([decode, load])
+        self.assertEqual([line.split() for line in lines[1:]],
+                         ["q4 decode, tokens/s 50 25 2.00 50 %, 25 % 2.50 1.50 1.60".split(),
+                          "load, s 2 1 0.50 0.50 0.75 0.25".split()])
+        self.assertLess(max(map(len, lines)), 111)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "published.csv"
+            published.write_csv(path, [decode, load])
+            self.assertEqual([[line[name] for name in ("file", "what", "turn", "ratio", "samba_of_bandwidth")]
+                              for line in read(path)][2:4],
+                             [["Q4_0", "decode, tokens/s", "3", "1.6000", "0.4000"],
+                              ["Q4_0", "load, s", "1", "0.5000", ""]])
 
 
 if __name__ == "__main__":

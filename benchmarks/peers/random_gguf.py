@@ -15,6 +15,12 @@ TYPES = {"f32": None, "bf16": gguf.GGMLQuantizationType.BF16, "q8_0": gguf.GGMLQ
          "q4_0": gguf.GGMLQuantizationType.Q4_0}
 
 
+def matrix_type(name, type_name):
+    """The type of a matrix in a file of this type."""
+    of_head = type_name == "q4_0" and name in ("token_embd.weight", "output.weight")
+    return TYPES["q8_0"] if of_head else TYPES[type_name]
+
+
 def llama438m(writer):
     """Yields name, shape and whether the tensor is a matrix; so does mamba130m."""
     d_model, layers, d_ff, heads, vocabulary = 1536, 12, 4096, 12, 32000
@@ -73,7 +79,6 @@ MODELS = {"llama438m": ("llama", llama438m), "mamba130m": ("mamba", mamba130m)}
 
 def main(model, type_name, path):
     architecture, tensors = MODELS[model]
-    quantised = TYPES[type_name]
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_tokenizer_model("no_vocab")
     random = np.random.default_rng(1)
@@ -83,9 +88,8 @@ def main(model, type_name, path):
             values = np.ones(shape, np.float32)
         elif name.endswith("ssm_a"):
             values = -1 - np.abs(values)
-        if is_matrix and quantised is not None and (type_name == "bf16" or shape[-1] % 32 == 0):
-            of_head = type_name == "q4_0" and name in ("token_embd.weight", "output.weight")
-            kind = TYPES["q8_0"] if of_head else quantised
+        if is_matrix and TYPES[type_name] is not None and (type_name == "bf16" or shape[-1] % 32 == 0):
+            kind = matrix_type(name, type_name)
             writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(name, values)

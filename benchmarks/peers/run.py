@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares samba with PyTorch on this machine's processors, and with llama.cpp where its llama-bench is given.
+"""Compares samba with PyTorch on this machine's processors.
 
 Each comparison runs samba, the other one, and samba again, close in time, because a shared machine changes from minute
 to minute; medians count. Floors are those of benchmarks/run.py, max(bytes / bandwidth, flops / dot rate) with the rates
@@ -18,15 +18,14 @@ import re
 import statistics
 import subprocess
 import sys
-import venv
 from dataclasses import dataclass, field
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # before this folder, whose run.py this is
 import plots  # noqa: E402
 import run as bench  # noqa: E402
+from common import environment_for, output_of, progress, python_with  # noqa: E402
 
-MODELS = "Samba-421M against another architecture of its size, "
 # What is compared: (name, regular expression of samba's row, row of torch_rows.py, tokens of a call). In the training
 # step by oneDNN that is where PyTorch gets its products from, instead of F.linear.
 COMPARISONS = [
@@ -80,34 +79,6 @@ class Comparison:
         return self.peer.time / self.samba.time
 
 
-def output_of(command, environment):
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    except OSError as error:
-        sys.exit(f"{command[0]} does not start: {error.strerror}.")
-    if done.returncode:
-        sys.exit(f"{command[0]} failed with status {done.returncode}:\n{done.stderr}")
-    return done.stdout
-
-
-def progress(text):
-    print(f"{text} ...", file=sys.stderr, flush=True)
-
-
-def torch_python(folder):
-    """The Python of the environment in that folder, which is made and given PyTorch if it has none."""
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        progress(f"Making a Python environment in {folder}")
-        venv.create(folder, with_pip=True)
-    if subprocess.run([str(python), "-c", "import torch"], stderr=subprocess.DEVNULL).returncode:
-        progress(f"Installing PyTorch into {folder} (several GB where its package brings GPU libraries)")
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "torch", "numpy"]
-        if subprocess.run(command).returncode:
-            sys.exit(f"pip could not install PyTorch into {folder}.")
-    return python
-
-
 def samba_rows(programs, environment):
     """Row name without its threads -> the program that has it."""
     rows = {}
@@ -143,14 +114,6 @@ class Runner:
         self.torch_version = report["version"]
         return report["rows"][0]
 
-    def llama(self, program, model):
-        """llama-bench's rows of a prompt of 512 tokens and of 64 generated ones."""
-        command = [str(program), "-m", str(model), "-o", "json", "-t", str(self.threads), "-p", "512", "-n", "64"]
-        try:
-            return json.loads(output_of(command, self.environment))
-        except json.JSONDecodeError:
-            sys.exit(f"{program} wrote no JSON.")
-
 
 def compare(name, rows, peer, tokens):
     """Of several runs of samba's row and one side of the other one."""
@@ -179,31 +142,6 @@ def torch_comparisons(runner, python, pattern):
         peer = Side("PyTorch", result["bytes"], result["flops"], result["times"])
         comparisons.append(compare(name, [before, runner.samba(row)], peer, tokens))
     return comparisons, skipped
-
-
-def llama_type(model_type):
-    """The type of samba's weights that is nearest to that of the file."""
-    types = {r"F32": "f32", r"\bQ4_[01]\b": "q4", r"\bI?Q\d": "int8"}
-    return next((type for pattern, type in types.items() if re.search(pattern, model_type)), "bf16")
-
-
-def llama_comparisons(runner, program, model):
-    """Here samba runs between two runs of llama-bench, which tells the type of its file's weights."""
-    progress("llama.cpp")
-    first = runner.llama(program, model)
-    type = llama_type(first[0]["model_type"])
-    prefill = runner.samba(f"model/prefill_{type}/samba421m/512" if type == "f32" else
-                           f"model/prefill_{type}_kv_bf16/samba421m/512")
-    decode = runner.samba(f"model/decode_{type}/samba421m/1_at_0")
-    comparisons = []
-    for one, two in zip(first, runner.llama(program, model)):
-        prompt = one["n_prompt"]
-        what, ours = (f"prefill of {prompt} tokens", prefill) if prompt else ("decode of single tokens", decode)
-        tokens = prompt or 1  # a time is that of the prompt, or of one token
-        peer = Side("llama.cpp", one["model_size"], 2 * one["model_n_params"] * tokens,
-                    [tokens / rate for rate in one["samples_ts"] + two["samples_ts"]])
-        comparisons.append(compare(f"{what}, {type} / {one['model_type']} *", [ours], peer, tokens))
-    return comparisons
 
 
 def unlike(comparison):
@@ -255,45 +193,31 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="1, or all processors (default)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter repetitions")
     parser.add_argument("--filter", default=".", metavar="REGEX", help="comparisons with PyTorch whose name matches")
-    parser.add_argument("--llama-bench", type=pathlib.Path, metavar="PATH", help="llama.cpp's llama-bench")
-    parser.add_argument("--llama-model", type=pathlib.Path, metavar="FILE", help="the .gguf file that it runs")
     options = parser.parse_args()
-    if bool(options.llama_bench) != bool(options.llama_model):
-        parser.error("--llama-bench and --llama-model need each other")
-    for path in filter(None, (options.programs, options.llama_bench, options.llama_model)):
-        if not path.exists():
-            sys.exit(f"{path} does not exist.")
+    if not options.programs.exists():
+        sys.exit(f"{options.programs} does not exist.")
 
     options.output.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ, SAMBA_BENCH_LARGE="1", OMP_NUM_THREADS=str(options.threads),
+    environment = dict(environment_for(options.threads), SAMBA_BENCH_LARGE="1",
                        SAMBA_BENCH_WEIGHTS=str(options.output / "training.safetensors"))
-    load = os.getloadavg()[0]
-    if load > 0.5 * os.cpu_count():
-        print(f"The machine is busy (load {load:.1f} on {os.cpu_count()} processors): these times are not its best.",
-              file=sys.stderr)
-        # Threads that wait for each other must not take the processor from those that they wait for.
-        environment.setdefault("OMP_WAIT_POLICY", "passive")
     runner = Runner(options, environment)
     if not runner.rows:
         sys.exit(f"{options.programs} has no benchmarks: build them first.")
-    python = torch_python(options.environment or options.output / "peers-env")
+    python = python_with(["torch", "numpy"], options.environment or options.output / "peers-env",
+                         " (several GB where its package brings GPU libraries)")
 
     comparisons, skipped = torch_comparisons(runner, python, options.filter)
-    if options.llama_bench:
-        comparisons += llama_comparisons(runner, options.llama_bench.resolve(), options.llama_model)
     if not comparisons:
         sys.exit("Nothing was compared"
              + (": samba has no rows for " + "; ".join(skipped) if skipped else f": no name matches {options.filter}")
              + ".")
-    machine = f"{options.threads} of {os.cpu_count()} processors"
-    if hasattr(runner, "torch_version"):
-        machine += f", PyTorch {runner.torch_version}"
-    machine += f", {datetime.date.today()}"
+    machine = (f"{options.threads} of {os.cpu_count()} processors, PyTorch {runner.torch_version}, "
+               f"{datetime.date.today()}")
     print(machine + "\n")
     print_table(comparisons)
     if any(unlike(c) for c in comparisons):
-        print("\n* Not like for like: " + MODELS + "PyTorch's Llama-438M\n  or llama.cpp's file. "
-              "Each is held against the floor of its own bytes and FLOPs; the floor printed is samba's.")
+        print("\n* Not like for like: Samba-421M against another architecture of its size, PyTorch's Llama-438M.\n"
+              "  Each is held against the floor of its own bytes and FLOPs; the floor printed is samba's.")
     if skipped:
         print("Skipped, because samba has no such row: " + "; ".join(skipped) + ".")
     write_csv(options.output / "peers.csv", comparisons)
