@@ -100,11 +100,9 @@ class Published(unittest.TestCase):
         decode = published.Row("q4", "decode, tokens/s", True, [50., 60., 40.], [20., 40., 25.], [4e10] * 3,
                                [[0.5, 0.2], [0.6, 0.4], [0.4, 0.25]])
         load = published.Row("q4", "load, s", False, [1., 2., 4.], [0.5, 1.5, 1.], [4e10] * 3)
-        self.assertEqual((decode.ratios, decode.ratio), ([2.5, 1.5, 1.6], 2.0))
-        self.assertEqual((load.ratios, load.ratio), ([0.5, 0.75, 0.25], 0.5))
         lines = published.table([decode, load])
         self.assertEqual([line.split() for line in lines[1:]],
-                         ["q4 decode, tokens/s 50 25 2.00 50 %, 25 % 2.50 1.50 1.60".split(),
+                         ["q4 decode, tokens/s 50 25 1.60 50 %, 25 % 2.50 1.50 1.60".split(),
                           "load, s 2 1 0.50 0.50 0.75 0.25".split()])
         self.assertLess(max(map(len, lines)), 111)
         with tempfile.TemporaryDirectory() as folder:

@@ -53,17 +53,10 @@ class Row:
     bandwidth: list = field(default_factory=list)  # bytes/s
     of_bandwidth: list = field(default_factory=list)  # of decoding: pairs of parts that the weights' bytes need
 
-    def better(self, samba, other):
-        """How many times samba is as good."""
-        return samba / other if self.more_is_better else other / samba
-
     @property
     def ratios(self):
-        return [self.better(*pair) for pair in zip(self.samba, self.other)]
-
-    @property
-    def ratio(self):
-        return self.better(statistics.median(self.samba), statistics.median(self.other))
+        """How many times samba is as good, in each turn."""
+        return [samba / other if self.more_is_better else other / samba for samba, other in zip(self.samba, self.other)]
 
 
 class Runner:
@@ -126,9 +119,9 @@ def table(rows):
     for i, row in enumerate(rows):
         of = [f"{100 * statistics.median(parts):.0f} %" for parts in zip(*row.of_bandwidth)]
         type = row.type if i == 0 or rows[i - 1].type != row.type else ""
-        lines.append(f"{type:4}  {row.name:17} {number(statistics.median(row.samba)):>7} "
-                     f"{number(statistics.median(row.other)):>9}  {row.ratio:5.2f}   {', '.join(of):16}  "
-                     + " ".join(f"{ratio:.2f}" for ratio in row.ratios))
+        samba, other, ratio = (statistics.median(turns) for turns in (row.samba, row.other, row.ratios))
+        lines.append(f"{type:4}  {row.name:17} {number(samba):>7} {number(other):>9}  {ratio:5.2f}   "
+                     f"{', '.join(of):16}  " + " ".join(f"{ratio:.2f}" for ratio in row.ratios))
     return lines
 
 
