@@ -88,6 +88,32 @@ TensorRef<float> packed_rows(T* data, std::int64_t rows, std::int64_t row_size) 
   return tensor;
 }
 
+/// Copies every block of a tensor, as a row of its own, to a matrix of T. It must be copied if its first
+/// half fits, and its numbers then stay what they are. Returns how many were copied.
+template <class T, class Fits>
+int copied_blocks(GgufTensor stored, Fits fits) {
+  constexpr int size = 32;
+  const auto blocks = static_cast<int>(stored.rows() * stored.columns() / size);
+  stored.shape = Shape{blocks, size};
+  std::vector<std::byte> memory(static_cast<std::size_t>(Packing<T>::bytes(blocks, size)));
+  const auto to = packed_rows(reinterpret_cast<T*>(memory.data()), blocks, size);
+  std::vector<float> expected(size), found(size);
+  int copied = 0;
+  for (int r = 0; r < blocks; ++r) {
+    CAPTURE(stored.name, r);
+    read_rows(stored, r, 1, expected);
+    const std::byte* const block =
+        stored.data.data() + static_cast<std::size_t>(r) * stored.row_bytes();
+    const bool expect = fits(detail::half_at(reinterpret_cast<const std::uint8_t*>(block)));
+    CHECK(copy_row(stored, r, to, r) == expect);
+    if (!expect) continue;
+    to.get_row(r, found.data());
+    CHECK(found == expected);
+    ++copied;
+  }
+  return copied;
+}
+
 /// As Llama3, with another kind of attention.
 template <auto Options>
 struct LlamaOf : LanguageModel<Repeat<2, HybridStack<Attention<Options>, SwiGLU<64, 112>>>,
@@ -106,36 +132,77 @@ TEST_CASE("load_gguf gives the weights of the safetensors checkpoint") {
 
 TEST_CASE("load_gguf: blocks of Q4_0 and Q4_1 are q4's own, whatever their numbers") {
   const GgufFile file(data_path("gguf/types.gguf"));
-  for (const char* name : {"q4_0", "q4_1"}) {
-    GgufTensor stored = file.tensor(name);  // each block as a row of its own
-    constexpr int blocks = 48, size = 32;
-    stored.shape = Shape{blocks, size};
-    Matrix<q4, blocks, size> matrix;
-    Arena arena(decltype(matrix)::bytes);
-    matrix.bind(arena.data());
-    const auto to = packed_rows(matrix.data(), blocks, size);
-    std::vector<float> expected(size), found(size);
-    int copied = 0;
-    for (int r = 0; r < blocks; ++r) {
-      CAPTURE(name, r);
-      read_rows(stored, r, 1, expected);
-      // The minimum is the scale of Q4_0 times -8, which must fit in a half.
-      const auto at = static_cast<std::size_t>(r) * stored.row_bytes();
-      const float d =
-          detail::half_at(reinterpret_cast<const std::uint8_t*>(stored.data.data()) + at);
-      const bool fits = stored.type == GgmlType::q4_1 || std::abs(d) < 8190;
-      CHECK(copy_row(stored, r, to, r) == fits);
-      if (!fits) continue;
-      matrix.get_row(r, found.data());
-      CHECK(found == expected);
-      ++copied;
-    }
-    CHECK(copied > 40);
-    CHECK_FALSE(
-        copy_row(stored, 0, packed_rows(reinterpret_cast<int8*>(matrix.data()), 48, 32), 0));
+  // The minimum is the scale of Q4_0 times -8, which must fit in a half.
+  CHECK(copied_blocks<q4>(file.tensor("q4_0"), [](float d) { return std::abs(d) < 8190; }) > 40);
+  CHECK(copied_blocks<q4>(file.tensor("q4_1"), [](float) { return true; }) == 48);
+  for (const char* name : {"q4_0", "q8_0", "q5_1", "f32"}) {
+    CAPTURE(name);
+    std::byte unused[1];
+    const GgufTensor& stored = file.tensor(name);
+    if (stored.type != GgmlType::q4_0)
+      CHECK_FALSE(copy_row(stored, 0, packed_rows(reinterpret_cast<q4*>(unused), 3, 512), 0));
+    if (stored.type != GgmlType::q8_0)
+      CHECK_FALSE(copy_row(stored, 0, packed_rows(reinterpret_cast<int8*>(unused), 3, 512), 0));
+    CHECK_FALSE(copy_row(stored, 0, packed_rows(reinterpret_cast<bf16*>(unused), 3, 512), 0));
   }
-  q4 unused;
-  CHECK_FALSE(copy_row(file.tensor("q8_0"), 0, packed_rows(&unused, 3, 512), 0));
+}
+
+TEST_CASE("load_gguf: blocks of Q8_0 are int8's own, whatever their numbers") {
+  const GgufFile file(data_path("gguf/types.gguf"));
+  std::vector<std::byte> memory(static_cast<std::size_t>(Packing<int8>::bytes(3, 512)));
+  auto square_blocks = packed_rows(reinterpret_cast<int8*>(memory.data()), 3, 512);
+  square_blocks.layout = Layout::blocks;  // whose rows stand otherwise
+  CHECK_FALSE(copy_row(file.tensor("q8_0"), 0, square_blocks, 0));
+  const auto finite = [](float d) { return is_finite(d); };
+  CHECK(copied_blocks<int8>(file.tensor("q8_0"), finite) == 48);
+  // Scales: zeros, the smallest and the largest halves, and those that are not finite. Every code.
+  const std::uint16_t scales[] = {0,      0x8000, 0x0001, 0x8001, 0x7bff,
+                                  0xfbff, 0x3c00, 0x7c00, 0xfc00, 0x7e00};
+  std::vector<std::uint8_t> bytes;
+  for (const std::uint16_t scale : scales)
+    for (int code = -128; code < 128; ++code) {
+      if (code % 32 == 0)
+        bytes.insert(bytes.end(), {static_cast<std::uint8_t>(scale & 255),
+                                   static_cast<std::uint8_t>(scale >> 8)});
+      bytes.push_back(static_cast<std::uint8_t>(code));
+    }
+  GgufTensor stored{"q", GgmlType::q8_0, Shape{80, 32}, std::as_bytes(std::span(bytes))};
+  CHECK(copied_blocks<int8>(stored, finite) == 7 * 8);
+}
+
+TEST_CASE("load_gguf: matrices of int8 are the numbers of a file in Q8_0") {
+  using Model = golden::Llama3;
+  const std::string path = data_path("gguf/llama3-q8_0.gguf");
+  const auto expected = load_gguf<Model>(path);
+  const auto a = expected.tensors();
+  const auto check_weights = [&](const auto& weights, std::size_t matrices) {
+    const auto b = weights.tensors();
+    REQUIRE(a.size() == b.size());
+    std::size_t compared = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      CAPTURE(a[i].branch, a[i].name);
+      // Rows of 112 have no whole blocks and are in float32 in the file.
+      if (!b[i].template elements<int8>() || b[i].row_size != 64) continue;
+      CHECK(same_bits(values_of(a[i]), values_of(b[i])));
+      ++compared;
+    }
+    CHECK(compared == matrices);
+  };
+  check_weights(load_gguf<Model, int8>(path), 9);
+  check_weights(load_gguf<Model, q4>(path), 1);  // the head
+
+  // A scale of the key that is not finite.
+  std::string bytes = read_file(path);
+  const GgufFile file(path);
+  const GgufTensor& key = file.tensor("blk.1.attn_k.weight");
+  const std::string_view blocks(reinterpret_cast<const char*>(key.data.data()), key.data.size());
+  const std::size_t at = bytes.find(blocks);
+  constexpr std::uint16_t infinite = 0x7c00, negative_infinite = 0xfc00, nan = 0x7e00;
+  for (const std::uint16_t bad : {infinite, negative_infinite, nan}) {
+    std::memcpy(bytes.data() + at + 34 * (3 * 2 + 1), &bad, 2);  // the second block of row 3
+    CHECK(message_of_loading<Model, int8>(bytes).ends_with(
+        "tensor blk.1.attn_k.weight: element 224 is not finite"));
+  }
 }
 
 TEST_CASE("load_gguf: Gemma 3, whose norms are stored as scales") {

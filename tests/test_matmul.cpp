@@ -235,6 +235,44 @@ TEMPLATE_TEST_CASE("matmul: a row that T does not hold is off by its rounding, n
   CHECK(off > 0.05);  // it is rounded, also where the instructions would not ask for it
 }
 
+TEST_CASE("matmul: int8 weights of all 256 codes, -128 among them, with scales of both signs") {
+  Random rng;
+  CAPTURE(rng.seed);
+  constexpr int K = 96, rows = 7;
+  Owned<int8, any_N, K> w(std::vector<float>(any_N * K));
+  auto x = held<int8>(rng.values(rows * K), K);
+  std::fill_n(x.begin(), K, 127.f);  // the largest sums
+  std::fill_n(x.begin() + K, K, -127.f);
+  std::vector<double> exact(rows * any_N);
+  for (std::int64_t n = 0; n < any_N; ++n)
+    for (std::int64_t block = 0; block < K / 32; ++block) {
+      const float scale = n % 3 == 0 ? -0.5f : 2.f;
+      int8 q[32];
+      for (int k = 0; k < 32; ++k)
+        q[k] = n < 8 ? int8(-128) : static_cast<int8>((n * K + block * 32 + k) % 256 - 128);
+      Packing<int8>::set_group(w.matrix.data(), n, K, block, scale, q, 32);
+      for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t k = 0; k < 32; ++k)
+          exact[static_cast<std::size_t>(i * any_N + n)] +=
+              double{scale} * q[k] * double{x[static_cast<std::size_t>(i * K + block * 32 + k)]};
+    }
+  // Whole numbers of halves below 2^23: no sum is rounded.
+  std::vector<float> out(rows * any_N);
+  kernels::matmul(context<int8>(), w.matrix, {x.data(), rows}, {out.data(), rows});
+  CHECK(std::equal(out.begin(), out.end(), exact.begin()));
+  reference::matmul(MatmulArgs<int8>{.w = w.matrix.data(),
+                                     .bias = nullptr,
+                                     .x = x.data(),
+                                     .x_stride = K,
+                                     .out = out.data(),
+                                     .out_stride = any_N,
+                                     .rows = rows,
+                                     .N = any_N,
+                                     .K = K},
+                    Range{0, (any_N + panel_width - 1) / panel_width});
+  CHECK(std::equal(out.begin(), out.end(), exact.begin()));
+}
+
 TEMPLATE_TEST_CASE("matmul: quantised rows of zeros, and of numbers too small for a scale", "",
                    int8, q4) {
   Random rng;

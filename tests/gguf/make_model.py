@@ -4,6 +4,7 @@
 usage: make_model.py [FOLDER]    (default: ../data/gguf; needs numpy and gguf, pip install gguf==0.19.0)
 
   llama3-tiny.gguf  in float32; queries and keys with the halves of each head interleaved, as llama.cpp converts them
+  llama3-q8_0.gguf  the same with matrices in Q8_0 where rows have whole blocks; the first code of every block is -128
   gemma3-tiny.gguf  in float32; norms as 1 + weight, no pattern of windows and no local rotary base, as it converts these
 """
 
@@ -54,7 +55,7 @@ def interleaved(weight, heads):
     return np.ascontiguousarray(weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2)).reshape(rows, columns)
 
 
-def write(path, architecture, case, extra=lambda writer, config: None, convert=lambda name, weight, config: weight):
+def write(path, architecture, case, extra, convert, add=lambda writer, name, weight: writer.add_tensor(name, weight)):
     case = DATA / "golden" / case
     config = json.loads((case / "config.json").read_text())
     writer = gguf.GGUFWriter(path, architecture)
@@ -70,10 +71,10 @@ def write(path, architecture, case, extra=lambda writer, config: None, convert=l
     for name, weight in read_safetensors(case / "model.safetensors"):
         weight = convert(name, weight, config)
         if name in OUTSIDE:
-            writer.add_tensor(OUTSIDE[name], weight)
+            add(writer, OUTSIDE[name], weight)
             continue
         block, rest = name.removeprefix("model.layers.").split(".", 1)
-        writer.add_tensor(f"blk.{block}.{names[rest]}", weight)
+        add(writer, f"blk.{block}.{names[rest]}", weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -94,6 +95,15 @@ def in_pairs(name, weight, config):
     return weight
 
 
+def add_q8_0(writer, name, weight):
+    if weight.ndim == 1 or weight.shape[1] % 32 != 0:
+        return writer.add_tensor(name, weight)
+    rows = gguf.quants.quantize(weight, gguf.GGMLQuantizationType.Q8_0)
+    blocks = rows.reshape(-1, 34)  # a half, 32 codes
+    blocks[:, 2] = 0x80
+    writer.add_tensor(name, blocks.reshape(rows.shape), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+
+
 def gemma3_fields(writer, config):
     writer.add_key_length(config["head_dim"])
     writer.add_value_length(config["head_dim"])
@@ -108,6 +118,7 @@ def norm_scales(name, weight, config):
 def main(folder=DATA / "gguf"):
     folder = pathlib.Path(folder)
     write(folder / "llama3-tiny.gguf", "llama", "llama3-tiny", llama_fields, in_pairs)
+    write(folder / "llama3-q8_0.gguf", "llama", "llama3-tiny", llama_fields, in_pairs, add_q8_0)
     write(folder / "gemma3-tiny.gguf", "gemma3", "gemma3-tiny", gemma3_fields, norm_scales)
 
 

@@ -124,18 +124,24 @@ struct Packing<int8> {
   }
   static void set_part(int8* data, std::int64_t row, std::int64_t K, Range part,
                        const float* values) {
-    Int8Block* block =
-        reinterpret_cast<Int8Block*>(data) + row / panel_width * groups(K) + part.begin / group;
-    const auto r = row % panel_width;
-    for (std::int64_t begin = part.begin; begin < part.end; begin += group, ++block) {
+    for (std::int64_t begin = part.begin; begin < part.end; begin += group) {
       const float* const from = values + begin - part.begin;
       const std::int64_t n = (std::min)(part.end - begin, group);
       const Int8Scale scale = Int8Scale::best(from, n);
-      block->scale[r] = scale.value;
-      for (std::int64_t k = 0; k < n; ++k)
-        block->q[k / 4][r][k % 4] = static_cast<std::uint8_t>(
-            128 + (scale.is_finite() ? std::lrint(from[k] * scale.inverse) : 0));
+      int8 q[group] = {};
+      for (std::int64_t k = 0; scale.is_finite() && k < n; ++k)
+        q[k] = static_cast<int8>(std::lrint(from[k] * scale.inverse));
+      set_group(data, row, K, begin / group, scale.value, q, n);
     }
+  }
+  /// Sets n <= 32 k of a row, from 32 `number`, to scale * q, where q may be -128 too.
+  static void set_group(int8* data, std::int64_t row, std::int64_t K, std::int64_t number,
+                        float scale, const int8* q, std::int64_t n) {
+    Int8Block& block = reinterpret_cast<Int8Block*>(data)[row / panel_width * groups(K) + number];
+    const auto r = row % panel_width;
+    block.scale[r] = scale;
+    for (std::int64_t k = 0; k < n; ++k)
+      block.q[k / 4][r][k % 4] = static_cast<std::uint8_t>(128 + q[k]);
   }
   static void get_row(const int8* data, std::int64_t row, std::int64_t K, float* values) {
     const auto* block = reinterpret_cast<const Int8Block*>(data) + row / panel_width * groups(K);

@@ -37,20 +37,30 @@ void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out)
   }
 }
 
-/// If a tensor in a file is of Q4_0 or Q4_1 and `to` of q4, sets row `to_row` of `to` to the blocks of
-/// row `row`, whose numbers stay what they are; otherwise, and if one does not fit in a half, returns
-/// false.
-[[gnu::cold]] inline bool copy_row(const GgufTensor& from, std::int64_t row,
-                                   const TensorRef<float>& to, std::int64_t to_row) {
-  const bool symmetric = from.type == GgmlType::q4_0;
-  q4* const data = to.elements<q4>();
-  if (!data || (!symmetric && from.type != GgmlType::q4_1)) return false;
+namespace detail {
+
+/// Sets n blocks of a row of int8 to those of Q8_0; false if a scale is not finite.
+[[gnu::cold]] inline bool copy_q8_0(const std::uint8_t* block, std::int64_t n, int8* data,
+                                    std::int64_t row) {
+  constexpr std::int64_t size = Int8Block::size;
+  for (std::int64_t i = 0; i < n; ++i, block += 2 + size) {
+    const float d = half_at(block);
+    if (!is_finite(d)) return false;
+    int8 q[size];
+    std::memcpy(q, block + 2, size);
+    Packing<int8>::set_group(data, row, n * size, i, d, q, size);
+  }
+  return true;
+}
+
+/// Sets n blocks of a row of q4 to those of Q4_0 (symmetric) or Q4_1; false if a scale or a minimum
+/// does not fit in a half.
+[[gnu::cold]] inline bool copy_q4(const std::uint8_t* block, bool symmetric, std::int64_t n,
+                                  q4* data, std::int64_t row) {
   constexpr int size = Q4Block::size;
   const std::size_t nibbles = symmetric ? 2 : 4, block_bytes = nibbles + size / 2;
-  const auto* block = reinterpret_cast<const std::uint8_t*>(from.data.data()) +
-                      static_cast<std::size_t>(row) * from.row_bytes();
-  for (std::int64_t i = 0; i < to.row_size / size; ++i, block += block_bytes) {
-    const float d = detail::half_at(block), m = symmetric ? -8 * d : detail::half_at(block + 2);
+  for (std::int64_t i = 0; i < n; ++i, block += block_bytes) {
+    const float d = half_at(block), m = symmetric ? -8 * d : half_at(block + 2);
     const Q4Scale scale{f16_from_float(d), f16_from_float(m)};
     if (!scale.is_finite()) return false;
     std::uint8_t q[size];
@@ -58,9 +68,29 @@ void read_floats(const GgufTensor& tensor, std::int64_t first, std::span<R> out)
       q[k] = block[nibbles + static_cast<std::size_t>(k)] & 15;
       q[size / 2 + k] = block[nibbles + static_cast<std::size_t>(k)] >> 4;
     }
-    Packing<q4>::set_group(data, to_row, to.row_size, i, scale, q);
+    Packing<q4>::set_group(data, row, n * size, i, scale, q);
   }
   return true;
+}
+
+}  // namespace detail
+
+/// If `to` consists of what a tensor in a file does, int8 of Q8_0 or q4 of Q4_0 or Q4_1, sets row
+/// `to_row` of `to` to the blocks of row `row`, whose numbers stay what they are. Otherwise, and if a
+/// scale is not finite or a minimum does not fit in a half, returns false.
+[[gnu::cold]] inline bool copy_row(const GgufTensor& from, std::int64_t row,
+                                   const TensorRef<float>& to, std::int64_t to_row) {
+  if (to.layout != Layout::packed) return false;
+  static_assert(Int8Block::size == Q4Block::size);
+  const std::int64_t n = to.row_size / Int8Block::size;
+  const auto* const blocks = reinterpret_cast<const std::uint8_t*>(from.data.data()) +
+                             static_cast<std::size_t>(row) * from.row_bytes();
+  if (int8* const data = to.elements<int8>())
+    return from.type == GgmlType::q8_0 && detail::copy_q8_0(blocks, n, data, to_row);
+  q4* const data = to.elements<q4>();
+  const bool symmetric = from.type == GgmlType::q4_0;
+  return data && (symmetric || from.type == GgmlType::q4_1) &&
+         detail::copy_q4(blocks, symmetric, n, data, to_row);
 }
 
 namespace detail {
@@ -337,8 +367,8 @@ struct RopeLister {
 }
 
 /// Reads the weights of a Model from a GGUF file: see architecture_of. Quantised tensors are converted
-/// to float and then to T, but blocks of Q4_0 and Q4_1 to q4 directly, so that weights are the numbers
-/// in the file.
+/// to float and then to T, but blocks of Q8_0 to int8 and of Q4_0 and Q4_1 to q4 directly, so that
+/// weights are the numbers in the file.
 ///
 /// Throws Error before reading any weight if the file does not fit the type: its metadata, with the
 /// first option that differs; its rotary factors (rope_freqs.weight), with the first one; or its
