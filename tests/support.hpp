@@ -6,7 +6,9 @@
 #include <samba/core/error.hpp>
 #include <samba/io/shards.hpp>
 
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -321,6 +323,25 @@ class TempDir {
  private:
   std::string path_;
 };
+
+/// The part of the pages of a mapped file's tensors that is in this process's memory, from 0 to 1. (Linux
+/// tells; 0 on other systems.)
+template <class File>
+double part_in_memory(const File& file) {
+  const samba::FileDescriptor table(::open("/proc/self/pagemap", O_RDONLY));
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  double pages = 0, present = 0;
+  for (const auto& tensor : file.tensors()) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(tensor.data.data());
+    for (std::uintptr_t at = begin / page; at * page < begin + tensor.data.size(); ++at) {
+      std::uint64_t entry = 0;
+      if (::pread(table.get(), &entry, 8, static_cast<::off_t>(8 * at)) != 8) return 0;
+      present += static_cast<double>(entry >> 63);
+      ++pages;
+    }
+  }
+  return present / pages;
+}
 
 /// While it lives, write() fails half way at this size of a file, as on a full disk.
 class FileSizeLimit {

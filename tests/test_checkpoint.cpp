@@ -430,6 +430,55 @@ TEST_CASE("shards") {
   CHECK_MESSAGE_OF(load<Model>(index), "missing");
 }
 
+TEST_CASE("load: what has been read of a file does not stay in memory") {
+  // All that is read is dropped, a megabyte at a time and nothing that is being read.
+  struct Recorder {
+    mutable std::vector<std::span<const std::byte>> dropped;
+    void drop(std::span<const std::byte> part) const { dropped.push_back(part); }
+  } recorder;
+  const std::vector<std::byte> memory(5 << 20);
+  const std::span all(memory);
+  constexpr std::size_t row = 300'000;
+  {
+    detail::DropBehind behind(recorder);
+    for (std::size_t i = 0; i < 8; ++i) behind.add(all.subspan(i * row, row));
+    behind.add(all.subspan(4'000'000, 100));  // another tensor; then rows before that
+    behind.add(all.subspan(3'999'000, 100));
+    behind.add(all.subspan(4'000'500, 100));
+    CHECK(recorder.dropped.size() == 3);
+  }
+  const std::pair<std::size_t, std::size_t> expected[] = {
+      {0, 3 * row}, {3 * row, 3 * row}, {6 * row, 2 * row}, {3'999'000, 1600}};
+  REQUIRE(recorder.dropped.size() == std::size(expected));
+  for (std::size_t i = 0; i < std::size(expected); ++i) {
+    CHECK(recorder.dropped[i].data() == all.data() + expected[i].first);
+    CHECK(recorder.dropped[i].size() == expected[i].second);
+  }
+
+  // In two shards, with the tied matrix twice.
+  using Large = LanguageModel<HybridStack<SwiGLU<64, 512>>, golden::tied(4096)>;
+  const TempDir folder;
+  const auto weights = random_weights<Large>(6);
+  save(weights, folder.file("whole"));
+  Contents contents(folder.file("whole"));
+  write_safetensors(folder.file("a.safetensors"), contents.tensors);
+  TensorView head = contents["transformer.wte.weight"];
+  head.name = "lm_head.weight";
+  write_safetensors(folder.file("b.safetensors"), Tensors{head});
+  std::string json = "{\"weight_map\": {\"lm_head.weight\": \"b.safetensors\"";
+  for (const TensorView& tensor : contents.tensors)
+    json += ", \"" + std::string(tensor.name) + "\": \"a.safetensors\"";
+  write_file(folder.file("model.safetensors.index.json"), json + "}}");
+
+  const Checkpoint file = Checkpoint::open(folder.path());
+  Weights<Large> found;
+  detail::load_tensors(file, detail::format_of(file), structure<Large>(), branches<Large>(), true,
+                       found.tensors());
+  CHECK(part_in_memory(file) < 0.2);  // pages around those that were read
+  found.derive();
+  CHECK(same_bits(found.memory(), weights.memory()));
+}
+
 TEST_CASE("fla's names: q, k and v apart, grouped here by key/value head") {
   // 4 query heads of 8 on 2 key/value heads, in pairs of mixer and MLP.
   const TempDir folder;

@@ -369,6 +369,15 @@ TEST_CASE("load_gguf: Gemma 3 27B, by its 62 blocks, scales scores by d_model / 
   for (std::size_t i = 0; i < a.branches.size(); i += 2) CHECK(a.branches[i].heads.scale_dim == 12);
 }
 
+TEST_CASE("load_gguf: what has been read of a file does not stay in memory") {
+  using Model = golden::Gemma3;
+  const GgufFile file(data_path("gguf/gemma3-tiny.gguf"));
+  Weights<Model> weights;
+  detail::load_tensors(file, *detail::gguf_family(file).format, structure<Model>(),
+                       branches<Model>(), Model::tie_embeddings, weights.tensors());
+  CHECK(part_in_memory(file) < 0.2);  // pages around those that were read
+}
+
 TEST_CASE("load_gguf: metadata that does not fit the type are named") {
   using Model = golden::Llama3;
   const auto base = [](float x) { return entry("llama.rope.freq_base", t_f32, raw(x)); };

@@ -467,6 +467,48 @@ TEST_CASE("safetensors: paths that are no readable file are named with the reaso
   CHECK(b.path() == (dir.file("abc")));
 }
 
+TEST_CASE("mapped files: pages that are dropped are read again, and others are left alone") {
+  const TempDir dir;
+  Random rng;
+  CAPTURE(rng.seed);
+  std::string bytes(1 << 20, '\0');
+  for (char& byte : bytes) byte = static_cast<char>(rng.bits());
+  write_file(dir.file("a"), bytes);
+  const std::vector<std::byte> above(1 << 20,
+                                     std::byte{1});  // the system gives addresses from above
+  struct {                                           // for part_in_memory
+    struct Tensor {
+      std::span<const std::byte> data;
+    };
+    MappedFile map;
+    std::vector<Tensor> tensors() const { return {{map.bytes()}}; }
+  } const file{MappedFile(dir.file("a"))};
+  const MappedFile& map = file.map;
+  const auto same = [&] {
+    return std::memcmp(map.bytes().data(), bytes.data(), bytes.size()) == 0;
+  };
+  CHECK(same());
+  const bool known = part_in_memory(file) == 1;  // false where the system does not say
+  map.drop(map.bytes().subspan(1, bytes.size() - 2));
+  CHECK(part_in_memory(file) == 0);
+  CHECK(same());
+  map.drop(map.bytes().subspan(bytes.size() / 2));
+  CHECK(part_in_memory(file) == (known ? 0.5 : 0));
+  CHECK(same());
+  // Nothing, the bytes of another file, and memory that is not of a file.
+  write_file(dir.file("b"), "b");
+  map.drop({});
+  map.drop(map.bytes().first(0));
+  map.drop(MappedFile(dir.file("b")).bytes());
+  MappedFile(dir.file("b")).drop(map.bytes());
+  const std::vector<std::byte> below(1 << 20, std::byte{1});
+  for (const auto* own : {&above, &below}) {
+    map.drop(*own);
+    CHECK(std::count(own->begin(), own->end(), std::byte{1}) == std::ssize(*own));
+  }
+  CHECK(part_in_memory(file) == (known ? 1 : 0));
+}
+
 TEST_CASE("json: values that are skipped are checked too") {
   const auto skip = [](const std::string& text) {
     return message_of([&] {

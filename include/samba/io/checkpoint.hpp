@@ -42,9 +42,9 @@ inline constexpr const CheckpointFormat* all_formats[] = {
 }
 
 /// Maps a model's tensors to those in a checkpoint. File: Checkpoint, or another type with
-/// tensors(), find() and path(), for whose tensors (with name and shape) there are read_floats and
-/// same_numbers, and maybe copy_row, which sets a row of a TensorRef without a detour through floats,
-/// or returns false.
+/// tensors(), find(), path() and drop(), for whose tensors (with name, shape and data) there are
+/// read_floats and same_numbers, and maybe copy_row, which sets a row of a TensorRef without a detour
+/// through floats, or returns false.
 template <class File>
 class CheckpointMap {
  public:
@@ -93,9 +93,11 @@ class CheckpointMap {
     if (missing_.count + unexpected.count + shapes_.count > 0)
       fail({file_.path(), ": the checkpoint does not fit the model ", structure, missing_.text(),
             unexpected.text(), shapes_.text()});
-    if (tied_ && head && embedding && !same_numbers(*head, *embedding))
+    if (!tied_ || !head || !embedding) return;
+    if (!same_numbers(*head, *embedding))
       fail({file_.path(), ": the model ties head and embedding, but ", head->name, " and ",
             embedding->name, " differ"});
+    file_.drop(head->data);
   }
 
  private:
@@ -130,6 +132,40 @@ struct LoadedRows {
   std::int64_t row, rows, file_row, file_step;
 
   std::int64_t stored_row(std::int64_t i) const { return file_row + i * file_step; }
+  /// The bytes of row stored_row(i).
+  std::span<const std::byte> bytes(std::int64_t i) const {
+    const std::size_t size = stored->data.size() / static_cast<std::size_t>(stored->shape[0]);
+    return stored->data.subspan(static_cast<std::size_t>(stored_row(i)) * size, size);
+  }
+};
+
+/// Drops what one thread reads of a mapped file, a megabyte at a time: otherwise the whole file would
+/// be in memory beside the weights. Other threads may read bytes in between, see MappedFile::drop.
+template <class File>
+class DropBehind {
+ public:
+  explicit DropBehind(const File& file) : file_(file) {}
+  DropBehind(const DropBehind&) = delete;
+  DropBehind& operator=(const DropBehind&) = delete;
+  ~DropBehind() { drop(); }
+
+  /// These bytes are read now; those before are dropped if they are far from them or many.
+  void add(std::span<const std::byte> part) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(part.data()), end = begin + part.size();
+    const std::uintptr_t first = (std::min)(begin, begin_), last = (std::max)(end, end_);
+    const bool far = last - first > (1 << 20);
+    if (far) drop();
+    begin_ = far ? begin : first;
+    end_ = far ? end : last;
+  }
+
+ private:
+  void drop() const {
+    if (begin_ < end_) file_.drop({reinterpret_cast<const std::byte*>(begin_), end_ - begin_});
+  }
+
+  const File& file_;
+  std::uintptr_t begin_ = UINTPTR_MAX, end_ = 0;
 };
 
 /// The index of the first number of a row that is not finite, or its size.
@@ -143,15 +179,18 @@ std::size_t first_not_finite(std::span<const R> row) {
 /// One thread's part of loading: reads its share of the rows of every piece through `values`, which
 /// has room for the longest row. Returns the index of the first piece with a number that is not
 /// finite, or the number of pieces.
-template <class R, class Tensor>
-[[gnu::cold]] std::size_t load_rows(const Team& team, const std::vector<TensorRef<R>>& tensors,
+template <class R, class File, class Tensor>
+[[gnu::cold]] std::size_t load_rows(const Team& team, const File& file,
+                                    const std::vector<TensorRef<R>>& tensors,
                                     const std::vector<LoadedRows<Tensor>>& pieces, R* values) {
+  DropBehind behind(file);
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const LoadedRows<Tensor>& piece = pieces[i];
     const TensorRef<R>& tensor = tensors[piece.tensor];
     const std::span row(values, static_cast<std::size_t>(tensor.row_size));
     const Range share = team.share(piece.rows, panel_width);
     for (std::int64_t r = share.begin; r < share.end; ++r) {
+      behind.add(piece.bytes(r));
       if constexpr (requires { copy_row(*piece.stored, r, tensor, r); })
         if (copy_row(*piece.stored, piece.stored_row(r), tensor, piece.row + r)) continue;
       read_floats(*piece.stored, piece.stored_row(r) * tensor.row_size, row);
@@ -205,7 +244,7 @@ template <class R, class File>
   std::atomic<std::size_t> bad{pieces.size()};  // the first bad piece found by any thread
   parallel(threads, [&](const Team& team) {
     R* const own = values.get() + static_cast<std::size_t>(team.rank) * longest;
-    const std::size_t found = load_rows(team, tensors, pieces, own);
+    const std::size_t found = load_rows(team, file, tensors, pieces, own);
     for (std::size_t known = bad; found < known && !bad.compare_exchange_weak(known, found);) {}
   });
   if (bad == pieces.size()) return;

@@ -691,6 +691,9 @@ class GgufFile {
     return *found;
   }
 
+  /// As MappedFile::drop, of this file.
+  void drop(std::span<const std::byte> part) const { map_.drop(part); }
+
   /// 2 or 3.
   std::uint32_t version() const { return content_.version; }
   const std::string& path() const { return map_.path(); }

@@ -10,8 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <system_error>
@@ -114,6 +116,19 @@ class MappedFile {
     if (::mprotect(data_, size_, PROT_READ | PROT_WRITE) != 0) fail_errno(path_, "cannot map");
     std::byte* const map = std::exchange(data_, nullptr);
     return Arena(map, size_, map + offset, bytes);
+  }
+
+  /// Gives back the memory of the pages with any of these bytes, as far as they are in this file. They
+  /// are read from the file again when they are next touched, by whatever thread: only time is lost.
+  [[gnu::cold]] void drop(std::span<const std::byte> part) const {
+    const auto address = [](const std::byte* p) { return reinterpret_cast<std::uintptr_t>(p); };
+    const std::uintptr_t map = address(data_);
+    const std::uintptr_t begin = (std::max)(address(part.data()), map),
+                         end = (std::min)(address(part.data()) + part.size(), map + size_);
+    if (begin >= end) return;
+    const std::uintptr_t page =
+        (begin - map) % static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    ::madvise(data_ + (begin - map - page), end - begin + page, MADV_DONTNEED);  // or they stay
   }
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }

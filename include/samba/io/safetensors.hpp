@@ -372,6 +372,8 @@ class SafetensorsFile {
     return content_.metadata.find(key);
   }
   const std::string& path() const { return map_.path(); }
+  /// As MappedFile::drop, of this file.
+  void drop(std::span<const std::byte> part) const { map_.drop(part); }
   /// Releases the map, which contains the tensors' data.
   MappedFile release() && { return std::move(map_); }
 

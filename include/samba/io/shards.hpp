@@ -57,6 +57,11 @@ class Checkpoint {
     return detail::find_tensor(tensors_, name);
   }
 
+  /// As MappedFile::drop, of all files.
+  void drop(std::span<const std::byte> part) const {
+    for (const SafetensorsFile& file : files_) file.drop(part);
+  }
+
   /// The file or index that was opened.
   const std::string& path() const { return path_; }
 
