@@ -153,10 +153,10 @@ class DropBehind {
   void add(std::span<const std::byte> part) {
     const auto begin = reinterpret_cast<std::uintptr_t>(part.data()), end = begin + part.size();
     const std::uintptr_t first = (std::min)(begin, begin_), last = (std::max)(end, end_);
-    const bool far = last - first > (1 << 20);
-    if (far) drop();
-    begin_ = far ? begin : first;
-    end_ = far ? end : last;
+    const bool apart = last - first > (1 << 20);
+    if (apart) drop();
+    begin_ = apart ? begin : first;
+    end_ = apart ? end : last;
   }
 
  private:

@@ -75,10 +75,10 @@ class SessionCalls {
   Engine engine_;
 };
 
-/// What can be done with a Batch, on the processor or on another device. Its slots are numbered from
-/// 0; each has one sequence, which begins with its first token.
+/// What can be done with a Batch, on the processor or on another device. It has places for some
+/// sequences, slots, which are numbered from 0; a sequence begins with its first token.
 ///
-/// For sequences that come and go, join() finds a slot and leave(slot) frees it; step(slots, tokens)
+/// For sequences that come and go, join() finds a slot and leave(slot) frees it; step(sequences, tokens)
 /// advances those that have a token.
 template <class Engine>
 class BatchCalls {
@@ -121,17 +121,17 @@ class BatchCalls {
     return engine_.logits();
   }
 
-  /// Reads tokens[k] into sequence slots[k], all of them together; other sequences stay as they are.
-  /// The logits are in logits(slots[k]). Throws if a slot is named twice.
-  void step(std::span<const int> slots, Tokens tokens) {
-    engine_.check_count(tokens.size(), slots.size(), "step", "tokens, one for each slot");
+  /// Reads tokens[k] into sequence sequences[k], all of them together; others stay as they are. The
+  /// logits are in logits(sequences[k]). Throws if one is named twice.
+  void step(std::span<const int> sequences, Tokens tokens) {
+    engine_.check_count(tokens.size(), sequences.size(), "step", "tokens, one for each sequence");
     clear_prompts();
-    for (std::size_t k = 0; k < slots.size(); ++k) {
-      engine_.check_sequence(slots[k]);
-      Tokens& prompt = prompts_[static_cast<std::size_t>(slots[k])];
-      if (!prompt.empty()) engine_.fail_twice(slots[k], "step");
+    for (std::size_t k = 0; k < sequences.size(); ++k) {
+      engine_.check_sequence(sequences[k]);
+      Tokens& prompt = prompts_[static_cast<std::size_t>(sequences[k])];
+      if (!prompt.empty()) engine_.fail_twice(sequences[k], "step");
       prompt = tokens.subspan(k, 1);
-      engine_.check_tokens(slots[k], prompt, "step");
+      engine_.check_tokens(sequences[k], prompt, "step");
     }
     engine_.read(prompts_);
   }
