@@ -62,7 +62,7 @@ void rows(const cuda::Device& device, const char* name, Launch launch) {
 }  // namespace
 
 int main() {
-  return run_benchmarks([] {
+  return run_on_device([] {
     const cuda::Device device;
     rows(device, "2x2,2x1",
          [](const auto&... a) { cuda::launch_attention_tiles<2, 2, 2, 1>(a...); });

@@ -1,13 +1,13 @@
 #pragma once
 // What the benchmarks of this folder have in common.
-#include <samba/cuda.cuh>
-
 #include <algorithm>
-#include <cstdio>
-#include <exception>
 #include <vector>
 
+#include "tests/cuda/program.cuh"
+
 namespace samba_bench {
+
+using samba_test::run_on_device;
 
 /// The median of some times.
 inline double median(std::vector<double> times) {
@@ -77,27 +77,6 @@ void fill(E* to, std::int64_t n, float low = -1, float high = 1) {
   fill_numbers<<<1024, 256>>>(to, n, low, high);
   samba::cuda::check_launch("fill_numbers");
   samba::cuda::check_call(cudaDeviceSynchronize(), "fill_numbers");
-}
-
-/// Prints the device and runs the benchmarks; returns the exit status, 77 if there is no device.
-template <class Work>
-int run_benchmarks(Work&& work) {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-    std::puts("no CUDA device");
-    return 77;
-  }
-  try {
-    cudaDeviceProp properties{};
-    samba::cuda::check_call(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-    std::printf("%s, CUDA runtime %d, cuBLASLt %zu\n", properties.name, CUDART_VERSION,
-                cublasLtGetVersion());
-    work();
-  } catch (const std::exception& error) {
-    std::printf("error: %s\n", error.what());
-    return 1;
-  }
-  return 0;
 }
 
 }  // namespace samba_bench

@@ -221,7 +221,7 @@ int main(int argc, char** argv) {
       if (std::strcmp(argv[i], part) == 0) return true;
     return !some;
   };
-  return run_benchmarks([&] {
+  return run_on_device([&] {
     bandwidth = copy_bandwidth();
     if (wanted("attention")) measure_attention();
     if (wanted("matrices")) measure_matrices(all);

@@ -126,7 +126,7 @@ void measure_samba() {
 
 int main(int argc, char** argv) {
   const auto wanted = [&](const char* part) { return argc < 2 || std::strcmp(argv[1], part) == 0; };
-  return run_benchmarks([&] {
+  return run_on_device([&] {
     bandwidth = copy_bandwidth();
     if (wanted("samba")) measure_samba();
     if (wanted("layers")) {

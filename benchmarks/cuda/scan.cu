@@ -73,7 +73,7 @@ void row(const cuda::Device& device, std::int64_t sequences, std::int64_t rows, 
 }  // namespace
 
 int main() {
-  return run_benchmarks([] {
+  return run_on_device([] {
     const cuda::Device device;
     row(device, 8, 4096, 1);
     row(device, 1, 32768, 1);

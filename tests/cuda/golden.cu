@@ -194,7 +194,8 @@ void check_models(const char* only) {
 void check(const char* only) {
   using namespace golden;
   check_models<SambaTiny, SambaOdd, SambaBias, SambaNope, SambaBf16Rope, MambaSwaMlp, SwaMlp,
-               MambaTiny, Llama31, Mistral, Gemma, Gemma2, Gemma3, Gemma3Linear, Qwen3, RecurrentGemma>(only);
+               MambaTiny, Llama31, Mistral, Gemma, Gemma2, Gemma3, Gemma3Linear, Qwen3,
+               RecurrentGemma>(only);
   check_random_models<LongWindow, LongContext, Optioned, Recurrent>(only);
 }
 

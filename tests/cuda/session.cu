@@ -108,8 +108,6 @@ void check_forks_and_splits(const cuda::Weights<Wide>& weights) {
   is_right(same_state(parts.snapshot(), whole.snapshot()), "the state after a prefill in parts");
 
   Snapshot before = whole.snapshot();
-  std::size_t free = 0, still_free = 0, all = 0;
-  cudaMemGetInfo(&free, &all);
   std::vector<float> first;
   for (const std::int32_t token : next) first = copy(whole.step(token));
   cuda::Session fork = parts;  // of the state before those steps
@@ -124,13 +122,12 @@ void check_forks_and_splits(const cuda::Weights<Wide>& weights) {
   is_right(same_state(parts.snapshot(), before), "the original of a fork stays as it is");
   whole.snapshot(before);
   fork = parts;
-  cudaMemGetInfo(&still_free, &all);
   cuda::Session other(weights, {.overlap = false});
   other.restore(before);
   whole.restore(before);
   for (const std::int32_t token : next)
     check_bits(other.step(token), whole.step(token), "the same bits without overlap");
-  std::size_t now = 0;
+  std::size_t free = 0, now = 0, all = 0;
   cuda::Session steady(weights, {.chunk = 64});
   cudaMemGetInfo(&free, &all);
   steady.prefill(tokens);

@@ -1,10 +1,8 @@
 #pragma once
 // What the tests of this folder have in common. Each is a program that prints what it compares.
-#include <samba/cuda.cuh>
-
-#include <cstdio>
-#include <exception>
 #include <vector>
+
+#include "tests/cuda/program.cuh"
 
 namespace samba_test {
 
@@ -37,26 +35,13 @@ class DeviceCopy {
   std::size_t n_;
 };
 
-/// Prints the device, runs the checks, and returns the exit status: 1 if something was wrong, 77 if
-/// there is no device.
+/// Runs the checks on the device; returns the exit status: 1 if something was wrong, 77 if there is no
+/// device.
 template <class Checks>
 int run_checks(Checks&& checks) {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-    std::puts("no CUDA device");
-    return 77;
-  }
-  try {
-    cudaDeviceProp properties{};
-    samba::cuda::check_call(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-    std::printf("%s, CUDA runtime %d, cuBLASLt %zu\n", properties.name, CUDART_VERSION,
-                cublasLtGetVersion());
-    checks();
-  } catch (const std::exception& error) {
-    is_right(false, error.what());
-  }
-  std::puts(right ? "right" : "WRONG");
-  return right ? 0 : 1;
+  const int status = run_on_device(checks);
+  if (status != 77) std::puts(right && status == 0 ? "right" : "WRONG");
+  return right ? status : 1;
 }
 
 }  // namespace samba_test

@@ -54,12 +54,6 @@ class CudaBackend {
     submit_copy(to, from, bytes);
     device_->synchronize();
   }
-  void read(std::byte* to, const std::byte* from, std::int64_t bytes) const {
-    copy(to, from, bytes);
-  }
-  void write(std::byte* to, const std::byte* from, std::int64_t bytes) const {
-    copy(to, from, bytes);
-  }
 
   void prepare(const States& states, const Arena&, const PassInput& input, int sequences) {
     constexpr const char* what = "SessionOptions::chunk: what is computed from a chunk";

@@ -7,6 +7,8 @@ namespace samba::inline SAMBA_TARGET {
 namespace cuda {
 
 inline constexpr int rmsnorm_threads = 256;
+/// The widest rows of `rmsnorm`.
+inline constexpr std::int64_t rmsnorm_columns = 4 * elementwise_width * rmsnorm_threads;
 
 /// One block per row. A thread has Packs times 8 numbers, which it keeps, so that x is read once.
 /// AndAdd: first x += factor * term, in float, which is stored. Bytes of a row in bf16 with x in float:
@@ -80,7 +82,7 @@ template <class R, class E, class X>
 bool launch_rmsnorm(const Cuda& device, const kernels::RmsNormArgs<R, E, X>& a,
                     const kernels::AddArgs<X, E>* sum) {
   constexpr std::int64_t each = elementwise_width * rmsnorm_threads;
-  if (a.columns > 4 * each) return false;
+  if (a.columns > rmsnorm_columns) return false;
   const bool aligned = elements_aligned(a.weight, 0, a.columns) &&
                        elements_aligned(a.x, a.x_stride, a.columns) &&
                        elements_aligned(a.out, a.out_stride, a.columns) &&
@@ -121,8 +123,7 @@ void launch(const Cuda& device, const Chunk&, const RmsNormArgs<R, E, X>& a) {
   AddArgs<X, E> sum{};
   const bool both = std::is_same_v<X, float> && waits && waits->to == a.x &&
                     waits->to_stride == a.x_stride && waits->rows == a.rows &&
-                    waits->columns == a.columns &&
-                    a.columns <= 4 * cuda::elementwise_width * cuda::rmsnorm_threads;
+                    waits->columns == a.columns && a.columns <= cuda::rmsnorm_columns;
   if (both) {
     sum = *waits;
     cuda::take_deferred(device);

@@ -37,9 +37,7 @@ class Weights {
   explicit Weights(const samba::Weights<Model, RowMajor<T>>& weights)
       : weights_(std::make_shared<const OnDevice>(
             (check_device(), to_device(weights.memory(), "weights")))) {}
-  explicit Weights(const samba::Weights<Model, T>& weights)
-    requires(!std::is_same_v<T, RowMajor<T>>)
-      : Weights(by_rows(weights)) {}
+  explicit Weights(const samba::Weights<Model, T>& weights) : Weights(by_rows(weights)) {}
 
   /// Views of the tensors, in the device's memory.
   const auto& tree() const { return weights_->tree(); }

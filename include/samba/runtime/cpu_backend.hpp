@@ -51,12 +51,6 @@ class CpuBackend {
   static void copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
     std::memcpy(to, from, static_cast<std::size_t>(bytes));
   }
-  static void read(std::byte* to, const std::byte* from, std::int64_t bytes) {
-    copy(to, from, bytes);
-  }
-  static void write(std::byte* to, const std::byte* from, std::int64_t bytes) {
-    copy(to, from, bytes);
-  }
 
   /// Allocates scratch memory, and touches all memory now, so that no step has to wait for page faults.
   [[gnu::cold]] void prepare(const States&, const Arena& states, const PassInput&, int) {

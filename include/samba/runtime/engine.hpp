@@ -71,6 +71,7 @@ void for_each_run(std::span<const WantedRow<R>> wanted, std::int64_t vocab_size,
 ///   Backend(weights, options)
 ///   prepare(states, block, input, sequences)   once, when all else is there
 ///   run(states, input, wanted, all)            returns when the logits are written
+///   copy(to, from, bytes), clear(to, bytes)     between its memory and the host's, either way
 /// States are in its memory, all else that the engine has in the host's.
 template <class Backend>
 class Engine {
@@ -214,7 +215,7 @@ class Engine {
     into.capacity = info_.capacity;
     into.position = position(i);
     if (into.block.bytes() != info_.bytes) into.block = Arena(info_.bytes, "a snapshot");
-    backend_.read(into.block.data(), block_of(i), info_.bytes);
+    backend_.copy(into.block.data(), block_of(i), info_.bytes);
   }
 
   void restore(int i, const Snapshot& s) {
@@ -223,7 +224,7 @@ class Engine {
     if (s.block.bytes() != info_.bytes)
       fail({who_, "::restore: the snapshot: expected ", info_.bytes, " bytes, found ",
             s.block.bytes()});
-    backend_.write(block_of(i), s.block.data(), info_.bytes);
+    backend_.copy(block_of(i), s.block.data(), info_.bytes);
     set_position(i, s.position);
   }
 
@@ -237,7 +238,7 @@ class Engine {
     } else {
       const Arena copy = host_copy(i);  // padding between tensors stays as it is
       const std::int64_t position = load_state(path, info_, tensors(), copy.data());
-      backend_.write(block_of(i), copy.data(), info_.bytes);
+      backend_.copy(block_of(i), copy.data(), info_.bytes);
       set_position(i, position);
     }
   }
@@ -279,7 +280,7 @@ class Engine {
       return {};
     } else {
       Arena copy(info_.bytes, "a copy of the state");
-      backend_.read(copy.data(), block_of(i), info_.bytes);
+      backend_.copy(copy.data(), block_of(i), info_.bytes);
       return copy;
     }
   }
